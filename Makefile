@@ -1,0 +1,57 @@
+# `make demo` and `make test` do all the set-up they need; `make help` lists the rest.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(abspath $(VENV))/bin
+# Tools that Snakemake and the scripts start are those of the environment.
+export PATH := $(BIN):$(PATH)
+DEMO := snakemake --directory demo --cores 2 --quiet rules
+SOURCES := scripts tests benchmarks config/demo
+
+.PHONY: help demo test lint format schema clean
+
+help:
+	@echo "make demo    run the workflow on demo recordings with Kilosort 4 on the CPU"
+	@echo "make test    run the tests"
+	@echo "make lint    check style, types and rules"
+	@echo "make format  format the sources"
+	@echo "make schema  write the generated files: config schema"
+	@echo "make clean   remove the demo and the environment"
+
+# Each stamp is newer than the requirements that it was installed from.
+$(VENV)/run.stamp: requirements.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.12")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet -r requirements.txt
+	touch $@
+
+$(VENV)/dev.stamp: requirements-dev.txt $(VENV)/run.stamp
+	$(BIN)/pip install --quiet -r requirements-dev.txt
+	touch $@
+
+demo: $(VENV)/run.stamp
+	mkdir -p demo
+	$(DEMO) --snakefile rules/demo.smk
+	$(DEMO) --configfile config/demo/config.yaml
+	@python config/demo/agreement.py demo
+
+test: $(VENV)/dev.stamp
+	python -m pytest
+
+lint: $(VENV)/dev.stamp
+	ruff format --check $(SOURCES)
+	ruff check $(SOURCES)
+	mypy
+	snakefmt --check Snakefile rules
+	snakemake --lint --directory tests/workflow/lint --configfile tests/workflow/lint/config.yaml
+
+format: $(VENV)/dev.stamp
+	ruff format $(SOURCES)
+	ruff check --fix $(SOURCES)
+	snakefmt Snakefile rules
+
+schema: $(VENV)/run.stamp
+	PYTHONPATH=scripts python -m spikecanary.config > config/schemas/config.schema.json
+
+clean:
+	rm -rf demo $(VENV)

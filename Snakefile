@@ -1,0 +1,22 @@
+"""Spike Canary: sort a short window of each recording before the hours are spent."""
+
+from snakemake.utils import min_version
+
+min_version("9.14")
+
+
+configfile: "config/config.yaml"
+
+
+include: "rules/common.smk"
+include: "rules/canary.smk"
+include: "rules/sort.smk"
+include: "rules/report.smk"
+
+
+rule all:
+    """Everything: one summary of all recordings."""
+    default_target: True
+    input:
+        "<results>/summary.tsv",
+    localrule: True

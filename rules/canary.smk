@@ -1,0 +1,50 @@
+# REQUIRED INPUTS: the recordings of the table, as far as they exist
+# OUTPUTS: <results>/{recording}/canary.json, <results>/gates/{wave}.tsv
+
+
+wildcard_constraints:
+    recording=recordings.ID_PATTERN,
+    wave=r"\d+",
+
+
+rule canary:
+    """Sort a short window of one recording and write the verdict."""
+    input:
+        recording=recording_files,
+        plugin=sorter_plugin,
+    output:
+        sentinel="<results>/{recording}/canary.json",
+    log:
+        "<logs>/canary/{recording}.log",
+    benchmark:
+        "<benchmarks>/canary/{recording}.tsv"
+    conda:
+        "../envs/sorter.yaml"
+    threads: SETTINGS.job.threads
+    resources:
+        mem_mb=SETTINGS.job.mem_mb,
+        runtime=SETTINGS.job.canary_runtime_min,
+        gpu=job_gpus,
+    params:
+        source=recording_source,
+        sorter=sorter_settings,
+        preprocessing=SETTINGS.preprocessing,
+        canary=canary_settings,
+        attempt=canary_attempt,
+    script:
+        "../scripts/canary.py"
+
+
+checkpoint gate:
+    """Read the verdicts of one wave; only those that proceed are sorted."""
+    input:
+        sentinels=wave_sentinels,
+    output:
+        table="<results>/gates/{wave}.tsv",
+    log:
+        "<logs>/gate/{wave}.log",
+    localrule: True
+    conda:
+        "../envs/light.yaml"
+    script:
+        "../scripts/gate.py"

@@ -1,0 +1,50 @@
+# REQUIRED INPUTS: <results>/gates/{wave}.tsv, <results>/{recording}/sort.json
+# OUTPUTS: <results>/waves/{wave}.tsv, <results>/summary.tsv
+
+
+rule wave_summary:
+    """Describe the recordings of one wave, one row each."""
+    input:
+        gate="<results>/gates/{wave}.tsv",
+        sentinels=wave_sentinels,
+        sorts=wave_sorts,
+    output:
+        table="<results>/waves/{wave}.tsv",
+    log:
+        "<logs>/wave_summary/{wave}.log",
+    localrule: True
+    conda:
+        "../envs/light.yaml"
+    params:
+        metadata=lambda wildcards: {
+            member: ROWS[member].metadata for member in WAVES[wildcards.wave]
+        },
+    script:
+        "../scripts/wave_summary.py"
+
+
+rule summary:
+    """Put the waves' rows together."""
+    input:
+        waves=expand("<results>/waves/{wave}.tsv", wave=WAVES),
+    output:
+        table="<results>/summary.tsv",
+    log:
+        "<logs>/summary.log",
+    localrule: True
+    conda:
+        "../envs/light.yaml"
+    script:
+        "../scripts/summary.py"
+
+
+onstart:
+    hooks.forward_signals()
+
+
+onsuccess:
+    hooks.end_of_run(results_path(), ROWS, write=False)
+
+
+onerror:
+    hooks.end_of_run(results_path(), ROWS, write=True)

@@ -1,0 +1,38 @@
+"""Rule canary: sort a short window of one recording and write the verdict."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+from spikecanary import canary, logs, supervisor
+from spikecanary.config import CanarySettings, SorterSettings
+from spikecanary.recordings import Recording
+from spikecanary.sorters import SortTask
+
+
+def main(snakemake: Any) -> int:
+    """Unpack Snakemake's object and run the canary."""
+    supervisor.exit_on_signals()
+    log = Path(snakemake.log[0])
+    logs.configure(log, rule="canary", threads=snakemake.threads)
+    settings = {name: value for name, value in snakemake.params.canary.items() if name != "code"}
+    sentinel_path = Path(snakemake.output.sentinel)
+    canary.run(
+        SortTask(
+            row=Recording.model_validate(snakemake.params.source),
+            sorter=SorterSettings.model_validate(snakemake.params.sorter),
+            preprocessing=snakemake.params.preprocessing,
+            n_jobs=snakemake.threads,
+        ),
+        CanarySettings.model_validate(settings),
+        sentinel_path=sentinel_path,
+        journal_path=sentinel_path.with_name("attempts.jsonl"),
+        log=log,
+        attempt=snakemake.params.attempt,
+        recorded_settings=snakemake.params.canary,
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(snakemake))  # noqa: F821 - Snakemake defines it

@@ -1,0 +1,45 @@
+"""Rule sort: sort one whole recording, if its sentinel lets it."""
+
+import logging
+import sys
+from pathlib import Path
+from typing import Any
+
+from spikecanary import fullsort, logs, supervisor
+from spikecanary.config import SorterSettings
+from spikecanary.recordings import Recording
+from spikecanary.sentinel import RecordError
+from spikecanary.sorters import SortTask
+
+logger = logging.getLogger("spikecanary")
+
+
+def main(snakemake: Any) -> int:
+    """Unpack Snakemake's object and run the sort; exit status 1 where it failed."""
+    supervisor.exit_on_signals()
+    log = Path(snakemake.log[0])
+    logs.configure(log, rule="sort", threads=snakemake.threads)
+    record_path = Path(snakemake.output.record)
+    try:
+        fullsort.run(
+            SortTask(
+                row=Recording.model_validate(snakemake.params.source),
+                sorter=SorterSettings.model_validate(snakemake.params.sorter),
+                preprocessing=snakemake.params.preprocessing,
+                n_jobs=snakemake.threads,
+            ),
+            sentinel_path=Path(snakemake.input.sentinel),
+            sorting_path=Path(snakemake.output.sorting),
+            record_path=record_path,
+            journal_path=record_path.with_name("attempts.jsonl"),
+            log=log,
+            forced=snakemake.params.forced,
+        )
+    except (fullsort.SortStoppedError, fullsort.SortFailedError, RecordError) as err:
+        logger.error("%s", err)  # noqa: TRY400 - one line; the traceback tells nothing more
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(snakemake))  # noqa: F821 - Snakemake defines it

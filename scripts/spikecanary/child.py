@@ -1,0 +1,99 @@
+"""What runs inside a supervised child process: one function of this package.
+
+``python -m spikecanary.child CALL EVENTS`` reads the call (JSON: ``target`` as
+``module:function`` and ``arguments``), runs it and appends what happens to the events
+file, one JSON object a line: stages as they begin, facts, and last its result or its
+error. A file and not a pipe, so that what was written is there however the child ends.
+"""
+
+import faulthandler
+import importlib
+import inspect
+import json
+import sys
+import time
+import traceback
+from pathlib import Path
+from typing import Any
+
+from spikecanary.failures import ClassifiedSortFailure
+
+#: Exceptions of a chain that are told; more means a loop.
+MAX_CHAIN = 20
+
+
+class Events:
+    """Appends what happens to the events file, flushed line by line."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = path.open("a", encoding="utf-8")
+
+    def tell(self, **facts: Any) -> None:
+        """Append facts as one line."""
+        self._file.write(json.dumps(facts, default=str) + "\n")
+        self._file.flush()
+
+    def stage(self, name: str) -> None:
+        """Say that a stage begins; shown in the log too."""
+        sys.stdout.write(f"spikecanary: stage {name}\n")
+        sys.stdout.flush()
+        self.tell(stage=name, at=time.time())
+
+
+def describe_error(error: BaseException) -> dict[str, Any]:
+    """Describe an exception and its chain as plain data, outermost first.
+
+    Returns
+    -------
+    dict
+        ``chain``: for each exception of the chain its ``types`` (its class and that
+        class's bases, by name), ``message`` and ``errno``; ``text``: the traceback;
+        ``failure``: class, message and evidence, where it is a classified one.
+    """
+    chain: list[dict[str, Any]] = []
+    current: BaseException | None = error
+    while current is not None and len(chain) < MAX_CHAIN:
+        types = [f"{cls.__module__}.{cls.__qualname__}" for cls in type(current).__mro__]
+        chain.append(
+            {
+                "types": types,
+                "message": str(current),
+                "errno": getattr(current, "errno", None),
+            }
+        )
+        current = current.__cause__ or current.__context__
+    failure = None
+    if isinstance(error, ClassifiedSortFailure):
+        failure = {
+            "class": type(error).__name__,
+            "message": str(error),
+            "evidence": error.evidence,
+        }
+    return {
+        "chain": chain,
+        "text": "".join(traceback.format_exception(error)),
+        "failure": failure,
+    }
+
+
+def main(call_path: str, events_path: str) -> int:
+    """Run the call; return the exit status: 0 if it returned, 1 if it raised."""
+    faulthandler.enable()
+    call = json.loads(Path(call_path).read_text(encoding="utf-8"))
+    events = Events(Path(events_path))
+    module, function = call["target"].split(":")
+    try:
+        target = getattr(importlib.import_module(module), function)
+        offered = {"stage": events.stage, "tell": events.tell}
+        wanted = inspect.signature(target).parameters
+        hooks = {name: hook for name, hook in offered.items() if name in wanted}
+        result = target(**call["arguments"], **hooks)
+    except Exception as err:  # noqa: BLE001 - whatever it is, the parent is told and decides
+        events.tell(error=describe_error(err), at=time.time())
+        return 1
+    events.tell(result=result, at=time.time())
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))

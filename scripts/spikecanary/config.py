@@ -1,0 +1,170 @@
+"""The configuration: typed, frozen models, the problems of a bad one, JSON schema.
+
+``python -m spikecanary.config`` prints the JSON schema that is kept in
+``config/schemas/config.schema.json``.
+"""
+
+import difflib
+import json
+import math
+import sys
+from collections.abc import Iterable, Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from spikecanary.failures import CATEGORIES, Category
+
+
+class BadInputError(ValueError):
+    """Problems of the user's config or table, all of them, found before any job runs."""
+
+    def __init__(self, problems: Iterable[str]) -> None:
+        self.problems = list(problems)
+        count = len(self.problems)
+        heading = f"{count} problem{'s' * (count != 1)} in the configuration or the table:"
+        super().__init__("\n  - ".join([heading, *self.problems]))
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """Return ``" (did you mean 'x'?)"`` for the nearest known name, else a list of all."""
+    known = sorted(known)
+    near = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
+    if near:
+        return f" (did you mean '{near[0]}'?)"
+    return f" (known: {', '.join(known)})" if known else ""
+
+
+class _Settings(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class SorterSettings(_Settings):
+    """The sorter and where it runs."""
+
+    name: str = Field("kilosort4", description="Sorter, by its SpikeInterface name.")
+    params: dict[str, Any] = Field({}, description="Parameters that differ from its defaults.")
+    params_of: dict[str, dict[str, Any]] = Field(
+        {},
+        description="Parameters of other sorters that the table's column `sorter` names.",
+    )
+    device: Literal["auto", "cpu", "cuda"] = Field(
+        "auto", description="Compute device, for sorters that have a choice."
+    )
+    container: Literal["docker", "singularity"] | None = Field(
+        None, description="Run the sorter in a container; null: on this machine."
+    )
+    image: str | None = Field(None, description="Container image; null: SpikeInterface's own.")
+    plugin: str | None = Field(
+        None, description="Python file that defines a sorter class of your own."
+    )
+
+
+class CanarySettings(_Settings):
+    """The short sort and what stops a recording."""
+
+    window_s: float = Field(
+        30, description="Length of the canary's window in s; 0 or less: no canary."
+    )
+    min_recording_s: Annotated[float, Field(ge=0, allow_inf_nan=False)] = Field(
+        120, description="Recordings shorter than this many s have no canary."
+    )
+    force: list[str] = Field(
+        [], description="Recordings that are sorted whatever their verdict says."
+    )
+    stop_on: list[Category] = Field(
+        list(CATEGORIES), description="Categories of failures that stop a recording."
+    )
+
+    @field_validator("window_s")
+    @classmethod
+    def _no_window(cls, value: float) -> float:
+        """Negative and not finite windows mean what 0 means: no canary."""
+        return value if math.isfinite(value) and value > 0 else 0.0
+
+
+class GateSettings(_Settings):
+    """How recordings are grouped for the checkpoint."""
+
+    waves: Annotated[int, Field(ge=1)] = Field(
+        20, description="At most so many groups of recordings are gated one after the other."
+    )
+
+
+class JobSettings(_Settings):
+    """What a canary and a sort job may use."""
+
+    threads: Annotated[int, Field(ge=1)] = Field(4, description="Cores of a canary or sort job.")
+    mem_mb: Annotated[int, Field(ge=1)] = Field(
+        16_000, description="Memory in MB that the job asks a cluster for."
+    )
+    canary_runtime_min: Annotated[int, Field(ge=1)] = Field(
+        60, description="Time limit in min that a canary asks a cluster for."
+    )
+    sort_runtime_min: Annotated[int, Field(ge=1)] = Field(
+        1_440, description="Time limit in min that a full sort asks a cluster for."
+    )
+    gpu: Annotated[int, Field(ge=0)] | None = Field(
+        None, description="GPUs of a job; null: 1 where the device is cuda or the sorter needs it."
+    )
+
+
+class Config(_Settings):
+    """The whole configuration; unknown keys are errors."""
+
+    recordings: str = Field(
+        "config/recordings.tsv", description="The recordings table, a TSV file."
+    )
+    preprocessing: dict[str, dict[str, Any]] = Field(
+        {}, description="Steps of SpikeInterface's PreprocessingPipeline, in their order."
+    )
+    sorter: SorterSettings = SorterSettings()
+    canary: CanarySettings = CanarySettings()
+    gate: GateSettings = GateSettings()
+    job: JobSettings = JobSettings()
+    pathvars: dict[str, str] = Field(
+        {}, description="Snakemake's path variables: results, logs, benchmarks."
+    )
+
+
+def load(config: Mapping[str, Any]) -> Config:
+    """Turn a plain configuration into the typed one.
+
+    Sections that are left empty in the YAML file (``canary:``) get their defaults.
+
+    Raises
+    ------
+    BadInputError
+        Unknown keys or values of a wrong type; all problems together.
+    """
+    given = {key: value for key, value in config.items() if value is not None}
+    try:
+        return Config.model_validate(given)
+    except ValidationError as err:
+        raise BadInputError(_describe(error) for error in err.errors()) from err
+
+
+def _describe(error: Mapping[str, Any]) -> str:
+    """One line for one of pydantic's errors: where, what, what to do."""
+    where = [str(part) for part in error["loc"]]
+    key = "config: " + ".".join(where)
+    if error["type"] == "extra_forbidden":
+        return f"{key}: unknown key{did_you_mean(where[-1], _keys_beside(where))}"
+    return f"{key}: {error['msg']}, got {error['input']!r}"
+
+
+def _keys_beside(where: list[str]) -> Iterable[str]:
+    """Return the keys that the section of an unknown key has."""
+    model: Any = Config
+    for part in where[:-1]:
+        model = model.model_fields[part].annotation
+    return list(model.model_fields)
+
+
+def json_schema() -> str:
+    """Return the JSON schema of the configuration, as the text of its file."""
+    return json.dumps(Config.model_json_schema(), indent=2) + "\n"
+
+
+if __name__ == "__main__":
+    sys.stdout.write(json_schema())

@@ -1,0 +1,159 @@
+"""The full sort: obey the sentinel, sort, write the sorting and how it ended."""
+
+import logging
+from pathlib import Path
+from typing import Any
+
+from spikecanary import sentinel, sorters, supervisor
+from spikecanary.canary import find_failure
+from spikecanary.sentinel import Failure, Outcome, Record, SorterInfo
+from spikecanary.sorters import SortTask
+from spikecanary.supervisor import Ended
+
+logger = logging.getLogger(__name__)
+
+
+class SortStoppedError(RuntimeError):
+    """The canary's verdict forbids this sort."""
+
+
+class SortFailedError(RuntimeError):
+    """The sort failed; the message is one line for people."""
+
+
+def check_sentinel(path: Path, *, forced: bool) -> Record:
+    """Read the sentinel and obey it.
+
+    Raises
+    ------
+    SortStoppedError
+        The verdict is *stop*, and the recording is not forced.
+    RecordError
+        The sentinel cannot be read.
+    """
+    verdict = sentinel.read_record(path)
+    if verdict.verdict == "stop" and not forced:
+        category = verdict.failure.category if verdict.failure else "unknown"
+        msg = (
+            f"{verdict.recording}: its canary says stop ({category}): {verdict.reason}. To sort "
+            f"it all the same, set in the config: canary: {{force: [{verdict.recording}]}}"
+        )
+        raise SortStoppedError(msg)
+    return verdict
+
+
+def run(
+    task: SortTask,
+    *,
+    sentinel_path: Path,
+    sorting_path: Path,
+    record_path: Path,
+    journal_path: Path,
+    log: Path,
+    forced: bool = False,
+) -> Record:
+    """Sort a whole recording.
+
+    A biological failure is a result: a sorting with zero units, and ``sort.json`` says
+    why. Both outputs appear whole, by rename.
+
+    Parameters
+    ----------
+    task : SortTask
+        What to sort, and how.
+    sentinel_path : Path
+        The canary's sentinel, which is obeyed.
+    sorting_path, record_path : Path
+        The outputs: SpikeInterface sorting folder and ``sort.json``.
+    journal_path, log : Path
+        Where to note the attempt and what happens.
+    forced : bool
+        Sort whatever the sentinel says.
+
+    Returns
+    -------
+    Record
+        ``sort.json``, as written.
+
+    Raises
+    ------
+    SortStoppedError
+        The sentinel says stop.
+    SortFailedError
+        The sort failed for another than a biological reason.
+    Interrupted
+        This process was told to end; nothing is left behind.
+    """
+    check_sentinel(sentinel_path, forced=forced)
+    started_at = sentinel.now()
+    folder = supervisor.work_path(record_path.parent, "sort")
+    with supervisor.work_folder(folder):
+        work = folder / "work"
+        work.mkdir()
+        ended = supervisor.supervise(
+            "spikecanary.sorters:sort",
+            {"task": task.model_dump(mode="json"), "folder": str(work)},
+            folder=work,
+            log=log,
+            threads=task.n_jobs,
+        )
+        record = _describe(task, ended, log, forced=forced, started_at=started_at)
+        if record.outcome == "failed":
+            sentinel.append_journal(journal_path, "sort", record)
+            _log_traceback(ended, record)
+            remedy = record.failure.remedy if record.failure else ""
+            msg = f"{task.row.id}: the sort failed: {record.reason}. {remedy} See {log}"
+            raise SortFailedError(msg.replace("  ", " "))
+        if record.outcome == "unsortable":
+            rate = ended.facts["header"]["sampling_frequency_hz"]
+            sorters.save_empty_sorting(work / "sorting", rate)
+        (work / "sorting").replace(sorting_path)
+    sentinel.write_record(record_path, record)
+    sentinel.append_journal(journal_path, "sort", record)
+    logger.info("%s: %s: %s", record.recording, record.outcome, record.reason)
+    return record
+
+
+def _describe(task: SortTask, ended: Ended, log: Path, *, forced: bool, started_at: str) -> Record:
+    """Describe how the sort ended; ``failed`` means that the job fails."""
+    header: dict[str, Any] = ended.facts.get("header") or {}
+    failure: Failure | None = None
+    outcome: Outcome
+    if ended.result is not None:
+        outcome, n_units = "sorted", ended.result["n_units"]
+        reason = f"{n_units} units, {ended.result['n_spikes']} spikes"
+    else:
+        found = find_failure(ended, log)
+        n_units = None
+        outcome, reason = "failed", ended.describe()
+        if found is not None:
+            failure, reason = Failure.of(found), str(found)
+            if found.category == "biological" and header:
+                outcome, n_units = "unsortable", 0
+    return Record(
+        recording=task.row.id,
+        verdict="proceed",
+        outcome=outcome,
+        reason=reason,
+        failure=failure,
+        sorter=SorterInfo(
+            name=task.sorter.name,
+            version=ended.facts.get("sorter_version"),
+            params_digest=task.digest(),
+        ),
+        n_units=n_units,
+        duration_s=header.get("duration_s"),
+        n_channels=header.get("n_channels"),
+        measured=ended.measured,
+        forced=forced,
+        started_at=started_at,
+        finished_at=sentinel.now(),
+        versions=sentinel.package_versions(),
+        log=str(log),
+    )
+
+
+def _log_traceback(ended: Ended, record: Record) -> None:
+    """Keep the traceback of a failure that is not classified."""
+    if record.failure is None and ended.error is not None:
+        logger.info("traceback of the sort:\n%s", ended.error["text"])

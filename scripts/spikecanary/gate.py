@@ -1,0 +1,65 @@
+"""The gate: waves of recordings, and who may pass."""
+
+import math
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from spikecanary import sentinel
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+COLUMNS = ("recording", "verdict", "category")
+
+
+def make_waves(ids: Sequence[str], n_waves: int) -> dict[str, list[str]]:
+    """Group recordings into at most ``n_waves`` runs of consecutive rows.
+
+    Returns
+    -------
+    dict
+        Recordings by the wave's name: its number, with leading zeros.
+    """
+    size = max(1, math.ceil(len(ids) / n_waves))
+    groups = [list(ids[start : start + size]) for start in range(0, len(ids), size)]
+    width = len(str(len(groups)))
+    return {f"{number:0{width}d}": group for number, group in enumerate(groups, start=1)}
+
+
+def read_wave(sentinels: Iterable[Path]) -> "pd.DataFrame":
+    """Read one wave's sentinels.
+
+    Returns
+    -------
+    pandas.DataFrame
+        ``recording``, ``verdict``, ``category`` (empty where there is no failure).
+
+    Raises
+    ------
+    RecordError
+        A sentinel cannot be read.
+    """
+    import pandas as pd
+
+    records = [sentinel.read_record(path) for path in sentinels]
+    rows = [
+        (r.recording, r.verdict, (r.failure.category if r.failure else None) or "") for r in records
+    ]
+    return pd.DataFrame(rows, columns=list(COLUMNS))
+
+
+def proceeding(table: Path) -> set[str]:
+    """Return the recordings that a gate's table lets through."""
+    import pandas as pd
+
+    verdicts = pd.read_csv(table, sep="\t", dtype=str, keep_default_na=False)
+    return set(verdicts.loc[verdicts["verdict"] == "proceed", "recording"])
+
+
+def expected_to_proceed(sentinel_path: Path) -> bool:
+    """Whether a plan counts a recording as sorted: no sentinel, *proceed*, or tested again."""
+    record = sentinel.read_record_if_any(sentinel_path)
+    if record is None or record.verdict == "proceed":
+        return True
+    return record.failure is None or record.failure.category in sentinel.RETESTED

@@ -1,0 +1,59 @@
+"""What the workflow does besides its rules: pass signals on, and a last word."""
+
+import contextlib
+import logging
+import signal
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import psutil
+
+from spikecanary.recordings import Recording
+from spikecanary.summary import describe_counts, describe_recordings, summarize, write_table
+from spikecanary.supervisor import INTERRUPTS
+
+logger = logging.getLogger(__name__)
+
+
+def forward_signals() -> None:
+    """Pass SIGINT, SIGTERM and SIGHUP on to the running jobs, then do what was done before.
+
+    Snakemake itself waits for its running jobs when it is told to end; a canary or a
+    sort is to end with it.
+    """
+    for each in INTERRUPTS:
+        previous = signal.getsignal(each)
+
+        def forward(signum: int, frame: FrameType | None, previous: Any = previous) -> None:
+            for job in psutil.Process().children(recursive=True):
+                with contextlib.suppress(psutil.Error):
+                    if _is_script(job.cmdline()):
+                        job.send_signal(signal.SIGTERM)
+            if callable(previous):
+                previous(signum, frame)
+            else:  # SIGHUP, for which Snakemake does nothing
+                sys.exit(128 + signum)
+
+        signal.signal(each, forward)
+
+
+def _is_script(command: list[str]) -> bool:
+    """Whether a command is a script that Snakemake started (not the sort that it started)."""
+    return any("/.snakemake/scripts/" in part for part in command[:3])
+
+
+def end_of_run(results: Path, rows: Mapping[str, Recording], *, write: bool) -> None:
+    """Print how the recordings ended; after a run with errors, write the summary too.
+
+    Rule ``summary`` does not run when a job before it failed.
+    """
+    table = summarize(results, list(rows), {row.id: row.metadata for row in rows.values()})
+    path = results / "summary.tsv"
+    if write:
+        write_table(path, table)
+    sys.stdout.write(f"\n{describe_recordings(table)}\n\n{describe_counts(table)}\n")
+    sys.stdout.write(f"Summary: {path}\n")
+    sys.stdout.flush()

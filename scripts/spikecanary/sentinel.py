@@ -1,0 +1,241 @@
+"""The sentinel, the sort record and the journal: models, atomic write, read."""
+
+import json
+import os
+import socket
+from collections.abc import Mapping
+from datetime import datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from spikecanary.failures import Category, ClassifiedSortFailure
+
+SCHEMA_VERSION = 1
+#: Categories whose verdict the next invocation tests again.
+RETESTED: tuple[Category, ...] = ("environment", "resource")
+Verdict = Literal["proceed", "stop"]
+#: The first four are a canary's, the others a full sort's; ``failed`` is in journals only.
+Outcome = Literal["passed", "skipped", "stopped", "unexpected", "sorted", "unsortable", "failed"]
+
+
+class RecordError(ValueError):
+    """A sentinel or sort record that cannot be read."""
+
+
+class _Model(BaseModel):
+    """Readers ignore fields that a newer writer of the same version added."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", populate_by_name=True)
+
+
+class Failure(_Model):
+    """What went wrong; ``category`` is None when the failure is not classified."""
+
+    class_name: str = Field(alias="class")
+    category: Category | None = None
+    message: str
+    remedy: str = ""
+    evidence: dict[str, Any] = {}
+
+    @classmethod
+    def of(cls, error: ClassifiedSortFailure) -> "Failure":
+        """Describe a classified failure."""
+        return cls(
+            class_name=type(error).__name__,
+            category=error.category,
+            message=str(error),
+            remedy=error.remedy,
+            evidence=error.evidence,
+        )
+
+
+class Window(_Model):
+    """The part of a recording that a sort read, in seconds from its start."""
+
+    start_s: float
+    end_s: float
+    why: str
+    ended: str
+
+
+class SorterInfo(_Model):
+    """Which sorter ran; the digest covers everything that decides its result."""
+
+    name: str
+    version: str | None = None
+    params_digest: str
+
+
+class Measured(_Model):
+    """What a supervised child process used; peaks are of its whole process tree."""
+
+    wall_s: float
+    stages_s: dict[str, float] = {}
+    peak_rss_mb: float | None = None
+    peak_vram_mb: float | None = None
+    disk_mb: float | None = None
+
+
+class Record(_Model):
+    """A sentinel (``canary.json``) or a sort record (``sort.json``)."""
+
+    schema_version: int = SCHEMA_VERSION
+    recording: str
+    verdict: Verdict
+    outcome: Outcome
+    reason: str
+    failure: Failure | None = None
+    warnings: list[str] = []
+    windows: list[Window] = []
+    sorter: SorterInfo
+    n_units: int | None = None
+    duration_s: float | None = None
+    n_channels: int | None = None
+    measured: Measured | None = None
+    attempt: int = 0
+    settings: dict[str, Any] = {}
+    forced: bool = False
+    host: str = Field(default_factory=socket.gethostname)
+    started_at: str
+    finished_at: str
+    versions: dict[str, str] = {}
+    log: str | None = None
+
+
+def now() -> str:
+    """Return the present time in ISO 8601 with its zone."""
+    return datetime.now().astimezone().isoformat(timespec="seconds")
+
+
+def package_versions() -> dict[str, str]:
+    """Versions of the packages that decide a sort, those installed here."""
+    versions = {}
+    names = ("spikecanary", "spikeinterface", "kilosort", "torch", "numpy", "neo", "probeinterface")
+    for name in names:
+        try:
+            versions[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return versions
+
+
+def write_atomic(path: Path, text: str) -> None:
+    """Write a text file so that it appears whole or not at all.
+
+    Same folder, fsync, rename; the folder is synced too, so that a rename that was
+    seen survives a power cut.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{socket.gethostname()}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def write_record(path: Path, record: Record) -> None:
+    """Write a sentinel or sort record atomically."""
+    write_atomic(path, record.model_dump_json(by_alias=True, indent=1) + "\n")
+
+
+def read_record(path: Path) -> Record:
+    """Read a sentinel or sort record.
+
+    Raises
+    ------
+    FileNotFoundError
+        There is none.
+    RecordError
+        It is not valid, or of a schema version that this Spike Canary does not know.
+    """
+    text = path.read_text(encoding="utf-8")
+    try:
+        data = json.loads(text)
+        version = data["schema_version"]
+    except (ValueError, KeyError, TypeError) as err:
+        msg = f"{path} is not a Spike Canary record ({err}); delete it to have it made again"
+        raise RecordError(msg) from err
+    if version != SCHEMA_VERSION:
+        msg = (
+            f"{path} has schema version {version!r}, this Spike Canary reads version "
+            f"{SCHEMA_VERSION}; use the Spike Canary that wrote it, or delete the file to have "
+            "it made again"
+        )
+        raise RecordError(msg)
+    try:
+        return Record.model_validate(data)
+    except ValidationError as err:
+        msg = f"{path} is not a valid record; delete it to have it made again: {err}"
+        raise RecordError(msg) from err
+
+
+def read_record_if_any(path: Path) -> Record | None:
+    """Read a record, or return None where there is none.
+
+    Raises
+    ------
+    RecordError
+        As :func:`read_record`.
+    """
+    try:
+        return read_record(path)
+    except FileNotFoundError:
+        return None
+
+
+def append_journal(path: Path, kind: Literal["canary", "sort"], record: Record) -> None:
+    """Append one finished attempt to the journal, as one line in one write."""
+    entry = {"kind": kind, **record.model_dump(by_alias=True, exclude={"settings", "versions"})}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a+b") as file:
+        if file.tell():
+            file.seek(-1, os.SEEK_END)
+            torn = file.read(1) != b"\n"
+        else:
+            torn = False
+        file.write(b"\n" * torn + json.dumps(entry).encode() + b"\n")
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def read_journal(path: Path) -> list[Mapping[str, Any]]:
+    """Read the attempts of a journal, oldest first; lines that do not parse are left out."""
+    try:
+        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    except FileNotFoundError:
+        return []
+    entries: list[Mapping[str, Any]] = []
+    for line in lines:
+        try:
+            entry = json.loads(line)
+        except ValueError:  # the torn last line of a process that was killed
+            continue
+        if isinstance(entry, dict):
+            entries.append(entry)
+    return entries
+
+
+def count_retestable(path: Path) -> int:
+    """Count the canary's environment and resource stops in a journal.
+
+    The number changes exactly when such a verdict was written, so as a parameter of
+    rule canary it makes the next invocation test that recording again.
+    """
+    return sum(
+        entry.get("kind") == "canary"
+        and entry.get("verdict") == "stop"
+        and (entry.get("failure") or {}).get("category") in RETESTED
+        for entry in read_journal(path)
+    )

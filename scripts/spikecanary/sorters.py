@@ -1,0 +1,242 @@
+"""Run one sorter once through SpikeInterface: which there are, their device, one sort."""
+
+import hashlib
+import importlib.util
+import inspect
+import json
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, cast
+
+from pydantic import BaseModel, ConfigDict
+
+from spikecanary import recordings
+from spikecanary.config import SorterSettings, did_you_mean
+from spikecanary.failures import DependencyError, SorterUnavailableError
+from spikecanary.recordings import Recording
+
+#: Parameters by which sorters choose their device; the values are torch's names.
+DEVICE_PARAMS = ("torch_device", "device")
+#: Sorters whose parameters SpikeInterface does not list where they are not installed.
+DEVICE_PARAM_OF = {"kilosort4": "torch_device"}
+#: Shortest and longest inactivity limit of a canary in s, and its share of the window
+#: (DESIGN.md, "What a canary does", step 4).
+CANARY_INACTIVITY_S = (120.0, 300.0, 4.0)
+
+
+class SortTask(BaseModel):
+    """All that decides whether a sort can start, and what comes out of it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    row: Recording
+    sorter: SorterSettings
+    preprocessing: dict[str, dict[str, Any]] = {}
+    n_jobs: int = 1
+    window_s: tuple[float, float] | None = None
+    inactivity_s: float | None = None
+
+    def for_canary(self, start_s: float, end_s: float) -> "SortTask":
+        """Clone this task for a short sort of [start_s, end_s]; nothing else changes."""
+        shortest, longest, share = CANARY_INACTIVITY_S
+        limit = min(longest, max(shortest, share * (end_s - start_s)))
+        return self.model_copy(update={"window_s": (start_s, end_s), "inactivity_s": limit})
+
+    def digest(self) -> str:
+        """Digest of the sorter, its parameters and the preprocessing (16 hex digits)."""
+        return settings_digest(self.sorter, self.preprocessing)
+
+
+def settings_digest(sorter: SorterSettings, preprocessing: Mapping[str, Any]) -> str:
+    """Digest of what decides a sort beside the recording (16 hex digits of SHA-256)."""
+    decisive = {"sorter": sorter.model_dump(mode="json"), "preprocessing": preprocessing}
+    text = json.dumps(decisive, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def settings_for(row: Recording, settings: SorterSettings) -> SorterSettings:
+    """Return the sorter settings of one recording: its own sorter, if it names one.
+
+    ``params`` belong to the config's sorter, ``params_of`` to the others, the plugin to
+    sorters that SpikeInterface does not have.
+    """
+    from spikeinterface.sorters import sorter_dict
+
+    name = row.sorter or settings.name
+    params = settings.params if name == settings.name else settings.params_of.get(name, {})
+    plugin = None if name in sorter_dict else settings.plugin
+    update = {"name": name, "params": params, "params_of": {}, "plugin": plugin}
+    return settings.model_copy(update=update)
+
+
+def load_plugin(path: str | Path) -> list[str]:
+    """Run a plugin file and register the sorter classes that it defines.
+
+    Parameters
+    ----------
+    path : str or Path
+        A Python file that defines subclasses of SpikeInterface's ``BaseSorter``.
+
+    Returns
+    -------
+    list of str
+        The names of the sorters registered.
+
+    Raises
+    ------
+    DependencyError
+        The file is missing, or a module that it imports.
+    """
+    from spikeinterface.sorters import BaseSorter, sorter_dict
+
+    path = Path(path).absolute()
+    if not path.is_file():
+        msg = f"the sorter plugin {path} does not exist"
+        raise DependencyError(msg, module=str(path))
+    spec = importlib.util.spec_from_file_location(f"spikecanary_plugin_{path.stem}", path)
+    if spec is None or spec.loader is None:
+        msg = f"the sorter plugin {path} is not a Python file"
+        raise DependencyError(msg, module=str(path))
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    try:
+        spec.loader.exec_module(module)
+    except ImportError as err:
+        msg = f"the sorter plugin {path} cannot be imported: {err}"
+        raise DependencyError(msg, module=err.name or str(path)) from err
+    classes: list[Any] = [
+        value
+        for value in vars(module).values()
+        if inspect.isclass(value)
+        and issubclass(value, BaseSorter)
+        and value.__module__ == module.__name__
+    ]
+    sorter_dict.update({cls.sorter_name: cls for cls in classes})
+    return [cls.sorter_name for cls in classes]
+
+
+def sorter_class(name: str, *, container: bool = False) -> Any:
+    """Return SpikeInterface's class of a sorter.
+
+    Raises
+    ------
+    SorterUnavailableError
+        There is no such sorter, or it is not installed here and runs in no container.
+    """
+    from spikeinterface.sorters import sorter_dict
+
+    if name not in sorter_dict:
+        known = sorted(sorter_dict)
+        msg = f"unknown sorter {name!r}{did_you_mean(name, known)}; known: {', '.join(known)}"
+        raise SorterUnavailableError(msg, sorter=name, known=known)
+    cls = sorter_dict[name]
+    if not container and not cls.is_installed():
+        msg = f"the sorter {name} is not installed on this machine"
+        raise SorterUnavailableError(msg, sorter=name)
+    return cls
+
+
+def with_device(name: str, defaults: Mapping[str, Any], settings: SorterSettings) -> dict[str, Any]:
+    """Return the sorter's parameters with the device set, for sorters that have a choice."""
+    params = dict(settings.params)
+    if settings.device == "auto":
+        return params
+    known = [param for param in DEVICE_PARAMS if param in defaults]
+    param = DEVICE_PARAM_OF.get(name) or (known[0] if known else None)
+    if param is not None:
+        params.setdefault(param, settings.device)
+    return params
+
+
+def version_of(cls: Any) -> str | None:
+    """Return the sorter's version, or None where it cannot tell."""
+    try:
+        return str(cls.get_sorter_version())
+    except Exception:  # noqa: BLE001 - every sorter has its own way, and its own errors
+        return None
+
+
+def sort(
+    task: Mapping[str, Any],
+    folder: str,
+    stage: Callable[[str], None],
+    tell: Callable[..., None],
+) -> dict[str, Any]:
+    """Sort one recording, or a window of it; for a supervised child process.
+
+    The one function behind the canary and the full sort. Leaves a SpikeInterface
+    sorting folder in ``folder/sorting`` and the sorter's own folder in ``folder/sorter``.
+
+    Parameters
+    ----------
+    task : dict
+        A dumped :class:`SortTask`.
+    folder : str
+        Where to work; exists and is empty.
+    stage : callable
+        Called with the name of each stage as it begins.
+    tell : callable
+        Called with facts (keyword arguments) that are wanted even if the sort fails.
+
+    Returns
+    -------
+    dict
+        ``n_units`` and ``n_spikes``.
+
+    Raises
+    ------
+    ClassifiedSortFailure
+        The recording or the sorter cannot be used.
+    Exception
+        What SpikeInterface or the sorter raised.
+    """
+    what = SortTask.model_validate(task)
+    stage("load")
+    from spikeinterface.core import set_global_job_kwargs
+    from spikeinterface.sorters import run_sorter
+
+    set_global_job_kwargs(n_jobs=what.n_jobs, progress_bar=False)
+    recording = recordings.open_recording(what.row)
+    tell(header=recordings.header(recording))
+    if what.window_s is not None:
+        recording = recordings.cut_window(recording, *what.window_s)
+    stage("preprocess")
+    recording = recordings.preprocess(recording, what.preprocessing)
+    stage("sort")
+    settings = what.sorter
+    if settings.plugin:
+        load_plugin(settings.plugin)
+    cls = sorter_class(settings.name, container=settings.container is not None)
+    tell(sorter_version=version_of(cls))
+    sorting = cast(
+        "Any",
+        run_sorter(
+            settings.name,
+            recording,
+            folder=str(Path(folder) / "sorter"),
+            verbose=True,
+            **_container(settings),
+            **with_device(settings.name, cls.default_params(), settings),
+        ),
+    )
+    stage("save")
+    sorting.save(folder=Path(folder) / "sorting")
+    return {
+        "n_units": len(sorting.unit_ids),
+        "n_spikes": int(sorting.count_total_num_spikes()),
+    }
+
+
+def _container(settings: SorterSettings) -> dict[str, bool | str]:
+    """Return ``run_sorter``'s arguments for the container."""
+    if settings.container is None:
+        return {}
+    return {f"{settings.container}_image": settings.image or True}
+
+
+def save_empty_sorting(folder: Path, sampling_frequency_hz: float) -> None:
+    """Write a SpikeInterface sorting folder with no units."""
+    from spikeinterface.core import NumpySorting
+
+    NumpySorting.from_unit_dict({}, sampling_frequency_hz).save(folder=folder)

@@ -1,0 +1,181 @@
+"""The summary: one row a recording, from what stands in a results folder."""
+
+import textwrap
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from spikecanary import sentinel
+from spikecanary.sentinel import Record, RecordError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+SUMMARY_COLUMNS = (
+    "recording",
+    "verdict",
+    "outcome",
+    "category",
+    "failure",
+    "sort",
+    "n_units",
+    "reason",
+    "remedy",
+    "warnings",
+    "window",
+    "duration_s",
+    "n_channels",
+    "sorter",
+    "sorter_version",
+    "canary_wall_s",
+    "sort_wall_s",
+    "peak_rss_mb",
+    "attempt",
+    "forced",
+    "host",
+    "log",
+)
+
+
+#: What describe_recordings shows.
+SCREEN_COLUMNS = ("recording", "verdict", "outcome", "category", "sort", "n_units", "reason")
+
+
+def join_waves(paths: Iterable[Path]) -> "pd.DataFrame":
+    """Put the tables of all waves below each other, all values as text."""
+    import pandas as pd
+
+    tables = [pd.read_csv(path, sep="\t", dtype=str, keep_default_na=False) for path in paths]
+    return pd.concat(tables, ignore_index=True).fillna("")
+
+
+def write_table(path: Path, table: "pd.DataFrame") -> None:
+    """Write a table as TSV, whole or not at all."""
+    sentinel.write_atomic(path, table.to_csv(sep="\t", index=False, lineterminator="\n"))
+
+
+def _category(record: Record) -> str:
+    return (record.failure.category if record.failure else None) or ""
+
+
+def summarize(
+    results: Path, ids: Iterable[str], metadata: Mapping[str, Mapping[str, str]] | None = None
+) -> "pd.DataFrame":
+    """Describe every recording from what stands in the results folder now.
+
+    Parameters
+    ----------
+    results : Path
+        The results folder.
+    ids : iterable of str
+        The recordings, in the order wanted.
+    metadata : dict, optional
+        Further columns of each recording.
+
+    Returns
+    -------
+    pandas.DataFrame
+        One row a recording. ``sort`` is ``sorted``, ``unsortable``, ``failed``,
+        ``stopped`` (not sorted because of the verdict) or ``pending``.
+    """
+    import pandas as pd
+
+    rows = [{**_row(results / each, each), **(metadata or {}).get(each, {})} for each in ids]
+    extra = dict.fromkeys(name for row in rows for name in row if name not in SUMMARY_COLUMNS)
+    table = pd.DataFrame(rows, columns=[*SUMMARY_COLUMNS, *extra])
+    counts = ["n_units", "n_channels", "attempt"]
+    return table.astype(dict.fromkeys(counts, "Int64"))
+
+
+def _row(folder: Path, recording: str) -> dict[str, Any]:
+    try:
+        canary = sentinel.read_record_if_any(folder / "canary.json")
+        sort = sentinel.read_record_if_any(folder / "sort.json")
+    except RecordError as err:
+        return {"recording": recording, "sort": "pending", "reason": str(err)}
+    failed = None if sort else _failed_sort(folder / "attempts.jsonl", canary)
+    row: dict[str, Any] = {"recording": recording, "sort": _sort_state(canary, sort, failed)}
+    if canary is None:
+        return row
+    told = sort if sort is not None and sort.outcome == "unsortable" else canary
+    told = failed or told
+    row |= {
+        "verdict": canary.verdict,
+        "outcome": canary.outcome,
+        "category": _category(told),
+        "failure": told.failure.class_name if told.failure else "",
+        "n_units": sort.n_units if sort else None,
+        "reason": told.reason,
+        "remedy": told.failure.remedy if told.failure else "",
+        "warnings": "; ".join(canary.warnings),
+        "window": "; ".join(f"{w.start_s:g}-{w.end_s:g} s" for w in canary.windows),
+        "duration_s": _first(canary.duration_s, sort and sort.duration_s),
+        "n_channels": _first(canary.n_channels, sort and sort.n_channels),
+        "sorter": canary.sorter.name,
+        "sorter_version": _first(canary.sorter.version, sort and sort.sorter.version),
+        "canary_wall_s": canary.measured.wall_s if canary.measured else None,
+        "sort_wall_s": sort.measured.wall_s if sort and sort.measured else None,
+        "peak_rss_mb": _peak_rss_mb(canary, sort),
+        "attempt": canary.attempt,
+        "forced": bool(sort and sort.forced),
+        "host": (sort or failed or canary).host,
+        "log": (sort or failed or canary).log,
+    }
+    return row
+
+
+def _first(*values: Any) -> Any:
+    return next((value for value in values if value is not None), None)
+
+
+def _peak_rss_mb(canary: Record, sort: Record | None) -> float | None:
+    peaks = [r.measured.peak_rss_mb or 0.0 for r in (canary, sort) if r and r.measured]
+    return max(peaks, default=None)
+
+
+def _failed_sort(journal: Path, canary: Record | None) -> Record | None:
+    """Return the last attempt at a full sort, where it failed after the present canary."""
+    for entry in reversed(sentinel.read_journal(journal)):
+        if entry.get("kind") != "sort":
+            continue
+        record = Record.model_validate(entry)
+        newer = canary is None or record.finished_at >= canary.finished_at
+        return record if newer and record.outcome == "failed" else None
+    return None
+
+
+def _sort_state(canary: Record | None, sort: Record | None, failed: Record | None) -> str:
+    if sort is not None:
+        return sort.outcome
+    if failed is not None:
+        return "failed"
+    if canary is not None and canary.verdict == "stop":
+        return "stopped"
+    return "pending"
+
+
+def describe_recordings(table: "pd.DataFrame", most: int = 30) -> str:
+    """Show a summary on the screen: the columns that matter, those in trouble first."""
+    import pandas as pd
+
+    trouble = ~table["sort"].isin(["sorted"]) | (table["outcome"] == "unexpected")
+    if len(table) > most:
+        table = pd.concat([table[trouble], table[~trouble]])
+    shown = table.loc[:, list(SCREEN_COLUMNS)].head(most).astype(object).fillna("")
+    shown["reason"] = [textwrap.shorten(text, 100) for text in shown["reason"].astype(str)]
+    more = f"\n... and {len(table) - most} more" if len(table) > most else ""
+    return shown.to_string(index=False, justify="left") + more
+
+
+def describe_counts(table: "pd.DataFrame") -> str:
+    """One line for the end of a run: how many recordings ended how."""
+    counts = table["sort"].value_counts()
+    parts = [f"{counts[state]} {state}" for state in counts.index]
+    stopped = table.loc[table["sort"] == "stopped", "category"].value_counts()
+    if len(stopped):
+        parts.append("stopped for: " + ", ".join(f"{n} {name}" for name, n in stopped.items()))
+    text = f"{len(table)} recordings: " + ", ".join(parts)
+    unexpected = (table["outcome"] == "unexpected").sum()
+    if unexpected:
+        text += f"; {unexpected} unexpected canaries proved nothing"
+    return text
