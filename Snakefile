@@ -19,4 +19,7 @@ rule all:
     default_target: True
     input:
         "<results>/summary.tsv",
+        # Wanted by name: after a run with errors the summary stands, and would hide that
+        # waves are missing.
+        expand("<results>/waves/{wave}.tsv", wave=WAVES),
     localrule: True

@@ -11,7 +11,6 @@ rule canary:
     """Sort a short window of one recording and write the verdict."""
     input:
         recording=recording_files,
-        plugin=sorter_plugin,
     output:
         sentinel="<results>/{recording}/canary.json",
     log:
@@ -26,9 +25,7 @@ rule canary:
         runtime=SETTINGS.job.canary_runtime_min,
         gpu=job_gpus,
     params:
-        source=recording_source,
-        sorter=sorter_settings,
-        preprocessing=SETTINGS.preprocessing,
+        task=task_params,
         canary=canary_settings,
         attempt=canary_attempt,
     script:

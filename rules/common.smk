@@ -30,8 +30,6 @@ def read_inputs():
 SETTINGS, RECORDINGS = read_inputs()
 ROWS = {row.id: row for row in RECORDINGS}
 WAVES = gate.make_waves(list(ROWS), SETTINGS.gate.waves)
-CANARY_CODE = reruns.code_digest(reruns.CANARY_MODULES)
-SORT_CODE = reruns.code_digest(reruns.SORT_MODULES)
 
 
 def results_path(*parts):
@@ -48,38 +46,37 @@ def get_row(wildcards):
     return ROWS[recording]
 
 
+def get_task(wildcards):
+    """Return the full sort of a recording."""
+    return sorters.make_task(get_row(wildcards), SETTINGS)
+
+
 def recording_files(wildcards):
-    """Return the recording's files that exist; the canary classifies those that do not."""
-    return get_row(wildcards).files()
+    """Return the files that exist: the canary classifies a recording that does not."""
+    return get_task(wildcards).files()
 
 
-def recording_source(wildcards):
-    """Return what decides the samples of a recording."""
-    return get_row(wildcards).source()
-
-
-def sorter_settings(wildcards):
-    """Return the sorter settings of a recording."""
-    settings = sorters.settings_for(get_row(wildcards), SETTINGS.sorter)
-    return settings.model_dump(mode="json")
-
-
-def sorter_plugin(wildcards):
-    """Return the plugin's file where the recording's sorter is defined by it."""
-    return sorter_settings(wildcards)["plugin"] or []
+def task_params(wildcards):
+    """Return all that decides a sort, as plain data."""
+    return get_task(wildcards).model_dump(mode="json")
 
 
 def canary_settings(wildcards):
     """Return the canary's settings; of a sorted recording, those of its sentinel."""
-    row = get_row(wildcards)
-    settings = sorters.settings_for(row, SETTINGS.sorter)
-    return reruns.canary_settings(
-        SETTINGS.canary,
-        CANARY_CODE,
-        results_path(row.id),
-        sorters.settings_digest(settings, SETTINGS.preprocessing),
-        row.files(),
-    )
+    folder = results_path(wildcards.recording)
+    return reruns.canary_settings(SETTINGS.canary, get_task(wildcards), folder)
+
+
+def sort_sentinel(wildcards):
+    """Return the sentinel, without its time where a finished sort stands.
+
+    So a canary that runs again never invalidates a finished sort. A sort that is to run
+    again must not have it as ancient: Snakemake does not look at such a job's own
+    changes while the canary before it is still to run.
+    """
+    path = f"<results>/{wildcards.recording}/canary.json"
+    stands = reruns.sort_stands(get_task(wildcards), results_path(wildcards.recording))
+    return ancient(path) if stands else path
 
 
 def canary_attempt(wildcards):
@@ -109,6 +106,15 @@ def wave_sentinels(wildcards):
     return [f"<results>/{recording}/canary.json" for recording in WAVES[wildcards.wave]]
 
 
+def may_proceed(recording):
+    """Return whether a plan counts a recording as sorted: proceeds, or is tested again."""
+    folder = results_path(recording)
+    task = sorters.make_task(ROWS[recording], SETTINGS)
+    if reruns.canary_is_due(SETTINGS.canary, task, folder):
+        return True
+    return sentinel.read_record(folder / "canary.json").verdict == "proceed"
+
+
 def wave_sorts(wildcards):
     """Return the sort records of those of a wave that proceed, or are forced.
 
@@ -116,11 +122,7 @@ def wave_sorts(wildcards):
     """
     members = WAVES[wildcards.wave]
     if workflow.dryrun:
-        passed = {
-            recording
-            for recording in members
-            if gate.expected_to_proceed(results_path(recording, "canary.json"))
-        }
+        passed = {member for member in members if may_proceed(member)}
     else:
         table = checkpoints.gate.get(wave=wildcards.wave).output.table
         passed = gate.proceeding(Path(table))

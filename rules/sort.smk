@@ -5,10 +5,8 @@
 rule sort:
     """Sort one whole recording, if its sentinel lets it."""
     input:
-        # A canary that runs again never invalidates a finished sort.
-        sentinel=ancient("<results>/{recording}/canary.json"),
+        sentinel=sort_sentinel,
         recording=recording_files,
-        plugin=sorter_plugin,
     output:
         sorting=directory("<results>/{recording}/sorting"),
         record="<results>/{recording}/sort.json",
@@ -24,10 +22,8 @@ rule sort:
         runtime=SETTINGS.job.sort_runtime_min,
         gpu=job_gpus,
     params:
-        source=recording_source,
-        sorter=sorter_settings,
-        preprocessing=SETTINGS.preprocessing,
+        task=task_params,
         forced=is_forced,
-        code=SORT_CODE,
+        code=reruns.SORT_CODE,
     script:
         "../scripts/sort.py"

@@ -5,8 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from spikecanary import canary, logs, supervisor
-from spikecanary.config import CanarySettings, SorterSettings
-from spikecanary.recordings import Recording
+from spikecanary.config import CanarySettings
 from spikecanary.sorters import SortTask
 
 
@@ -18,12 +17,7 @@ def main(snakemake: Any) -> int:
     settings = {name: value for name, value in snakemake.params.canary.items() if name != "code"}
     sentinel_path = Path(snakemake.output.sentinel)
     canary.run(
-        SortTask(
-            row=Recording.model_validate(snakemake.params.source),
-            sorter=SorterSettings.model_validate(snakemake.params.sorter),
-            preprocessing=snakemake.params.preprocessing,
-            n_jobs=snakemake.threads,
-        ),
+        SortTask.model_validate(snakemake.params.task | {"n_jobs": snakemake.threads}),
         CanarySettings.model_validate(settings),
         sentinel_path=sentinel_path,
         journal_path=sentinel_path.with_name("attempts.jsonl"),

@@ -18,8 +18,13 @@ SILENT_S = 60.0
 def main(snakemake: Any) -> int:
     """Write each recording as a SpikeInterface binary folder, its truth beside."""
     logs.configure(snakemake.log[0], rule="demo_recordings")
-    from spikeinterface.core import generate_ground_truth_recording
-    from spikeinterface.core.generate import NoiseGeneratorRecording
+    from spikeinterface.core import set_global_job_kwargs
+    from spikeinterface.generation import (
+        NoiseGeneratorRecording,
+        generate_ground_truth_recording,
+    )
+
+    set_global_job_kwargs(progress_bar=False)
 
     recordings = Path(snakemake.output.recordings)
     truth = Path(snakemake.output.truth)

@@ -5,9 +5,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from spikecanary import fullsort, logs, supervisor
-from spikecanary.config import SorterSettings
-from spikecanary.recordings import Recording
+from spikecanary import fullsort, logs, reruns, supervisor
 from spikecanary.sentinel import RecordError
 from spikecanary.sorters import SortTask
 
@@ -20,20 +18,17 @@ def main(snakemake: Any) -> int:
     log = Path(snakemake.log[0])
     logs.configure(log, rule="sort", threads=snakemake.threads)
     record_path = Path(snakemake.output.record)
+    task = SortTask.model_validate(snakemake.params.task | {"n_jobs": snakemake.threads})
     try:
         fullsort.run(
-            SortTask(
-                row=Recording.model_validate(snakemake.params.source),
-                sorter=SorterSettings.model_validate(snakemake.params.sorter),
-                preprocessing=snakemake.params.preprocessing,
-                n_jobs=snakemake.threads,
-            ),
+            task,
             sentinel_path=Path(snakemake.input.sentinel),
             sorting_path=Path(snakemake.output.sorting),
             record_path=record_path,
             journal_path=record_path.with_name("attempts.jsonl"),
             log=log,
             forced=snakemake.params.forced,
+            recorded_settings={"digest": reruns.sort_digest(task)},
         )
     except (fullsort.SortStoppedError, fullsort.SortFailedError, RecordError) as err:
         logger.error("%s", err)  # noqa: TRY400 - one line; the traceback tells nothing more

@@ -4,7 +4,6 @@ Its canary fails in a way that nobody knows: the verdict is *proceed*, marked
 *unexpected*, and the full sort goes well.
 """
 
-from spikeinterface.core import load
 from spikeinterface.sorters.internal.spyking_circus2 import Spykingcircus2Sorter
 
 SHORT_S = 30.0
@@ -17,10 +16,7 @@ class CrashingSorter(Spykingcircus2Sorter):
 
     @classmethod
     def _run_from_folder(cls, sorter_output_folder, params, verbose):
-        recording = load(
-            sorter_output_folder.parent / "spikeinterface_recording.json",
-            base_folder=sorter_output_folder.parent,
-        )
+        recording = cls.load_recording_from_folder(sorter_output_folder.parent)
         if recording.get_total_duration() < SHORT_S:
             msg = "list index out of range, says the demo's crashing sorter"
             raise IndexError(msg)

@@ -1,6 +1,7 @@
 """The full sort: obey the sentinel, sort, write the sorting and how it ended."""
 
 import logging
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +52,7 @@ def run(
     journal_path: Path,
     log: Path,
     forced: bool = False,
+    recorded_settings: Mapping[str, Any] | None = None,
 ) -> Record:
     """Sort a whole recording.
 
@@ -69,6 +71,8 @@ def run(
         Where to note the attempt and what happens.
     forced : bool
         Sort whatever the sentinel says.
+    recorded_settings : dict, optional
+        What ``sort.json`` notes as the settings it was made with.
 
     Returns
     -------
@@ -97,7 +101,13 @@ def run(
             log=log,
             threads=task.n_jobs,
         )
-        record = _describe(task, ended, log, forced=forced, started_at=started_at)
+        record = _describe(task, ended, log).model_copy(
+            update={
+                "forced": forced,
+                "started_at": started_at,
+                "settings": dict(recorded_settings or {}),
+            }
+        )
         if record.outcome == "failed":
             sentinel.append_journal(journal_path, "sort", record)
             _log_traceback(ended, record)
@@ -114,7 +124,7 @@ def run(
     return record
 
 
-def _describe(task: SortTask, ended: Ended, log: Path, *, forced: bool, started_at: str) -> Record:
+def _describe(task: SortTask, ended: Ended, log: Path) -> Record:
     """Describe how the sort ended; ``failed`` means that the job fails."""
     header: dict[str, Any] = ended.facts.get("header") or {}
     failure: Failure | None = None
@@ -145,8 +155,7 @@ def _describe(task: SortTask, ended: Ended, log: Path, *, forced: bool, started_
         duration_s=header.get("duration_s"),
         n_channels=header.get("n_channels"),
         measured=ended.measured,
-        forced=forced,
-        started_at=started_at,
+        started_at="",
         finished_at=sentinel.now(),
         versions=sentinel.package_versions(),
         log=str(log),

@@ -55,11 +55,3 @@ def proceeding(table: Path) -> set[str]:
 
     verdicts = pd.read_csv(table, sep="\t", dtype=str, keep_default_na=False)
     return set(verdicts.loc[verdicts["verdict"] == "proceed", "recording"])
-
-
-def expected_to_proceed(sentinel_path: Path) -> bool:
-    """Whether a plan counts a recording as sorted: no sentinel, *proceed*, or tested again."""
-    record = sentinel.read_record_if_any(sentinel_path)
-    if record is None or record.verdict == "proceed":
-        return True
-    return record.failure is None or record.failure.category in sentinel.RETESTED

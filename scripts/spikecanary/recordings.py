@@ -48,10 +48,6 @@ class Recording(BaseModel):
         named = [*self.paths, *([self.probe] if self.probe else [])]
         return [path for path in named if Path(path).exists()]
 
-    def source(self) -> dict[str, Any]:
-        """Return what decides the samples, and the id: what jobs are given."""
-        return self.model_dump(mode="json", exclude={"sorter", "metadata", "line"})
-
 
 def read_table(path: str | Path) -> list[Recording]:
     """Read the recordings table.

@@ -6,6 +6,7 @@ return what was recorded when it was made.
 """
 
 import hashlib
+import json
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -13,13 +14,14 @@ from typing import Any
 from spikecanary import sentinel
 from spikecanary.config import CanarySettings
 from spikecanary.sentinel import RecordError
+from spikecanary.sorters import SortTask
 
 #: Modules of this package that decide what a sort gives, and what a canary says.
 SORT_MODULES = ("recordings", "sorters")
 CANARY_MODULES = (*SORT_MODULES, "failures", "signatures", "classify", "canary")
 
 
-def code_digest(modules: Iterable[str]) -> str:
+def _code_digest(modules: Iterable[str]) -> str:
     """Digest of modules of this package (16 hex digits of SHA-256)."""
     digest = hashlib.sha256()
     for module in modules:
@@ -27,9 +29,17 @@ def code_digest(modules: Iterable[str]) -> str:
     return digest.hexdigest()[:16]
 
 
-def canary_settings(
-    settings: CanarySettings, code: str, folder: Path, sort_digest: str, files: Iterable[str]
-) -> dict[str, Any]:
+SORT_CODE = _code_digest(SORT_MODULES)
+CANARY_CODE = _code_digest(CANARY_MODULES)
+
+
+def sort_digest(task: SortTask) -> str:
+    """Digest of all that decides a full sort: recording, settings, code (16 hex digits)."""
+    decisive = {"task": task.model_dump(mode="json", exclude={"n_jobs"}), "code": SORT_CODE}
+    return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def canary_settings(settings: CanarySettings, task: SortTask, folder: Path) -> dict[str, Any]:
     """Return the settings of one recording's canary.
 
     Those in the config; but those that the sentinel records where the recording is
@@ -39,17 +49,13 @@ def canary_settings(
     ----------
     settings : CanarySettings
         The config's.
-    code : str
-        Digest of the code that decides a verdict.
+    task : SortTask
+        The recording's full sort, with the settings of now.
     folder : Path
         The recording's results folder.
-    sort_digest : str
-        Digest of the sorter settings of now.
-    files : iterable of str
-        The recording's files that exist.
     """
-    present = {**settings.model_dump(mode="json", exclude={"force"}), "code": code}
-    if not sort_stands(folder, sort_digest, files):
+    present = {**settings.model_dump(mode="json", exclude={"force"}), "code": CANARY_CODE}
+    if not sort_stands(task, folder):
         return present
     try:
         record = sentinel.read_record_if_any(folder / "canary.json")
@@ -58,17 +64,28 @@ def canary_settings(
     return record.settings if record and record.settings else present
 
 
-def sort_stands(folder: Path, sort_digest: str, files: Iterable[str]) -> bool:
-    """Whether a finished sort has the sorter settings of now and is newer than its files."""
+def sort_stands(task: SortTask, folder: Path) -> bool:
+    """Whether a finished sort has the settings of now and is newer than the recording."""
     path = folder / "sort.json"
     try:
         record = sentinel.read_record_if_any(path)
-        if record is None or record.sorter.params_digest != sort_digest:
+        if record is None or record.settings.get("digest") != sort_digest(task):
             return False
         finished = path.stat().st_mtime
+        return all(Path(file).stat().st_mtime <= finished for file in task.files())
     except (RecordError, OSError):
         return False
-    return all(Path(file).stat().st_mtime <= finished for file in files)
+
+
+def canary_is_due(settings: CanarySettings, task: SortTask, folder: Path) -> bool:
+    """Whether a canary will run: no sentinel, other settings, or a verdict to test again."""
+    record = sentinel.read_record_if_any(folder / "canary.json")
+    if record is None or record.settings != canary_settings(settings, task, folder):
+        return True
+    if record.sorter.params_digest != task.digest():
+        return True
+    category = record.failure.category if record.failure else None
+    return record.verdict == "stop" and category in sentinel.RETESTED
 
 
 def is_forced(recording: str, force: Iterable[str], folder: Path) -> bool:

@@ -12,7 +12,7 @@ from typing import Any, cast
 from pydantic import BaseModel, ConfigDict
 
 from spikecanary import recordings
-from spikecanary.config import SorterSettings, did_you_mean
+from spikecanary.config import Config, SorterSettings, did_you_mean
 from spikecanary.failures import DependencyError, SorterUnavailableError
 from spikecanary.recordings import Recording
 
@@ -44,15 +44,23 @@ class SortTask(BaseModel):
         return self.model_copy(update={"window_s": (start_s, end_s), "inactivity_s": limit})
 
     def digest(self) -> str:
-        """Digest of the sorter, its parameters and the preprocessing (16 hex digits)."""
-        return settings_digest(self.sorter, self.preprocessing)
+        """Digest of the sorter, its parameters and the preprocessing (16 hex of SHA-256)."""
+        decisive = self.model_dump(mode="json", include={"sorter", "preprocessing"})
+        return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()[:16]
+
+    def files(self) -> list[str]:
+        """Return the files that exist and decide the sort: the recording's, the plugin."""
+        plugin = self.sorter.plugin
+        return [*self.row.files(), *([plugin] if plugin and Path(plugin).exists() else [])]
 
 
-def settings_digest(sorter: SorterSettings, preprocessing: Mapping[str, Any]) -> str:
-    """Digest of what decides a sort beside the recording (16 hex digits of SHA-256)."""
-    decisive = {"sorter": sorter.model_dump(mode="json"), "preprocessing": preprocessing}
-    text = json.dumps(decisive, sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+def make_task(row: Recording, config: Config) -> SortTask:
+    """Return the full sort of one recording by the config."""
+    return SortTask(
+        row=row.model_copy(update={"metadata": {}, "sorter": None, "line": None}),
+        sorter=settings_for(row, config.sorter),
+        preprocessing=config.preprocessing,
+    )
 
 
 def settings_for(row: Recording, settings: SorterSettings) -> SorterSettings:

@@ -1,0 +1,78 @@
+"""Fixtures: seeded recordings, the real ones, a project folder to run snakemake in."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from probeinterface import generate_tetrode, write_probeinterface
+from workbench import Project, new_project
+
+TESTS = Path(__file__).resolve().parent
+RATE_HZ = 30_000.0
+N_CHANNELS = 4
+
+
+@pytest.fixture(scope="session")
+def data() -> Path:
+    """Find the real recordings; skipped without them, but not in CI."""
+    folder = Path(os.environ.get("SPIKECANARY_DATA", TESTS.parents[1] / "shared" / "data"))
+    if not folder.is_dir():
+        if os.environ.get("SPIKECANARY_REQUIRE_DATA") == "1":
+            pytest.fail(f"SPIKECANARY_REQUIRE_DATA is set, but {folder} is not there")
+        pytest.skip(f"no real recordings in {folder} (set SPIKECANARY_DATA)")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def write_binary(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """Write a seeded binary recording of 4 channels, once per length and kind."""
+    folder = tmp_path_factory.mktemp("recordings")
+
+    def write(kind: str = "active", duration_s: float = 8.0) -> Path:
+        path = folder / f"{kind}_{duration_s:g}.raw"
+        if path.exists():
+            return path
+        rng = np.random.default_rng(1)
+        n_samples = int(duration_s * RATE_HZ)
+        traces = rng.normal(0.0, 8.0, (n_samples, N_CHANNELS))
+        if kind == "active":
+            for channel in range(N_CHANNELS):
+                for start in rng.integers(0, n_samples - 30, int(20 * duration_s)):
+                    traces[start : start + 12, channel] -= 150.0 * np.hanning(12)
+        traces.astype("int16").tofile(path)
+        return path
+
+    return write
+
+
+@pytest.fixture(scope="session")
+def reader_options() -> dict[str, Any]:
+    """Reader options of what write_binary writes; its microvolts are one per count."""
+    return {
+        "sampling_frequency": RATE_HZ,
+        "dtype": "int16",
+        "num_channels": N_CHANNELS,
+        "gain_to_uV": 1.0,
+        "offset_to_uV": 0.0,
+    }
+
+
+@pytest.fixture(scope="session")
+def tetrode(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Write a probeinterface file of a tetrode."""
+    path = tmp_path_factory.mktemp("probe") / "tetrode.json"
+    probe = generate_tetrode()
+    probe.set_device_channel_indices(range(N_CHANNELS))
+    write_probeinterface(path, probe)
+    return path
+
+
+@pytest.fixture
+def project(
+    tmp_path: Path, write_binary: Callable[..., Path], reader_options: dict[str, Any]
+) -> Project:
+    """Make an empty working directory with a config for the quick sorter."""
+    return new_project(tmp_path, write_binary, reader_options)

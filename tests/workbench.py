@@ -1,0 +1,128 @@
+"""A project folder as a user has one, and running snakemake in it."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import yaml
+
+ROOT = Path(__file__).resolve().parents[1]
+COLUMNS = ("recording", "path", "reader", "reader_options", "probe", "stream_id", "sorter")
+
+
+@dataclass
+class Project:
+    """A working directory with a config and a table."""
+
+    folder: Path
+    write_binary: Callable[..., Path]
+    options: str
+    config: dict[str, Any] = field(default_factory=dict)
+    rows: list[dict[str, str]] = field(default_factory=list)
+
+    def add(self, recording: str, kind: str = "active", **columns: Any) -> None:
+        """Add a row: a seeded recording, unless a path is given."""
+        duration_s = columns.pop("duration_s", 8.0)
+        row = {"recording": recording, "reader": "binary", "reader_options": self.options}
+        if "path" not in columns:
+            row["path"] = str(self.write_binary(kind, duration_s))
+        self.rows.append(row | columns)
+
+    def write(self) -> None:
+        """Write config and table."""
+        table = pd.DataFrame(self.rows).fillna("")
+        table.to_csv(self.folder / "recordings.tsv", sep="\t", index=False)
+        (self.folder / "config.yaml").write_text(yaml.safe_dump(self.config), encoding="utf-8")
+
+    def command(self, *arguments: str) -> list[str]:
+        """Return snakemake's command line in this project."""
+        return [
+            *(sys.executable, "-m", "snakemake"),
+            *("--snakefile", str(ROOT / "Snakefile"), "--configfile", "config.yaml"),
+            *("--cores", "2"),
+            *arguments,
+        ]
+
+    def run(self, *arguments: str, write: bool = True) -> "Run":
+        """Run snakemake to its end."""
+        if write:
+            self.write()
+        done = subprocess.run(
+            self.command(*arguments),
+            cwd=self.folder,
+            env={**os.environ, "COLUMNS": "200"},
+            capture_output=True,
+            text=True,
+            timeout=600,
+            check=False,
+        )
+        return Run(done.returncode, done.stdout + done.stderr)
+
+    def result(self, *parts: str) -> Path:
+        """Return a path below the results folder."""
+        return self.folder.joinpath("results", *parts)
+
+    def sentinel(self, recording: str) -> dict[str, Any]:
+        """Return a recording's sentinel."""
+        loaded: dict[str, Any] = json.loads(self.result(recording, "canary.json").read_text())
+        return loaded
+
+    def sort_record(self, recording: str) -> dict[str, Any]:
+        """Return a recording's sort record."""
+        loaded: dict[str, Any] = json.loads(self.result(recording, "sort.json").read_text())
+        return loaded
+
+    def summary(self) -> pd.DataFrame:
+        """Return the summary, indexed by recording."""
+        table = pd.read_csv(self.result("summary.tsv"), sep="\t", dtype=str, keep_default_na=False)
+        return table.set_index("recording")
+
+
+def new_project(
+    folder: Path, write_binary: Callable[..., Path], reader_options: dict[str, Any]
+) -> Project:
+    """Return a project for the quick sorter, without recordings."""
+    config = {
+        "recordings": "recordings.tsv",
+        "sorter": {"name": "quick", "plugin": str(ROOT / "tests" / "quick_sorter.py")},
+        "canary": {"window_s": 2, "min_recording_s": 4},
+        "job": {"threads": 1},
+    }
+    return Project(folder, write_binary, json.dumps(reader_options), config)
+
+
+@dataclass(frozen=True)
+class Run:
+    """How a run of snakemake ended."""
+
+    returncode: int
+    output: str
+
+    def jobs(self) -> Counter[str]:
+        """Count the jobs that were started (or planned), by rule; rule all is left out."""
+        rules = re.findall(
+            r"^(?:local)?(?:rule|checkpoint) (\w+):$", self.output, flags=re.MULTILINE
+        )
+        return Counter(rule for rule in rules if rule != "all")
+
+    def recordings(self, rule: str) -> list[str]:
+        """Return the recordings for which a rule was started (or planned), sorted."""
+        blocks = re.findall(
+            rf"^(?:local)?rule {rule}:\n(?:    .*\n)*?    wildcards: recording=(.+)$",
+            self.output,
+            flags=re.MULTILINE,
+        )
+        return sorted(blocks)
+
+    @property
+    def nothing_to_do(self) -> bool:
+        """Whether snakemake found everything up to date."""
+        return "Nothing to be done" in self.output

@@ -1,0 +1,92 @@
+"""A changed setting runs again exactly what it should."""
+
+import copy
+import shutil
+
+import pytest
+from workbench import new_project
+
+
+@pytest.fixture(scope="module")
+def template(tmp_path_factory, write_binary, reader_options):
+    """Three recordings, one of them stopped, all done."""
+    project = new_project(tmp_path_factory.mktemp("template"), write_binary, reader_options)
+    project.add("a")
+    project.add("b")
+    project.add("quiet", sorter="silent_always")
+    assert project.run().returncode == 0
+    assert project.run().nothing_to_do
+    return project
+
+
+@pytest.fixture
+def finished(template, tmp_path):
+    """Copy the finished project, with Snakemake's records and all times."""
+    copied = copy.deepcopy(template)
+    copied.folder = tmp_path / "project"
+    shutil.copytree(template.folder, copied.folder)
+    return copied
+
+
+def test_another_window_runs_only_canaries_of_what_is_not_sorted(finished):
+    finished.config["canary"]["window_s"] = 3
+    plan = finished.run("-n")
+    assert (plan.recordings("canary"), plan.recordings("sort")) == (["quiet"], ["quiet"])
+    assert finished.run().returncode == 0
+    assert finished.sentinel("quiet")["windows"][0]["end_s"] == 3.0
+    assert finished.run().nothing_to_do
+
+
+def test_other_sorter_parameters_run_both_again(finished):
+    finished.config["sorter"]["params"] = {"threshold": 6.0}
+    plan = finished.run("-n")
+    assert plan.recordings("canary") == ["a", "b"]
+    assert plan.recordings("sort") == ["a", "b"]
+    assert finished.run().returncode == 0
+    assert finished.run().nothing_to_do
+
+
+def test_other_preprocessing_runs_everything_again(finished):
+    finished.config["preprocessing"] = {"common_reference": {}}
+    plan = finished.run("-n")
+    assert plan.recordings("canary") == ["a", "b", "quiet"]
+
+
+def test_another_row_runs_its_jobs_and_the_gates_that_shift(finished):
+    finished.config["gate"] = {"waves": 3}
+    assert finished.run("-n").nothing_to_do
+    finished.add("c")
+    run = finished.run()
+    assert run.returncode == 0, run.output
+    assert (run.recordings("canary"), run.recordings("sort")) == (["c"], ["c"])
+    assert run.jobs()["gate"] == 2
+    assert list(finished.summary().index) == ["a", "b", "quiet", "c"]
+
+
+def test_metadata_only_changes_the_summary(finished):
+    for row in finished.rows:
+        row["subject"] = "m1"
+    run = finished.run()
+    assert set(run.jobs()) == {"wave_summary", "summary"}
+    assert finished.summary()["subject"].to_list() == ["m1", "m1", "m1"]
+
+
+def test_another_part_of_the_recording_runs_both_again(finished):
+    finished.rows[0]["end_s"] = "6"
+    run = finished.run()
+    assert (run.recordings("canary"), run.recordings("sort")) == (["a"], ["a"])
+    assert finished.sort_record("a")["duration_s"] == 6.0
+
+
+def test_canary_that_runs_again_leaves_the_sort_alone(finished):
+    run = finished.run("-R", "canary", "--rerun-triggers", "mtime")
+    assert run.recordings("canary") == ["a", "b", "quiet"]
+    assert run.recordings("sort") == []
+
+
+def test_record_of_an_unknown_version_is_an_error_that_says_so(finished):
+    path = finished.result("a/canary.json")
+    path.write_text(path.read_text().replace('"schema_version": 1', '"schema_version": 7'))
+    run = finished.run("results/gates/1.tsv", "-R", "gate", "--allowed-rules", "gate")
+    assert run.returncode == 1
+    assert "canary.json has schema version 7, this Spike Canary reads version 1" in run.output
