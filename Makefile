@@ -7,6 +7,7 @@ BIN := $(abspath $(VENV))/bin
 export PATH := $(BIN):$(PATH)
 DEMO := snakemake --directory demo --cores 2 --quiet rules
 SOURCES := scripts tests benchmarks config/demo
+RULES := Snakefile rules tests/workflow/importer/Snakefile
 
 .PHONY: help demo test lint format schema clean
 
@@ -42,13 +43,15 @@ lint: $(VENV)/dev.stamp
 	ruff format --check $(SOURCES)
 	ruff check $(SOURCES)
 	mypy
-	snakefmt --check Snakefile rules
+	snakefmt --check $(RULES)
 	snakemake --lint --directory tests/workflow/lint --configfile tests/workflow/lint/config.yaml
+	snakemake --lint --snakefile tests/workflow/importer/Snakefile --directory tests/workflow/importer
+	snakemake --lint --snakefile rules/demo.smk --directory tests/workflow/lint
 
 format: $(VENV)/dev.stamp
 	ruff format $(SOURCES)
 	ruff check --fix $(SOURCES)
-	snakefmt Snakefile rules
+	snakefmt $(RULES)
 
 schema: $(VENV)/run.stamp
 	PYTHONPATH=scripts python -m spikecanary.config > config/schemas/config.schema.json

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from probeinterface import generate_tetrode, write_probeinterface
+
 from workbench import Project, new_project
 
 TESTS = Path(__file__).resolve().parent

@@ -1,4 +1,4 @@
-"""A project folder as a user has one, and running snakemake in it."""
+"""What tests share: a project folder as a user has one, snakemake in it, records."""
 
 import json
 import os
@@ -13,6 +13,10 @@ from typing import Any
 
 import pandas as pd
 import yaml
+
+from spikecanary import sentinel
+from spikecanary.failures import Category
+from spikecanary.sentinel import Failure, Record, SorterInfo
 
 ROOT = Path(__file__).resolve().parents[1]
 COLUMNS = ("recording", "path", "reader", "reader_options", "probe", "stream_id", "sorter")
@@ -126,3 +130,23 @@ class Run:
     def nothing_to_do(self) -> bool:
         """Whether snakemake found everything up to date."""
         return "Nothing to be done" in self.output
+
+
+def make_record(**fields: Any) -> Record:
+    """Return a record; a passed canary, unless fields say otherwise."""
+    defaults: dict[str, Any] = {
+        "recording": "one",
+        "verdict": "proceed",
+        "outcome": "passed",
+        "reason": "8 units in 30 s",
+        "sorter": SorterInfo(name="quick", version="1.0", params_digest="0123"),
+        "started_at": sentinel.now(),
+        "finished_at": sentinel.now(),
+    }
+    return Record(**defaults | fields)
+
+
+def stopped(category: Category) -> Record:
+    """Return the sentinel of a canary that stopped."""
+    failure = Failure(class_name="X", category=category, message="m")
+    return make_record(verdict="stop", outcome="stopped", failure=failure)

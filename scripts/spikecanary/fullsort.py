@@ -111,9 +111,10 @@ def run(
         if record.outcome == "failed":
             sentinel.append_journal(journal_path, "sort", record)
             _log_traceback(ended, record)
-            remedy = record.failure.remedy if record.failure else ""
-            msg = f"{task.row.id}: the sort failed: {record.reason}. {remedy} See {log}"
-            raise SortFailedError(msg.replace("  ", " "))
+            remedy = f" {record.failure.remedy}" if record.failure else ""
+            reason = record.reason.rstrip(".")
+            msg = f"{task.row.id}: the sort failed: {reason}.{remedy} See {log}"
+            raise SortFailedError(msg)
         if record.outcome == "unsortable":
             rate = ended.facts["header"]["sampling_frequency_hz"]
             sorters.save_empty_sorting(work / "sorting", rate)

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from spikeinterface.core import BaseRecording
 
 ID_PATTERN = r"[A-Za-z0-9][A-Za-z0-9._-]*"
+#: Folders of a results folder that are no recordings.
+RESERVED_IDS = ("gates", "waves")
 REQUIRED_COLUMNS = ("recording", "path", "reader")
 OPTIONAL_COLUMNS = ("stream_id", "reader_options", "probe", "start_s", "end_s", "sorter")
 
@@ -144,6 +146,8 @@ def _read_row(fields: Mapping[str, str]) -> tuple[Recording | None, list[str]]:
             f"illegal id {recording!r}; use letters, digits, '.', '_' and '-', the first a "
             "letter or digit"
         )
+    if recording in RESERVED_IDS:
+        problems.append(f"id {recording!r} is the name of a folder of the results; use another")
     paths = tuple(part.strip() for part in fields["path"].split(";") if part.strip())
     if not paths:
         problems.append("column path is empty")

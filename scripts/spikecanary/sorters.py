@@ -224,7 +224,7 @@ def sort(
             recording,
             folder=str(Path(folder) / "sorter"),
             verbose=True,
-            **_container(settings),
+            **container_arguments(settings),
             **with_device(settings.name, cls.default_params(), settings),
         ),
     )
@@ -236,7 +236,7 @@ def sort(
     }
 
 
-def _container(settings: SorterSettings) -> dict[str, bool | str]:
+def container_arguments(settings: SorterSettings) -> dict[str, bool | str]:
     """Return ``run_sorter``'s arguments for the container."""
     if settings.container is None:
         return {}

@@ -246,27 +246,52 @@ def _tree(pid: int) -> list[psutil.Process]:
 def end_tree(process: subprocess.Popen[bytes]) -> None:
     """End a child and all its descendants: terminate, wait, kill.
 
-    Descendants that lost their parent are still in the child's session and process
-    group, which is signalled as a whole.
+    Descendants that lost their parent are found by their process group, the child's.
     """
-    tree = _tree(process.pid)
+    tree = {*_tree(process.pid), *_group(process.pid)}
     for signum in (signal.SIGTERM, signal.SIGKILL):
         for each in tree:
             with contextlib.suppress(psutil.Error):
                 each.send_signal(signum)
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(process.pid, signum)
-        _, tree = psutil.wait_procs(tree, timeout=GRACE_S)
-        if process.poll() is not None and not tree:
+        if _wait_for_end(process, tree):
             break
-    process.wait()
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.killpg(process.pid, signal.SIGKILL)
+        tree |= {*_tree(process.pid), *_group(process.pid)}
+
+
+def _group(group: int) -> list[psutil.Process]:
+    """Return the processes of a process group."""
+    members = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(OSError):
+            if os.getpgid(process.pid) == group:
+                members.append(process)
+    return members
+
+
+def _wait_for_end(process: subprocess.Popen[bytes], tree: set[psutil.Process]) -> bool:
+    """Wait up to GRACE_S until a child and its descendants have ended; say if they have.
+
+    A zombie has ended: nobody may reap an orphan where process 1 is no real init.
+    """
+    end = time.monotonic() + GRACE_S
+    while time.monotonic() < end:
+        if process.poll() is not None and not any(is_alive(each) for each in tree):
+            return True
+        time.sleep(0.05)
+    return False
+
+
+def is_alive(process: psutil.Process) -> bool:
+    """Whether a process still runs; a zombie does not."""
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.Error:
+        return False
 
 
 def _read_end(
     events: Path,
-    returncode: int,
+    returncode: int | None,
     stopped_by: ClassifiedSortFailure | None,
     started: float,
     peak: Sample,
@@ -303,7 +328,7 @@ def _read_end(
             facts=facts,
             measured=measured,
         )
-    if returncode < 0:
+    if returncode is not None and returncode < 0:
         return Ended(signum=-returncode, facts=facts, measured=measured)
     return Ended(exit_status=returncode, facts=facts, measured=measured)
 

@@ -43,7 +43,7 @@ def test_names_that_spikeinterface_does_not_have(project):
     run = project.run("-n")
     assert run.returncode == 1
     for expected in (
-        "recordings.tsv, line 2 (recording 'a'): unknown reader 'spikeglxx' (did you mean 'spikeglx'?)",
+        "line 2 (recording 'a'): unknown reader 'spikeglxx' (did you mean 'spikeglx'?)",
         "(recording 'b'): reader 'binary' has no option 'dtyp' (did you mean 'dtype'?)",
         "(recording 'b'): reader 'binary' needs reader_options with dtype, num_channels",
         "recording 'c': sorter: unknown sorter 'kilosrt4' (did you mean 'kilosort4'?)",

@@ -4,6 +4,7 @@ import json
 
 import pytest
 from spikeinterface.core import load
+
 from workbench import Project
 
 

@@ -8,6 +8,8 @@ import time
 import psutil
 import pytest
 
+from spikecanary.supervisor import is_alive
+
 
 def wait_for(condition, timeout_s=60.0):
     """Wait until a condition holds; return its value."""
@@ -52,7 +54,7 @@ def test_interrupted_canary_leaves_nothing(project, signum, whole_group):
     else:
         os.kill(snakemake.pid, signum)
     assert snakemake.wait(timeout=30) != 0
-    assert [each for each in tree if each.is_running()] == []
+    assert [each for each in tree if is_alive(each)] == []
     assert list(project.result().rglob("canary.json")) == []
     assert list(project.result().rglob("*canary-*")) == []
     assert not project.result("slow/attempts.jsonl").exists()

@@ -4,6 +4,7 @@ import copy
 import shutil
 
 import pytest
+
 from workbench import new_project
 
 

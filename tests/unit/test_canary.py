@@ -1,0 +1,171 @@
+"""The canary's steps and verdicts, with the quick sorter in real child processes."""
+
+import pytest
+
+from spikecanary import canary, fullsort, sentinel, sorters
+from spikecanary.config import CanarySettings, Config, SorterSettings
+from spikecanary.fullsort import SortFailedError, SortStoppedError
+from spikecanary.recordings import Recording
+from workbench import ROOT
+
+
+@pytest.fixture
+def task(write_binary, reader_options):
+    row = Recording(
+        id="x",
+        paths=(str(write_binary("active", 8.0)),),
+        reader="binary",
+        reader_options=reader_options,
+    )
+    plugin = str(ROOT / "tests/quick_sorter.py")
+    return sorters.make_task(row, Config(sorter=SorterSettings(name="quick", plugin=plugin)))
+
+
+def with_params(task, **params):
+    return task.model_copy(update={"sorter": task.sorter.model_copy(update={"params": params})})
+
+
+@pytest.fixture
+def run(tmp_path):
+    def start(task, **settings):
+        settings = {"window_s": 2, "min_recording_s": 4} | settings
+        record = canary.run(
+            task,
+            CanarySettings(**settings),
+            sentinel_path=tmp_path / "x/canary.json",
+            journal_path=tmp_path / "x/attempts.jsonl",
+            log=tmp_path / "log.txt",
+            attempt=2,
+        )
+        assert sentinel.read_record(tmp_path / "x/canary.json") == record
+        journal = sentinel.read_journal(tmp_path / "x/attempts.jsonl")
+        assert journal[-1]["outcome"] == record.outcome
+        assert sorted(path.name for path in (tmp_path / "x").iterdir()) == [
+            "attempts.jsonl",
+            "canary.json",
+        ]
+        return record
+
+    return start
+
+
+def test_passed(run, task):
+    record = run(task)
+    assert (record.verdict, record.outcome, record.n_units) == ("proceed", "passed", 4)
+    assert (record.duration_s, record.n_channels, record.attempt) == (8.0, 4, 2)
+    assert record.windows[0].ended == "ended well"
+    assert record.warnings == []
+
+
+def test_no_units_is_a_warning(run, task):
+    record = run(with_params(task, threshold=1000.0))
+    assert (record.outcome, record.n_units) == ("passed", 0)
+    assert "found no units" in record.warnings[0]
+
+
+@pytest.mark.parametrize(
+    ("settings", "reason"),
+    [
+        ({"window_s": 0}, "canary.window_s is 0"),
+        ({"window_s": 9}, "8.00 s are less than the canary's window, 9 s"),
+        ({"min_recording_s": 8.5}, "8.00 s are less than canary.min_recording_s, 8.5 s"),
+    ],
+)
+def test_skipped(run, task, settings, reason):
+    record = run(task, **settings)
+    assert (record.verdict, record.outcome) == ("proceed", "skipped")
+    assert reason in record.reason
+
+
+def test_recording_of_just_the_window_is_tested(run, task):
+    assert run(task, window_s=8, min_recording_s=8).outcome == "passed"
+
+
+@pytest.mark.parametrize("how", ["bug", "kill", "exit"])
+def test_what_nobody_knows_proceeds(run, task, how):
+    record = run(with_params(task, fail_in="window", fail_how=how))
+    assert (record.verdict, record.outcome) == ("proceed", "unexpected")
+    assert record.failure.category is None
+    assert "proved nothing" in record.reason
+
+
+def test_classified_failure_stops(run, task):
+    record = run(with_params(task, fail_in="window", fail_how="cuda"))
+    assert (record.verdict, record.outcome) == ("stop", "stopped")
+    assert record.failure.class_name == "GPUUnavailableError"
+    assert record.failure.evidence == {"device": "cuda"}
+    assert record.windows[0].ended == "AssertionError: Torch not compiled with CUDA enabled"
+
+
+def test_missing_recording_stops_without_a_window(run, task):
+    gone = task.model_copy(update={"row": task.row.model_copy(update={"paths": ("/none",)})})
+    record = run(gone)
+    assert record.failure.class_name == "RecordingUnreadableError"
+    assert record.windows == []
+
+
+def test_bug_of_the_canary_itself_proceeds(run, task, monkeypatch):
+    def broken(*_, **__):
+        raise ZeroDivisionError("ours")
+
+    monkeypatch.setattr(canary, "examine", broken)
+    record = run(task)
+    assert (record.verdict, record.outcome) == ("proceed", "unexpected")
+    assert record.reason == "the canary itself failed: ZeroDivisionError: ours"
+
+
+def test_interrupt_writes_nothing(task, tmp_path, monkeypatch):
+    def interrupted(*_, **__):
+        raise canary.supervisor.Interrupted(15)
+
+    monkeypatch.setattr(canary, "examine", interrupted)
+    with pytest.raises(SystemExit) as caught:
+        canary.run(
+            task,
+            CanarySettings(),
+            sentinel_path=tmp_path / "x/canary.json",
+            journal_path=tmp_path / "x/attempts.jsonl",
+            log=tmp_path / "log.txt",
+        )
+    assert caught.value.code == 143
+    assert list((tmp_path / "x").iterdir()) == []
+
+
+@pytest.fixture
+def sort(tmp_path):
+    def start(task, **arguments):
+        return fullsort.run(
+            task,
+            sentinel_path=tmp_path / "x/canary.json",
+            sorting_path=tmp_path / "x/sorting",
+            record_path=tmp_path / "x/sort.json",
+            journal_path=tmp_path / "x/attempts.jsonl",
+            log=tmp_path / "log.txt",
+            **arguments,
+        )
+
+    return start
+
+
+def test_full_sort_obeys(run, sort, task, tmp_path):
+    run(with_params(task, fail_in="window", fail_how="silent"))
+    with pytest.raises(SortStoppedError, match=r"canary: \{force: \[x\]\}"):
+        sort(task)
+    record = sort(task, forced=True)
+    assert (record.outcome, record.forced, record.n_units) == ("sorted", True, 4)
+    assert sentinel.read_record(tmp_path / "x/sort.json") == record
+
+
+def test_failed_sort_leaves_a_journal_line_and_no_output(run, sort, task, tmp_path):
+    run(task)
+    with pytest.raises(SortFailedError, match="x: the sort failed: ZeroDivisionError: a bug"):
+        sort(with_params(task, fail_in="full"))
+    assert not (tmp_path / "x/sorting").exists()
+    assert not (tmp_path / "x/sort.json").exists()
+    last = sentinel.read_journal(tmp_path / "x/attempts.jsonl")[-1]
+    assert (last["kind"], last["outcome"]) == ("sort", "failed")
+
+
+def test_full_sort_without_a_sentinel(sort, task):
+    with pytest.raises(FileNotFoundError):
+        sort(task)

@@ -1,0 +1,69 @@
+"""The configuration: shipped file, schema, problems."""
+
+import math
+
+import pytest
+import yaml
+from jsonschema import Draft202012Validator
+
+from spikecanary import config
+from spikecanary.config import BadInputError, Config
+from workbench import ROOT
+
+SCHEMA = ROOT / "config/schemas/config.schema.json"
+
+
+def test_shipped_config_names_every_key_with_its_default():
+    shipped = yaml.safe_load((ROOT / "config/config.yaml").read_text())
+    expected = Config().model_dump()
+    del expected["pathvars"]
+    assert shipped == expected
+
+
+def test_schema_is_in_step():
+    assert SCHEMA.read_text() == config.json_schema(), "run `make schema`"
+
+
+@pytest.mark.parametrize("path", ["config/config.yaml", "config/demo/config.yaml"])
+def test_shipped_configs_fit_the_schema(path):
+    given = yaml.safe_load((ROOT / path).read_text())
+    schema = yaml.safe_load(SCHEMA.read_text())
+    assert list(Draft202012Validator(schema).iter_errors(given)) == []
+    config.load(given)
+
+
+def test_every_key_is_described():
+    schema = Config.model_json_schema()
+    sections = [schema, *schema["$defs"].values()]
+    missing = [
+        f"{section['title']}.{name}"
+        for section in sections
+        for name, key in section["properties"].items()
+        if "description" not in key and "$ref" not in key
+    ]
+    assert missing == []
+
+
+@pytest.mark.parametrize("window_s", [0, -1, math.nan, math.inf])
+def test_windows_that_mean_no_canary(window_s):
+    assert config.load({"canary": {"window_s": window_s}}).canary.window_s == 0.0
+
+
+def test_empty_section_has_its_defaults():
+    assert config.load({"canary": None}) == Config()
+
+
+def test_problems_come_together_and_say_where():
+    with pytest.raises(BadInputError) as caught:
+        config.load({"sorters": {}, "sorter": {"nam": "x"}, "canary": {"min_recording_s": -1}})
+    assert caught.value.problems == [
+        "config: sorter.nam: unknown key (did you mean 'name'?)",
+        "config: canary.min_recording_s: Input should be greater than or equal to 0, got -1",
+        "config: sorters: unknown key (did you mean 'sorter'?)",
+    ]
+    assert str(caught.value).startswith("3 problems")
+
+
+def test_config_cannot_be_changed():
+    with pytest.raises(ValueError, match="frozen"):
+        Config().canary.window_s = 3

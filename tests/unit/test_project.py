@@ -1,0 +1,46 @@
+"""The project's own files agree with each other."""
+
+import re
+
+import yaml
+
+from workbench import ROOT
+
+
+def pins(lines):
+    found = {}
+    for line in lines:
+        match = re.match(r"^([\w\[\]-]+)==(\S+)$", str(line).strip())
+        if match:
+            found[match[1]] = match[2]
+    return found
+
+
+def test_conda_environments_name_the_pinned_versions():
+    required = pins((ROOT / "requirements.txt").read_text().splitlines())
+    assert "torch" in required
+    for path in (ROOT / "envs").glob("*.yaml"):
+        packages = yaml.safe_load(path.read_text())["dependencies"][-1]["pip"]
+        assert pins(packages).items() <= required.items(), path
+        assert len(pins(packages)) == len(packages), path
+
+
+def test_style_limits():
+    limits = {"Snakefile": 60, "scripts/*.py": 60, "scripts/spikecanary/*.py": 400}
+    for pattern, most in limits.items():
+        for path in ROOT.glob(pattern):
+            assert len(path.read_text().splitlines()) <= most, path
+
+
+def test_modules_import_only_those_above_them():
+    order = re.findall(r"^    (\w+) ", (ROOT / "docs/architecture.md").read_text(), re.MULTILINE)
+    package = ROOT / "scripts/spikecanary"
+    modules = {path.stem for path in package.glob("*.py")} - {"__init__"}
+    assert set(order) == modules
+    for position, module in enumerate(order):
+        text = (package / f"{module}.py").read_text()
+        imported = re.findall(r"^from spikecanary\.(\w+) import", text, re.MULTILINE)
+        for group in re.findall(r"^from spikecanary import (.+)$", text, re.MULTILINE):
+            imported += [name.split(" as ")[0].strip() for name in group.split(",")]
+        below = set(imported) - set(order[:position])
+        assert not below, f"{module} imports {below}"

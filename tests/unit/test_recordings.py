@@ -1,0 +1,181 @@
+"""The table, and opening recordings through their readers."""
+
+import json
+
+import numpy as np
+import pytest
+
+from spikecanary import recordings
+from spikecanary.config import BadInputError
+from spikecanary.failures import RecordingUnreadableError
+from spikecanary.recordings import Recording
+
+HEADER = "recording\tpath\treader\treader_options\tstart_s\tend_s\tsubject\n"
+
+
+def read(tmp_path, text):
+    (tmp_path / "table.tsv").write_text(text)
+    return recordings.read_table(tmp_path / "table.tsv")
+
+
+def test_table(tmp_path):
+    rows = read(
+        tmp_path,
+        "# my batch\n"
+        + HEADER
+        + '\none\t/data/a b;  c.raw\tbinary\t{"dtype": "int16"}\t1.5\t\tm1\n'
+        + 'two\td\tnwb\t"{""a"": 1}"\t\t\t\n',
+    )
+    assert rows[0] == Recording(
+        id="one",
+        paths=("/data/a b", "c.raw"),
+        reader="binary",
+        reader_options={"dtype": "int16"},
+        start_s=1.5,
+        metadata={"subject": "m1"},
+        line=4,
+    )
+    assert (rows[1].reader_options, rows[1].line, rows[1].stream_id) == ({"a": 1}, 5, None)
+
+
+@pytest.mark.parametrize(
+    ("line", "problem"),
+    [
+        ("a b\tx\tnwb\t\t\t\t", "illegal id 'a b'"),
+        ("\tx\tnwb\t\t\t\t", "illegal id ''"),
+        ("../x\tx\tnwb\t\t\t\t", "illegal id '../x'"),
+        (".x\tx\tnwb\t\t\t\t", "illegal id '.x'"),
+        ("gates\tx\tnwb\t\t\t\t", "id 'gates' is the name of a folder"),
+        ("a\t ; \tnwb\t\t\t\t", "column path is empty"),
+        ("a\tx\t\t\t\t\t", "column reader is empty"),
+        ("a\tx\tnwb\t[1]\t\t\t", "reader_options must be a JSON object"),
+        ("a\tx\tnwb\t{\t\t\t", "reader_options is not JSON"),
+        ("a\tx\tnwb\t\tnan\t\t", "start_s must be a time of 0 s or more, got 'nan'"),
+        ("a\tx\tnwb\t\tsoon\t\t", "start_s must be a time of 0 s or more, got 'soon'"),
+        ("a\tx\tnwb\t\t\t-3\t", "end_s must be a time of 0 s or more, got '-3'"),
+        ("a\tx\tnwb\t\t4\t4\t", "end_s 4 s is not after start_s 4 s"),
+        ("a\tx\tnwb\t\t\t\t\tmore", "8 fields, but the header has 7"),
+    ],
+)
+def test_bad_row(tmp_path, line, problem):
+    with pytest.raises(BadInputError) as caught:
+        read(tmp_path, HEADER + line + "\n")
+    assert problem in str(caught.value)
+    assert "line 2" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("", "is empty"),
+        ("# only a comment\n", "is empty"),
+        (HEADER, "lists no recording"),
+        ("recording\tpaths\treader\n", "column 'path' is missing (did you mean 'paths'?)"),
+    ],
+)
+def test_bad_table(tmp_path, text, problem):
+    with pytest.raises(BadInputError) as caught:
+        read(tmp_path, text)
+    assert problem in str(caught.value)
+
+
+@pytest.fixture
+def row(write_binary, reader_options):
+    return Recording(
+        id="x",
+        paths=(str(write_binary("active", 8.0)),),
+        reader="binary",
+        reader_options=reader_options,
+    )
+
+
+def test_open_concatenates_and_cuts(row, write_binary):
+    both = row.model_copy(update={"paths": (*row.paths, str(write_binary("noise", 3.0)))})
+    whole = recordings.open_recording(both)
+    assert recordings.header(whole) == {
+        "duration_s": 11.0,
+        "n_samples": 330_000,
+        "n_channels": 4,
+        "sampling_frequency_hz": 30_000.0,
+        "dtype": "int16",
+        "has_probe": False,
+    }
+    cut = recordings.open_recording(both.model_copy(update={"start_s": 7.5, "end_s": 9.0}))
+    assert cut.get_num_samples() == 45_000
+    np.testing.assert_array_equal(cut.get_traces(), whole.get_traces(0, 225_000, 270_000))
+    window = recordings.cut_window(cut, 0.5, 1.0)
+    np.testing.assert_array_equal(window.get_traces(), whole.get_traces(0, 240_000, 255_000))
+
+
+def test_probe(row, tetrode):
+    opened = recordings.open_recording(row.model_copy(update={"probe": str(tetrode)}))
+    assert opened.get_channel_locations().shape == (4, 2)
+
+
+@pytest.mark.parametrize(
+    ("update", "message"),
+    [
+        ({"paths": ("/no/such",)}, "/no/such does not exist (recording x)"),
+        ({"probe": "/no/probe.json"}, "probe file /no/probe.json does not exist"),
+        ({"reader": "nwb", "reader_options": {}}, "reader 'nwb' cannot open"),
+        ({"reader": "nbw"}, "unknown reader 'nbw' (did you mean 'nwb'?)"),
+        ({"end_s": 9.0}, "end_s 9 s: the recording x ends at 8.000 s"),
+        ({"start_s": 8.0}, "the recording x ends at 8.000 s"),
+    ],
+)
+def test_what_cannot_be_opened(row, update, message):
+    with pytest.raises(RecordingUnreadableError) as caught:
+        recordings.open_recording(row.model_copy(update=update))
+    assert message in str(caught.value)
+
+
+def test_probe_that_does_not_fit(row, tmp_path):
+    from probeinterface import generate_linear_probe, write_probeinterface
+
+    path = tmp_path / "long.json"
+    write_probeinterface(path, generate_linear_probe(32))
+    with pytest.raises(RecordingUnreadableError, match="does not fit the recording"):
+        recordings.open_recording(row.model_copy(update={"probe": str(path)}))
+
+
+def test_spikeinterface_folder_and_preprocessing(row, tmp_path):
+    saved = recordings.open_recording(row).save(folder=tmp_path / "saved", progress_bar=False)
+    opened = recordings.open_recording(
+        Recording(id="y", paths=(str(tmp_path / "saved"),), reader="spikeinterface")
+    )
+    steps = {"common_reference": {"operator": "average"}}
+    referenced = recordings.preprocess(opened, steps)
+    raw = saved.get_traces(0, 0, 100).astype(float)
+    expected = raw - raw.mean(axis=1, keepdims=True)
+    np.testing.assert_allclose(referenced.get_traces(0, 0, 100), expected, atol=1)
+    assert steps == {"common_reference": {"operator": "average"}}
+    assert recordings.preprocess(opened, {}) is opened
+
+
+def test_real_spikeglx(data):
+    row = Recording(
+        id="np2", paths=(str(data / "sglx_np2"),), reader="spikeglx", stream_id="imec0.ap"
+    )
+    opened = recordings.open_recording(row)
+    header = recordings.header(opened)
+    assert (header["n_channels"], header["duration_s"], header["has_probe"]) == (384, 0.5, True)
+    assert opened.get_property("inter_sample_shift") is not None
+    wrong = row.model_copy(update={"stream_id": "imec0.lf"})
+    with pytest.raises(RecordingUnreadableError, match=r"imec0\.lf is not in"):
+        recordings.open_recording(wrong)
+
+
+def test_real_biocam(data):
+    path = data / "biocam/biocam_hw3.0_fw1.6.brw"
+    opened = recordings.open_recording(Recording(id="b", paths=(str(path),), reader="biocam"))
+    header = recordings.header(opened)
+    assert header["sampling_frequency_hz"] == pytest.approx(19_753.774, abs=1e-3)
+    assert (header["n_channels"], header["dtype"]) == (36, "uint16")
+    microvolts = opened.get_traces(return_in_uV=True)
+    assert abs(np.median(microvolts)) < 100.0
+    assert 1.0 < np.std(microvolts) < 100.0
+
+
+def test_inspect_takes_plain_data(row):
+    plain = json.loads(row.model_dump_json())
+    assert recordings.inspect(plain)["duration_s"] == 8.0

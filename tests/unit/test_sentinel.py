@@ -1,0 +1,105 @@
+"""Sentinels appear whole, journals survive torn lines, unknown versions are said."""
+
+import json
+import threading
+
+import pytest
+
+from spikecanary import sentinel
+from spikecanary.failures import RecordingUnreadableError
+from spikecanary.sentinel import Failure, RecordError
+from workbench import make_record, stopped
+
+
+def test_record_comes_back(tmp_path):
+    failure = Failure.of(RecordingUnreadableError("gone", path="/data/x", reader="nwb"))
+    record = make_record(failure=failure, verdict="stop", outcome="stopped")
+    sentinel.write_record(tmp_path / "canary.json", record)
+    assert sentinel.read_record(tmp_path / "canary.json") == record
+    written = json.loads((tmp_path / "canary.json").read_text())
+    assert written["schema_version"] == 1
+    assert written["failure"] == {
+        "class": "RecordingUnreadableError",
+        "category": "environment",
+        "message": "gone",
+        "remedy": RecordingUnreadableError.remedy,
+        "evidence": {"path": "/data/x", "reader": "nwb"},
+    }
+    assert written["started_at"][-6] in "+-"
+
+
+def test_reader_of_the_same_version_ignores_fields_it_does_not_know(tmp_path):
+    data = json.loads(make_record().model_dump_json(by_alias=True))
+    (tmp_path / "canary.json").write_text(json.dumps(data | {"mood": "good"}))
+    assert sentinel.read_record(tmp_path / "canary.json").recording == "one"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('{"schema_version": 2}', "has schema version 2, this Spike Canary reads version 1"),
+        ('{"schema_version": 1}', "is not a valid record"),
+        ('{"verdict": ', "is not a Spike Canary record"),
+        ("[]", "is not a Spike Canary record"),
+    ],
+)
+def test_bad_record(tmp_path, text, message):
+    (tmp_path / "canary.json").write_text(text)
+    with pytest.raises(RecordError, match=message):
+        sentinel.read_record(tmp_path / "canary.json")
+
+
+def test_write_is_never_seen_half_done(tmp_path):
+    path = tmp_path / "canary.json"
+    path.write_text("a" * 1_000_000)
+    seen = set()
+    done = threading.Event()
+
+    def look():
+        while not done.is_set():
+            text = path.read_text()
+            seen.add((text[:1], len(text)))
+
+    watcher = threading.Thread(target=look)
+    watcher.start()
+    for letter in "bcdefgh":
+        sentinel.write_atomic(path, letter * 1_000_000)
+    done.set()
+    watcher.join()
+    assert {length for _, length in seen} == {1_000_000}
+    assert [each.name for each in tmp_path.iterdir()] == ["canary.json"]
+
+
+def test_failed_write_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch):
+    path = tmp_path / "canary.json"
+    path.write_text("old")
+
+    def full(_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(sentinel.os, "fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        sentinel.write_atomic(path, "new")
+    assert path.read_text() == "old"
+    assert [each.name for each in tmp_path.iterdir()] == ["canary.json"]
+
+
+def test_journal_counts_what_is_tested_again(tmp_path):
+    path = tmp_path / "attempts.jsonl"
+    assert sentinel.count_retestable(path) == 0
+    for record in (stopped("environment"), stopped("biological"), stopped("resource")):
+        sentinel.append_journal(path, "canary", record)
+    sentinel.append_journal(path, "canary", make_record())
+    sentinel.append_journal(path, "sort", stopped("environment"))
+    assert sentinel.count_retestable(path) == 2
+    assert len(sentinel.read_journal(path)) == 5
+
+
+def test_journal_survives_a_torn_last_line(tmp_path):
+    path = tmp_path / "attempts.jsonl"
+    sentinel.append_journal(path, "canary", stopped("resource"))
+    with path.open("a") as file:
+        file.write('{"kind": "canary", "verd')
+    assert sentinel.count_retestable(path) == 1
+    sentinel.append_journal(path, "canary", stopped("environment"))
+    assert sentinel.count_retestable(path) == 2

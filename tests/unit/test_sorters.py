@@ -1,0 +1,147 @@
+"""Sorters: settings of one recording, device, plugins, one sort."""
+
+import pytest
+from spikeinterface.core import load
+from spikeinterface.sorters import sorter_dict
+
+from spikecanary import sorters
+from spikecanary.config import Config, SorterSettings
+from spikecanary.failures import DependencyError, SorterUnavailableError
+from spikecanary.recordings import Recording
+from spikecanary.sorters import SortTask
+from workbench import ROOT
+
+PLUGIN = str(ROOT / "tests/quick_sorter.py")
+
+
+@pytest.fixture(autouse=True)
+def _keep_sorters():
+    """Plugins register sorters in this process: take them out again."""
+    before = dict(sorter_dict)
+    yield
+    sorter_dict.clear()
+    sorter_dict.update(before)
+
+
+def make_row(**fields):
+    return Recording(**{"id": "x", "paths": ("/x",), "reader": "nwb"} | fields)
+
+
+def test_settings_of_a_recording():
+    settings = SorterSettings(
+        name="kilosort4",
+        params={"nblocks": 0},
+        params_of={"simple": {"apply_motion_correction": False}},
+        plugin=PLUGIN,
+    )
+    own = sorters.settings_for(make_row(), settings)
+    assert (own.name, own.params, own.plugin) == ("kilosort4", {"nblocks": 0}, None)
+    other = sorters.settings_for(make_row(sorter="simple"), settings)
+    assert other.params == {"apply_motion_correction": False}
+    plugged = sorters.settings_for(make_row(sorter="quick"), settings)
+    assert (plugged.params, plugged.plugin) == ({}, PLUGIN)
+
+
+def test_task_leaves_out_what_decides_nothing():
+    plain = sorters.make_task(make_row(), Config())
+    noted = sorters.make_task(make_row(metadata={"subject": "m1"}, line=3), Config())
+    assert plain == noted
+
+
+def test_canary_task_is_a_clone():
+    task = sorters.make_task(make_row(), Config())
+    canary = task.for_canary(5.0, 35.0)
+    assert (canary.window_s, canary.inactivity_s) == ((5.0, 35.0), 120.0)
+    assert task.window_s is None
+    assert canary.digest() == task.digest()
+    assert task.for_canary(0.0, 60.0).inactivity_s == 240.0
+    assert task.for_canary(0.0, 600.0).inactivity_s == 300.0
+
+
+def test_digest_follows_what_decides():
+    digests = {
+        sorters.make_task(make_row(), config).digest()
+        for config in (
+            Config(),
+            Config(sorter=SorterSettings(params={"nblocks": 0})),
+            Config(sorter=SorterSettings(device="cpu")),
+            Config(preprocessing={"common_reference": {}}),
+        )
+    }
+    assert len(digests) == 4
+
+
+def test_device():
+    defaults = sorter_dict["kilosort4"].default_params()
+    cpu = SorterSettings(device="cpu")
+    assert sorters.with_device("kilosort4", defaults, cpu) == {"torch_device": "cpu"}
+    assert sorters.with_device("kilosort4", defaults, SorterSettings()) == {}
+    assert sorters.with_device("simple", sorter_dict["simple"].default_params(), cpu) == {}
+    said = SorterSettings(device="cpu", params={"torch_device": "cuda:1"})
+    assert sorters.with_device("kilosort4", defaults, said) == {"torch_device": "cuda:1"}
+
+
+def test_device_parameters_still_exist():
+    assert "device" in sorter_dict["rtsort"].default_params()
+    for name, param in sorters.DEVICE_PARAM_OF.items():
+        assert param in sorter_dict[name].default_params()
+
+
+def test_plugin_registers_its_sorters():
+    assert "quick" in sorters.load_plugin(PLUGIN)
+    assert sorters.version_of(sorters.sorter_class("quick")) == "1.0"
+
+
+def test_plugins_that_do_not_load(tmp_path):
+    with pytest.raises(DependencyError, match="does not exist"):
+        sorters.load_plugin(tmp_path / "none.py")
+    (tmp_path / "broken.py").write_text("import no_such_module_of_mine\n")
+    with pytest.raises(DependencyError, match="cannot be imported") as caught:
+        sorters.load_plugin(tmp_path / "broken.py")
+    assert caught.value.evidence == {"module": "no_such_module_of_mine"}
+
+
+def test_sorters_that_are_not_there():
+    with pytest.raises(SorterUnavailableError, match=r"did you mean 'kilosort4'"):
+        sorters.sorter_class("kilosrt4")
+    with pytest.raises(SorterUnavailableError, match="kilosort2_5 is not installed"):
+        sorters.sorter_class("kilosort2_5")
+    assert sorters.sorter_class("kilosort2_5", container=True).sorter_name == "kilosort2_5"
+
+
+def test_container_arguments():
+    assert sorters.container_arguments(SorterSettings()) == {}
+    docker = SorterSettings(container="docker")
+    assert sorters.container_arguments(docker) == {"docker_image": True}
+    own = SorterSettings(container="singularity", image="ks4.sif")
+    assert sorters.container_arguments(own) == {"singularity_image": "ks4.sif"}
+
+
+def test_sort_of_a_window(tmp_path, write_binary, reader_options):
+    stages, facts = [], {}
+    task = SortTask(
+        row=make_row(
+            paths=(str(write_binary("active", 8.0)),),
+            reader="binary",
+            reader_options=reader_options,
+        ),
+        sorter=SorterSettings(name="quick", plugin=PLUGIN),
+        preprocessing={"common_reference": {}},
+        window_s=(1.0, 3.0),
+    )
+    result = sorters.sort(
+        task.model_dump(mode="json"), str(tmp_path), stages.append, lambda **f: facts.update(f)
+    )
+    assert stages == ["load", "preprocess", "sort", "save"]
+    assert facts["header"]["duration_s"] == 8.0
+    assert facts["sorter_version"] == "1.0"
+    sorting = load(tmp_path / "sorting")
+    assert result["n_units"] == len(sorting.unit_ids) == 4
+    assert result["n_spikes"] == sorting.count_total_num_spikes()
+    assert sorting.to_spike_vector()["sample_index"].max() < 60_000
+
+
+def test_empty_sorting(tmp_path):
+    sorters.save_empty_sorting(tmp_path / "sorting", 19_753.774)
+    sorting = load(tmp_path / "sorting")
+    assert (len(sorting.unit_ids), sorting.sampling_frequency) == (0, 19_753.774)

@@ -1,0 +1,187 @@
+"""Child processes: results, errors, deaths, measurements, a clean end. Nothing is mocked."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import psutil
+import pytest
+
+from spikecanary import supervisor
+from spikecanary.failures import SorterTimeoutError
+from spikecanary.supervisor import supervise
+
+#: Functions for the child process; written to a module that it imports.
+CHILD = """
+import os, signal, subprocess, sys, time
+
+def good(x, stage, tell):
+    stage("load")
+    tell(header={"rate": 30000.0})
+    time.sleep(0.3)
+    stage("sort")
+    print("line for the log", flush=True)
+    block = bytearray(200_000_000)
+    time.sleep(1.2)
+    return {"x": x + 1}
+
+def bad(stage):
+    stage("sort")
+    try:
+        {}["key"]
+    except KeyError as err:
+        raise ValueError("no key, \\u00b5V") from err
+
+def die(how, stage):
+    stage("sort")
+    if how == "exit":
+        os._exit(3)
+    os.kill(os.getpid(), getattr(signal, how))
+
+def family():
+    ignore = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(300)"
+    subprocess.Popen([sys.executable, "-c", ignore])
+    subprocess.Popen(["sh", "-c", "sleep 301 & wait"])
+    time.sleep(300)
+
+def orphan():
+    subprocess.Popen(["sh", "-c", "sleep 302 & exit"])
+    return "done"
+
+def fill(folder):
+    with open(folder + "/big", "wb") as file:
+        file.write(b"x" * 30_000_000)
+        file.flush()
+        time.sleep(1.2)
+"""
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch):
+    """Supervise a function of CHILD."""
+    (tmp_path / "children.py").write_text(CHILD)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setattr(supervisor, "GRACE_S", 1.0)
+    (tmp_path / "work").mkdir()
+
+    def start(function, watchdogs=(), **arguments):
+        return supervise(
+            f"children:{function}",
+            arguments,
+            folder=tmp_path / "work",
+            log=tmp_path / "log.txt",
+            watchdogs=watchdogs,
+        )
+
+    return start
+
+
+def running(text):
+    return [
+        process
+        for process in psutil.process_iter(["cmdline"])
+        if text in " ".join(process.info["cmdline"] or []) and supervisor.is_alive(process)
+    ]
+
+
+def test_result_stages_and_measurements(run, tmp_path):
+    ended = run("good", x=1)
+    assert ended.result == {"x": 2}
+    assert ended.error is None
+    assert ended.facts["header"] == {"rate": 30000.0}
+    stages = ended.measured.stages_s
+    assert list(stages) == ["start", "load", "sort", "exit"]
+    assert 0.3 <= stages["load"] < 1.0
+    assert 1.2 <= stages["sort"] < 3.0
+    assert sum(stages.values()) == pytest.approx(ended.measured.wall_s, abs=0.01)
+    assert 200 < ended.measured.peak_rss_mb < 1000
+    assert "line for the log" in (tmp_path / "log.txt").read_text()
+
+
+def test_error_comes_back_with_its_chain(run):
+    ended = run("bad")
+    assert ended.describe() == "ValueError: no key, \u00b5V"
+    assert [link["types"][0] for link in ended.error["chain"]] == [
+        "builtins.ValueError",
+        "builtins.KeyError",
+    ]
+    assert "direct cause" in ended.error["text"]
+    assert ended.facts["stage"] == "sort"
+
+
+@pytest.mark.parametrize(
+    ("how", "description"),
+    [
+        ("SIGKILL", "the process was killed by SIGKILL"),
+        ("SIGSEGV", "the process was killed by SIGSEGV"),
+        ("exit", "the process ended with exit status 3 without a result"),
+    ],
+)
+def test_death_without_a_word(run, how, description):
+    ended = run("die", how=how)
+    assert ended.describe() == description
+    assert ended.result is None
+    assert ended.facts["stage"] == "sort"
+
+
+def test_watchdog_ends_the_whole_tree(run):
+    def impatient(sample):
+        if sample.elapsed_s > 1.5:
+            return SorterTimeoutError("too slow", limit_s=1.5)
+        return None
+
+    ended = run("family", watchdogs=[impatient])
+    assert isinstance(ended.stopped_by, SorterTimeoutError)
+    assert ended.describe() == "too slow"
+    assert running("time.sleep(300)") == []
+    assert running("sleep 301") == []
+
+
+def test_orphans_of_a_child_are_ended(run):
+    assert run("orphan").result == "done"
+    assert running("sleep 302") == []
+
+
+def test_disk_is_measured(run, tmp_path):
+    ended = run("fill", folder=str(tmp_path / "work"))
+    assert 29 < ended.measured.disk_mb < 40
+
+
+def test_work_folder_is_wiped_before_and_after(tmp_path):
+    folder = tmp_path / "work"
+    folder.mkdir()
+    (folder / "stale").touch()
+    with supervisor.work_folder(folder):
+        assert list(folder.iterdir()) == []
+        (folder / "new").touch()
+    assert not folder.exists()
+
+
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_signal_ends_tree_and_process(tmp_path, signum):
+    (tmp_path / "children.py").write_text(CHILD)
+    (tmp_path / "work").mkdir()
+    code = (
+        "from pathlib import Path\n"
+        "from spikecanary import supervisor\n"
+        "supervisor.GRACE_S = 1.0\n"
+        "supervisor.exit_on_signals()\n"
+        f"folder = Path({str(tmp_path)!r})\n"
+        "supervisor.supervise('children:family', {}, folder=folder / 'work', "
+        "log=folder / 'log')\n"
+    )
+    path = os.pathsep.join([str(tmp_path), *sys.path])
+    parent = subprocess.Popen([sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": path})
+    end = time.monotonic() + 20
+    tree = []
+    while len(tree) < 4 and time.monotonic() < end:
+        time.sleep(0.1)
+        tree = psutil.Process(parent.pid).children(recursive=True)
+    assert len(tree) >= 4
+    parent.send_signal(signum)
+    time.sleep(0.2)
+    parent.send_signal(signal.SIGTERM)  # a second one does not cut the clean-up short
+    assert parent.wait(timeout=20) == 128 + signum
+    assert [each for each in tree if supervisor.is_alive(each)] == []

@@ -1,0 +1,129 @@
+"""Real sorters on the demo and on real recordings."""
+
+import json
+import shutil
+import subprocess
+import sys
+
+import pandas as pd
+import pytest
+from spikeinterface.comparison import compare_sorter_to_ground_truth
+from spikeinterface.core import load
+
+from workbench import ROOT, Run
+
+
+def snakemake(folder, *arguments):
+    done = subprocess.run(
+        [sys.executable, "-m", "snakemake", "--cores", "2", *arguments],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+    )
+    return Run(done.returncode, done.stdout + done.stderr)
+
+
+def test_demo_with_kilosort4(tmp_path):
+    shutil.copytree(ROOT / "config", tmp_path / "config")
+    demo = tmp_path / "demo"
+    demo.mkdir()
+    made = snakemake(demo, "--snakefile", str(ROOT / "rules/demo.smk"))
+    assert made.returncode == 0, made.output
+    command = ("--snakefile", str(ROOT / "Snakefile"), "--configfile", "../config/demo/config.yaml")
+    run = snakemake(demo, *command)
+    assert run.returncode == 0, run.output
+    summary = pd.read_csv(demo / "results/summary.tsv", sep="\t", index_col="recording")
+    columns = ["verdict", "outcome", "category", "sort"]
+    assert summary[columns].fillna("").T.to_dict("list") == {
+        "healthy": ["proceed", "passed", "", "sorted"],
+        "silent": ["stop", "stopped", "biological", "stopped"],
+        "missing": ["stop", "stopped", "environment", "stopped"],
+        "short": ["proceed", "skipped", "", "sorted"],
+        "crashing": ["proceed", "unexpected", "", "sorted"],
+    }
+    assert summary["subject"].to_list() == ["m1", "m1", "m2", "m2", "m3"]
+    sorting = load(demo / "results/healthy/sorting")
+    comparison = compare_sorter_to_ground_truth(load(demo / "truth/healthy"), sorting)
+    accuracy = comparison.get_performance()["accuracy"].astype(float)
+    assert (accuracy >= 0.8).sum() >= 6
+
+    again = snakemake(demo, *command)
+    assert again.jobs() == {"canary": 1, "gate": 1, "wave_summary": 1, "summary": 1}
+    assert again.recordings("canary") == ["missing"]
+    made = snakemake(demo, "--snakefile", str(ROOT / "rules/demo.smk"))
+    assert made.nothing_to_do
+
+
+@pytest.fixture
+def locust(project, data, tetrode):
+    """Two files of a tetrode in a locust's antennal lobe, as one recording."""
+    options = {"sampling_frequency": 15000.0, "dtype": "int16", "num_channels": 4}
+    trials = [str(data / f"locust/locust_trial_{number:02d}.raw") for number in (1, 2)]
+    project.add(
+        "locust",
+        path="; ".join(trials),
+        reader_options=json.dumps(options),
+        probe=str(tetrode),
+    )
+    project.config["canary"] = {"window_s": 20, "min_recording_s": 40}
+    project.config["job"] = {"threads": 2}
+    return project
+
+
+@pytest.mark.parametrize(
+    ("sorter", "params"),
+    [("kilosort4", {"nblocks": 0, "do_CAR": False}), ("spykingcircus2", {})],
+)
+def test_real_recording_is_sorted(locust, sorter, params):
+    locust.config["sorter"] = {"name": sorter, "params": params, "device": "cpu"}
+    run = locust.run()
+    assert run.returncode == 0, run.output
+    canary = locust.sentinel("locust")
+    assert (canary["outcome"], canary["duration_s"]) == ("passed", pytest.approx(57.54, abs=0.01))
+    assert canary["sorter"]["name"] == sorter
+    assert canary["sorter"]["version"]
+    assert locust.sort_record("locust")["n_units"] >= 1
+    assert len(load(locust.result("locust/sorting")).unit_ids) >= 1
+
+
+def test_real_recordings_in_trouble_cost_nobody(locust, data):
+    """Half a second of Neuropixels, one of noise, a file without its plugin, and a good one."""
+    locust.add(
+        "np2",
+        path=str(data / "sglx_np2"),
+        reader="spikeglx",
+        stream_id="imec0.ap",
+        reader_options="",
+    )
+    locust.add(
+        "biocam",
+        path=str(data / "biocam/biocam_hw3.0_fw1.6.brw"),
+        reader="biocam",
+        reader_options="",
+    )
+    locust.add(
+        "maxwell",
+        path=str(data / "maxwell/data.raw.h5"),
+        reader="maxwell",
+        stream_id="well000",
+        reader_options='{"rec_name": "rec0000"}',
+    )
+    locust.rows[0]["sorter"] = "spykingcircus2"
+    locust.config["sorter"] = {"name": "kilosort4", "params": {"nblocks": 0}, "device": "cpu"}
+    run = locust.run()
+    summary = locust.summary()
+    assert summary.loc["locust", "sort"] == "sorted"
+
+    maxwell = locust.sentinel("maxwell")
+    assert (maxwell["verdict"], maxwell["failure"]["class"]) == ("stop", "HDF5PluginMissingError")
+    assert maxwell["failure"]["category"] == "environment"
+    assert "plugin" in maxwell["failure"]["message"]
+    for name in ("np2", "biocam"):
+        assert locust.sentinel(name)["outcome"] == "skipped"
+        assert summary.loc[name, "sort"] in ("failed", "unsortable")
+    assert run.returncode == int("failed" in summary["sort"].to_list())
+    lines = [line for line in run.output.splitlines() if line.startswith("ERROR np2: ")]
+    assert len(lines) == 1
+    print(*lines, *(f"{n}: {r}" for n, r in summary["reason"].items()), sep="\n")
