@@ -162,9 +162,11 @@ def describe_recordings(table: "pd.DataFrame", most: int = 30) -> str:
     if len(table) > most:
         table = pd.concat([table[trouble], table[~trouble]])
     shown = table.loc[:, list(SCREEN_COLUMNS)].head(most).astype(object).fillna("")
-    shown["reason"] = [textwrap.shorten(text, 100) for text in shown["reason"].astype(str)]
+    reasons = [textwrap.shorten(text, 100) for text in shown["reason"].astype(str)]
+    shown["reason"] = [text.ljust(max(map(len, reasons))) for text in reasons]
     more = f"\n... and {len(table) - most} more" if len(table) > most else ""
-    return shown.to_string(index=False, justify="left") + more
+    lines = shown.to_string(index=False, justify="left").splitlines()
+    return "\n".join(line.rstrip() for line in lines) + more
 
 
 def describe_counts(table: "pd.DataFrame") -> str:
