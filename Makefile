@@ -44,9 +44,9 @@ lint: $(VENV)/dev.stamp
 	ruff check $(SOURCES)
 	mypy
 	snakefmt --check $(RULES)
-	snakemake --lint --directory tests/workflow/lint --configfile tests/workflow/lint/config.yaml
+	snakemake --lint
 	snakemake --lint --snakefile tests/workflow/importer/Snakefile --directory tests/workflow/importer
-	snakemake --lint --snakefile rules/demo.smk --directory tests/workflow/lint
+	snakemake --lint --snakefile rules/demo.smk
 
 format: $(VENV)/dev.stamp
 	ruff format $(SOURCES)

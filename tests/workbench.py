@@ -46,29 +46,15 @@ class Project:
         table.to_csv(self.folder / "recordings.tsv", sep="\t", index=False)
         (self.folder / "config.yaml").write_text(yaml.safe_dump(self.config), encoding="utf-8")
 
-    def command(self, *arguments: str) -> list[str]:
-        """Return snakemake's command line in this project."""
-        return [
-            *(sys.executable, "-m", "snakemake"),
-            *("--snakefile", str(ROOT / "Snakefile"), "--configfile", "config.yaml"),
-            *("--cores", "2"),
-            *arguments,
-        ]
+    def arguments(self, *further: str) -> list[str]:
+        """Return snakemake's arguments in this project."""
+        return ["--snakefile", str(ROOT / "Snakefile"), "--configfile", "config.yaml", *further]
 
     def run(self, *arguments: str, write: bool = True) -> "Run":
         """Run snakemake to its end."""
         if write:
             self.write()
-        done = subprocess.run(
-            self.command(*arguments),
-            cwd=self.folder,
-            env={**os.environ, "COLUMNS": "200"},
-            capture_output=True,
-            text=True,
-            timeout=600,
-            check=False,
-        )
-        return Run(done.returncode, done.stdout + done.stderr)
+        return snakemake(self.folder, *self.arguments(*arguments))
 
     def result(self, *parts: str) -> Path:
         """Return a path below the results folder."""
@@ -101,6 +87,25 @@ def new_project(
         "job": {"threads": 1},
     }
     return Project(folder, write_binary, json.dumps(reader_options), config)
+
+
+def snakemake_command(*arguments: str) -> list[str]:
+    """Return the command line of snakemake on two cores."""
+    return [sys.executable, "-m", "snakemake", "--cores", "2", *arguments]
+
+
+def snakemake(folder: Path, *arguments: str) -> "Run":
+    """Run snakemake in a folder to its end."""
+    done = subprocess.run(
+        snakemake_command(*arguments),
+        cwd=folder,
+        env={**os.environ, "SPIKECANARY_SNAKEFILE": str(ROOT / "Snakefile")},
+        capture_output=True,
+        text=True,
+        timeout=900,
+        check=False,
+    )
+    return Run(done.returncode, done.stdout + done.stderr)
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ import psutil
 import pytest
 
 from spikecanary.supervisor import is_alive
+from workbench import snakemake_command
 
 
 def wait_for(condition, timeout_s=60.0):
@@ -31,7 +32,7 @@ def test_interrupted_canary_leaves_nothing(project, signum, whole_group):
     output = project.folder / "output.txt"
     with output.open("w") as file:
         snakemake = subprocess.Popen(
-            project.command(),
+            snakemake_command(*project.arguments()),
             cwd=project.folder,
             stdout=file,
             stderr=file,

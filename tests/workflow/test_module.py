@@ -1,26 +1,10 @@
 """A stranger's workflow imports ours with a prefix, other folders and its own last rule."""
 
-import os
 import shutil
-import subprocess
-import sys
 
 import yaml
 
-from workbench import ROOT, Run
-
-
-def snakemake(folder, *arguments):
-    done = subprocess.run(
-        [sys.executable, "-m", "snakemake", "--cores", "2", *arguments],
-        cwd=folder,
-        env={**os.environ, "SPIKECANARY_SNAKEFILE": str(ROOT / "Snakefile")},
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-    return Run(done.returncode, done.stdout + done.stderr)
+from workbench import ROOT, snakemake
 
 
 def test_imported_as_a_module(project):

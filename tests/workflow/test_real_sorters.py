@@ -2,27 +2,13 @@
 
 import json
 import shutil
-import subprocess
-import sys
 
 import pandas as pd
 import pytest
 from spikeinterface.comparison import compare_sorter_to_ground_truth
 from spikeinterface.core import load
 
-from workbench import ROOT, Run
-
-
-def snakemake(folder, *arguments):
-    done = subprocess.run(
-        [sys.executable, "-m", "snakemake", "--cores", "2", *arguments],
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        timeout=600,
-        check=False,
-    )
-    return Run(done.returncode, done.stdout + done.stderr)
+from workbench import ROOT, snakemake
 
 
 def test_demo_with_kilosort4(tmp_path):
