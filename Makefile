@@ -16,14 +16,15 @@ help:
 	@echo "make test    run the tests"
 	@echo "make lint    check style, types and rules"
 	@echo "make format  format the sources"
-	@echo "make schema  write the generated files: config schema"
+	@echo "make schema  write the generated files: config schema, docs/failures.md"
 	@echo "make clean   remove the demo and the environment"
 
 # Each stamp is newer than the requirements that it was installed from.
-$(VENV)/run.stamp: requirements.txt
+$(VENV)/run.stamp: requirements.txt pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.12")'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet -r requirements.txt
+	$(BIN)/pip install --quiet --no-deps --editable .
 	touch $@
 
 $(VENV)/dev.stamp: requirements-dev.txt $(VENV)/run.stamp
@@ -54,7 +55,8 @@ format: $(VENV)/dev.stamp
 	snakefmt $(RULES)
 
 schema: $(VENV)/run.stamp
-	PYTHONPATH=scripts python -m spikecanary.config > config/schemas/config.schema.json
+	python -m spikecanary.config > config/schemas/config.schema.json
+	python -m spikecanary.catalogue > docs/failures.md
 
 clean:
 	rm -rf demo $(VENV)

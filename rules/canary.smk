@@ -26,7 +26,7 @@ rule canary:
         gpu=job_gpus,
     params:
         task=task_params,
-        canary=canary_settings,
+        settings=canary_settings,
         attempt=canary_attempt,
     script:
         "../scripts/canary.py"

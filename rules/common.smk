@@ -69,7 +69,7 @@ def task_params(wildcards):
 def canary_settings(wildcards):
     """Return the canary's settings; of a sorted recording, those of its sentinel."""
     folder = results_path(wildcards.recording)
-    return reruns.canary_settings(SETTINGS.canary, get_task(wildcards), folder)
+    return reruns.canary_settings(SETTINGS, get_task(wildcards), folder)
 
 
 def sort_sentinel(wildcards):
@@ -91,10 +91,10 @@ def canary_attempt(wildcards):
     )
 
 
-def is_forced(wildcards):
-    """Return whether a recording is sorted whatever its verdict says."""
+def sort_settings(wildcards):
+    """Return the full sort's settings; of a finished one, those that it was made with."""
     folder = results_path(wildcards.recording)
-    return reruns.is_forced(wildcards.recording, SETTINGS.canary.force, folder)
+    return reruns.sort_settings(SETTINGS, get_task(wildcards), folder)
 
 
 def job_gpus(wildcards):
@@ -115,7 +115,7 @@ def may_proceed(recording):
     """Return whether a plan counts a recording as sorted: proceeds, or is tested again."""
     folder = results_path(recording)
     task = sorters.make_task(ROWS[recording], SETTINGS)
-    if reruns.canary_is_due(SETTINGS.canary, task, folder):
+    if reruns.canary_is_due(SETTINGS, task, folder):
         return True
     return sentinel.read_record(folder / "canary.json").verdict == "proceed"
 

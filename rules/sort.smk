@@ -23,7 +23,6 @@ rule sort:
         gpu=job_gpus,
     params:
         task=task_params,
-        forced=is_forced,
-        code=reruns.SORT_CODE,
+        settings=sort_settings,
     script:
         "../scripts/sort.py"

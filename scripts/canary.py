@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from spikecanary import canary, logs, supervisor
-from spikecanary.config import CanarySettings
+from spikecanary.config import CanarySettings, PreflightSettings
 from spikecanary.sorters import SortTask
 
 
@@ -14,16 +14,17 @@ def main(snakemake: Any) -> int:
     supervisor.exit_on_signals()
     log = Path(snakemake.log[0])
     logs.configure(log, rule="canary", threads=snakemake.threads)
-    settings = {name: value for name, value in snakemake.params.canary.items() if name != "code"}
+    settings = snakemake.params.settings
     sentinel_path = Path(snakemake.output.sentinel)
     canary.run(
         SortTask.model_validate(snakemake.params.task | {"n_jobs": snakemake.threads}),
-        CanarySettings.model_validate(settings),
+        CanarySettings.model_validate(settings["canary"]),
         sentinel_path=sentinel_path,
         journal_path=sentinel_path.with_name("attempts.jsonl"),
         log=log,
+        limits=PreflightSettings.model_validate(settings["preflight"]),
         attempt=snakemake.params.attempt,
-        recorded_settings=snakemake.params.canary,
+        recorded_settings=settings,
     )
     return 0
 

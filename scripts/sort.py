@@ -5,7 +5,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from spikecanary import fullsort, logs, reruns, supervisor
+from spikecanary import fullsort, logs, supervisor
+from spikecanary.config import PreflightSettings, SignalSettings
 from spikecanary.sentinel import RecordError
 from spikecanary.sorters import SortTask
 
@@ -18,6 +19,7 @@ def main(snakemake: Any) -> int:
     log = Path(snakemake.log[0])
     logs.configure(log, rule="sort", threads=snakemake.threads)
     record_path = Path(snakemake.output.record)
+    settings = snakemake.params.settings
     task = SortTask.model_validate(snakemake.params.task | {"n_jobs": snakemake.threads})
     try:
         fullsort.run(
@@ -27,8 +29,10 @@ def main(snakemake: Any) -> int:
             record_path=record_path,
             journal_path=record_path.with_name("attempts.jsonl"),
             log=log,
-            forced=snakemake.params.forced,
-            recorded_settings={"digest": reruns.sort_digest(task)},
+            limits=PreflightSettings.model_validate(settings["preflight"]),
+            signals=SignalSettings.model_validate(settings["signals"]),
+            forced=settings["forced"],
+            recorded_settings=settings,
         )
     except (fullsort.SortStoppedError, fullsort.SortFailedError, RecordError) as err:
         logger.error("%s", err)  # noqa: TRY400 - one line; the traceback tells nothing more

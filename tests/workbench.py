@@ -48,7 +48,7 @@ class Project:
 
     def arguments(self, *further: str) -> list[str]:
         """Return snakemake's arguments in this project."""
-        return ["--snakefile", str(ROOT / "Snakefile"), "--configfile", "config.yaml", *further]
+        return ["--configfile", "config.yaml", "--snakefile", str(ROOT / "Snakefile"), *further]
 
     def run(self, *arguments: str, write: bool = True) -> "Run":
         """Run snakemake to its end."""

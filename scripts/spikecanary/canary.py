@@ -6,15 +6,28 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from spikecanary import logs, sentinel, supervisor
-from spikecanary.classify import classify
-from spikecanary.config import CanarySettings
-from spikecanary.failures import ClassifiedSortFailure
+from spikecanary import diagnosis, sentinel, supervisor
+from spikecanary.config import CanarySettings, PreflightSettings
+from spikecanary.failures import (
+    BiologicalFailure,
+    ClassifiedSortFailure,
+    DiskExhaustionError,
+    HostMemoryWatchdogError,
+    InsufficientActivityError,
+)
+from spikecanary.preflight import Check
 from spikecanary.sentinel import Failure, Measured, Outcome, Record, SorterInfo, Window
-from spikecanary.sorters import SortTask
+from spikecanary.signals import SILENT_PER_S, SignalReport
+from spikecanary.sorters import LEARN_S, LEAST_BATCHES, SortTask
 from spikecanary.supervisor import Ended
 
 logger = logging.getLogger(__name__)
+
+#: Raised by the sorter itself these say little of the full sort (another process may have
+#: used the memory or the disk), so they do not stop; what a watchdog found does.
+RAW_RESOURCES = (HostMemoryWatchdogError, DiskExhaustionError)
+#: A second window that begins nearer than this to the first is the same, in s.
+SAME_WINDOW_S = 0.5
 
 
 @dataclass(frozen=True)
@@ -32,6 +45,25 @@ class Finding:
     measured: Measured | None = None
 
 
+@dataclass(frozen=True)
+class Attempt:
+    """One window that was sorted: how it ended, and the failure if it is a known one."""
+
+    window: Window
+    ended: Ended
+    failure: ClassifiedSortFailure | None
+
+    @property
+    def n_units(self) -> int | None:
+        """Units found; None where the sort failed."""
+        return None if self.ended.result is None else int(self.ended.result["n_units"])
+
+    @property
+    def suspicious(self) -> bool:
+        """Whether the data may be to blame: a biological failure, or no units."""
+        return isinstance(self.failure, BiologicalFailure) or self.n_units == 0
+
+
 def run(
     task: SortTask,
     settings: CanarySettings,
@@ -39,6 +71,7 @@ def run(
     sentinel_path: Path,
     journal_path: Path,
     log: Path,
+    limits: PreflightSettings | None = None,
     attempt: int = 0,
     recorded_settings: Mapping[str, Any] | None = None,
 ) -> Record:
@@ -56,6 +89,8 @@ def run(
         Window, limits, and the categories that stop a recording.
     sentinel_path, journal_path, log : Path
         Where to write.
+    limits : PreflightSettings, optional
+        Limits of the preflight.
     attempt : int
         Number of environment and resource stops of this recording so far.
     recorded_settings : dict, optional
@@ -77,7 +112,7 @@ def run(
     folder = supervisor.work_path(sentinel_path.parent, "canary")
     try:
         with supervisor.work_folder(folder):
-            finding = examine(task, settings, folder=folder, log=log)
+            finding = _Canary(task, settings, limits or PreflightSettings(), folder, log).examine()
     except Exception as err:
         logger.exception("the canary itself failed")
         finding = Finding(
@@ -115,117 +150,199 @@ def run(
     return record
 
 
-def examine(task: SortTask, settings: CanarySettings, *, folder: Path, log: Path) -> Finding:
-    """Go through the canary's steps; the first that decides ends it."""
-    if not settings.window_s:
-        return Finding("skipped", "no canary: canary.window_s is 0")
-    opened = _supervise(
-        "spikecanary.recordings:inspect",
-        {"row": task.row.model_dump(mode="json")},
-        folder=folder / "inspect",
-        log=log,
-        threads=1,
-    )
-    if opened.result is None:
-        return judge_failure(opened, settings, log)
-    header = opened.result
-    duration_s = header["duration_s"]
-    for needed_s, name in (
-        (settings.window_s, "the canary's window"),
-        (settings.min_recording_s, "canary.min_recording_s"),
-    ):
-        if duration_s < needed_s:
-            reason = f"no canary: {duration_s:.2f} s are less than {name}, {needed_s:g} s"
-            return Finding("skipped", reason, header=header)
-    return _sort_window(task, settings, header, 0.0, "leading", folder=folder, log=log)
+class _Canary:
+    """The steps of one canary; the first that decides ends it."""
 
+    def __init__(
+        self,
+        task: SortTask,
+        settings: CanarySettings,
+        limits: PreflightSettings,
+        folder: Path,
+        log: Path,
+    ) -> None:
+        self.task = task
+        self.settings = settings
+        self.limits = limits
+        self.folder = folder
+        self.log = log
 
-def _sort_window(
-    task: SortTask,
-    settings: CanarySettings,
-    header: Mapping[str, Any],
-    start_s: float,
-    why: str,
-    *,
-    folder: Path,
-    log: Path,
-) -> Finding:
-    """Sort one window with the code of the full sort, and judge how it ended."""
-    end_s = start_s + settings.window_s
-    ended = _supervise(
-        "spikecanary.sorters:sort",
-        {
-            "task": task.for_canary(start_s, end_s).model_dump(mode="json"),
-            "folder": str(folder / why),
-        },
-        folder=folder / why,
-        log=log,
-        threads=task.n_jobs,
-    )
-    if ended.result is None:
-        finding = judge_failure(ended, settings, log)
-    else:
-        n_units = ended.result["n_units"]
-        reason = f"{n_units} units in {settings.window_s:g} s"
-        warnings = () if n_units else ("the sorter ended well, but found no units in the window",)
-        finding = Finding("passed", reason, warnings=warnings, n_units=n_units)
-    window = Window(start_s=start_s, end_s=end_s, why=why, ended=ended.describe())
-    return replace(
-        finding,
-        windows=(window,),
-        header=header,
-        sorter_version=ended.facts.get("sorter_version"),
-        measured=ended.measured,
-    )
-
-
-def _supervise(target: str, arguments: Mapping[str, Any], **where: Any) -> Ended:
-    """Run a step in a child process, in a folder of its own."""
-    with supervisor.work_folder(where["folder"]):
-        return supervisor.supervise(target, arguments, **where)
-
-
-def find_failure(ended: Ended, log: Path) -> ClassifiedSortFailure | None:
-    """Return the classified failure of a supervised function that did not end well."""
-    if ended.stopped_by is not None:
-        return ended.stopped_by
-    if ended.error is None:
-        return None
-    return classify(ended.error, logs.tail(log))
-
-
-def judge_failure(ended: Ended, settings: CanarySettings, log: Path) -> Finding:
-    """Turn a step that failed into a finding: stopped if classified, else unexpected."""
-    failure = find_failure(ended, log)
-    if failure is None:
-        described = ended.describe()
-        return Finding(
-            "unexpected",
-            f"not a known failure, so the canary proved nothing: {described}",
-            failure=Failure(class_name=_unclassified_name(ended), message=described),
-            measured=ended.measured,
+    def examine(self) -> Finding:
+        """Skip, look at header, node and signal, then sort."""
+        if not self.settings.window_s:
+            return Finding("skipped", "no canary: canary.window_s is 0")
+        looked = self._call(
+            "spikecanary.checkup:look",
+            {
+                "task": self.task.model_dump(mode="json"),
+                "folder": str(self.folder),
+                "limits": self.limits.model_dump(mode="json"),
+                "settings": self.settings.model_dump(mode="json"),
+            },
         )
-    reason = str(failure)
-    if failure.category not in settings.stop_on:
-        return Finding(
-            "unexpected",
-            f"{reason} ({failure.category} failures do not stop: canary.stop_on)",
-            failure=Failure.of(failure),
-            measured=ended.measured,
+        if looked.result is None:
+            return self._judge(diagnosis.read_ending(looked), looked)
+        header = looked.result["header"]
+        if looked.result["skip"]:
+            return Finding("skipped", looked.result["skip"], header=header)
+        return replace(self._examine_signal(looked.result), header=header)
+
+    def _examine_signal(self, looked: Mapping[str, Any]) -> Finding:
+        """Judge preflight and signal check; sort if they let it."""
+        checks = [Check(**check) for check in looked["preflight"]]
+        warnings = [check.line() for check in checks if check.level == "warn"]
+        failed = [check for check in checks if check.level == "fail"]
+        if failed:
+            finding = self._stop(failed[0].error())
+            others = [check.line() for check in failed[1:]]
+            return replace(finding, warnings=(*others, *warnings))
+        signal = SignalReport(**looked["signals"])
+        warnings += signal.warnings(self.settings.signals)
+        if looked["window_s"] > self.settings.window_s:
+            warnings.append(
+                f"canary.window_s {self.settings.window_s:g} s was made {looked['window_s']:g} s: "
+                f"a window of about one batch of {self.task.sorter.name} proves nothing"
+            )
+        dead = signal.failure()
+        if dead is not None:
+            return replace(self._stop(dead), warnings=tuple(warnings))
+        finding = self._sort(looked["header"], looked["window_s"])
+        return replace(finding, warnings=(*warnings, *finding.warnings))
+
+    def _sort(self, header: Mapping[str, Any], window_s: float) -> Finding:
+        """Sort the leading window, and where the data seem to blame another one."""
+        leading = self._try(0.0, window_s, "leading")
+        if not leading.suspicious or not self.settings.second_opinion:
+            return self._conclude(leading)
+        batch_s = self.task.batch_s(header["sampling_frequency_hz"])
+        learn_s = batch_s or LEARN_S
+        scan = self._call(
+            "spikecanary.signals:scan",
+            {
+                "row": self.task.row.model_dump(mode="json"),
+                "batch_s": learn_s,
+                "shortest_s": min(window_s, max(LEAST_BATCHES * learn_s, window_s / 2)),
+            },
         )
-    return Finding("stopped", reason, failure=Failure.of(failure), measured=ended.measured)
+        if scan.result is None:
+            return self._conclude(leading)
+        silent = scan.result["crossings_per_s"] < SILENT_PER_S
+        start_s = scan.result["start_s"]
+        if start_s < SAME_WINDOW_S:
+            return self._weigh([leading], silent=silent)
+        end_s = min(start_s + window_s, header["duration_s"])
+        return self._weigh([leading, self._try(start_s, end_s, "most active")], silent=silent)
 
+    def _weigh(self, attempts: list[Attempt], *, silent: bool) -> Finding:
+        """Conclude from the windows: the last decides, but silence must be seen in the data.
 
-def _unclassified_name(ended: Ended) -> str:
-    """Name of the exception's type, or of how the process ended."""
-    if ended.error is not None:
-        return str(ended.error["chain"][0]["types"][0]).rsplit(".", 1)[-1]
-    return "ProcessDied"
+        A sort that ends well without units is believed to be silence only where the
+        activity scan sees nothing either.
+        """
+        last = attempts[-1]
+        if last.suspicious and any(attempt.n_units == 0 for attempt in attempts):
+            if silent:
+                msg = "the sorter found no units, and a scan of the recording no activity"
+                finding = self._stop(InsufficientActivityError(msg))
+            else:
+                counted = next(attempt for attempt in attempts if attempt.n_units == 0)
+                finding = self._passed(counted)
+        else:
+            finding = self._conclude(last)
+        if len(attempts) > 1 and finding.outcome == "passed":
+            said = f"the leading window failed ({attempts[0].window.ended})"
+            finding = replace(finding, warnings=(*finding.warnings, said))
+        windows = tuple(attempt.window for attempt in attempts)
+        measured = last.ended.measured
+        version = last.ended.facts.get("sorter_version")
+        return replace(finding, windows=windows, measured=measured, sorter_version=version)
+
+    def _conclude(self, attempt: Attempt) -> Finding:
+        """Turn one window into a finding."""
+        if attempt.n_units is None:
+            finding = self._judge(attempt.failure, attempt.ended)
+        else:
+            finding = self._passed(attempt)
+        return replace(
+            finding,
+            windows=(attempt.window,),
+            measured=attempt.ended.measured,
+            sorter_version=attempt.ended.facts.get("sorter_version"),
+        )
+
+    def _passed(self, attempt: Attempt) -> Finding:
+        length_s = attempt.window.end_s - attempt.window.start_s
+        reason = f"{attempt.n_units} units in {length_s:g} s"
+        warnings = () if attempt.n_units else ("the sorter ended well, but found no units",)
+        return Finding("passed", reason, warnings=warnings, n_units=attempt.n_units)
+
+    def _try(self, start_s: float, end_s: float, why: str) -> Attempt:
+        """Sort one window with the code of the full sort."""
+        folder = self.folder / why.replace(" ", "-")
+        ended = supervisor.call(
+            "spikecanary.sorters:sort",
+            {
+                "task": self.task.for_canary(start_s, end_s).model_dump(mode="json"),
+                "folder": str(folder),
+            },
+            folder=folder,
+            log=self.log,
+            threads=self.task.n_jobs,
+        )
+        failure = None
+        if ended.result is None:
+            failure = diagnosis.diagnose(
+                ended,
+                self.task,
+                (start_s, end_s),
+                self.settings.signals,
+                folder=self.folder / "diagnosis",
+                log=self.log,
+            )
+        said = f"{ended.result['n_units']} units" if ended.result else ended.describe()
+        logger.info("%s: window %g to %g s (%s): %s", self.task.row.id, start_s, end_s, why, said)
+        window = Window(start_s=start_s, end_s=end_s, why=why, ended=said)
+        return Attempt(window, ended, failure)
+
+    def _call(self, target: str, arguments: Mapping[str, Any]) -> Ended:
+        """Run a step in a child process."""
+        folder = self.folder / target.rsplit(":", maxsplit=1)[-1]
+        return supervisor.call(target, arguments, folder=folder, log=self.log)
+
+    def _judge(self, failure: ClassifiedSortFailure | None, ended: Ended) -> Finding:
+        """Turn a step that failed into a finding: stopped if classified, else unexpected."""
+        if failure is None:
+            said = ended.describe()
+            return Finding(
+                "unexpected",
+                f"not a known failure, so the canary proved nothing: {said}",
+                failure=Failure(class_name=ended.error_name, message=said),
+                measured=ended.measured,
+            )
+        if ended.stopped_by is None and isinstance(failure, RAW_RESOURCES):
+            note = f"{type(failure).__name__}: {failure}. {failure.remedy}"
+            return Finding(
+                "unexpected",
+                f"{failure}, which may be different in the full sort",
+                failure=Failure(class_name=ended.error_name, message=ended.describe()),
+                warnings=(note,),
+                measured=ended.measured,
+            )
+        return replace(self._stop(failure), measured=ended.measured)
+
+    def _stop(self, failure: ClassifiedSortFailure) -> Finding:
+        """Stop for a failure, unless its category is not to stop."""
+        if failure.category not in self.settings.stop_on:
+            reason = f"{failure} ({failure.category} failures do not stop: canary.stop_on)"
+            return Finding("unexpected", reason, failure=Failure.of(failure))
+        return Finding("stopped", str(failure), failure=Failure.of(failure))
 
 
 def _log_verdict(record: Record) -> None:
     """Log one line: the verdict, and what to do."""
     line = f"{record.recording}: {record.verdict} ({record.outcome}): {record.reason}"
+    for warning in record.warnings:
+        logger.info("%s: %s", record.recording, warning)
     if record.outcome == "stopped" and record.failure is not None:
         logger.error("%s. %s", line, record.failure.remedy)
     elif record.outcome == "unexpected":

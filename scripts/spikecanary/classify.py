@@ -2,10 +2,16 @@
 
 Exception types tell first, texts second. Nothing matches by a bare word: a text that
 only mentions CUDA, memory or docker is a bug of somebody's and stays unclassified.
+
+As a command, for people with a log in hand: ``python -m spikecanary.classify LOG...``.
 """
 
+import argparse
+import json
 import re
+import sys
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from spikecanary import failures
@@ -14,13 +20,21 @@ from spikecanary.failures import (
     DependencyError,
     RecordingUnreadableError,
 )
-from spikecanary.signatures import SIGNATURES, Signature
+from spikecanary.signatures import SIGNATURES
 
-#: A line of a traceback that names an exception: its type, then its message.
+#: A line of a traceback that names an exception: its type, then its message. A type that
+#: stands alone, without module, must be called like one; a log's "INFO: ..." is none.
 _ERROR_LINE = re.compile(
-    r"^(?:[A-Za-z_]\w*\.)*(?P<type>\w*(?:Error|Exception|Failure))(?::[ ]?(?P<message>.*))?$",
+    r"^(?:(?:\w+\.)+(?P<dotted>_*[A-Z]\w*|error|timeout)|(?P<plain>_?[A-Z]\w*(?:Error|Exception|"
+    r"Failure|Timeout|Expired)|Exception|Timeout|NVMLError_\w+))(?::[ ]?(?P<message>.*))?$",
     flags=re.MULTILINE,
 )
+
+#: Marks that Python puts below a frame's source line, and carriage returns of progress bars.
+_MARKS = re.compile(r"^ +[~^]+[~^ ]*\n|\r", flags=re.MULTILINE)
+
+#: A sorter that is another program: why it failed is in its log.
+_SAYS_NOTHING = re.compile(r"returned a non-zero exit (?:code|status)|did not run successfully")
 
 
 def classify(error: Mapping[str, Any], log: str = "") -> ClassifiedSortFailure | None:
@@ -62,28 +76,87 @@ def _by_type(error: Mapping[str, Any]) -> ClassifiedSortFailure | None:
 
 
 def by_text(text: str, log: str = "") -> ClassifiedSortFailure | None:
-    """Tell the failure from a traceback's text and a log, by the table of signatures."""
+    """Tell the failure from a traceback's text and a log, by the table of signatures.
+
+    An exception that is only in the log (a module that was missed and done without) is no
+    cause, unless the traceback itself says nothing.
+    """
+    text, log = _MARKS.sub("", text), _MARKS.sub("", log)
     whole = f"{text}\n{log}"
-    errors = parse_errors(whole)
+    errors = parse_errors(text)
+    if all(kind == "SpikeSortingError" or _SAYS_NOTHING.search(said) for kind, said in errors):
+        errors += parse_errors(log)
     for signature in SIGNATURES:
-        match = _match(signature, whole, errors)
+        match = signature.match(whole, errors)
         if match is not None:
             evidence = {**signature.evidence, **match.groupdict()}
             return signature.failure(signature.reason, **evidence)
     return None
 
 
-def _match(signature: Signature, whole: str, errors: list[tuple[str, str]]) -> re.Match[str] | None:
-    if signature.where == "text":
-        return signature.search(whole)
-    for error_type, message in errors:
-        if signature.error_type in (None, error_type):
-            match = signature.search(message)
-            if match is not None:
-                return match
-    return None
-
-
 def parse_errors(text: str) -> list[tuple[str, str]]:
     """Return type (without its module) and first message line of each exception in a text."""
-    return [(m["type"], m["message"] or "") for m in _ERROR_LINE.finditer(text)]
+    return [
+        (m["dotted"] or m["plain"], (m["message"] or "").rstrip())
+        for m in _ERROR_LINE.finditer(text)
+    ]
+
+
+def _describe(failure: ClassifiedSortFailure | None) -> dict[str, Any]:
+    """Describe a failure as plain data; all None where there is none."""
+    if failure is None:
+        return {"class": None, "category": None}
+    return {
+        "class": type(failure).__name__,
+        "category": failure.category,
+        "message": str(failure),
+        "evidence": failure.evidence,
+        "remedy": failure.remedy,
+    }
+
+
+def _classify_lines(path: Path) -> None:
+    """Print one JSON line for each record of a JSON-lines file."""
+    with path.open(encoding="utf-8") as file:
+        for line in file:
+            if line.strip():
+                record = json.loads(line)
+                text = record.get("chain_text") or ""
+                if not parse_errors(text) and record.get("exception_type"):
+                    text += f"\n{record['exception_type'].rsplit(' ', 1)[-1]}"
+                failure = by_text(text, record.get("log_text") or "")
+                described = {"id": record.get("id"), **_describe(failure)}
+                sys.stdout.write(json.dumps(described) + "\n")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Classify logs from the command line; exit status 2 where a file cannot be read."""
+    parser = argparse.ArgumentParser(
+        prog="python -m spikecanary.classify",
+        description="Tell from a log why a sort failed: class, category, evidence and remedy.",
+    )
+    parser.add_argument("logs", nargs="*", type=Path, metavar="LOG", help="log or traceback")
+    parser.add_argument(
+        "--jsonl",
+        type=Path,
+        metavar="FILE",
+        help="records with id, exception_type, chain_text, log_text; prints a JSON line each",
+    )
+    given = parser.parse_args(arguments)
+    if not given.logs and given.jsonl is None:
+        parser.error("name a LOG, or --jsonl FILE")
+    try:
+        if given.jsonl is not None:
+            _classify_lines(given.jsonl)
+        for path in given.logs:
+            found = _describe(by_text(path.read_text(encoding="utf-8", errors="replace")))
+            said = [f"  {name}: {value}" for name, value in found.items() if value]
+            sys.stdout.write("\n".join([str(path), *(said or ["  unclassified"])]) + "\n")
+    except (OSError, ValueError) as err:
+        sys.stderr.write(f"{err}\n")
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

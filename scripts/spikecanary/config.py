@@ -60,6 +60,22 @@ class SorterSettings(_Settings):
     )
 
 
+class SignalSettings(_Settings):
+    """The signal check: what is read, and what is suspicious."""
+
+    chunks: Annotated[int, Field(ge=1)] = Field(10, description="Sampled chunks.")
+    chunk_s: Annotated[float, Field(gt=0)] = Field(0.5, description="Length of a chunk in s.")
+    railed_share: Annotated[float, Field(gt=0, le=1)] = Field(
+        0.5, description="A channel with this share of samples at its limits carries no signal."
+    )
+    noise_min_uV: float = Field(  # noqa: N815 - the unit
+        0.1, description="A noise level below this many uV is implausible."
+    )
+    noise_max_uV: float = Field(  # noqa: N815 - the unit
+        1_000, description="A noise level above this many uV is implausible."
+    )
+
+
 class CanarySettings(_Settings):
     """The short sort and what stops a recording."""
 
@@ -75,6 +91,11 @@ class CanarySettings(_Settings):
     stop_on: list[Category] = Field(
         list(CATEGORIES), description="Categories of failures that stop a recording."
     )
+    second_opinion: bool = Field(
+        default=True,
+        description="Check a biological verdict once more where there is most activity.",
+    )
+    signals: SignalSettings = SignalSettings()
 
     @field_validator("window_s")
     @classmethod
@@ -88,6 +109,18 @@ class GateSettings(_Settings):
 
     waves: Annotated[int, Field(ge=1)] = Field(
         20, description="At most so many groups of recordings are gated one after the other."
+    )
+
+
+class PreflightSettings(_Settings):
+    """Checks of the node before a canary or sort."""
+
+    strict: bool = Field(default=False, description="Turn the preflight's warnings into failures.")
+    min_free_disk_mb: Annotated[float, Field(ge=0)] = Field(
+        1_000, description="Less free disk than this many MB is a failure."
+    )
+    min_free_ram_mb: Annotated[float, Field(ge=0)] = Field(
+        2_000, description="Less free memory than this many MB is a warning."
     )
 
 
@@ -120,6 +153,7 @@ class Config(_Settings):
     )
     sorter: SorterSettings = SorterSettings()
     canary: CanarySettings = CanarySettings()
+    preflight: PreflightSettings = PreflightSettings()
     gate: GateSettings = GateSettings()
     job: JobSettings = JobSettings()
     pathvars: dict[str, str] = Field(

@@ -176,6 +176,7 @@ class MatlabRuntimeError(EnvironmentFailure):
     """MATLAB, its runtime or a compiled mex file is missing."""
 
     remedy = "Install MATLAB and compile the sorter's mex files, or use the compiled container."
+    path: str
 
 
 class ModelLoadingError(EnvironmentFailure):
@@ -190,6 +191,13 @@ class DependencyError(EnvironmentFailure):
 
     remedy = "Install the missing module in the environment that runs the job."
     module: str
+
+
+class FolderNotWritableError(EnvironmentFailure):
+    """The results or work folder cannot be written."""
+
+    remedy = "Give this user the right to write there, or choose other folders (pathvars)."
+    path: str
 
 
 class RecordingUnreadableError(EnvironmentFailure):

@@ -2,11 +2,14 @@
 
 import logging
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from spikecanary import sentinel, sorters, supervisor
-from spikecanary.canary import find_failure
+from spikecanary import diagnosis, sentinel, sorters, supervisor
+from spikecanary.config import PreflightSettings, SignalSettings
+from spikecanary.failures import BiologicalFailure, ClassifiedSortFailure
+from spikecanary.preflight import Check
 from spikecanary.sentinel import Failure, Outcome, Record, SorterInfo
 from spikecanary.sorters import SortTask
 from spikecanary.supervisor import Ended
@@ -51,6 +54,8 @@ def run(
     record_path: Path,
     journal_path: Path,
     log: Path,
+    limits: PreflightSettings | None = None,
+    signals: SignalSettings | None = None,
     forced: bool = False,
     recorded_settings: Mapping[str, Any] | None = None,
 ) -> Record:
@@ -69,6 +74,10 @@ def run(
         The outputs: SpikeInterface sorting folder and ``sort.json``.
     journal_path, log : Path
         Where to note the attempt and what happens.
+    limits : PreflightSettings, optional
+        Limits of the preflight.
+    signals : SignalSettings, optional
+        Thresholds by which a biological failure is told apart.
     forced : bool
         Sort whatever the sentinel says.
     recorded_settings : dict, optional
@@ -94,14 +103,17 @@ def run(
     with supervisor.work_folder(folder):
         work = folder / "work"
         work.mkdir()
-        ended = supervisor.supervise(
-            "spikecanary.sorters:sort",
-            {"task": task.model_dump(mode="json"), "folder": str(work)},
-            folder=work,
-            log=log,
-            threads=task.n_jobs,
-        )
-        record = _describe(task, ended, log).model_copy(
+        ended, failure = _sort(task, limits or PreflightSettings(), folder, log)
+        if ended.result is None and failure is None:
+            failure = diagnosis.diagnose(
+                ended,
+                task,
+                None,
+                signals or SignalSettings(),
+                folder=folder / "diagnosis",
+                log=log,
+            )
+        record = _describe(task, ended, failure, log).model_copy(
             update={
                 "forced": forced,
                 "started_at": started_at,
@@ -125,28 +137,63 @@ def run(
     return record
 
 
-def _describe(task: SortTask, ended: Ended, log: Path) -> Record:
+def _sort(
+    task: SortTask, limits: PreflightSettings, folder: Path, log: Path
+) -> tuple[Ended, ClassifiedSortFailure | None]:
+    """Check the node, then sort; return how that ended, and what the preflight found."""
+    plain = task.model_dump(mode="json")
+    looked = supervisor.call(
+        "spikecanary.checkup:look",
+        {
+            "task": plain,
+            "folder": str(folder),
+            "limits": limits.model_dump(mode="json"),
+            "settings": None,
+        },
+        folder=folder / "look",
+        log=log,
+    )
+    if looked.result is None:
+        return looked, diagnosis.read_ending(looked)
+    checks = [Check(**check) for check in looked.result["preflight"]]
+    for check in checks:
+        logger.warning("%s: %s", task.row.id, check.line())
+    failed = [check for check in checks if check.level == "fail"]
+    if failed:
+        return replace(looked, result=None), failed[0].error()
+    ended = supervisor.supervise(
+        "spikecanary.sorters:sort",
+        {"task": plain, "folder": str(folder / "work")},
+        folder=folder / "work",
+        log=log,
+        threads=task.n_jobs,
+    )
+    return ended, None
+
+
+def _describe(
+    task: SortTask, ended: Ended, found: ClassifiedSortFailure | None, log: Path
+) -> Record:
     """Describe how the sort ended; ``failed`` means that the job fails."""
     header: dict[str, Any] = ended.facts.get("header") or {}
-    failure: Failure | None = None
-    outcome: Outcome
+    n_units: int | None = None
+    outcome: Outcome = "failed"
     if ended.result is not None:
         outcome, n_units = "sorted", ended.result["n_units"]
         reason = f"{n_units} units, {ended.result['n_spikes']} spikes"
+    elif found is not None:
+        reason = str(found)
+        if isinstance(found, BiologicalFailure) and header:
+            outcome, n_units = "unsortable", 0
     else:
-        found = find_failure(ended, log)
-        n_units = None
-        outcome, reason = "failed", ended.describe()
-        if found is not None:
-            failure, reason = Failure.of(found), str(found)
-            if found.category == "biological" and header:
-                outcome, n_units = "unsortable", 0
+        short = header and diagnosis.too_short(task, header, header["duration_s"])
+        reason = short or ended.describe()
     return Record(
         recording=task.row.id,
         verdict="proceed",
         outcome=outcome,
         reason=reason,
-        failure=failure,
+        failure=Failure.of(found) if found else None,
         sorter=SorterInfo(
             name=task.sorter.name,
             version=ended.facts.get("sorter_version"),

@@ -22,7 +22,9 @@ def configure(log: str | Path, **facts: object) -> None:
     """
     path = Path(log)
     path.parent.mkdir(parents=True, exist_ok=True)
-    to_file = logging.FileHandler(path, mode="w", encoding="utf-8")
+    path.write_bytes(b"")
+    # Appending, since child processes write to the same file.
+    to_file = logging.FileHandler(path, mode="a", encoding="utf-8")
     to_file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     to_stderr = logging.StreamHandler(sys.stderr)
     to_stderr.setLevel(logging.WARNING)
@@ -40,14 +42,3 @@ def _log_uncaught(
     kind: type[BaseException], error: BaseException, trace: TracebackType | None
 ) -> None:
     logger.critical("uncaught exception", exc_info=(kind, error, trace))
-
-
-def tail(path: Path, n_bytes: int = 200_000) -> str:
-    """Return the end of a log file as text, or nothing where there is none."""
-    try:
-        with path.open("rb") as file:
-            file.seek(0, os.SEEK_END)
-            file.seek(max(0, file.tell() - n_bytes))
-            return file.read().decode("utf-8", errors="replace")
-    except FileNotFoundError:
-        return ""

@@ -12,20 +12,23 @@ from pathlib import Path
 from typing import Any
 
 from spikecanary import sentinel
-from spikecanary.config import CanarySettings
+from spikecanary.config import Config
 from spikecanary.sentinel import RecordError
 from spikecanary.sorters import SortTask
 
 #: Modules of this package that decide what a sort gives, and what a canary says.
 SORT_MODULES = ("recordings", "sorters")
-CANARY_MODULES = (*SORT_MODULES, "failures", "signatures", "classify", "canary")
+CANARY_MODULES = (*SORT_MODULES, "failures", "signatures", "classify", "signals", "canary")
 
 
 def _code_digest(modules: Iterable[str]) -> str:
     """Digest of modules of this package (16 hex digits of SHA-256)."""
     digest = hashlib.sha256()
     for module in modules:
-        digest.update((Path(__file__).parent / f"{module}.py").read_bytes())
+        for path in sorted(Path(__file__).parent.glob(f"{module}.py")):
+            digest.update(path.read_bytes())
+        for path in sorted(Path(__file__).parent.glob(f"{module}/*.py")):
+            digest.update(path.read_bytes())
     return digest.hexdigest()[:16]
 
 
@@ -39,7 +42,7 @@ def sort_digest(task: SortTask) -> str:
     return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def canary_settings(settings: CanarySettings, task: SortTask, folder: Path) -> dict[str, Any]:
+def canary_settings(config: Config, task: SortTask, folder: Path) -> dict[str, Any]:
     """Return the settings of one recording's canary.
 
     Those in the config; but those that the sentinel records where the recording is
@@ -47,14 +50,18 @@ def canary_settings(settings: CanarySettings, task: SortTask, folder: Path) -> d
 
     Parameters
     ----------
-    settings : CanarySettings
-        The config's.
+    config : Config
+        The config of now.
     task : SortTask
         The recording's full sort, with the settings of now.
     folder : Path
         The recording's results folder.
     """
-    present = {**settings.model_dump(mode="json", exclude={"force"}), "code": CANARY_CODE}
+    present = {
+        "canary": config.canary.model_dump(mode="json", exclude={"force"}),
+        "preflight": config.preflight.model_dump(mode="json"),
+        "code": CANARY_CODE,
+    }
     if not sort_stands(task, folder):
         return present
     try:
@@ -62,6 +69,22 @@ def canary_settings(settings: CanarySettings, task: SortTask, folder: Path) -> d
     except RecordError:
         return present
     return record.settings if record and record.settings else present
+
+
+def sort_settings(config: Config, task: SortTask, folder: Path) -> dict[str, Any]:
+    """Return the full sort's settings that do not decide its result, and its digest.
+
+    Those in the config; those in ``sort.json`` where it stands, so that other limits do not
+    run a finished sort again.
+    """
+    if sort_stands(task, folder):
+        return sentinel.read_record(folder / "sort.json").settings
+    return {
+        "digest": sort_digest(task),
+        "preflight": config.preflight.model_dump(mode="json"),
+        "signals": config.canary.signals.model_dump(mode="json"),
+        "forced": task.row.id in config.canary.force,
+    }
 
 
 def sort_stands(task: SortTask, folder: Path) -> bool:
@@ -77,25 +100,12 @@ def sort_stands(task: SortTask, folder: Path) -> bool:
         return False
 
 
-def canary_is_due(settings: CanarySettings, task: SortTask, folder: Path) -> bool:
+def canary_is_due(config: Config, task: SortTask, folder: Path) -> bool:
     """Whether a canary will run: no sentinel, other settings, or a verdict to test again."""
     record = sentinel.read_record_if_any(folder / "canary.json")
-    if record is None or record.settings != canary_settings(settings, task, folder):
+    if record is None or record.settings != canary_settings(config, task, folder):
         return True
     if record.sorter.params_digest != task.digest():
         return True
     category = record.failure.category if record.failure else None
     return record.verdict == "stop" and category in sentinel.RETESTED
-
-
-def is_forced(recording: str, force: Iterable[str], folder: Path) -> bool:
-    """Whether a sort is forced; where it is finished, whether it was.
-
-    So neither adding a recording to ``canary.force`` nor taking it out runs a finished
-    sort again.
-    """
-    try:
-        record = sentinel.read_record_if_any(folder / "sort.json")
-    except RecordError:
-        record = None
-    return record.forced if record else recording in force

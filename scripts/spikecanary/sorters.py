@@ -20,6 +20,14 @@ from spikecanary.recordings import Recording
 DEVICE_PARAMS = ("torch_device", "device")
 #: Sorters whose parameters SpikeInterface does not list where they are not installed.
 DEVICE_PARAM_OF = {"kilosort4": "torch_device"}
+#: Sorters that work batch by batch: the parameter of a batch's length in samples, its default,
+#: and every how many batches they learn their templates from (kilosort 4.1.7,
+#: extract_wPCA_wTEMP: batches 0, 25, 50, ...; so a window under 50 s teaches by its first 2 s).
+BATCHES = {"kilosort4": ("batch_size", 60_000, 25)}
+#: A window must have at least so many batches: one alone fails as NaN data do.
+LEAST_BATCHES = 2.5
+#: What sorters without batches are taken to need of activity, in s.
+LEARN_S = 2.0
 #: Shortest and longest inactivity limit of a canary in s, and its share of the window
 #: (DESIGN.md, "What a canary does", step 4).
 CANARY_INACTIVITY_S = (120.0, 300.0, 4.0)
@@ -42,6 +50,13 @@ class SortTask(BaseModel):
         shortest, longest, share = CANARY_INACTIVITY_S
         limit = min(longest, max(shortest, share * (end_s - start_s)))
         return self.model_copy(update={"window_s": (start_s, end_s), "inactivity_s": limit})
+
+    def batch_s(self, rate_hz: float) -> float | None:
+        """Length in s of one batch of the sorter; None for sorters without batches."""
+        if self.sorter.name not in BATCHES:
+            return None
+        param, default, _ = BATCHES[self.sorter.name]
+        return float(self.sorter.params.get(param, default)) / rate_hz
 
     def digest(self) -> str:
         """Digest of the sorter, its parameters and the preprocessing (16 hex of SHA-256)."""
@@ -217,23 +232,36 @@ def sort(
         load_plugin(settings.plugin)
     cls = sorter_class(settings.name, container=settings.container is not None)
     tell(sorter_version=version_of(cls))
-    sorting = cast(
-        "Any",
-        run_sorter(
-            settings.name,
-            recording,
-            folder=str(Path(folder) / "sorter"),
-            verbose=True,
-            **container_arguments(settings),
-            **with_device(settings.name, cls.default_params(), settings),
-        ),
-    )
+    try:
+        sorting = cast(
+            "Any",
+            run_sorter(
+                settings.name,
+                recording,
+                folder=str(Path(folder) / "sorter"),
+                verbose=True,
+                **container_arguments(settings),
+                **with_device(settings.name, cls.default_params(), settings),
+            ),
+        )
+    except Exception:
+        tell(sorter_log=_read_sorter_log(Path(folder) / "sorter"))
+        raise
     stage("save")
     sorting.save(folder=Path(folder) / "sorting")
     return {
         "n_units": len(sorting.unit_ids),
         "n_spikes": int(sorting.count_total_num_spikes()),
     }
+
+
+def _read_sorter_log(folder: Path, most: int = 2000) -> str:
+    """Return the last lines of what SpikeInterface kept of the sorter's own log."""
+    try:
+        log = json.loads((folder / "spikeinterface_log.json").read_text(encoding="utf-8"))
+        return "\n".join(log["runtime_trace"][-most:])
+    except (OSError, ValueError, KeyError):
+        return ""
 
 
 def container_arguments(settings: SorterSettings) -> dict[str, bool | str]:

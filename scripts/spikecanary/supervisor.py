@@ -14,7 +14,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -82,7 +82,15 @@ class Ended:
     signum: int | None = None
     exit_status: int | None = None
     facts: dict[str, Any] = field(default_factory=dict)
+    log: str = ""
     measured: Measured = field(default_factory=lambda: Measured(wall_s=0.0))
+
+    @property
+    def error_name(self) -> str:
+        """Name of the exception's type; of a child that died without one, ProcessDied."""
+        if self.error is None:
+            return "ProcessDied"
+        return str(self.error["chain"][0]["types"][0]).rsplit(".", 1)[-1]
 
     def describe(self) -> str:
         """One line: how it ended."""
@@ -100,7 +108,7 @@ class Ended:
 def describe_chain(error: Mapping[str, Any]) -> str:
     """Return the last line of an exception's own text that names the error."""
     outermost = error["chain"][0]
-    name = outermost["types"][0].rsplit(".", 1)[-1]
+    name = str(outermost["types"][0]).rsplit(".", 1)[-1]
     lines = [line.strip() for line in str(outermost["message"]).splitlines() if line.strip()]
     if name == "SpikeSortingError":  # its text holds the sorter's own traceback
         inner = [line for line in lines if not line.startswith("Spike sorting failed.")]
@@ -123,6 +131,14 @@ def work_folder(path: Path) -> Iterator[Path]:
         yield path
     finally:
         shutil.rmtree(path, ignore_errors=True)
+
+
+def call(
+    target: str, arguments: Mapping[str, Any], *, folder: Path, log: Path, threads: int = 1
+) -> Ended:
+    """Supervise a function in an empty folder of its own, removed at the end."""
+    with work_folder(folder):
+        return supervise(target, arguments, folder=folder, log=log, threads=threads)
 
 
 def supervise(
@@ -164,6 +180,7 @@ def supervise(
     call.write_text(json.dumps({"target": target, "arguments": arguments}), encoding="utf-8")
     command = [sys.executable, "-m", "spikecanary.child", str(call), str(events)]
     started = time.time()
+    log_begins = log.stat().st_size if log.exists() else 0
     with log.open("ab") as output:
         process = subprocess.Popen(
             command,
@@ -177,7 +194,16 @@ def supervise(
             peak, stopped_by = _watch(process, folder, watchdogs, started)
         finally:
             end_tree(process)
-    return _read_end(events, process.returncode, stopped_by, started, peak)
+    ended = _read_end(events, process.returncode, stopped_by, started, peak)
+    return replace(ended, log=_read_log(log, log_begins))
+
+
+def _read_log(log: Path, begins: int, most: int = 200_000) -> str:
+    """Return the end of what a child wrote to the log."""
+    with log.open("rb") as file:
+        size = file.seek(0, os.SEEK_END)
+        file.seek(max(begins, size - most))
+        return file.read().decode("utf-8", errors="replace")
 
 
 def _environment(threads: int) -> dict[str, str]:

@@ -53,7 +53,7 @@ def test_passed(run, task):
     record = run(task)
     assert (record.verdict, record.outcome, record.n_units) == ("proceed", "passed", 4)
     assert (record.duration_s, record.n_channels, record.attempt) == (8.0, 4, 2)
-    assert record.windows[0].ended == "ended well"
+    assert record.windows[0].ended == "4 units"
     assert record.warnings == []
 
 
@@ -94,7 +94,9 @@ def test_classified_failure_stops(run, task):
     assert (record.verdict, record.outcome) == ("stop", "stopped")
     assert record.failure.class_name == "GPUUnavailableError"
     assert record.failure.evidence == {"device": "cuda"}
-    assert record.windows[0].ended == "AssertionError: Torch not compiled with CUDA enabled"
+    assert [window.ended for window in record.windows] == [
+        "AssertionError: Torch not compiled with CUDA enabled"
+    ]
 
 
 def test_missing_recording_stops_without_a_window(run, task):
@@ -108,7 +110,7 @@ def test_bug_of_the_canary_itself_proceeds(run, task, monkeypatch):
     def broken(*_, **__):
         raise ZeroDivisionError("ours")
 
-    monkeypatch.setattr(canary, "examine", broken)
+    monkeypatch.setattr(canary._Canary, "examine", broken)
     record = run(task)
     assert (record.verdict, record.outcome) == ("proceed", "unexpected")
     assert record.reason == "the canary itself failed: ZeroDivisionError: ours"
@@ -118,7 +120,7 @@ def test_interrupt_writes_nothing(task, tmp_path, monkeypatch):
     def interrupted(*_, **__):
         raise canary.supervisor.Interrupted(15)
 
-    monkeypatch.setattr(canary, "examine", interrupted)
+    monkeypatch.setattr(canary._Canary, "examine", interrupted)
     with pytest.raises(SystemExit) as caught:
         canary.run(
             task,

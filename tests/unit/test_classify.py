@@ -7,7 +7,11 @@ from pathlib import Path
 import pytest
 
 from spikecanary import child, classify
-from spikecanary.failures import DependencyError, RecordingUnreadableError
+from spikecanary.failures import (
+    DependencyError,
+    HostMemoryWatchdogError,
+    RecordingUnreadableError,
+)
 from spikecanary.signatures import SIGNATURES
 
 
@@ -19,16 +23,18 @@ def described(error):
         return child.describe_error(err)
 
 
-@pytest.mark.parametrize("row", SIGNATURES, ids=lambda row: row.reason)
+@pytest.mark.parametrize("row", SIGNATURES, ids=lambda row: row.example[:40])
 def test_every_row_matches_its_example(row):
-    text = row.example if row.where == "text" else f"{row.error_type or 'Error'}: {row.example}"
-    failure = classify.by_text("Traceback (most recent call last):\n" + text)
-    assert type(failure) is row.failure
-    assert str(failure) == row.reason
+    name = row.errors.split()[0] if row.errors else ""
+    name = {"": "", "*": "ValueError: "}.get(name, f"some.module.{name}: ")
+    failure = classify.by_text(f"Traceback (most recent call last):\n{name}{row.example}")
+    assert (type(failure), str(failure)) == (row.failure, row.reason)
     assert row.source
 
 
-@pytest.mark.parametrize("row", SIGNATURES, ids=lambda row: row.reason)
+@pytest.mark.parametrize(
+    "row", [row for row in SIGNATURES if row.example], ids=lambda row: row.example[:40]
+)
 def test_rows_do_not_match_their_words_in_passing(row):
     quoted = f"INFO see the FAQ about '{row.example.splitlines()[-1]}' for help"
     assert classify.by_text(quoted) is None
@@ -53,7 +59,7 @@ def test_exception_types_tell_first():
     failure = classify.classify(described(ModuleNotFoundError("No module named 'hdbscan.x'")))
     assert isinstance(failure, DependencyError)
     assert failure.evidence == {"module": "hdbscan.x"}
-    assert classify.classify(described(MemoryError())) is None
+    assert isinstance(classify.classify(described(MemoryError())), HostMemoryWatchdogError)
 
 
 def test_own_failures_pass_through_the_child():
@@ -79,22 +85,93 @@ def test_exceptions_of_a_text_are_found_with_their_messages():
     ]
 
 
-def test_traces_of_real_software_are_never_stopped_wrongly(capsys):
-    """Issue A's table is small: what it says is right, what it misses is counted."""
+def test_missed_module_in_the_log_is_no_cause():
+    text = "Traceback (most recent call last):\nIndexError: list index out of range"
+    log = "Traceback (most recent call last):\nModuleNotFoundError: No module named 'tkinter'"
+    assert classify.by_text(text, log) is None
+    program = "Traceback (most recent call last):\nException: x returned a non-zero exit code"
+    assert isinstance(classify.by_text(program, log), DependencyError)
+
+
+def test_command(tmp_path, capsys):
+    (tmp_path / "log").write_text("x\nRuntimeError: No CUDA GPUs are available\n")
+    (tmp_path / "bug").write_text("IndexError: list index out of range\n")
+    assert classify.main([str(tmp_path / "log"), str(tmp_path / "bug")]) == 0
+    said = capsys.readouterr().out
+    assert "class: GPUUnavailableError\n  category: environment" in said
+    assert "remedy: Run on a node" in said
+    assert "bug\n  unclassified" in said
+    assert classify.main([str(tmp_path / "none")]) == 2
+
+
+def test_command_on_records(tmp_path, capsys):
+    records = [
+        {"id": "a", "chain_text": "torch.OutOfMemoryError: CUDA out of memory. Tried", "x": 1},
+        {"id": "b", "chain_text": None, "log_text": None},
+        {"id": "c", "exception_type": "SpikeSortingError < MemoryError", "chain_text": ""},
+    ]
+    (tmp_path / "r.jsonl").write_text("\n".join(json.dumps(record) for record in records))
+    assert classify.main(["--jsonl", str(tmp_path / "r.jsonl")]) == 0
+    said = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [(each["id"], each["class"], each["category"]) for each in said] == [
+        ("a", "GPUOutOfMemoryError", "resource"),
+        ("b", None, None),
+        ("c", "HostMemoryWatchdogError", "resource"),
+    ]
+
+
+#: Subclasses of the labelled texts that one class of ours stands for.
+CLASS_OF = {
+    "insufficient_activity": "InsufficientActivityError",
+    "gpu_oom": "GPUOutOfMemoryError",
+    "host_oom": "HostMemoryWatchdogError",
+    "disk_full": "DiskExhaustionError",
+    "io_error": "IOStallError",
+    "timeout": "SorterTimeoutError",
+    "hdf5_plugin": "HDF5PluginMissingError",
+    "cuda_unavailable": "GPUUnavailableError",
+    "cuda_arch": "GPUUnavailableError",
+    "docker_daemon_down": "ContainerEnvironmentError",
+    "docker_client_missing": "ContainerEnvironmentError",
+    "container_runtime": "ContainerEnvironmentError",
+    "container_runtime_missing": "ContainerEnvironmentError",
+    "image_pull": "ContainerEnvironmentError",
+    "container_gpu": "ContainerEnvironmentError",
+    "sorter_missing": "SorterUnavailableError",
+    "unknown_sorter": "SorterUnavailableError",
+    "import_error": "DependencyError",
+    "model_missing": "ModelLoadingError",
+    "mex": "MatlabRuntimeError",
+    "input_missing": "RecordingUnreadableError",
+    "corrupt_input": "RecordingUnreadableError",
+    "lock": "ConcurrentSortError",
+}
+
+
+def test_labelled_texts_of_real_software(capsys):
+    """Category accuracy, class accuracy, wrong stops and misses on the labelled texts."""
     default = Path(__file__).resolve().parents[3] / "shared/traces"
     path = Path(os.environ.get("SPIKECANARY_TRACES", default)) / "train.jsonl"
     if not path.exists():
         pytest.skip(f"no failure texts in {path}")
-    wrong = []
-    right = 0
     rows = [json.loads(line) for line in path.read_text().splitlines()]
+    right, classes, wrong_stops, misses = 0, [], [], []
     for row in rows:
         failure = classify.by_text(row["chain_text"] or "", row["log_text"] or "")
         said = failure.category if failure else "unclassified"
-        right += said == row["label"] or (failure is None and not row["decidable_from_text"])
-        if failure is not None and said != row["label"]:
-            wrong.append((row["id"], row["label"], said))
+        silent_right = failure is None and not row["decidable_from_text"]
+        right += said == row["label"] or silent_right
+        if row["label"] == "unclassified" and failure is not None:
+            wrong_stops.append(row["id"])
+        if row["label"] != "unclassified" and failure is None and not silent_right:
+            misses.append(row["id"])
+        if failure is not None and row["subclass"] in CLASS_OF:
+            classes.append(type(failure).__name__ == CLASS_OF[row["subclass"]])
     with capsys.disabled():
-        print(f"\nfailure texts: {right} of {len(rows)} categories right, {len(wrong)} wrong")
-    assert wrong == []
-    assert right >= 45
+        print(
+            f"\nlabelled texts: category {right} of {len(rows)}, class {sum(classes)} of "
+            f"{len(classes)}, wrong stops {wrong_stops}, misses {misses}"
+        )
+    assert right >= 0.95 * len(rows)
+    assert sum(classes) >= 0.95 * len(classes)
+    assert len(wrong_stops) <= 0.03 * len(rows)

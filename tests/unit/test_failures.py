@@ -10,7 +10,7 @@ DESIGN = {
     "NonFiniteSignalError EmptyWaveformMetricsError",
     "environment": "ConcurrentSortError HDF5PluginMissingError ContainerEnvironmentError "
     "SorterUnavailableError GPUUnavailableError MatlabRuntimeError ModelLoadingError "
-    "DependencyError RecordingUnreadableError",
+    "FolderNotWritableError DependencyError RecordingUnreadableError",
     "resource": "GPUOutOfMemoryError SorterTimeoutError DiskExhaustionError IOStallError "
     "HostMemoryWatchdogError GpuMemoryWatchdogError GpuThermalWatchdogError "
     "CapacityForecastError",

@@ -1,0 +1,239 @@
+"""Checks of this node before a sort: what would stop it, found in a second or two."""
+
+import importlib.util
+import os
+import resource
+import shutil
+import tempfile
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import psutil
+
+from spikecanary import failures, sorters
+from spikecanary.config import PreflightSettings
+from spikecanary.failures import ClassifiedSortFailure
+from spikecanary.sorters import SortTask
+
+MB = 1e6
+#: Versions of sorters that were tried with this Spike Canary: first, and first not tried.
+TESTED = {"kilosort4": ("4.1.1", "4.2")}
+
+
+@dataclass(frozen=True)
+class Check:
+    """What one check found: its code, how bad it is, and the failure that it would be."""
+
+    code: str
+    level: Literal["warn", "fail"]
+    failure: str
+    message: str
+    evidence: dict[str, Any] = field(default_factory=dict)
+
+    def error(self) -> ClassifiedSortFailure:
+        """Return the classified failure."""
+        return failures.by_name(self.failure)(self.message, **self.evidence)
+
+    def line(self) -> str:
+        """Describe the check in one line, with its remedy."""
+        return f"preflight {self.code}: {self.message}. {failures.by_name(self.failure).remedy}"
+
+
+def run(
+    task: SortTask, folder: Path, settings: PreflightSettings, header: dict[str, Any]
+) -> list[dict[str, Any]]:
+    """Run all checks on this node.
+
+    Parameters
+    ----------
+    task : SortTask
+        What is to be sorted.
+    folder : Path
+        Where results and scratch files go.
+    settings : PreflightSettings
+        Limits; ``strict`` turns warnings into failures.
+    header : dict
+        The recording's :func:`spikecanary.recordings.header`.
+
+    Returns
+    -------
+    list of dict
+        Plain data of the :class:`Check` that found something, failures first.
+    """
+    found = [
+        *_check_sorter(task),
+        *_check_device(task),
+        *_check_container(task),
+        *_check_hdf5(task),
+        *_check_folder(folder),
+        *_check_disk(folder, settings, header),
+        *_check_memory(settings),
+        *_check_limits(),
+    ]
+    if settings.strict:
+        found = [replace(check, level="fail") for check in found]
+    return [asdict(check) for check in sorted(found, key=lambda check: check.level)]
+
+
+def _check_sorter(task: SortTask) -> Iterator[Check]:
+    """Check that the sorter is known, installed, and of a version that was tried."""
+    settings = task.sorter
+    try:
+        if settings.plugin:
+            sorters.load_plugin(settings.plugin)
+        cls = sorters.sorter_class(settings.name, container=settings.container is not None)
+    except ClassifiedSortFailure as err:
+        yield Check("sorter", "fail", type(err).__name__, str(err), err.evidence)
+        return
+    if settings.name in TESTED and settings.container is None:
+        from packaging.version import Version
+
+        version, (first, after) = sorters.version_of(cls), TESTED[settings.name]
+        if version is None or not Version(first) <= Version(version) < Version(after):
+            msg = f"{settings.name} {version} was not tried here (tried: {first} to before {after})"
+            yield Check(
+                "sorter_version", "warn", "SorterUnavailableError", msg, {"sorter": settings.name}
+            )
+
+
+def _check_device(task: SortTask) -> Iterator[Check]:
+    """Check that the GPU is there that the sorter needs, or that was asked for."""
+    from spikeinterface.sorters import sorter_dict
+    from spikeinterface.sorters.utils import has_nvidia
+
+    settings = task.sorter
+    cls = sorter_dict.get(settings.name)
+    needs = cls is not None and cls.gpu_capability == "nvidia-required"
+    if settings.container is not None:
+        if (needs or settings.device == "cuda") and not has_nvidia():
+            msg = "the sorter's container needs a GPU, and this machine has none"
+            yield Check("device", "fail", "GPUUnavailableError", msg, {"device": "cuda"})
+        return
+    if settings.device != "cuda" or importlib.util.find_spec("torch") is None:
+        return
+    import torch
+
+    if torch.version.cuda is None and torch.version.hip is None:
+        msg = "CUDA was asked for, but this PyTorch is built without it"
+    elif not torch.cuda.is_available():
+        msg = "CUDA was asked for, but PyTorch finds no usable GPU here"
+    else:
+        return
+    yield Check("device", "fail", "GPUUnavailableError", msg, {"device": "cuda"})
+
+
+def _check_container(task: SortTask) -> Iterator[Check]:
+    """Check that the container runtime answers, and the image is there."""
+    from spikeinterface.sorters import utils
+
+    kind = task.sorter.container
+    if kind is None:
+        return
+
+    def fail(reason: str, message: str) -> Check:
+        evidence = {"reason": reason, "image": task.sorter.image}
+        return Check("container", "fail", "ContainerEnvironmentError", message, evidence)
+
+    if kind == "singularity":
+        if not utils.has_singularity():
+            yield fail("runtime_missing", "singularity or apptainer is not installed")
+        elif not utils.has_spython():
+            yield fail("client_missing", "the Python package spython is not installed")
+        elif task.sorter.image and "://" not in task.sorter.image:
+            image = Path(task.sorter.image)
+            if image.suffix == ".sif" and not image.is_file():
+                yield fail("image_pull_failed", f"the image {image} does not exist")
+        return
+    if shutil.which("docker") is None:
+        yield fail("client_missing", "the docker client is not installed")
+        return
+    if not utils.has_docker_python():
+        yield fail("client_missing", "the Python package docker is not installed")
+        return
+    yield from _check_docker(task, fail)
+
+
+def _check_docker(task: SortTask, fail: Any) -> Iterator[Check]:
+    """Check that the docker daemon answers; an image that is missing is a warning."""
+    import docker
+    from spikeinterface.sorters.runsorter import SORTER_DOCKER_MAP
+
+    try:
+        client = docker.from_env(timeout=10)
+    except docker.errors.DockerException as err:
+        denied = "permission denied" in str(err).lower()
+        reason = "permission_denied" if denied else "daemon_down"
+        what = "may not be used by this user" if denied else "does not answer"
+        yield fail(reason, f"the docker daemon {what}: {err}")
+        return
+    image = task.sorter.image or SORTER_DOCKER_MAP.get(task.sorter.name, "")
+    try:
+        client.images.get(image)
+    except docker.errors.DockerException:
+        msg = f"the image {image} is not on this machine and will be pulled"
+        evidence = {"reason": "image_pull_failed", "image": image}
+        yield Check("image", "warn", "ContainerEnvironmentError", msg, evidence)
+
+
+def _check_hdf5(task: SortTask) -> Iterator[Check]:
+    """Check that the folder exists that HDF5_PLUGIN_PATH names."""
+    path = os.environ.get("HDF5_PLUGIN_PATH")
+    if path and not any(Path(part).is_dir() for part in path.split(os.pathsep)):
+        msg = f"HDF5_PLUGIN_PATH names {path}, which is no folder"
+        level: Literal["warn", "fail"] = "fail" if task.row.reader == "maxwell" else "warn"
+        yield Check("hdf5_plugin_path", level, "HDF5PluginMissingError", msg, {"path": path})
+
+
+def _check_folder(folder: Path) -> Iterator[Check]:
+    """Check by writing that results can be written."""
+    try:
+        with tempfile.NamedTemporaryFile(dir=folder, prefix=".preflight-") as file:
+            file.write(b"\0" * 4096)
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as err:
+        msg = f"{folder} cannot be written: {err}"
+        yield Check("folder", "fail", "FolderNotWritableError", msg, {"path": str(folder)})
+
+
+def _check_disk(
+    folder: Path, settings: PreflightSettings, header: dict[str, Any]
+) -> Iterator[Check]:
+    """Check the free disk against the copy of the recording that most sorters write."""
+    import numpy as np
+
+    free_mb = shutil.disk_usage(folder).free / MB
+    itemsize = np.dtype(header["dtype"]).itemsize
+    copy_mb = header["n_samples"] * header["n_channels"] * itemsize / MB
+    if free_mb < settings.min_free_disk_mb:
+        msg = f"{free_mb:.0f} MB of disk are free in {folder}, less than preflight.min_free_disk_mb"
+        yield Check("disk", "fail", "DiskExhaustionError", msg, {"path": str(folder)})
+    elif free_mb < copy_mb + settings.min_free_disk_mb:
+        msg = (
+            f"{free_mb:.0f} MB of disk are free in {folder}, and a copy of the recording, which "
+            f"many sorters write, has {copy_mb:.0f} MB"
+        )
+        yield Check("disk", "warn", "DiskExhaustionError", msg, {"path": str(folder)})
+
+
+def _check_memory(settings: PreflightSettings) -> Iterator[Check]:
+    """Check the free memory of the host."""
+    free_mb = psutil.virtual_memory().available / MB
+    if free_mb < settings.min_free_ram_mb:
+        msg = f"{free_mb:.0f} MB of memory are free, less than preflight.min_free_ram_mb"
+        yield Check("memory", "warn", "HostMemoryWatchdogError", msg)
+
+
+def _check_limits() -> Iterator[Check]:
+    """Check limits of this process (ulimit) that sorts run into."""
+    for name, least, what in (
+        ("RLIMIT_NOFILE", 256, "open files"),
+        ("RLIMIT_AS", 8e9, "bytes of address space"),
+        ("RLIMIT_FSIZE", 1e9, "bytes of one file"),
+    ):
+        soft, _ = resource.getrlimit(getattr(resource, name))
+        if soft != resource.RLIM_INFINITY and soft < least:
+            msg = f"the limit on {what} is {soft} (ulimit), less than {least:g}"
+            yield Check("limits", "warn", "HostMemoryWatchdogError", msg)

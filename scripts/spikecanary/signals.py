@@ -1,0 +1,252 @@
+"""The signal itself: channels that carry none, and where the recording is active.
+
+Both read sampled pieces only, a few tens of seconds of a recording of any length.
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from spikecanary.config import SignalSettings
+from spikecanary.failures import (
+    BiologicalFailure,
+    ClassifiedSortFailure,
+    NonFiniteSignalError,
+    SaturatedSignalError,
+)
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from spikeinterface.core import BaseRecording
+
+#: MAD of a normal distribution over its standard deviation.
+MAD_TO_SD = 0.6745
+#: A spike is a sample below so many times the noise level; Quiroga et al. 2004 use 4 to 5.
+THRESHOLD_MAD = 5.0
+#: Crossings of a channel closer than this are one (refractory period), in s.
+DEAD_TIME_S = 1e-3
+#: The scan reads so many pieces of so many s, one at a random place in each stretch of the
+#: recording: 80 x 0.5 s find bursts of 2 s every 40 s with 99 % (1 - (1 - 2.5 / 40) ** 80).
+N_PIECES = 80
+PIECE_S = 0.5
+#: Around the most active piece, so many s are read to find where the activity begins.
+AROUND_S = 6.0
+#: Fewer crossings than this in a second, on all channels together, are silence: noise alone
+#: crosses 5 MAD 0.01 times a second and channel at 30 kHz.
+SILENT_PER_S = 1.0
+
+
+@dataclass(frozen=True)
+class SignalReport:
+    """What the sampled chunks of a recording show, by channel.
+
+    ``noise_uV`` is the median over channels, None where the gain is not known.
+    """
+
+    n_channels: int
+    n_samples: int
+    non_finite_samples: int
+    non_finite: list[str]
+    flat: list[str]
+    railed: list[str]
+    noise_uV: float | None  # noqa: N815 - the field's unit
+
+    def failure(self) -> BiologicalFailure | None:
+        """Return the failure that needs no sort to be sure: no channel carries a signal."""
+        if len({*self.flat, *self.railed}) < self.n_channels:
+            return None
+        msg = f"all {self.n_channels} channels are flat or at the converter's limits"
+        return SaturatedSignalError(msg, n_channels=self.n_channels)
+
+    def warnings(self, settings: SignalSettings) -> list[str]:
+        """Describe what may spoil the sort, naming the channels."""
+        said = []
+        for names, what in (
+            (self.non_finite, "have samples that are not finite"),
+            (self.flat, "are flat"),
+            (self.railed, "are at the converter's limits"),
+        ):
+            if names:
+                shown = ", ".join(names[:10]) + (" ..." if len(names) > 10 else "")  # noqa: PLR2004
+                said.append(f"{len(names)} of {self.n_channels} channels {what}: {shown}")
+        low, high = settings.noise_min_uV, settings.noise_max_uV
+        if self.noise_uV is not None and not low <= self.noise_uV <= high:
+            said.append(
+                f"the noise level of {self.noise_uV:.3g} uV is implausible (expected {low:g} to "
+                f"{high:g} uV): is the gain right?"
+            )
+        return said
+
+
+def check(recording: "BaseRecording", settings: SignalSettings) -> SignalReport:
+    """Look at sampled chunks of a raw recording, and at its first seconds.
+
+    A channel is *flat* where it holds one value, and *railed* where at least
+    ``settings.railed_share`` of its samples are at its lowest or highest value.
+    """
+    from spikeinterface.core import get_random_data_chunks
+
+    chunks = get_random_data_chunks(
+        recording,
+        num_chunks_per_segment=settings.chunks,
+        chunk_duration=f"{settings.chunk_s}s",
+        seed=0,
+    )
+    return _describe(recording, np.asarray(chunks), settings)
+
+
+def _describe(
+    recording: "BaseRecording", traces: "NDArray[Any]", settings: SignalSettings
+) -> SignalReport:
+    finite = np.isfinite(traces)
+    values = np.where(finite, traces, np.nan) if not finite.all() else traces
+    lowest = np.where(finite, traces, np.inf).min(axis=0)
+    highest = np.where(finite, traces, -np.inf).max(axis=0)
+    flat = ~(highest > lowest)
+    at_limit = ((traces == lowest) | (traces == highest)).mean(axis=0)
+    railed = ~flat & (at_limit >= settings.railed_share)
+    names = np.asarray(recording.channel_ids).astype(str)
+    return SignalReport(
+        n_channels=traces.shape[1],
+        n_samples=traces.shape[0],
+        non_finite_samples=int((~finite).sum()),
+        non_finite=names[~finite.all(axis=0)].tolist(),
+        flat=names[flat].tolist(),
+        railed=names[railed].tolist(),
+        noise_uV=_noise_uV(recording, values, ~flat & ~railed),
+    )
+
+
+def _noise_uV(  # noqa: N802 - the unit
+    recording: "BaseRecording", values: "NDArray[Any]", good: "NDArray[np.bool_]"
+) -> float | None:
+    """Median over the good channels of the noise level by MAD, in uV."""
+    gains = recording.get_channel_gains()
+    if gains is None or not good.any():
+        return None
+    centred = values[:, good] - np.nanmedian(values[:, good], axis=0)
+    mads = np.nanmedian(np.abs(centred), axis=0) / MAD_TO_SD
+    return float(np.median(mads * np.abs(gains[good])))
+
+
+def tell_apart(
+    failure: ClassifiedSortFailure | None, report: Mapping[str, Any]
+) -> ClassifiedSortFailure | None:
+    """Correct a sorter's complaint by what the data of its window show.
+
+    NaN, saturation and silence can give one text; the data tell them apart.
+
+    Parameters
+    ----------
+    failure : ClassifiedSortFailure or None
+        What the text of the failure told, if anything.
+    report : dict
+        A :class:`SignalReport` of the window that was sorted, as plain data.
+    """
+    seen = SignalReport(**report)
+    if seen.non_finite_samples:
+        msg = (
+            f"{seen.non_finite_samples} of {seen.n_samples * seen.n_channels} samples looked at "
+            f"are NaN or infinite, on {len(seen.non_finite)} of {seen.n_channels} channels"
+        )
+        return NonFiniteSignalError(msg, n_samples=seen.non_finite_samples)
+    return seen.failure() or failure
+
+
+def check_window(
+    row: Mapping[str, Any], window_s: tuple[float, float] | None, settings: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Look at all samples of a window (or chunks of a recording); for a child process."""
+    from spikecanary import recordings
+
+    recording = recordings.open_recording(recordings.Recording.model_validate(row))
+    given = SignalSettings.model_validate(settings)
+    if window_s is None:
+        return asdict(check(recording, given))
+    window = recordings.cut_window(recording, *window_s)
+    return asdict(_describe(recording, window.get_traces(), given))
+
+
+def scan(row: Mapping[str, Any], batch_s: float, shortest_s: float) -> dict[str, float]:
+    """Find where a recording is most active; for a supervised child process.
+
+    Parameters
+    ----------
+    row : dict
+        The recording.
+    batch_s : float
+        What the sorter learns from first, in s: the activity of that long a stretch
+        counts.
+    shortest_s : float
+        The window must be at least that long, so it begins that much before the end.
+
+    Returns
+    -------
+    dict
+        ``start_s``: where the most active stretch begins; ``crossings_per_s`` there, on
+        all channels together; ``read_s``: how much was read.
+    """
+    from spikecanary import recordings
+
+    raw = recordings.open_recording(recordings.Recording.model_validate(row))
+    recording = _band_passed(raw)
+    last_s = max(0.0, recording.get_duration() - shortest_s)
+    edges = np.linspace(0.0, max(last_s, PIECE_S), N_PIECES + 1)
+    rng = np.random.default_rng(0)
+    starts = edges[:-1] + rng.uniform(size=N_PIECES) * np.maximum(np.diff(edges) - PIECE_S, 0.0)
+    pieces = [_read(recording, start, PIECE_S) for start in starts]
+    noise = np.median([np.median(np.abs(piece), axis=0) for piece in pieces], axis=0) / MAD_TO_SD
+    rate = recording.get_sampling_frequency()
+    counts = [len(_crossings(piece, noise, rate)) for piece in pieces]
+    best_s = float(starts[int(np.argmax(counts))])
+
+    first_s = max(0.0, best_s - AROUND_S / 2)
+    around = _crossings(_read(recording, first_s, AROUND_S), noise, rate) / rate + first_s
+    if not len(around):
+        return {"start_s": min(best_s, last_s), "crossings_per_s": 0.0, "read_s": _read_s()}
+    following = [np.count_nonzero((around >= at) & (around < at + batch_s)) for at in around]
+    peak = int(np.argmax(following))
+    start_s = min(max(0.0, float(around[peak]) - 0.05), last_s)
+    return {
+        "start_s": round(start_s, 3),
+        "crossings_per_s": float(following[peak] / min(batch_s, AROUND_S)),
+        "read_s": _read_s(),
+    }
+
+
+def _read_s() -> float:
+    return N_PIECES * PIECE_S + AROUND_S
+
+
+def _band_passed(recording: "BaseRecording") -> "BaseRecording":
+    from spikeinterface.preprocessing import astype, bandpass_filter
+
+    nyquist_hz = recording.get_sampling_frequency() / 2
+    return bandpass_filter(
+        astype(recording, "float32"), freq_min=300.0, freq_max=min(6000.0, 0.9 * nyquist_hz)
+    )
+
+
+def _read(recording: "BaseRecording", start_s: float, length_s: float) -> "NDArray[Any]":
+    rate = recording.get_sampling_frequency()
+    last = recording.get_num_samples()
+    start = min(int(start_s * rate), last - 1)
+    traces = recording.get_traces(
+        start_frame=start, end_frame=min(start + int(length_s * rate), last)
+    )
+    finite: NDArray[Any] = np.nan_to_num(traces)
+    return finite
+
+
+def _crossings(piece: "NDArray[Any]", noise: "NDArray[Any]", rate_hz: float) -> "NDArray[np.int64]":
+    """Return the samples at which channels cross the threshold, all channels together."""
+    below = piece < -THRESHOLD_MAD * np.maximum(noise, np.finfo(np.float32).tiny)
+    found = []
+    for channel in np.flatnonzero(below.any(axis=0)):
+        at = np.flatnonzero(np.diff(below[:, channel].astype(np.int8)) == 1)
+        if len(at):
+            apart = np.diff(at, prepend=-(10**9)) > DEAD_TIME_S * rate_hz
+            found.append(at[apart])
+    return np.sort(np.concatenate(found)) if found else np.empty(0, dtype=np.int64)

@@ -1,0 +1,196 @@
+"""Checks of the node; container runtimes and full disks by stand-ins at the narrowest seam."""
+
+import os
+import shutil
+import stat
+import time
+from types import SimpleNamespace
+
+import docker
+import pytest
+
+from spikecanary import checkup, preflight, sorters
+from spikecanary.config import CanarySettings, Config, PreflightSettings, SorterSettings
+from spikecanary.preflight import Check
+from spikecanary.recordings import Recording
+from workbench import ROOT
+
+HEADER = {"dtype": "int16", "n_samples": 1000, "n_channels": 4}
+
+
+def make_task(reader="nwb", **sorter):
+    row = Recording(id="x", paths=("/x",), reader=reader)
+    return sorters.make_task(row, Config(sorter=SorterSettings(**sorter)))
+
+
+def codes(found):
+    return {check["code"]: check["level"] for check in found}
+
+
+@pytest.fixture
+def run(tmp_path):
+    def start(task=None, header=HEADER, **settings):
+        settings = {"min_free_ram_mb": 0, "min_free_disk_mb": 0} | settings
+        return preflight.run(
+            task or make_task(), tmp_path, PreflightSettings(**settings), HEADER | header
+        )
+
+    return start
+
+
+def test_good_node_takes_less_than_two_seconds(run):
+    run()
+    started = time.perf_counter()
+    assert run() == []
+    assert time.perf_counter() - started < 2.0
+
+
+def test_sorters(run):
+    assert codes(run(make_task(name="kilosort2_5"))) == {"sorter": "fail"}
+    (check,) = run(make_task(name="nonsense"))
+    assert check["failure"] == "SorterUnavailableError"
+    assert "kilosort4" in check["evidence"]["known"]
+
+
+def test_version_that_was_not_tried_is_a_warning_or_strictly_a_failure(run, monkeypatch):
+    monkeypatch.setitem(preflight.TESTED, "kilosort4", ("5.0", "6.0"))
+    assert codes(run()) == {"sorter_version": "warn"}
+    assert codes(run(strict=True)) == {"sorter_version": "fail"}
+
+
+def test_cuda_asked_for_and_absent(run):
+    (check,) = run(make_task(device="cuda"))
+    assert (check["code"], check["failure"]) == ("device", "GPUUnavailableError")
+    assert "built without it" in Check(**check).line()
+
+
+def test_folder_that_cannot_be_written(tmp_path):
+    (check,) = preflight._check_folder(tmp_path / "none")
+    assert (check.failure, check.level) == ("FolderNotWritableError", "fail")
+
+
+def test_disk(run, monkeypatch):
+    free = SimpleNamespace(free=3e9)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: free)
+    large = {"n_samples": 10**9, "n_channels": 4}
+    assert codes(run(header=large)) == {"disk": "warn"}
+    assert codes(run(min_free_disk_mb=4000)) == {"disk": "fail"}
+    assert codes(run()) == {}
+
+
+def test_memory(run):
+    assert codes(run(min_free_ram_mb=10**9)) == {"memory": "warn"}
+
+
+def test_hdf5_plugin_path(run, monkeypatch, tmp_path):
+    monkeypatch.setenv("HDF5_PLUGIN_PATH", "/no/such/folder")
+    assert codes(run()) == {"hdf5_plugin_path": "warn"}
+    assert codes(run(make_task(reader="maxwell"))) == {"hdf5_plugin_path": "fail"}
+    monkeypatch.setenv("HDF5_PLUGIN_PATH", f"/no/such{os.pathsep}{tmp_path}")
+    assert run() == []
+
+
+@pytest.fixture
+def on_path(tmp_path, monkeypatch):
+    """Put scripted programs on an otherwise empty path."""
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    monkeypatch.setenv("PATH", f"{folder}:/usr/bin:/bin")
+    real = shutil.which
+
+    def which(name, *arguments, **options):
+        found = folder / name
+        if name in ("docker", "singularity", "apptainer"):
+            return str(found) if found.exists() else None
+        return real(name, *arguments, **options)
+
+    monkeypatch.setattr(shutil, "which", which)
+
+    def write(name):
+        path = folder / name
+        path.write_text("#!/bin/sh\nexit 0\n")
+        path.chmod(path.stat().st_mode | stat.S_IXUSR)
+
+    return write
+
+
+def test_docker(run, on_path, monkeypatch):
+    task = make_task(container="docker")
+    (check,) = run(task)
+    assert check["evidence"] == {"reason": "client_missing", "image": None}
+    on_path("docker")
+    monkeypatch.setattr("spikeinterface.sorters.utils.has_docker_python", lambda: False)
+    assert "Python package docker" in run(task)[0]["message"]
+    monkeypatch.setattr("spikeinterface.sorters.utils.has_docker_python", lambda: True)
+    for text, reason in (
+        ("Connection aborted, No such file", "daemon_down"),
+        ("PermissionError(13, 'Permission denied')", "permission_denied"),
+    ):
+
+        def refuse(*_, text=text, **__):
+            raise docker.errors.DockerException(text)
+
+        monkeypatch.setattr(docker, "from_env", refuse)
+        assert run(task)[0]["evidence"]["reason"] == reason
+
+
+def test_singularity(run, monkeypatch, tmp_path):
+    task = make_task(container="singularity", image=str(tmp_path / "none.sif"))
+    monkeypatch.setattr("spikeinterface.sorters.utils.has_singularity", lambda: False)
+    assert run(task)[0]["evidence"]["reason"] == "runtime_missing"
+    monkeypatch.setattr("spikeinterface.sorters.utils.has_singularity", lambda: True)
+    monkeypatch.setattr("spikeinterface.sorters.utils.has_spython", lambda: False)
+    assert run(task)[0]["evidence"]["reason"] == "client_missing"
+    monkeypatch.setattr("spikeinterface.sorters.utils.has_spython", lambda: True)
+    assert run(task)[0]["evidence"]["reason"] == "image_pull_failed"
+
+
+def test_limits(run):
+    import resource
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (200, hard))
+    try:
+        assert codes(run()) == {"limits": "warn"}
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+@pytest.fixture
+def look(write_binary, reader_options, tmp_path):
+    def start(duration_s, sorter, **settings):
+        row = Recording(
+            id="x",
+            paths=(str(write_binary("active", duration_s)),),
+            reader="binary",
+            reader_options=reader_options,
+        )
+        plugin = str(ROOT / "tests/quick_sorter.py")
+        task = sorters.make_task(row, Config(sorter=SorterSettings(plugin=plugin, **sorter)))
+        return checkup.look(
+            task.model_dump(mode="json"),
+            str(tmp_path),
+            PreflightSettings().model_dump(mode="json"),
+            CanarySettings(**settings).model_dump(mode="json"),
+            lambda **_: None,
+        )
+
+    return start
+
+
+def test_window_of_one_batch_is_made_longer(look):
+    found = look(8.0, {"name": "kilosort4"}, window_s=2, min_recording_s=4)
+    assert found["window_s"] == 5.0
+    found = look(8.0, {"name": "kilosort4", "params": {"batch_size": 30_000}}, window_s=1.5)
+    assert "canary.min_recording_s" in found["skip"]
+    found = look(
+        8.0, {"name": "kilosort4", "params": {"batch_size": 120_000}}, window_s=2, min_recording_s=4
+    )
+    assert found["skip"] == "no canary: 8.00 s are less than 2.5 batches of kilosort4, 10 s"
+    assert look(8.0, {"name": "quick"}, window_s=2, min_recording_s=4)["window_s"] == 2.0
+
+
+def test_signal_is_not_read_where_the_node_fails(look):
+    found = look(8.0, {"name": "kilosort2_5"}, window_s=2, min_recording_s=4)
+    assert "signals" not in found
+    assert codes(found["preflight"]) == {"sorter": "fail"}

@@ -1,0 +1,271 @@
+"""The fault bench: recordings and settings that break for real, with real Kilosort 4.
+
+For each: the canary's verdict, and that the full sort of the same thing, forced, ends the
+same way. A stop must be true: that is the measure of wrong stops. Prints its table.
+"""
+
+import json
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from probeinterface import generate_linear_probe, write_probeinterface
+from spikeinterface.core import NumpySorting
+from spikeinterface.generation import generate_ground_truth_recording
+
+from workbench import ROOT, Project
+
+N_CHANNELS = 8
+RATE_HZ = 30_000.0
+DURATION_S = 70.0  # Kilosort 4 learns at 0 s and at 50 s
+WINDOW_S = 12.0
+KS4 = {"name": "kilosort4", "device": "cpu", "params": {"nblocks": 0}}
+OPTIONS = {
+    "sampling_frequency": RATE_HZ,
+    "dtype": "int16",
+    "num_channels": N_CHANNELS,
+    "gain_to_uV": 1.0,
+    "offset_to_uV": 0.0,
+}
+
+
+def generate(when: Callable[[np.ndarray], np.ndarray] | None = None) -> np.ndarray:
+    """Return the ground-truth generator's traces, in uV, with the spikes of these times only."""
+    arguments: dict[str, Any] = {
+        "durations": [DURATION_S],
+        "sampling_frequency": RATE_HZ,
+        "num_channels": N_CHANNELS,
+        "num_units": 6,
+        "noise_kwargs": {"noise_levels": 5.0, "strategy": "on_the_fly"},
+        "seed": 7,
+    }
+    recording, sorting = generate_ground_truth_recording(**arguments)
+    if when is not None:
+        trains = {unit: sorting.get_unit_spike_train(unit) for unit in sorting.unit_ids}
+        kept = {unit: train[when(train / RATE_HZ)] for unit, train in trains.items()}
+        sorting = NumpySorting.from_unit_dict(kept, RATE_HZ)
+        recording, _ = generate_ground_truth_recording(sorting=sorting, **arguments)
+    return recording.get_traces()
+
+
+PERIODS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    "noise": lambda s: s < 0.0,
+    "artefacts": lambda s: s < 0.0,
+    "second_half": lambda s: s > DURATION_S / 2,
+    "late_start": lambda s: s > 2.5,
+    "after_window": lambda s: s > WINDOW_S + 1,
+    "bursts": lambda s: (s % 13.0) > 11.0,
+}
+
+
+def make(kind: str) -> np.ndarray:
+    """Return the traces of one kind of recording, in counts of one uV."""
+    shape = (int(DURATION_S * RATE_HZ), N_CHANNELS)
+    if kind == "zeros":
+        return np.zeros(shape)
+    if kind == "constant":
+        return np.full(shape, 117.0)
+    if kind == "railed":
+        return np.where(np.random.default_rng(5).random(shape) > 0.5, 32767.0, -32768.0)
+    traces = generate(PERIODS.get(kind))
+    if kind == "artefacts":
+        traces[: int(3 * RATE_HZ) : 3000] += 4000.0
+    if kind == "nan":
+        traces[int(1.0 * RATE_HZ) :: int(3.0 * RATE_HZ)] = np.nan
+    if kind == "half_dead":
+        traces[:, N_CHANNELS // 2 :] = 0.0
+    if kind == "one_alive":
+        traces[:, 1:] = 0.0
+    return traces
+
+
+@dataclass(frozen=True)
+class Case:
+    """One fault: a row of the table and what is expected of its canary."""
+
+    name: str
+    expected: str
+    kind: str = "active"
+    sorter: str = ""
+    columns: dict[str, str] = field(default_factory=dict)
+
+
+#: Expected: the class of the failure for a stop, else the outcome.
+OF_DATA = [
+    Case("active", "passed"),
+    Case("noise", "InsufficientActivityError", "noise"),
+    Case("zeros", "SaturatedSignalError", "zeros"),
+    Case("constant", "SaturatedSignalError", "constant"),
+    Case("railed", "SaturatedSignalError", "railed"),
+    Case("nan", "NonFiniteSignalError", "nan"),
+    Case("half_dead", "proceed", "half_dead"),
+    Case("one_alive", "consistent", "one_alive"),
+    Case("second_half", "passed", "second_half"),
+    Case("late_start", "passed", "late_start"),
+    Case("bursts", "passed", "bursts"),
+    Case("after_window", "passed", "after_window"),
+    Case("artefacts", "consistent", "artefacts"),
+]
+OF_SET_UP = [
+    Case("missing", "RecordingUnreadableError", columns={"path": "/no/such/recording.raw"}),
+    Case("truncated", "RecordingUnreadableError", columns={"path": "truncated.nwb"}),
+    Case("no_stream", "RecordingUnreadableError", columns={"path": "empty", "reader": "spikeglx"}),
+    Case("no_probe", "RecordingUnreadableError", columns={"probe": ""}),
+    Case("not_installed", "SorterUnavailableError", sorter="kilosort2_5"),
+    Case("unregistered", "SorterUnavailableError", sorter="never_defined_anywhere"),
+    Case("bug", "unexpected", sorter="bug_always"),
+]
+
+
+@pytest.fixture(scope="module")
+def probe(tmp_path_factory):
+    path = tmp_path_factory.mktemp("probe") / "linear.json"
+    linear = generate_linear_probe(N_CHANNELS, ypitch=20)
+    linear.set_device_channel_indices(range(N_CHANNELS))
+    write_probeinterface(path, linear)
+    return path
+
+
+def fill(project: Project, probe: Any, cases: list[Case]) -> None:
+    """Write the cases' recordings and rows, and the config."""
+    (project.folder / "empty").mkdir()
+    (project.folder / "truncated.nwb").write_bytes(b"\x89HDF\r\n\x1a\n" + b"\0" * 100)
+    for case in cases:
+        floats = case.kind == "nan"
+        path = project.folder / f"{case.kind}.raw"
+        if "path" not in case.columns and not path.exists():
+            make(case.kind).astype("float32" if floats else "int16").tofile(path)
+        reader = case.columns.get("reader") or ("nwb" if case.name == "truncated" else "binary")
+        options = json.dumps(OPTIONS | ({"dtype": "float32"} if floats else {}))
+        project.rows.append(
+            {
+                "recording": case.name,
+                "path": str(path),
+                "probe": str(probe),
+                "sorter": case.sorter,
+                **case.columns,
+                "reader": reader,
+                "reader_options": options if reader == "binary" else "",
+            }
+        )
+    project.config["sorter"] = {**KS4, "plugin": str(ROOT / "tests/quick_sorter.py")}
+    project.config["canary"] = {"window_s": WINDOW_S, "min_recording_s": 20}
+    project.config["job"] = {"threads": 2}
+
+
+def bench(project: Project, cases: list[Case]) -> pd.DataFrame:
+    """Run the canaries, then force every sort; tell how both ended."""
+    assert project.run().returncode in (0, 1)
+    project.config["canary"]["force"] = [case.name for case in cases]
+    project.run()
+    forced = project.summary()
+    rows = []
+    for case in cases:
+        canary = project.sentinel(case.name)
+        failure = canary["failure"] or {}
+        stopped = canary["verdict"] == "stop"
+        full = forced.loc[case.name, "sort"]
+        biological = failure.get("category") == "biological"
+        same = full == ("unsortable" if biological else "failed") if stopped else None
+        rows.append(
+            {
+                "fault": case.name,
+                "expected": case.expected,
+                "verdict": canary["verdict"],
+                "outcome": canary["outcome"],
+                "class": failure.get("class", ""),
+                "full sort": full,
+                "n_units": forced.loc[case.name, "n_units"],
+                "wrong stop": stopped and not same,
+            }
+        )
+    return pd.DataFrame(rows).set_index("fault")
+
+
+def check(table: pd.DataFrame, capsys: pytest.CaptureFixture[str]) -> None:
+    """Print the table; no stop may be wrong, and each canary must say what is expected."""
+    with capsys.disabled():
+        print(f"\n{table.to_string()}\nwrong stops: {table['wrong stop'].sum()} of {len(table)}")
+    assert not table["wrong stop"].any()
+    for name, row in table.iterrows():
+        if row["expected"] == "consistent":
+            continue
+        said = row["class"] if row["verdict"] == "stop" else row["outcome"]
+        assert row["expected"] in (said, row["verdict"]), name
+
+
+def test_faults_of_the_data(project, probe, capsys):
+    fill(project, probe, OF_DATA)
+    check(bench(project, OF_DATA), capsys)
+
+
+def test_faults_of_the_set_up(project, probe, capsys):
+    fill(project, probe, OF_SET_UP)
+    check(bench(project, OF_SET_UP), capsys)
+
+
+def expect_stop(project: Project, failure: str, evidence: dict[str, str]) -> None:
+    """Run the canary of `active`, then its sort, forced: both must name the failure."""
+    assert project.run().returncode == 0
+    canary = project.sentinel("active")
+    assert (canary["verdict"], canary["failure"]["class"]) == ("stop", failure)
+    assert evidence.items() <= canary["failure"]["evidence"].items()
+    project.config["canary"]["force"] = ["active"]
+    forced = project.run("results/active/sorting")
+    assert forced.returncode == 1
+    assert "ERROR active: the sort failed: " in forced.output
+    assert canary["failure"]["remedy"] in forced.output
+
+
+@pytest.mark.parametrize(
+    ("settings", "failure", "evidence"),
+    [
+        ({"device": "cuda"}, "GPUUnavailableError", {"device": "cuda"}),
+        ({"container": "singularity"}, "ContainerEnvironmentError", {"reason": "runtime_missing"}),
+        ({"plugin": "broken_plugin.py", "name": "mine"}, "DependencyError", {"module": "no_such"}),
+    ],
+    ids=["cuda", "singularity", "broken_plugin"],
+)
+def test_settings_that_cannot_work_here(project, probe, settings, failure, evidence):
+    fill(project, probe, [Case("active", failure)])
+    (project.folder / "broken_plugin.py").write_text("# defines mine\nimport no_such\n")
+    project.config["sorter"] = KS4 | settings
+    if settings.get("name"):
+        project.config["sorter"]["params"] = {}
+    expect_stop(project, failure, evidence)
+
+
+@pytest.mark.parametrize(("client", "reason"), [(False, "client_missing"), (True, "daemon_down")])
+def test_docker(project, probe, monkeypatch, tmp_path, client, reason):
+    """No docker client; a client (scripted, since none may be here) without a daemon."""
+    real = shutil.which("docker")
+    kept = [
+        folder for folder in os.environ["PATH"].split(":") if real is None or folder not in real
+    ]
+    if client:
+        (tmp_path / "bin").mkdir()
+        (tmp_path / "bin/docker").write_text("#!/bin/sh\necho Docker version 28.2.2\n")
+        (tmp_path / "bin/docker").chmod(0o755)
+        kept.insert(0, str(tmp_path / "bin"))
+    elif real is not None and Path(real).parent in (Path("/usr/bin"), Path("/bin")):
+        pytest.skip(f"{real} cannot be taken off the path")
+    monkeypatch.setenv("PATH", ":".join(kept))
+    monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/no.sock")
+    fill(project, probe, [Case("active", "")])
+    project.config["sorter"] = KS4 | {"container": "docker"}
+    expect_stop(project, "ContainerEnvironmentError", {"reason": reason})
+
+
+def test_parameter_of_another_version(project, probe):
+    """A parameter that this version does not have is bad input, before any job."""
+    fill(project, probe, [Case("active", "")])
+    project.config["sorter"] = KS4 | {"params": {"nblocks": 0, "Th": 8}}
+    run = project.run()
+    assert run.returncode == 1
+    assert "kilosort4 has no parameter 'Th'" in run.output
