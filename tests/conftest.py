@@ -1,13 +1,14 @@
 """Fixtures: seeded recordings, the real ones, a project folder to run snakemake in."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from probeinterface import generate_tetrode, write_probeinterface
+from spikeinterface.sorters import sorter_dict
 
 from workbench import Project, new_project
 
@@ -77,3 +78,12 @@ def project(
 ) -> Project:
     """Make an empty working directory with a config for the quick sorter."""
     return new_project(tmp_path, write_binary, reader_options)
+
+
+@pytest.fixture(autouse=True)
+def _keep_sorters() -> Iterator[None]:
+    """Take sorters out again that a plugin registered in this process."""
+    before = dict(sorter_dict)
+    yield
+    sorter_dict.clear()
+    sorter_dict.update(before)

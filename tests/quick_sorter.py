@@ -23,7 +23,7 @@ class QuickSorter(BaseSorter):
     _default_params = {  # noqa: RUF012 - as SpikeInterface wants it
         "threshold": 5.0,
         "fail_in": "never",  # never, window, full, always
-        "fail_how": "bug",  # bug, silent, cuda, kill, exit
+        "fail_how": "bug",  # bug, silent, cuda, memory, kill, exit
         "sleep_s": 0.0,
         "grandchild": False,
         "unused": 0,
@@ -101,6 +101,8 @@ def _fail(how):
     if how == "cuda":
         msg = "Torch not compiled with CUDA enabled"
         raise AssertionError(msg)
+    if how == "memory":
+        np.empty((10**9, 10**6))
     if how == "kill":
         os.kill(os.getpid(), signal.SIGKILL)
     os._exit(3)

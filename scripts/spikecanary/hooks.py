@@ -26,6 +26,8 @@ def forward_signals() -> None:
     """
     for each in INTERRUPTS:
         previous = signal.getsignal(each)
+        if each == signal.SIGHUP and previous == signal.SIG_IGN:  # nohup
+            continue
 
         def forward(signum: int, frame: FrameType | None, previous: Any = previous) -> None:
             for job in psutil.Process().children(recursive=True):

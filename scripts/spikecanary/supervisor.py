@@ -52,7 +52,8 @@ def exit_on_signals() -> None:
         raise Interrupted(signum)
 
     for each in INTERRUPTS:
-        signal.signal(each, interrupt)
+        if each != signal.SIGHUP or signal.getsignal(each) != signal.SIG_IGN:  # nohup
+            signal.signal(each, interrupt)
 
 
 @dataclass(frozen=True)

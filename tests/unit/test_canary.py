@@ -89,6 +89,38 @@ def test_what_nobody_knows_proceeds(run, task, how):
     assert "proved nothing" in record.reason
 
 
+def test_no_memory_in_a_canary_proceeds_with_a_warning(run, sort, task, tmp_path):
+    record = run(with_params(task, fail_in="always", fail_how="memory"))
+    assert (record.verdict, record.outcome) == ("proceed", "unexpected")
+    assert record.failure.category is None
+    assert record.warnings[0].startswith("HostMemoryWatchdogError: the host's memory")
+    with pytest.raises(SortFailedError, match="the host's memory was not enough"):
+        sort(with_params(task, fail_in="always", fail_how="memory"))
+    last = sentinel.read_journal(tmp_path / "x/attempts.jsonl")[-1]
+    assert last["failure"]["category"] == "resource"
+
+
+def test_second_opinion_can_be_switched_off(run, task, monkeypatch):
+    monkeypatch.setattr(canary, "SAME_WINDOW_S", -1.0)  # this recording is active from its start
+    silent = with_params(task, fail_in="window", fail_how="silent")
+    assert len(run(silent).windows) == 2
+    assert len(run(silent, second_opinion=False).windows) == 1
+
+
+def test_categories_that_do_not_stop(run, task):
+    record = run(with_params(task, fail_in="window", fail_how="cuda"), stop_on=["biological"])
+    assert (record.verdict, record.outcome) == ("proceed", "unexpected")
+    assert record.failure.class_name == "GPUUnavailableError"
+    assert "canary.stop_on" in record.reason
+
+
+def test_failed_preflight_stops_without_a_window(run, task):
+    gone = task.model_copy(update={"sorter": task.sorter.model_copy(update={"name": "none"})})
+    record = run(gone)
+    assert record.failure.class_name == "SorterUnavailableError"
+    assert record.windows == []
+
+
 def test_classified_failure_stops(run, task):
     record = run(with_params(task, fail_in="window", fail_how="cuda"))
     assert (record.verdict, record.outcome) == ("stop", "stopped")

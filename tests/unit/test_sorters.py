@@ -14,15 +14,6 @@ from workbench import ROOT
 PLUGIN = str(ROOT / "tests/quick_sorter.py")
 
 
-@pytest.fixture(autouse=True)
-def _keep_sorters():
-    """Plugins register sorters in this process: take them out again."""
-    before = dict(sorter_dict)
-    yield
-    sorter_dict.clear()
-    sorter_dict.update(before)
-
-
 def make_row(**fields):
     return Recording(**{"id": "x", "paths": ("/x",), "reader": "nwb"} | fields)
 

@@ -156,7 +156,7 @@ def fill(project: Project, probe: Any, cases: list[Case]) -> None:
         )
     project.config["sorter"] = {**KS4, "plugin": str(ROOT / "tests/quick_sorter.py")}
     project.config["canary"] = {"window_s": WINDOW_S, "min_recording_s": 20}
-    project.config["job"] = {"threads": 2}
+    project.config["job"] = {"threads": 1}  # two at a time
 
 
 def bench(project: Project, cases: list[Case]) -> pd.DataFrame:
@@ -242,21 +242,21 @@ def test_settings_that_cannot_work_here(project, probe, settings, failure, evide
 
 
 @pytest.mark.parametrize(("client", "reason"), [(False, "client_missing"), (True, "daemon_down")])
-def test_docker(project, probe, monkeypatch, tmp_path, client, reason):
+def test_docker(project, probe, monkeypatch, client, reason):
     """No docker client; a client (scripted, since none may be here) without a daemon."""
     real = shutil.which("docker")
     kept = [
         folder for folder in os.environ["PATH"].split(":") if real is None or folder not in real
     ]
     if client:
-        (tmp_path / "bin").mkdir()
-        (tmp_path / "bin/docker").write_text("#!/bin/sh\necho Docker version 28.2.2\n")
-        (tmp_path / "bin/docker").chmod(0o755)
-        kept.insert(0, str(tmp_path / "bin"))
+        (project.folder / "bin").mkdir()
+        (project.folder / "bin/docker").write_text("#!/bin/sh\necho Docker version 28.2.2\n")
+        (project.folder / "bin/docker").chmod(0o755)
+        kept.insert(0, str(project.folder / "bin"))
     elif real is not None and Path(real).parent in (Path("/usr/bin"), Path("/bin")):
         pytest.skip(f"{real} cannot be taken off the path")
     monkeypatch.setenv("PATH", ":".join(kept))
-    monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/no.sock")
+    monkeypatch.setenv("DOCKER_HOST", f"unix://{project.folder}/no.sock")
     fill(project, probe, [Case("active", "")])
     project.config["sorter"] = KS4 | {"container": "docker"}
     expect_stop(project, "ContainerEnvironmentError", {"reason": reason})
@@ -269,3 +269,27 @@ def test_parameter_of_another_version(project, probe):
     run = project.run()
     assert run.returncode == 1
     assert "kilosort4 has no parameter 'Th'" in run.output
+
+
+def test_active_recordings_are_never_stopped(project):
+    """Ground-truth recordings of different channel counts (locust: test_real_sorters)."""
+    counts = (4, 16, 32, 64)
+    for n_channels in counts:
+        recording, _ = generate_ground_truth_recording(
+            durations=[25.0],
+            sampling_frequency=RATE_HZ,
+            num_channels=n_channels,
+            num_units=max(4, n_channels // 3),
+            noise_kwargs={"noise_levels": 5.0, "strategy": "on_the_fly"},
+            seed=n_channels,
+        )
+        path = project.folder / f"n{n_channels}"
+        recording.save(folder=path, dtype="int16", progress_bar=False)
+        project.rows.append({"recording": path.name, "path": str(path), "reader": "spikeinterface"})
+    project.config["sorter"] = KS4
+    project.config["canary"] = {"window_s": WINDOW_S, "min_recording_s": 20}
+    run = project.run(*(f"results/n{n_channels}/canary.json" for n_channels in counts))
+    assert run.returncode == 0, run.output
+    for n_channels in counts:
+        verdict = project.sentinel(f"n{n_channels}")
+        assert (verdict["outcome"], verdict["n_channels"]) == ("passed", n_channels), verdict

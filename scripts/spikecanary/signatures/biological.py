@@ -97,7 +97,7 @@ _ACTIVITY = (
         f.InsufficientActivityError,
         "Kilosort found no spikes or templates",
         r"(?:Total )?(?:0|[Nn]o) (?:spikes|templates|good units) (?:were |was )?(?:found|detected|extracted)"
-        r"(?:\.|,|$)|[Nn]umber of spikes(?: detected)?:? +0$|[Ff]ound 0 (?:spikes|templates)$",
+        r"(?:\.|,|$)|No waveforms found!|[Nn]umber of spikes(?: detected)?:? +0$|[Ff]ound 0 (?:spikes|templates)$",
         "0 spikes found",
         "logs of Kilosort 2, 2.5, 3, HerdingSpikes, Spyking Circus",
     ),

@@ -228,8 +228,8 @@ _SORTER = (
     Signature(
         f.FolderNotWritableError,
         "the results folder cannot be written by this user, or its file system is read-only",
-        r"\[Errno (?:13|1|30)\] (?:Permission denied|Operation not permitted|Read-only file system): "
-        r"'(?P<path>[^']*)'",
+        r"\[Errno (?:13|1|30)\] (?:Permission denied|Operation not permitted|Read-only file system)"
+        r"(?:: '(?P<path>[^']*)')?",
         "[Errno 30] Read-only file system: '/scratch/session/out'",
         "Python's os module",
         errors="PermissionError OSError",
@@ -303,6 +303,21 @@ _DEPENDENCY = (
         "libcusparse.so.12: cannot open shared object file: No such file or directory",
         "the dynamic loader",
         errors="ImportError OSError RuntimeError",
+    ),
+    Signature(
+        f.DependencyError,
+        "a shared library that a program needs is missing",
+        r"(?:\S+: )+error while loading shared libraries: (?P<module>(?!libmw)\S+): cannot open",
+        "./spyking-circus: error while loading shared libraries: libmpi.so.40: cannot open shared "
+        "object file: No such file or directory",
+        "the dynamic loader",
+    ),
+    Signature(
+        f.DependencyError,
+        "a program uses instructions that this machine's CPU does not have",
+        r"(?:\S+: )*(?:line \d+: +\d+ )?Illegal instruction\b",
+        "Illegal instruction (core dumped)",
+        "bash; wheels built for newer CPUs",
     ),
     Signature(
         f.DependencyError,

@@ -88,8 +88,17 @@ GPU: tuple[Signature, ...] = (
     ),
     Signature(
         f.GPUUnavailableError,
+        "the NVIDIA driver does not answer, or its parts are of different versions",
+        r"",
+        "RM has detected an NVML/RM version mismatch.",
+        "nvidia-ml-py",
+        errors="NVMLError_LibRmVersionMismatch NVMLError_DriverNotLoaded NVMLError_LibraryNotFound "
+        "NVMLError_GpuIsLost NVMLError_Uninitialized NVMLError_NoPermission",
+    ),
+    Signature(
+        f.GPUUnavailableError,
         "MATLAB cannot use this GPU: none, or not with this version and driver",
-        r"(?:-{10,}|Error using \S+\n|Error: )?(?:No supported GPU device was found|Unable to find a "
+        r"(?:-{10,}|Error using \S+\n|Error: )?(?:Graphics driver is out of date|The device selected .* does not have sufficient compute|No supported GPU device was found|Unable to find a "
         r"supported GPU device|There is a problem with the (?:graphics driver|CUDA driver)|Graphics driver "
         r"is not supported|The CUDA driver could not be loaded|\w+ in CUBLAS failed with status: (?:UNKNOWN|"
         r"ARCH_MISMATCH|NOT_SUPPORTED)|.*device compute capability .* not supported|Unable to run the "

@@ -104,6 +104,9 @@ _HOST_MEMORY = (
         "errno 11 of fork, 23, 24; Python's threading; torch's file_descriptor sharing",
         errors="OSError BlockingIOError RuntimeError",
     ),
+)
+
+_DISK = (
     Signature(
         f.HostMemoryWatchdogError,
         "shared memory (/dev/shm) is used up",
@@ -115,9 +118,6 @@ _HOST_MEMORY = (
         "torch's DataLoader and multiprocessing.shared_memory",
         errors="RuntimeError OSError",
     ),
-)
-
-_DISK = (
     Signature(
         f.DiskExhaustionError,
         "the disk is full, or the quota used up",
