@@ -17,7 +17,7 @@ from spikecanary.failures import (
 )
 from spikecanary.preflight import Check
 from spikecanary.sentinel import Failure, Measured, Outcome, Record, SorterInfo, Window
-from spikecanary.signals import SILENT_PER_S, SignalReport
+from spikecanary.signals import SignalReport
 from spikecanary.sorters import LEARN_S, LEAST_BATCHES, SortTask
 from spikecanary.supervisor import Ended
 
@@ -226,7 +226,7 @@ class _Canary:
         )
         if scan.result is None:
             return self._conclude(leading)
-        silent = scan.result["crossings_per_s"] < SILENT_PER_S
+        silent = scan.result["silent"]
         start_s = scan.result["start_s"]
         if start_s < SAME_WINDOW_S:
             return self._weigh([leading], silent=silent)

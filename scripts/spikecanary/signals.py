@@ -3,6 +3,7 @@
 Both read sampled pieces only, a few tens of seconds of a recording of any length.
 """
 
+import warnings
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
@@ -33,9 +34,12 @@ N_PIECES = 80
 PIECE_S = 0.5
 #: Around the most active piece, so many s are read to find where the activity begins.
 AROUND_S = 6.0
-#: Fewer crossings than this in a second, on all channels together, are silence: noise alone
-#: crosses 5 MAD 0.01 times a second and channel at 30 kHz.
-SILENT_PER_S = 1.0
+#: Of recordings with more channels, evenly chosen ones are scanned: neighbours see the same
+#: spikes, and 40 s of so many channels are half a gigabyte.
+MOST_CHANNELS = 96
+#: Fewer crossings than this in a second, for each channel and on all together, are silence:
+#: noise alone crosses 5 MAD 0.01 times a second and channel at 30 kHz.
+SILENT_PER_S = (0.05, 1.0)
 
 
 @dataclass(frozen=True)
@@ -101,9 +105,10 @@ def _describe(
     recording: "BaseRecording", traces: "NDArray[Any]", settings: SignalSettings
 ) -> SignalReport:
     finite = np.isfinite(traces)
-    values = np.where(finite, traces, np.nan) if not finite.all() else traces
-    lowest = np.where(finite, traces, np.inf).min(axis=0)
-    highest = np.where(finite, traces, -np.inf).max(axis=0)
+    values = traces if finite.all() else np.where(finite, traces, np.nan)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # a channel without one finite sample
+        lowest, highest = np.nanmin(values, axis=0), np.nanmax(values, axis=0)
     flat = ~(highest > lowest)
     at_limit = ((traces == lowest) | (traces == highest)).mean(axis=0)
     railed = ~flat & (at_limit >= settings.railed_share)
@@ -158,7 +163,11 @@ def tell_apart(
 def check_window(
     row: Mapping[str, Any], window_s: tuple[float, float] | None, settings: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Look at all samples of a window (or chunks of a recording); for a child process."""
+    """Look at a window, or at a whole recording (None), for a supervised child process.
+
+    Sampled chunks, and for samples that are not finite all of a window: a single one can
+    spoil a sort.
+    """
     from spikecanary import recordings
 
     recording = recordings.open_recording(recordings.Recording.model_validate(row))
@@ -166,10 +175,30 @@ def check_window(
     if window_s is None:
         return asdict(check(recording, given))
     window = recordings.cut_window(recording, *window_s)
-    return asdict(_describe(recording, window.get_traces(), given))
+    report = asdict(check(window, given))
+    if window.get_dtype().kind == "f":
+        bad = _count_non_finite(window)
+        names = np.asarray(window.channel_ids).astype(str)
+        report |= {
+            "non_finite_samples": int(bad.sum()),
+            "non_finite": names[bad > 0].tolist(),
+            "n_samples": window.get_num_samples(),
+        }
+    return report
 
 
-def scan(row: Mapping[str, Any], batch_s: float, shortest_s: float) -> dict[str, float]:
+def _count_non_finite(recording: "BaseRecording") -> "NDArray[np.int64]":
+    """Count the samples of each channel that are not finite, second by second."""
+    step = max(1, int(recording.get_sampling_frequency()))
+    counts = np.zeros(recording.get_num_channels(), dtype=np.int64)
+    for start in range(0, recording.get_num_samples(), step):
+        end = min(start + step, recording.get_num_samples())
+        traces = recording.get_traces(start_frame=start, end_frame=end)
+        counts += (~np.isfinite(traces)).sum(axis=0)
+    return counts
+
+
+def scan(row: Mapping[str, Any], batch_s: float, shortest_s: float) -> dict[str, Any]:
     """Find where a recording is most active; for a supervised child process.
 
     Parameters
@@ -186,7 +215,8 @@ def scan(row: Mapping[str, Any], batch_s: float, shortest_s: float) -> dict[str,
     -------
     dict
         ``start_s``: where the most active stretch begins; ``crossings_per_s`` there, on
-        all channels together; ``read_s``: how much was read.
+        all channels together; ``silent``: whether these may be noise alone; ``read_s``: how
+        much was read.
     """
     from spikecanary import recordings
 
@@ -204,25 +234,26 @@ def scan(row: Mapping[str, Any], batch_s: float, shortest_s: float) -> dict[str,
 
     first_s = max(0.0, best_s - AROUND_S / 2)
     around = _crossings(_read(recording, first_s, AROUND_S), noise, rate) / rate + first_s
-    if not len(around):
-        return {"start_s": min(best_s, last_s), "crossings_per_s": 0.0, "read_s": _read_s()}
-    following = [np.count_nonzero((around >= at) & (around < at + batch_s)) for at in around]
-    peak = int(np.argmax(following))
-    start_s = min(max(0.0, float(around[peak]) - 0.05), last_s)
+    per_s = 0.0
+    if len(around):
+        following = [np.count_nonzero((around >= at) & (around < at + batch_s)) for at in around]
+        peak = int(np.argmax(following))
+        per_s = float(following[peak] / min(batch_s, AROUND_S))
+        best_s = max(0.0, float(around[peak]) - 0.05)
+    per_channel, together = SILENT_PER_S
     return {
-        "start_s": round(start_s, 3),
-        "crossings_per_s": float(following[peak] / min(batch_s, AROUND_S)),
-        "read_s": _read_s(),
+        "start_s": round(min(best_s, last_s), 3),
+        "crossings_per_s": per_s,
+        "silent": per_s < max(together, per_channel * recording.get_num_channels()),
+        "read_s": N_PIECES * PIECE_S + AROUND_S,
     }
-
-
-def _read_s() -> float:
-    return N_PIECES * PIECE_S + AROUND_S
 
 
 def _band_passed(recording: "BaseRecording") -> "BaseRecording":
     from spikeinterface.preprocessing import astype, bandpass_filter
 
+    step = -(-recording.get_num_channels() // MOST_CHANNELS)
+    recording = recording.select_channels(recording.channel_ids[::step])
     nyquist_hz = recording.get_sampling_frequency() / 2
     return bandpass_filter(
         astype(recording, "float32"), freq_min=300.0, freq_max=min(6000.0, 0.9 * nyquist_hz)

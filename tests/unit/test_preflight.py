@@ -46,7 +46,9 @@ def test_good_node_takes_less_than_two_seconds(run):
 
 
 def test_sorters(run):
-    assert codes(run(make_task(name="kilosort2_5"))) == {"sorter": "fail"}
+    (check, gpu) = run(make_task(name="kilosort2_5"))
+    assert check["evidence"] == {"sorter": "kilosort2_5"}
+    assert "kilosort2_5 needs a GPU" in gpu["message"]
     (check,) = run(make_task(name="nonsense"))
     assert check["failure"] == "SorterUnavailableError"
     assert "kilosort4" in check["evidence"]["known"]
@@ -62,6 +64,7 @@ def test_cuda_asked_for_and_absent(run):
     (check,) = run(make_task(device="cuda"))
     assert (check["code"], check["failure"]) == ("device", "GPUUnavailableError")
     assert "built without it" in Check(**check).line()
+    assert codes(run(make_task(device="cuda", container="singularity")))["device"] == "fail"
 
 
 def test_folder_that_cannot_be_written(tmp_path):
@@ -193,4 +196,4 @@ def test_window_of_one_batch_is_made_longer(look):
 def test_signal_is_not_read_where_the_node_fails(look):
     found = look(8.0, {"name": "kilosort2_5"}, window_s=2, min_recording_s=4)
     assert "signals" not in found
-    assert codes(found["preflight"]) == {"sorter": "fail"}
+    assert codes(found["preflight"])["sorter"] == "fail"

@@ -117,6 +117,7 @@ def test_scan_finds_where_the_activity_begins(tmp_path):
     found = scan(tmp_path, traces)
     assert 71.0 < found["start_s"] < 71.7
     assert found["crossings_per_s"] > 50
+    assert not found["silent"]
     assert found["read_s"] <= 60
 
 
@@ -130,7 +131,8 @@ def test_scan_finds_bursts_of_two_seconds_among_silence(tmp_path):
 
 
 def test_scan_of_noise_sees_nothing(tmp_path):
-    assert scan(tmp_path, noise(60.0, 4))["crossings_per_s"] < signals.SILENT_PER_S
+    assert scan(tmp_path, noise(60.0, 4))["silent"]
+    assert scan(tmp_path, noise(30.0, 40))["silent"]
 
 
 def test_scan_leaves_room_for_the_window(tmp_path):

@@ -93,8 +93,8 @@ def test_result_stages_and_measurements(run, tmp_path):
     assert ended.facts["header"] == {"rate": 30000.0}
     stages = ended.measured.stages_s
     assert list(stages) == ["start", "load", "sort", "exit"]
-    assert 0.3 <= stages["load"] < 1.0
-    assert 1.2 <= stages["sort"] < 3.0
+    assert 0.3 <= stages["load"] < 3.0
+    assert 1.2 <= stages["sort"] < 6.0
     assert sum(stages.values()) == pytest.approx(ended.measured.wall_s, abs=0.01)
     assert 200 < ended.measured.peak_rss_mb < 1000
     assert "line for the log" in (tmp_path / "log.txt").read_text()
