@@ -37,9 +37,9 @@ AROUND_S = 6.0
 #: Of recordings with more channels, evenly chosen ones are scanned: neighbours see the same
 #: spikes, and 40 s of so many channels are half a gigabyte.
 MOST_CHANNELS = 96
-#: Fewer crossings than this in a second, for each channel and on all together, are silence:
-#: noise alone crosses 5 MAD 0.01 times a second and channel at 30 kHz.
-SILENT_PER_S = (0.05, 1.0)
+#: So often a second and channel noise alone crosses the threshold: Rice's formula,
+#: f * exp(-THRESHOLD_MAD**2 / 2) with f = 3.5 kHz, the mean frequency of a band of 0.3 to 6 kHz.
+NOISE_PER_S = 0.013
 
 
 @dataclass(frozen=True)
@@ -201,6 +201,9 @@ def _count_non_finite(recording: "BaseRecording") -> "NDArray[np.int64]":
 def scan(row: Mapping[str, Any], batch_s: float, shortest_s: float) -> dict[str, Any]:
     """Find where a recording is most active; for a supervised child process.
 
+    It is silent where the most active stretch has no more crossings than noise alone may
+    have there: six standard deviations (Poisson) and four above the mean.
+
     Parameters
     ----------
     row : dict
@@ -240,11 +243,11 @@ def scan(row: Mapping[str, Any], batch_s: float, shortest_s: float) -> dict[str,
         peak = int(np.argmax(following))
         per_s = float(following[peak] / min(batch_s, AROUND_S))
         best_s = max(0.0, float(around[peak]) - 0.05)
-    per_channel, together = SILENT_PER_S
+    noise_count = NOISE_PER_S * recording.get_num_channels() * batch_s
     return {
         "start_s": round(min(best_s, last_s), 3),
         "crossings_per_s": per_s,
-        "silent": per_s < max(together, per_channel * recording.get_num_channels()),
+        "silent": per_s * batch_s <= noise_count + 6 * noise_count**0.5 + 4,
         "read_s": N_PIECES * PIECE_S + AROUND_S,
     }
 
