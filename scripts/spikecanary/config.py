@@ -122,6 +122,9 @@ class PreflightSettings(_Settings):
     min_free_ram_mb: Annotated[float, Field(ge=0)] = Field(
         2_000, description="Less free memory than this many MB is a warning."
     )
+    min_free_vram_mb: Annotated[float, Field(ge=0)] = Field(
+        2_000, description="Less free memory of every GPU than this many MB is a warning."
+    )
 
 
 class JobSettings(_Settings):

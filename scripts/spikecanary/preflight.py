@@ -70,6 +70,7 @@ def run(
         *_check_folder(folder),
         *_check_disk(folder, settings, header),
         *_check_memory(settings),
+        *_check_vram(task, settings),
         *_check_limits(),
     ]
     if settings.strict:
@@ -236,6 +237,31 @@ def _check_memory(settings: PreflightSettings) -> Iterator[Check]:
     if free_mb < settings.min_free_ram_mb:
         msg = f"{free_mb:.0f} MB of memory are free, less than preflight.min_free_ram_mb"
         yield Check("memory", "warn", "HostMemoryWatchdogError", msg)
+
+
+def _check_vram(task: SortTask, settings: PreflightSettings) -> Iterator[Check]:
+    """Check the free memory of the GPUs, where there are any that the sort may use."""
+    import pynvml
+
+    if task.sorter.device == "cpu":
+        return
+    try:
+        pynvml.nvmlInit()
+    except pynvml.NVMLError:  # no driver; whether a GPU is needed is another check
+        return
+    try:
+        handles = [
+            pynvml.nvmlDeviceGetHandleByIndex(index) for index in range(pynvml.nvmlDeviceGetCount())
+        ]
+        free_mb = [pynvml.nvmlDeviceGetMemoryInfo(handle).free / MB for handle in handles]
+    finally:
+        pynvml.nvmlShutdown()
+    if free_mb and max(free_mb) < settings.min_free_vram_mb:
+        msg = (
+            f"{max(free_mb):.0f} MB are free on the emptiest GPU, less than "
+            "preflight.min_free_vram_mb"
+        )
+        yield Check("vram", "warn", "GPUOutOfMemoryError", msg)
 
 
 def _check_limits() -> Iterator[Check]:

@@ -7,6 +7,7 @@ import time
 from types import SimpleNamespace
 
 import docker
+import pynvml
 import pytest
 
 from spikecanary import checkup, preflight, sorters
@@ -83,6 +84,23 @@ def test_disk(run, monkeypatch):
 
 def test_memory(run):
     assert codes(run(min_free_ram_mb=10**9)) == {"memory": "warn"}
+
+
+def test_gpu_memory(run, monkeypatch):
+    """No GPU is here: a scripted driver says what it would."""
+    assert run() == []
+    monkeypatch.setattr(pynvml, "nvmlInit", lambda: None)
+    monkeypatch.setattr(pynvml, "nvmlShutdown", lambda: None)
+    monkeypatch.setattr(pynvml, "nvmlDeviceGetCount", lambda: 2)
+    monkeypatch.setattr(pynvml, "nvmlDeviceGetHandleByIndex", lambda index: index)
+    free = {0: 5e8, 1: 1.5e9}
+    monkeypatch.setattr(
+        pynvml, "nvmlDeviceGetMemoryInfo", lambda handle: SimpleNamespace(free=free[handle])
+    )
+    (check,) = run()
+    assert (check["code"], check["level"]) == ("vram", "warn")
+    assert check["message"].startswith("1500 MB are free on the emptiest GPU")
+    assert run(make_task(device="cpu")) == []
 
 
 def test_hdf5_plugin_path(run, monkeypatch, tmp_path):
