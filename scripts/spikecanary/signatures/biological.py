@@ -101,6 +101,14 @@ _ACTIVITY = (
         "0 spikes found",
         "logs of Kilosort 2, 2.5, 3, HerdingSpikes, Spyking Circus",
     ),
+    Signature(
+        f.InsufficientActivityError,
+        "RT-Sort found no sequences of spikes",
+        r"Detected 0 preliminary propagation sequences|0 clusters remain after filtering|0 sequences after "
+        r"first merging|RT-Sort detected 0 sequences",
+        "Detected 0 preliminary propagation sequences",
+        "braindance/core/spikesorter/rt_sort.py, detect_sequences",
+    ),
 )
 
 _CHANNELS = (
