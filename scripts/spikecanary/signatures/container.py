@@ -28,7 +28,7 @@ CONTAINER: tuple[Signature, ...] = (
     Signature(
         f.ContainerEnvironmentError,
         "the docker daemon does not answer",
-        r"docker\.errors\.DockerException: Error while fetching server API version: |"
+        r"docker\.errors\.DockerException: (?:Error while fetching server API version|Credentials store error): |"
         r"(?:docker: )?(?:Cannot connect to the Docker daemon|error during connect: )",
         "docker.errors.DockerException: Error while fetching server API version: ('Connection "
         "aborted.', FileNotFoundError(2, 'No such file or directory'))",
@@ -155,7 +155,7 @@ MATLAB: tuple[Signature, ...] = (
         r"function or variable|Undefined function or method) '(?P<path>mex\w+|gpuArray|gpuDevice|"
         r"parallel\.\w+|spikedetector\w*|butter|filtfilt|findpeaks|kmeans|pca|medfilt1|my_conv2\w*)'|"
         r"(?:-{10,})?.*requires? (?:the )?(?:Parallel Computing|Signal Processing|Statistics and Machine "
-        r"Learning|Image Processing) Toolbox|(?:-{10,})?Unable to resolve the name '?parallel\.",
+        r"Learning|Image Processing) Toolbox|(?:-{10,})?Unable to resolve the name '?parallel\.|(?:-{10,})?(?:Error using mex(?:cuda)?\n)?(?:No supported compiler (?:or SDK )?was found|Supported compiler not detected)",
         "Undefined function or variable 'mexThSpkPC'.",
         "MATLAB, Kilosort 2 without its compiled CUDA files",
     ),

@@ -229,7 +229,7 @@ _SORTER = (
         f.FolderNotWritableError,
         "the results folder cannot be written by this user, or its file system is read-only",
         r"\[Errno (?:13|1|30)\] (?:Permission denied|Operation not permitted|Read-only file system)"
-        r"(?:: '(?P<path>[^']*)')?",
+        r"(?:: '(?P<path>[^']*)')?|\[WinError 5\] ",
         "[Errno 30] Read-only file system: '/scratch/session/out'",
         "Python's os module",
         errors="PermissionError OSError",
@@ -237,10 +237,10 @@ _SORTER = (
     Signature(
         f.ConcurrentSortError,
         "another process holds the lock",
-        r"The file lock '(?P<holder>[^']*)' could not be acquired",
+        r"The file lock '(?P<holder>[^']*)' could not be acquired|\[WinError 32\] ",
         "The file lock '/data/sorted/session_059' could not be acquired.",
         "filelock/_error.py",
-        errors="Timeout",
+        errors="Timeout PermissionError OSError",
     ),
     Signature(
         f.ModelLoadingError,
@@ -298,6 +298,7 @@ _DEPENDENCY = (
         f.DependencyError,
         "a shared library is missing",
         r"(?P<module>[\w./+-]+\.(?:so|dll|dylib)[\w.]*): cannot open shared object file|"
+        r"\[WinError (?:126|127|182|193|1114)\] |"
         r"Could not (?:load|find) (?:dynamic )?library |.*[Ll]ibrary not (?:found|loaded)|"
         r"Unable to load any of \{?lib",
         "libcusparse.so.12: cannot open shared object file: No such file or directory",
@@ -330,11 +331,12 @@ _DEPENDENCY = (
         f.DependencyError,
         "a compiled module does not go with this numpy",
         r"numpy\.(?:dtype|ufunc|ndarray) size changed, may indicate binary incompatibility|"
+        r"initialization of \S+ failed without raising an exception|Descriptors cannot be created directly|"
         r"_ARRAY_API not found|.*module compiled against (?:ABI|API) version",
         "numpy.dtype size changed, may indicate binary incompatibility. Expected 96 from C header, "
         "got 88 from PyObject",
         "Cython and numpy's C API; a wheel for numpy 1 under numpy 2",
-        errors="ValueError AttributeError RuntimeError",
+        errors="ValueError AttributeError RuntimeError SystemError TypeError",
     ),
     Signature(
         f.DependencyError,

@@ -19,7 +19,8 @@ GPU: tuple[Signature, ...] = (
         r"Found no NVIDIA driver on your system|No CUDA GPUs are available|"
         r"(?:CUDA error: |cudaErrorNoDevice: )?no CUDA-capable device is detected|"
         r"CUDA unknown error - this may be due to an incorrectly set up environment|"
-        r"CUDA driver initialization failed|Unexpected error from cudaGetDeviceCount\(\)|"
+        r"CUDA driver initialization failed|.*nvmlInit_v2_\(\) INTERNAL ASSERT FAILED|"
+        r"cuda runtime error \((?:35|38|46|209)\)|Unexpected error from cudaGetDeviceCount\(\)|"
         r"Attempting to deserialize object on (?:a )?CUDA device|Error at driver init|"
         r".*CUDA_ERROR_NO_DEVICE|CUDA error: (?:initialization error|system not yet initialized|"
         r"system has unsupported display driver)",

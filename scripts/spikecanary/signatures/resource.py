@@ -8,7 +8,7 @@ _GPU_MEMORY = (
         f.GPUOutOfMemoryError,
         "the GPU's memory was not enough",
         r"(?:CUDA|HIP|XPU|MPS(?: backend)?) out of memory|Out of memory allocating [\d,]+ bytes|"
-        r"Allocation on device|CUDA error: out of memory|HIP error: out of memory",
+        r"Allocation on device|(?:CUDA|HIP)(?: driver)? error: out of memory|cuda runtime error \(2\)",
         "CUDA out of memory. Tried to allocate 512.00 MiB. GPU 0 has a total capacity of 23.64 GiB",
         "torch/cuda and c10/cuda/CUDACachingAllocator.cpp 2.13; cupy",
         errors="OutOfMemoryError RuntimeError AcceleratorError",
@@ -59,7 +59,7 @@ _HOST_MEMORY = (
     Signature(
         f.HostMemoryWatchdogError,
         "the host's memory was not enough",
-        r".*(?:\[Errno 12\] Cannot allocate memory|DefaultCPUAllocator: (?:can't allocate|not enough) memory|"
+        r".*(?:\[Errno 12\] Cannot allocate memory|\[WinError (?:8|14|1450|1455)\] |DefaultCPUAllocator: (?:can't allocate|not enough) memory|"
         r"std::bad_alloc|Unable to allocate \S+ \w?i?B for an array)",
         "[enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: can't allocate memory: you "
         "tried to allocate 240000000 bytes. Error code 12 (Cannot allocate memory)",
@@ -69,8 +69,8 @@ _HOST_MEMORY = (
     Signature(
         f.HostMemoryWatchdogError,
         "the kernel or the scheduler ended the sort for its memory",
-        r"(?:slurmstepd: |srun: )?error: (?:.*Detected \d+ oom[-_]kill event|.*: Exceeded (?:job|step) memory "
-        r"limit|.*[Oo]ut [Oo]f [Mm]emory)|(?:\[[ \d.]+\] |.*kernel: )?(?:Memory cgroup o|O)ut of memory: Kill(?:ed)? "
+        r"(?:slurmstepd: |srun: )?error: (?:.*Detected \d+ oom[-_]kill event|(?:.*: )?Exceeded (?:job|step) memory "
+        r"limit|Job \d+ exceeded (?:virtual )?memory limit|.*[Oo]ut [Oo]f [Mm]emory)|(?:\[[ \d.]+\] |.*kernel: )?(?:Memory cgroup o|O)ut of memory: Kill(?:ed)? "
         r"process|.*oom-kill:constraint=|.*TERM_MEMLIMIT|.*PBS: job killed: (?:v?mem|vmem) |State: "
         r"OUT_OF_MEMORY",
         "slurmstepd: error: Detected 1 oom-kill event(s) in StepId=812044.batch. Some of your processes "
@@ -121,7 +121,7 @@ _DISK = (
     Signature(
         f.DiskExhaustionError,
         "the disk is full, or the quota used up",
-        r".*(?:\[Errno (?:28|122)\] |[Nn]o space left on device|Disk quota exceeded|Not enough free space to "
+        r".*(?:\[Errno (?:28|122)\] |\[WinError (?:39|112)\] |[Nn]o space left on device|Disk quota exceeded|Not enough free space to "
         r"write|errno = 28\b|requested and \d+ written)",
         "[Errno 28] No space left on device",
         "errno 28, 122; numpy/lib/format.py; h5py; dockerd",
