@@ -122,7 +122,6 @@ def run(
         )
         if record.outcome == "failed":
             sentinel.append_journal(journal_path, "sort", record)
-            _log_traceback(ended, record)
             remedy = f" {record.failure.remedy}" if record.failure else ""
             reason = record.reason.rstrip(".")
             msg = f"{task.row.id}: the sort failed: {reason}.{remedy} See {log}"
@@ -208,9 +207,3 @@ def _describe(
         versions=sentinel.package_versions(),
         log=str(log),
     )
-
-
-def _log_traceback(ended: Ended, record: Record) -> None:
-    """Keep the traceback of a failure that is not classified."""
-    if record.failure is None and ended.error is not None:
-        logger.info("traceback of the sort:\n%s", ended.error["text"])
