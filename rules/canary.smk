@@ -21,8 +21,8 @@ rule canary:
         "../envs/sorter.yaml"
     threads: SETTINGS.job.threads
     resources:
-        mem_mb=SETTINGS.job.mem_mb,
-        runtime=SETTINGS.job.canary_runtime_min,
+        mem_mb=job_mem_mb,
+        runtime=canary_runtime,
         gpu=job_gpus,
     params:
         task=task_params,

@@ -11,6 +11,7 @@ sys.path.insert(0, str(Path(SCRIPTS.get_path_or_uri(secret_free=True)).resolve()
 from snakemake.exceptions import WorkflowError
 from spikecanary import gate, hooks, inputcheck, recordings, reruns, sentinel, sorters
 from spikecanary.config import BadInputError, Config, did_you_mean
+from spikecanary.failures import ConcurrentSortError
 
 # Captured while parsing: inside a module, the importer's redirections.
 PATHVARS = workflow.pathvars
@@ -32,14 +33,22 @@ def read_inputs():
         raise WorkflowError(str(err)) from None
 
 
-SETTINGS, RECORDINGS = read_inputs()
-ROWS = {row.id: row for row in RECORDINGS}
-WAVES = gate.make_waves(list(ROWS), SETTINGS.gate.waves)
-
-
 def results_path(*parts):
     """Return a path below the results folder."""
     return Path(PATHVARS.apply("<results>"), *parts)
+
+
+def find_left():
+    """Return the recordings that another run works on now, each with who that is."""
+    if not workflow.is_main_process or workflow.dryrun:
+        return {}
+    return hooks.look_around(results_path(), ROWS)
+
+
+SETTINGS, RECORDINGS = read_inputs()
+ROWS = {row.id: row for row in RECORDINGS}
+LEFT = find_left()
+WAVES = gate.make_waves(list(ROWS), SETTINGS.gate.waves, without=LEFT)
 
 
 def get_row(wildcards):
@@ -95,6 +104,21 @@ def sort_settings(wildcards):
     """Return the full sort's settings; of a finished one, those that it was made with."""
     folder = results_path(wildcards.recording)
     return reruns.sort_settings(SETTINGS, get_task(wildcards), folder)
+
+
+def job_mem_mb(wildcards, attempt):
+    """Return the memory of a canary or sort job; each retry gets as much again."""
+    return attempt * SETTINGS.job.mem_mb
+
+
+def canary_runtime(wildcards, attempt):
+    """Return the time limit of a canary in min; each retry gets as much again."""
+    return attempt * SETTINGS.job.canary_runtime_min
+
+
+def sort_runtime(wildcards, attempt):
+    """Return the time limit of a full sort in min; each retry gets as much again."""
+    return attempt * SETTINGS.job.sort_runtime_min
 
 
 def job_gpus(wildcards):

@@ -39,11 +39,16 @@ rule summary:
 
 
 onstart:
-    hooks.forward_signals()
+    try:
+        hooks.begin_run(results_path(), ROWS, LEFT)
+    except (ConcurrentSortError, OSError) as err:
+        raise WorkflowError(f"{results_path()}: {err}") from None
 
 
 onsuccess:
-    hooks.end_of_run(results_path(), ROWS, write=False)
+    hooks.end_of_run(results_path(), ROWS, write=bool(LEFT))
+    if LEFT:
+        raise WorkflowError(hooks.say_left(LEFT))
 
 
 onerror:

@@ -18,8 +18,8 @@ rule sort:
         "../envs/sorter.yaml"
     threads: SETTINGS.job.threads
     resources:
-        mem_mb=SETTINGS.job.mem_mb,
-        runtime=SETTINGS.job.sort_runtime_min,
+        mem_mb=job_mem_mb,
+        runtime=sort_runtime,
         gpu=job_gpus,
     params:
         task=task_params,

@@ -1,31 +1,45 @@
 """Rule canary: sort a short window of one recording and write the verdict."""
 
+import logging
 import sys
 from pathlib import Path
 from typing import Any
 
-from spikecanary import canary, logs, supervisor
-from spikecanary.config import CanarySettings, PreflightSettings
+from spikecanary import canary, interrupts, logs
+from spikecanary.config import CanarySettings, PreflightSettings, WatchdogSettings
+from spikecanary.jobs import Job
 from spikecanary.sorters import SortTask
+
+logger = logging.getLogger("spikecanary")
 
 
 def main(snakemake: Any) -> int:
-    """Unpack Snakemake's object and run the canary."""
-    supervisor.exit_on_signals()
+    """Unpack Snakemake's object and run the canary; exit status 1 where it cannot write."""
+    interrupts.exit_on_signals()
     log = Path(snakemake.log[0])
-    logs.configure(log, rule="canary", threads=snakemake.threads)
+    resources = {name: getattr(snakemake.resources, name) for name in ("mem_mb", "runtime")}
+    logs.configure(log, rule="canary", threads=snakemake.threads, **resources)
     settings = snakemake.params.settings
     sentinel_path = Path(snakemake.output.sentinel)
-    canary.run(
-        SortTask.model_validate(snakemake.params.task | {"n_jobs": snakemake.threads}),
-        CanarySettings.model_validate(settings["canary"]),
-        sentinel_path=sentinel_path,
-        journal_path=sentinel_path.with_name("attempts.jsonl"),
-        log=log,
-        limits=PreflightSettings.model_validate(settings["preflight"]),
-        attempt=snakemake.params.attempt,
-        recorded_settings=settings,
-    )
+    try:
+        canary.run(
+            SortTask.model_validate(snakemake.params.task | {"n_jobs": snakemake.threads}),
+            CanarySettings.model_validate(settings["canary"]),
+            sentinel_path=sentinel_path,
+            journal_path=sentinel_path.with_name("attempts.jsonl"),
+            job=Job(
+                log=log,
+                preflight=PreflightSettings.model_validate(settings["preflight"]),
+                watchdogs=WatchdogSettings.model_validate(settings["watchdogs"]),
+                mem_mb=resources["mem_mb"],
+                runtime_min=resources["runtime"],
+            ),
+            attempt=snakemake.params.attempt,
+            recorded_settings=settings,
+        )
+    except OSError as err:
+        logger.error("the sentinel cannot be written: %s", err)  # noqa: TRY400 - one line
+        return 1
     return 0
 
 

@@ -5,8 +5,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from spikecanary import fullsort, logs, supervisor
-from spikecanary.config import PreflightSettings, SignalSettings
+from spikecanary import fullsort, interrupts, logs
+from spikecanary.config import PreflightSettings, RetrySettings, SignalSettings, WatchdogSettings
+from spikecanary.jobs import Job
 from spikecanary.sentinel import RecordError
 from spikecanary.sorters import SortTask
 
@@ -15,26 +16,32 @@ logger = logging.getLogger("spikecanary")
 
 def main(snakemake: Any) -> int:
     """Unpack Snakemake's object and run the sort; exit status 1 where it failed."""
-    supervisor.exit_on_signals()
+    interrupts.exit_on_signals()
     log = Path(snakemake.log[0])
-    logs.configure(log, rule="sort", threads=snakemake.threads)
+    resources = {name: getattr(snakemake.resources, name) for name in ("mem_mb", "runtime")}
+    logs.configure(log, rule="sort", threads=snakemake.threads, **resources)
     record_path = Path(snakemake.output.record)
     settings = snakemake.params.settings
-    task = SortTask.model_validate(snakemake.params.task | {"n_jobs": snakemake.threads})
     try:
         fullsort.run(
-            task,
+            SortTask.model_validate(snakemake.params.task | {"n_jobs": snakemake.threads}),
             sentinel_path=Path(snakemake.input.sentinel),
             sorting_path=Path(snakemake.output.sorting),
             record_path=record_path,
             journal_path=record_path.with_name("attempts.jsonl"),
-            log=log,
-            limits=PreflightSettings.model_validate(settings["preflight"]),
+            job=Job(
+                log=log,
+                preflight=PreflightSettings.model_validate(settings["preflight"]),
+                watchdogs=WatchdogSettings.model_validate(settings["watchdogs"]),
+                mem_mb=resources["mem_mb"],
+                runtime_min=resources["runtime"],
+            ),
+            retry=RetrySettings.model_validate(settings["retry"]),
             signals=SignalSettings.model_validate(settings["signals"]),
             forced=settings["forced"],
             recorded_settings=settings,
         )
-    except (fullsort.SortStoppedError, fullsort.SortFailedError, RecordError) as err:
+    except (fullsort.SortStoppedError, fullsort.SortFailedError, RecordError, OSError) as err:
         logger.error("%s", err)  # noqa: TRY400 - one line; the traceback tells nothing more
         return 1
     return 0

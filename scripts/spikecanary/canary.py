@@ -6,8 +6,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from spikecanary import diagnosis, sentinel, supervisor
-from spikecanary.config import CanarySettings, PreflightSettings
+from spikecanary import diagnosis, recordings, sentinel, supervisor, watchdogs, workfolders
+from spikecanary.config import CanarySettings
 from spikecanary.failures import (
     BiologicalFailure,
     ClassifiedSortFailure,
@@ -15,11 +15,13 @@ from spikecanary.failures import (
     HostMemoryWatchdogError,
     InsufficientActivityError,
 )
+from spikecanary.interrupts import Interrupted
+from spikecanary.jobs import Job
 from spikecanary.preflight import Check
 from spikecanary.sentinel import Failure, Measured, Outcome, Record, SorterInfo, Window
 from spikecanary.signals import SignalReport
 from spikecanary.sorters import LEARN_S, LEAST_BATCHES, SortTask
-from spikecanary.supervisor import Ended
+from spikecanary.supervisor import Ended, Supervision
 
 logger = logging.getLogger(__name__)
 
@@ -70,8 +72,7 @@ def run(
     *,
     sentinel_path: Path,
     journal_path: Path,
-    log: Path,
-    limits: PreflightSettings | None = None,
+    job: Job,
     attempt: int = 0,
     recorded_settings: Mapping[str, Any] | None = None,
 ) -> Record:
@@ -87,10 +88,10 @@ def run(
         The full sort; the canary runs a clone of it on a short window.
     settings : CanarySettings
         Window, limits, and the categories that stop a recording.
-    sentinel_path, journal_path, log : Path
+    sentinel_path, journal_path : Path
         Where to write.
-    limits : PreflightSettings, optional
-        Limits of the preflight.
+    job : Job
+        Where to log, and what the job may use.
     attempt : int
         Number of environment and resource stops of this recording so far.
     recorded_settings : dict, optional
@@ -104,15 +105,19 @@ def run(
     Raises
     ------
     Interrupted
-        This process was told to end; nothing is written and nothing left behind.
+        This process was told to end; nothing is left behind but a line in the journal.
     OSError
         The sentinel cannot be written.
     """
     started_at = sentinel.now()
-    folder = supervisor.work_path(sentinel_path.parent, "canary")
+    workfolders.sweep(sentinel_path.parent)
+    folder = workfolders.work_path(sentinel_path.parent, "canary")
     try:
-        with supervisor.work_folder(folder):
-            finding = _Canary(task, settings, limits or PreflightSettings(), folder, log).examine()
+        with workfolders.work_folder(folder):
+            finding = _Canary(task, settings, job, folder).examine()
+    except Interrupted as err:
+        sentinel.append_interrupted(journal_path, "canary", task.row.id, started_at, err)
+        raise
     except Exception as err:
         logger.exception("the canary itself failed")
         finding = Finding(
@@ -142,7 +147,7 @@ def run(
         started_at=started_at,
         finished_at=sentinel.now(),
         versions=sentinel.package_versions(),
-        log=str(log),
+        log=str(job.log),
     )
     sentinel.write_record(sentinel_path, record)
     sentinel.append_journal(journal_path, "canary", record)
@@ -157,15 +162,14 @@ class _Canary:
         self,
         task: SortTask,
         settings: CanarySettings,
-        limits: PreflightSettings,
+        job: Job,
         folder: Path,
-        log: Path,
     ) -> None:
         self.task = task
         self.settings = settings
-        self.limits = limits
+        self.job = job
         self.folder = folder
-        self.log = log
+        self.warnings: list[str] = []
 
     def examine(self) -> Finding:
         """Skip, look at header, node and signal, then sort."""
@@ -176,7 +180,7 @@ class _Canary:
             {
                 "task": self.task.model_dump(mode="json"),
                 "folder": str(self.folder),
-                "limits": self.limits.model_dump(mode="json"),
+                "limits": self.job.preflight.model_dump(mode="json"),
                 "settings": self.settings.model_dump(mode="json"),
             },
         )
@@ -207,7 +211,7 @@ class _Canary:
         if dead is not None:
             return replace(self._stop(dead), warnings=tuple(warnings))
         finding = self._sort(looked["header"], looked["window_s"])
-        return replace(finding, warnings=(*warnings, *finding.warnings))
+        return replace(finding, warnings=(*warnings, *self.warnings, *finding.warnings))
 
     def _sort(self, header: Mapping[str, Any], window_s: float) -> Finding:
         """Sort the leading window, and where the data seem to blame another one."""
@@ -279,6 +283,7 @@ class _Canary:
     def _try(self, start_s: float, end_s: float, why: str) -> Attempt:
         """Sort one window with the code of the full sort."""
         folder = self.folder / why.replace(" ", "-")
+        size_bytes = recordings.size_bytes(self.task.row)
         ended = supervisor.call(
             "spikecanary.sorters:sort",
             {
@@ -286,9 +291,12 @@ class _Canary:
                 "folder": str(folder),
             },
             folder=folder,
-            log=self.log,
-            threads=self.task.n_jobs,
+            by=self._supervision(),
         )
+        self.warnings += ended.warnings
+        grown = diagnosis.growth_warning(self.task, size_bytes)
+        if grown is not None:
+            self.warnings.append(grown)
         failure = None
         if ended.result is None:
             failure = diagnosis.diagnose(
@@ -297,7 +305,8 @@ class _Canary:
                 (start_s, end_s),
                 self.settings.signals,
                 folder=self.folder / "diagnosis",
-                log=self.log,
+                by=self._supervision(),
+                size_bytes=size_bytes,
             )
         said = f"{ended.result['n_units']} units" if ended.result else ended.describe()
         logger.info("%s: window %g to %g s (%s): %s", self.task.row.id, start_s, end_s, why, said)
@@ -307,7 +316,12 @@ class _Canary:
     def _call(self, target: str, arguments: Mapping[str, Any]) -> Ended:
         """Run a step in a child process."""
         folder = self.folder / target.rsplit(":", maxsplit=1)[-1]
-        return supervisor.call(target, arguments, folder=folder, log=self.log)
+        return supervisor.call(target, arguments, folder=folder, by=self._supervision())
+
+    def _supervision(self) -> Supervision:
+        """Return how the next child process is watched."""
+        limit_s = watchdogs.canary_inactivity_s(self.settings.window_s)
+        return self.job.supervision(self.task, self.folder.parent, limit_s)
 
     def _judge(self, failure: ClassifiedSortFailure | None, ended: Ended) -> Finding:
         """Turn a step that failed into a finding: stopped if classified, else unexpected."""

@@ -1,16 +1,21 @@
 """What runs inside a supervised child process: one function of this package.
 
-``python -m spikecanary.child CALL EVENTS`` reads the call (JSON: ``target`` as
+``python -m spikecanary.child CALL EVENTS LIFELINE`` reads the call (JSON: ``target`` as
 ``module:function`` and ``arguments``), runs it and appends what happens to the events
 file, one JSON object a line: stages as they begin, facts, and last its result or its
 error. A file and not a pipe, so that what was written is there however the child ends.
+LIFELINE is a pipe that nobody writes to: it closes when the supervisor ends, and then the
+child ends too, with all its process group.
 """
 
 import faulthandler
 import importlib
 import inspect
 import json
+import os
+import signal
 import sys
+import threading
 import time
 import traceback
 from pathlib import Path
@@ -37,7 +42,7 @@ class Events:
         """Say that a stage begins; shown in the log too."""
         sys.stdout.write(f"spikecanary: stage {name}\n")
         sys.stdout.flush()
-        self.tell(stage=name, at=time.time())
+        self.tell(stage=name, at=time.monotonic())
 
 
 def describe_error(error: BaseException) -> dict[str, Any]:
@@ -76,9 +81,21 @@ def describe_error(error: BaseException) -> dict[str, Any]:
     }
 
 
-def main(call_path: str, events_path: str) -> int:
+def hang_on(lifeline: int) -> None:
+    """End this process and its group when the supervisor ends, even by SIGKILL."""
+    os.set_inheritable(lifeline, False)  # noqa: FBT003 - no keyword there
+
+    def wait() -> None:
+        os.read(lifeline, 1)
+        os.killpg(0, signal.SIGKILL)
+
+    threading.Thread(target=wait, name="lifeline", daemon=True).start()
+
+
+def main(call_path: str, events_path: str, lifeline: str) -> int:
     """Run the call; return the exit status: 0 if it returned, 1 if it raised."""
     faulthandler.enable()
+    hang_on(int(lifeline))
     call = json.loads(Path(call_path).read_text(encoding="utf-8"))
     events = Events(Path(events_path))
     module, function = call["target"].split(":")
@@ -91,9 +108,9 @@ def main(call_path: str, events_path: str) -> int:
     except Exception as err:  # noqa: BLE001 - whatever it is, the parent is told and decides
         if not isinstance(err, ClassifiedSortFailure):  # whose one line says it all
             traceback.print_exception(err, file=sys.stdout)
-        events.tell(error=describe_error(err), at=time.time())
+        events.tell(error=describe_error(err), at=time.monotonic())
         return 1
-    events.tell(result=result, at=time.time())
+    events.tell(result=result, at=time.monotonic())
     return 0
 
 

@@ -127,18 +127,74 @@ class PreflightSettings(_Settings):
     )
 
 
+Percent = Annotated[float, Field(gt=0, le=1_000)] | None
+Positive = Annotated[float, Field(gt=0)] | None
+
+
+class WatchdogSettings(_Settings):
+    """When a running canary or sort is ended; null switches a watchdog off."""
+
+    inactivity_base_s: Positive = Field(
+        600, description="A full sort without output, CPU time and I/O for so many s is ended."
+    )
+    inactivity_per_min_s: Annotated[float, Field(ge=0)] = Field(
+        10, description="So many s more for each minute of the recording."
+    )
+    inactivity_most_s: Annotated[float, Field(gt=0)] = Field(
+        3_600, description="But never more than so many s."
+    )
+    wall_time: bool = Field(
+        default=True, description="End what takes longer than its job's time limit."
+    )
+    job_memory_warn_percent: Percent = Field(
+        90, description="Memory of the sort, in per cent of job.mem_mb, for a warning."
+    )
+    job_memory_abort_percent: Percent = Field(100, description="The same, to end it.")
+    host_memory_warn_percent: Percent = Field(
+        85, description="Memory of the node in use, in per cent, for a warning."
+    )
+    host_memory_abort_percent: Percent = Field(95, description="The same, to end the sort.")
+    free_disk_warn_mb: Positive = Field(5_000, description="Free disk space in MB, for a warning.")
+    free_disk_abort_mb: Positive = Field(500, description="The same, to end the sort.")
+    gpu_memory_warn_percent: Percent = Field(
+        95, description="Memory of the GPU in use, in per cent, for a warning."
+    )
+    gpu_memory_abort_percent: Percent = Field(99, description="The same, to end the sort.")
+    gpu_warn_c: Positive = Field(
+        85, description="Temperature of the GPU in degrees Celsius, for a warning."
+    )
+    gpu_abort_c: Positive = Field(95, description="The same, to end the sort.")
+    io_stall_s: Positive = Field(
+        300, description="A sort that waits for storage so many s without a byte moved is ended."
+    )
+    max_log_mb: Annotated[float, Field(gt=0)] = Field(
+        100, description="Of what a sort prints, beginning and end are kept, so many MB."
+    )
+
+
+class RetrySettings(_Settings):
+    """What a full sort's job tries again by itself."""
+
+    gpu_memory_times: Annotated[int, Field(ge=0)] = Field(
+        2, description="Times that a sort without enough GPU memory is tried with smaller batches."
+    )
+    gpu_memory_factor: Annotated[float, Field(gt=0, lt=1)] = Field(
+        0.5, description="Size of the batches, each time, as a share of the size before."
+    )
+
+
 class JobSettings(_Settings):
     """What a canary and a sort job may use."""
 
     threads: Annotated[int, Field(ge=1)] = Field(4, description="Cores of a canary or sort job.")
     mem_mb: Annotated[int, Field(ge=1)] = Field(
-        16_000, description="Memory in MB that the job asks a cluster for."
+        24_000, description="Memory in MB that the job may use; what it asks a cluster for."
     )
     canary_runtime_min: Annotated[int, Field(ge=1)] = Field(
-        60, description="Time limit in min that a canary asks a cluster for."
+        60, description="Time in min that a canary may take; what it asks a cluster for."
     )
     sort_runtime_min: Annotated[int, Field(ge=1)] = Field(
-        1_440, description="Time limit in min that a full sort asks a cluster for."
+        1_440, description="Time in min that a full sort may take; what it asks a cluster for."
     )
     gpu: Annotated[int, Field(ge=0)] | None = Field(
         None, description="GPUs of a job; null: 1 where the device is cuda or the sorter needs it."
@@ -157,6 +213,8 @@ class Config(_Settings):
     sorter: SorterSettings = SorterSettings()
     canary: CanarySettings = CanarySettings()
     preflight: PreflightSettings = PreflightSettings()
+    watchdogs: WatchdogSettings = WatchdogSettings()
+    retry: RetrySettings = RetrySettings()
     gate: GateSettings = GateSettings()
     job: JobSettings = JobSettings()
     pathvars: dict[str, str] = Field(

@@ -5,12 +5,17 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from spikecanary import signals, supervisor
+from spikecanary import recordings, signals, supervisor
 from spikecanary.classify import by_text, classify
 from spikecanary.config import SignalSettings
-from spikecanary.failures import BiologicalFailure, ClassifiedSortFailure, DependencyError
+from spikecanary.failures import (
+    BiologicalFailure,
+    ClassifiedSortFailure,
+    DependencyError,
+    RecordingUnreadableError,
+)
 from spikecanary.sorters import SortTask
-from spikecanary.supervisor import Ended
+from spikecanary.supervisor import Ended, Supervision
 
 
 def read_ending(ended: Ended) -> ClassifiedSortFailure | None:
@@ -43,7 +48,8 @@ def diagnose(
     settings: SignalSettings,
     *,
     folder: Path,
-    log: Path,
+    by: Supervision,
+    size_bytes: int,
 ) -> ClassifiedSortFailure | None:
     """Tell the failure of a sort, looking at its data where the text alone is no proof.
 
@@ -57,9 +63,21 @@ def diagnose(
         The window, in s; None: the whole recording.
     settings : SignalSettings
         Thresholds of the signal check.
-    folder, log : Path
-        Where a child process may work and log.
+    folder : Path
+        Where a child process may work.
+    by : Supervision
+        How it is watched.
+    size_bytes : int
+        Size of the recording before the sort.
     """
+    now_bytes = recordings.size_bytes(task.row)
+    if ended.stopped_by is None and now_bytes < size_bytes:
+        return RecordingUnreadableError(
+            f"the recording shrank while it was sorted: {size_bytes:,} bytes before, "
+            f"{now_bytes:,} after",
+            path=task.row.paths[0],
+            reader=task.row.reader,
+        )
     failure = read_ending(ended)
     header = ended.facts.get("header")
     of_sort = ended.error is not None and ended.facts.get("stage") == "sort"
@@ -77,6 +95,17 @@ def diagnose(
             "settings": settings.model_dump(mode="json"),
         },
         folder=folder,
-        log=log,
+        by=by,
     )
     return failure if looked.result is None else signals.tell_apart(failure, looked.result)
+
+
+def growth_warning(task: SortTask, size_bytes: int) -> str | None:
+    """Say that a recording is larger than it was before a sort, in bytes."""
+    now_bytes = recordings.size_bytes(task.row)
+    if now_bytes <= size_bytes:
+        return None
+    return (
+        f"the recording grew while it was sorted, from {size_bytes:,} to {now_bytes:,} bytes: is "
+        "it still being recorded or copied?"
+    )

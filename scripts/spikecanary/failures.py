@@ -226,6 +226,8 @@ class DiskExhaustionError(ResourceFailure):
 
     remedy = "Free disk space in the results and temporary folders, or use others."
     path: str
+    free_mb: float
+    largest: list[str]
 
 
 class IOStallError(ResourceFailure):
@@ -233,6 +235,7 @@ class IOStallError(ResourceFailure):
 
     remedy = "Check the storage (network drive, disk health), then run again."
     path: str
+    stalled_s: float
 
 
 class HostMemoryWatchdogError(ResourceFailure):
@@ -240,6 +243,7 @@ class HostMemoryWatchdogError(ResourceFailure):
 
     remedy = "Give the job more memory (job.mem_mb) or run fewer jobs at once."
     peak_rss_mb: float
+    limit_mb: float
 
 
 class GpuMemoryWatchdogError(ResourceFailure):

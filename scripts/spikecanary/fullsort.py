@@ -1,20 +1,41 @@
-"""The full sort: obey the sentinel, sort, write the sorting and how it ended."""
+"""The full sort: obey the sentinel, lock, sort, write the sorting and how it ended."""
 
 import logging
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from spikecanary import diagnosis, sentinel, sorters, supervisor
-from spikecanary.config import PreflightSettings, SignalSettings
-from spikecanary.failures import BiologicalFailure, ClassifiedSortFailure
+from spikecanary import (
+    diagnosis,
+    locks,
+    recordings,
+    sentinel,
+    sorters,
+    supervisor,
+    watchdogs,
+    workfolders,
+)
+from spikecanary.config import RetrySettings, SignalSettings
+from spikecanary.failures import (
+    BiologicalFailure,
+    ClassifiedSortFailure,
+    ConcurrentSortError,
+    GpuMemoryWatchdogError,
+    GPUOutOfMemoryError,
+)
+from spikecanary.interrupts import Interrupted
+from spikecanary.jobs import Job
 from spikecanary.preflight import Check
 from spikecanary.sentinel import Failure, Outcome, Record, SorterInfo
 from spikecanary.sorters import SortTask
-from spikecanary.supervisor import Ended
+from spikecanary.supervisor import Ended, Supervision
 
 logger = logging.getLogger(__name__)
+
+LOCK = ".sort.lock"
+#: What smaller batches can help against.
+GPU_MEMORY = (GPUOutOfMemoryError, GpuMemoryWatchdogError)
 
 
 class SortStoppedError(RuntimeError):
@@ -53,8 +74,8 @@ def run(
     sorting_path: Path,
     record_path: Path,
     journal_path: Path,
-    log: Path,
-    limits: PreflightSettings | None = None,
+    job: Job,
+    retry: RetrySettings | None = None,
     signals: SignalSettings | None = None,
     forced: bool = False,
     recorded_settings: Mapping[str, Any] | None = None,
@@ -62,7 +83,8 @@ def run(
     """Sort a whole recording.
 
     A biological failure is a result: a sorting with zero units, and ``sort.json`` says
-    why. Both outputs appear whole, by rename.
+    why. Both outputs appear whole, by rename. Where the GPU's memory is not enough, it is
+    tried again with smaller batches.
 
     Parameters
     ----------
@@ -72,10 +94,12 @@ def run(
         The canary's sentinel, which is obeyed.
     sorting_path, record_path : Path
         The outputs: SpikeInterface sorting folder and ``sort.json``.
-    journal_path, log : Path
-        Where to note the attempt and what happens.
-    limits : PreflightSettings, optional
-        Limits of the preflight.
+    journal_path : Path
+        Where each attempt is noted.
+    job : Job
+        Where to log, and what the job may use.
+    retry : RetrySettings, optional
+        What is tried again.
     signals : SignalSettings, optional
         Thresholds by which a biological failure is told apart.
     forced : bool
@@ -93,117 +117,191 @@ def run(
     SortStoppedError
         The sentinel says stop.
     SortFailedError
-        The sort failed for another than a biological reason.
+        The sort failed for another than a biological reason; another process sorts the
+        recording.
     Interrupted
-        This process was told to end; nothing is left behind.
+        This process was told to end; nothing is left behind but a line in the journal.
     """
     check_sentinel(sentinel_path, forced=forced)
     started_at = sentinel.now()
-    folder = supervisor.work_path(record_path.parent, "sort")
-    with supervisor.work_folder(folder):
-        work = folder / "work"
-        work.mkdir()
-        ended, failure = _sort(task, limits or PreflightSettings(), folder, log)
-        if ended.result is None and failure is None:
-            failure = diagnosis.diagnose(
-                ended,
-                task,
-                None,
-                signals or SignalSettings(),
-                folder=folder / "diagnosis",
-                log=log,
-            )
-        record = _describe(task, ended, failure, log).model_copy(
-            update={
-                "forced": forced,
-                "started_at": started_at,
-                "settings": dict(recorded_settings or {}),
-            }
-        )
-        if record.outcome == "failed":
-            sentinel.append_journal(journal_path, "sort", record)
-            remedy = f" {record.failure.remedy}" if record.failure else ""
-            reason = record.reason.rstrip(".")
-            msg = f"{task.row.id}: the sort failed: {reason}.{remedy} See {log}"
-            raise SortFailedError(msg)
-        if record.outcome == "unsortable":
-            rate = ended.facts["header"]["sampling_frequency_hz"]
-            sorters.save_empty_sorting(work / "sorting", rate)
-        (work / "sorting").replace(sorting_path)
-    sentinel.write_record(record_path, record)
-    sentinel.append_journal(journal_path, "sort", record)
+    results = record_path.parent
+    record = None
+
+    def describe(trial: _Trial) -> Record:
+        noted = {"forced": forced, "started_at": started_at}
+        noted["settings"] = dict(recorded_settings or {})
+        return trial.describe(task, job.log).model_copy(update=noted)
+
+    try:
+        with locks.hold(results / LOCK, "sorts this recording"):
+            workfolders.sweep(results)
+            with workfolders.work_folder(workfolders.work_path(results, "sort")) as folder:
+                sort = _Sort(job, signals or SignalSettings(), results, folder)
+                for trial in sort.trials(task, retry or RetrySettings()):
+                    record = describe(trial)
+                    if record.outcome != "failed":
+                        trial.keep(sorting_path)
+                        sentinel.write_record(record_path, record)
+                    sentinel.append_journal(journal_path, "sort", record)
+    except ConcurrentSortError as err:
+        record = describe(_Trial(task, results, Ended(), err))
+        sentinel.append_journal(journal_path, "sort", record)
+    except Interrupted as err:
+        sentinel.append_interrupted(journal_path, "sort", task.row.id, started_at, err)
+        raise
+    if record is None or record.outcome == "failed":
+        raise SortFailedError(_say_failed(task, record, job.log))
     logger.info("%s: %s: %s", record.recording, record.outcome, record.reason)
     return record
 
 
-def _sort(
-    task: SortTask, limits: PreflightSettings, folder: Path, log: Path
-) -> tuple[Ended, ClassifiedSortFailure | None]:
-    """Check the node, then sort; return how that ended, and what the preflight found."""
-    plain = task.model_dump(mode="json")
-    looked = supervisor.call(
-        "spikecanary.checkup:look",
-        {
-            "task": plain,
-            "folder": str(folder),
-            "limits": limits.model_dump(mode="json"),
-            "settings": None,
-        },
-        folder=folder / "look",
-        log=log,
-    )
-    if looked.result is None:
-        return looked, diagnosis.read_ending(looked)
-    checks = [Check(**check) for check in looked.result["preflight"]]
-    for check in checks:
-        logger.warning("%s: %s", task.row.id, check.line())
-    failed = [check for check in checks if check.level == "fail"]
-    if failed:
-        return replace(looked, result=None), failed[0].error()
-    ended = supervisor.supervise(
-        "spikecanary.sorters:sort",
-        {"task": plain, "folder": str(folder / "work")},
-        folder=folder / "work",
-        log=log,
-        threads=task.n_jobs,
-    )
-    return ended, None
+def _say_failed(task: SortTask, record: Record | None, log: Path) -> str:
+    reason = record.reason.rstrip(".") if record else "it was never tried"
+    remedy = f" {record.failure.remedy}" if record and record.failure else ""
+    return f"{task.row.id}: the sort failed: {reason}.{remedy} See {log}"
 
 
-def _describe(
-    task: SortTask, ended: Ended, found: ClassifiedSortFailure | None, log: Path
-) -> Record:
-    """Describe how the sort ended; ``failed`` means that the job fails."""
-    header: dict[str, Any] = ended.facts.get("header") or {}
-    n_units: int | None = None
-    outcome: Outcome = "failed"
-    if ended.result is not None:
-        outcome, n_units = "sorted", ended.result["n_units"]
-        reason = f"{n_units} units, {ended.result['n_spikes']} spikes"
-    elif found is not None:
-        reason = str(found)
-        if isinstance(found, BiologicalFailure) and header:
-            outcome, n_units = "unsortable", 0
-    else:
-        short = header and diagnosis.too_short(task, header, header["duration_s"])
-        reason = short or ended.describe()
-    return Record(
-        recording=task.row.id,
-        verdict="proceed",
-        outcome=outcome,
-        reason=reason,
-        failure=Failure.of(found) if found else None,
-        sorter=SorterInfo(
-            name=task.sorter.name,
-            version=ended.facts.get("sorter_version"),
-            params_digest=task.digest(),
-        ),
-        n_units=n_units,
-        duration_s=header.get("duration_s"),
-        n_channels=header.get("n_channels"),
-        measured=ended.measured,
-        started_at="",
-        finished_at=sentinel.now(),
-        versions=sentinel.package_versions(),
-        log=str(log),
-    )
+@dataclass(frozen=True)
+class _Trial:
+    """One try of a full sort: how it ended, and the failure if it is a known one."""
+
+    task: SortTask
+    folder: Path
+    ended: Ended
+    failure: ClassifiedSortFailure | None
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def header(self) -> Mapping[str, Any]:
+        """The recording's header, as far as it could be read."""
+        return self.ended.facts.get("header") or {}
+
+    @property
+    def outcome(self) -> Outcome:
+        """``failed`` means that the job fails."""
+        if self.ended.result is not None:
+            return "sorted"
+        biological = isinstance(self.failure, BiologicalFailure)
+        return "unsortable" if biological and self.header else "failed"
+
+    def describe(self, asked: SortTask, log: Path) -> Record:
+        """Describe this try as the record of the sort that was asked for."""
+        ended = self.ended
+        n_units = 0 if self.outcome == "unsortable" else None
+        if ended.result is not None:
+            n_units = ended.result["n_units"]
+            reason = f"{n_units} units, {ended.result['n_spikes']} spikes"
+        elif self.failure is not None:
+            reason = str(self.failure)
+        else:
+            header = self.header
+            short = header and diagnosis.too_short(asked, header, header["duration_s"])
+            reason = short or ended.describe()
+        return Record(
+            recording=asked.row.id,
+            verdict="proceed",
+            outcome=self.outcome,
+            reason=reason,
+            failure=Failure.of(self.failure) if self.failure else None,
+            warnings=[*self.warnings, *ended.warnings],
+            sorter=SorterInfo(
+                name=asked.sorter.name,
+                version=ended.facts.get("sorter_version"),
+                params_digest=asked.digest(),
+            ),
+            n_units=n_units,
+            duration_s=self.header.get("duration_s"),
+            n_channels=self.header.get("n_channels"),
+            measured=ended.measured,
+            started_at="",
+            finished_at=sentinel.now(),
+            versions=sentinel.package_versions(),
+            log=str(log),
+        )
+
+    def keep(self, path: Path) -> None:
+        """Move the sorting to its place, in one step."""
+        if self.outcome == "unsortable":
+            rate_hz = self.header["sampling_frequency_hz"]
+            sorters.save_empty_sorting(self.folder / "sorting", rate_hz)
+        if path.exists():  # of an earlier sort, where it was not Snakemake that started this one
+            path.rename(self.folder / "replaced")
+        (self.folder / "sorting").replace(path)
+
+
+class _Sort:
+    """A full sort on this node: preflight, sort, smaller batches."""
+
+    def __init__(self, job: Job, signals: SignalSettings, results: Path, folder: Path) -> None:
+        self.job = job
+        self.signals = signals
+        self.results = results
+        self.folder = folder
+
+    def trials(self, task: SortTask, retry: RetrySettings) -> Iterator[_Trial]:
+        """Yield each try; the last decides. Its folder is removed when the next is asked for."""
+        warnings: tuple[str, ...] = ()
+        for number in range(1, retry.gpu_memory_times + 2):
+            with workfolders.work_folder(self.folder / f"try-{number}") as folder:
+                trial = self._try(task, folder)
+                yield replace(trial, warnings=(*warnings, *trial.warnings))
+            short = isinstance(trial.failure, GPU_MEMORY)
+            smaller = task.with_less_memory(retry.gpu_memory_factor) if short else None
+            if smaller is None or number > retry.gpu_memory_times:
+                return
+            changed = sorters.changed_params(task, smaller)
+            note = f"the GPU's memory was not enough, so it was sorted with {changed}"
+            logger.warning("%s: %s: again with %s", task.row.id, trial.failure, changed)
+            warnings, task = (*warnings, note), smaller
+
+    def _try(self, task: SortTask, folder: Path) -> _Trial:
+        """Check the node, then sort."""
+        looked = supervisor.call(
+            "spikecanary.checkup:look",
+            {
+                "task": task.model_dump(mode="json"),
+                "folder": str(self.folder),
+                "limits": self.job.preflight.model_dump(mode="json"),
+                "settings": None,
+            },
+            folder=folder / "look",
+            by=self._supervision(task, 0.0),
+        )
+        if looked.result is None:
+            return _Trial(task, folder, looked, diagnosis.read_ending(looked))
+        checks = [Check(**check) for check in looked.result["preflight"]]
+        for check in checks:
+            logger.warning("%s: %s", task.row.id, check.line())
+        failed = [check for check in checks if check.level == "fail"]
+        if failed:
+            return _Trial(task, folder, replace(looked, result=None), failed[0].error())
+        return self._sort(task, folder, looked.result["header"]["duration_s"])
+
+    def _sort(self, task: SortTask, folder: Path, duration_s: float) -> _Trial:
+        """Sort, and tell the failure if it is one."""
+        size_bytes = recordings.size_bytes(task.row)
+        by = self._supervision(task, duration_s)
+        ended = supervisor.supervise(
+            "spikecanary.sorters:sort",
+            {"task": task.model_dump(mode="json"), "folder": str(folder)},
+            folder=folder,
+            by=by,
+        )
+        failure = None
+        if ended.result is None:
+            failure = diagnosis.diagnose(
+                ended,
+                task,
+                None,
+                self.signals,
+                folder=self.folder / "diagnosis",
+                by=by,
+                size_bytes=size_bytes,
+            )
+        grown = diagnosis.growth_warning(task, size_bytes)
+        return _Trial(task, folder, ended, failure, (grown,) if grown else ())
+
+    def _supervision(self, task: SortTask, duration_s: float) -> Supervision:
+        """Return how the next child process is watched."""
+        limit_s = watchdogs.inactivity_limit_s(self.job.watchdogs, duration_s)
+        return self.job.supervision(task, self.results, limit_s)

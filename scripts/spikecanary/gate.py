@@ -1,7 +1,7 @@
 """The gate: waves of recordings, and who may pass."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,18 +13,31 @@ if TYPE_CHECKING:
 COLUMNS = ("recording", "verdict", "category")
 
 
-def make_waves(ids: Sequence[str], n_waves: int) -> dict[str, list[str]]:
+def make_waves(
+    ids: Sequence[str], n_waves: int, without: Container[str] = ()
+) -> dict[str, list[str]]:
     """Group recordings into at most ``n_waves`` runs of consecutive rows.
+
+    Parameters
+    ----------
+    ids : sequence of str
+        The recordings, in the order of the table.
+    n_waves : int
+        Most waves.
+    without : container of str
+        Recordings that are left out of their wave; they change no other wave.
 
     Returns
     -------
     dict
-        Recordings by the wave's name: its number, with leading zeros.
+        Recordings by the wave's name: its number, with leading zeros. No wave is empty.
     """
     size = max(1, math.ceil(len(ids) / n_waves))
     groups = [list(ids[start : start + size]) for start in range(0, len(ids), size)]
     width = len(str(len(groups)))
-    return {f"{number:0{width}d}": group for number, group in enumerate(groups, start=1)}
+    waves = {f"{number:0{width}d}": group for number, group in enumerate(groups, start=1)}
+    left = {name: [each for each in group if each not in without] for name, group in waves.items()}
+    return {name: group for name, group in left.items() if group}
 
 
 def read_wave(sentinels: Iterable[Path]) -> "pd.DataFrame":

@@ -4,18 +4,73 @@ import contextlib
 import logging
 import signal
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 import psutil
 
+from spikecanary import claims
+from spikecanary.failures import ConcurrentSortError
+from spikecanary.interrupts import SIGNALS
 from spikecanary.recordings import Recording
 from spikecanary.summary import describe_counts, describe_recordings, summarize, write_table
-from spikecanary.supervisor import INTERRUPTS
 
 logger = logging.getLogger(__name__)
+
+
+#: Snakemake's own folder, in the working directory.
+STATE = Path(".snakemake")
+
+
+def begin_run(results: Path, recordings: Iterable[str], left: Mapping[str, str]) -> None:
+    """Claim the recordings for this run, and have signals passed on.
+
+    Parameters
+    ----------
+    results : Path
+        The results folder.
+    recordings : iterable of str
+        All recordings of the table.
+    left : dict
+        Those that are left to another run.
+
+    Raises
+    ------
+    ConcurrentSortError
+        All are left to another run, or it has just claimed one of the others.
+    OSError
+        The results folder cannot be written.
+    """
+    own = set(recordings) - set(left)
+    if left and not own:
+        raise ConcurrentSortError(say_left(left))
+    claims.claim(results, own)
+    claims.take_workdir(STATE)
+    forward_signals()
+
+
+def look_around(results: Path, recordings: Iterable[str]) -> dict[str, str]:
+    """Before a run: clear away a killed one's locks, find what another one works on.
+
+    Returns
+    -------
+    dict
+        The recordings that are left to another run, each with who that is.
+    """
+    if claims.release_killed(STATE):
+        sys.stderr.write("Removed Snakemake's lock of a run that was killed.\n")
+    return claims.find_claimed(results, recordings)
+
+
+def say_left(left: Mapping[str, str]) -> str:
+    """Say which recordings are left to another run, and to whom."""
+    name, holder = next(iter(left.items()))
+    return (
+        f"{len(left)} recordings are left to another run, which works on them now "
+        f"(ConcurrentSortError): {name}: {holder}"
+    )
 
 
 def forward_signals() -> None:
@@ -24,7 +79,7 @@ def forward_signals() -> None:
     Snakemake itself waits for its running jobs when it is told to end; a canary or a
     sort is to end with it.
     """
-    for each in INTERRUPTS:
+    for each in SIGNALS:
         previous = signal.getsignal(each)
         if each == signal.SIGHUP and previous == signal.SIG_IGN:  # nohup
             continue

@@ -3,6 +3,7 @@
 import logging
 import os
 import platform
+import re
 import socket
 import sys
 from pathlib import Path
@@ -11,6 +12,9 @@ from types import TracebackType
 from spikecanary.sentinel import package_versions
 
 logger = logging.getLogger("spikecanary")
+
+#: What is kept in memory of a child's output, for the diagnosis.
+TAIL_BYTES = 200_000
 
 
 def configure(log: str | Path, **facts: object) -> None:
@@ -36,6 +40,60 @@ def configure(log: str | Path, **facts: object) -> None:
     described["python"] = platform.python_version()
     described |= package_versions()
     logger.info("%s", ", ".join(f"{name} {value}" for name, value in described.items()))
+
+
+class CappedLog:
+    """Appends what a child prints to a log; of very much, the beginning and the end stay.
+
+    This process must be the log's only writer.
+
+    Parameters
+    ----------
+    path : Path
+        The log; what is in it already stays.
+    max_bytes : int
+        The most that is added.
+    """
+
+    def __init__(self, path: Path, max_bytes: int) -> None:
+        self.path = path
+        self.max_bytes = max_bytes
+        self._file = path.open("a+b", buffering=0)
+        self._begins = self._file.seek(0, os.SEEK_END)
+        #: Bytes that the child has printed, kept or not.
+        self.n_bytes = 0
+        self._tail = b""
+
+    def write(self, data: bytes) -> None:
+        """Append what the child printed."""
+        self._file.write(data)
+        self.n_bytes += len(data)
+        self._tail = (self._tail + data)[-TAIL_BYTES:]
+        if self._file.tell() - self._begins > self.max_bytes:
+            self._shorten()
+
+    def tail(self) -> str:
+        """Return the end of what the child printed, up to 200,000 bytes."""
+        return self._tail.decode("utf-8", errors="replace")
+
+    def last_line(self) -> str:
+        """Return the last line that the child printed and that is not empty, shortened."""
+        lines = [line.strip() for line in re.split(r"[\r\n]", self.tail()[-2_000:])]
+        return next((line[:200] for line in reversed(lines) if line), "")
+
+    def close(self) -> None:
+        """Close the log."""
+        self._file.close()
+
+    def _shorten(self) -> None:
+        """Keep the first and the last quarter of what may be kept."""
+        quarter = self.max_bytes // 4
+        self._file.seek(-quarter, os.SEEK_END)
+        end = self._file.read()
+        end = end[end.find(b"\n") + 1 :]
+        self._file.truncate(self._begins + quarter)
+        kept = f"\n[... the output was cut here; {self.n_bytes:,} bytes so far ...]\n"
+        self._file.write(kept.encode() + end)
 
 
 def _log_uncaught(

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 import psutil
 
-from spikecanary import failures, sorters
+from spikecanary import failures, gpus, sorters
 from spikecanary.config import PreflightSettings
 from spikecanary.failures import ClassifiedSortFailure
 from spikecanary.sorters import SortTask
@@ -241,21 +241,9 @@ def _check_memory(settings: PreflightSettings) -> Iterator[Check]:
 
 def _check_vram(task: SortTask, settings: PreflightSettings) -> Iterator[Check]:
     """Check the free memory of the GPUs, where there are any that the sort may use."""
-    import pynvml
-
     if task.sorter.device == "cpu":
         return
-    try:
-        pynvml.nvmlInit()
-    except pynvml.NVMLError:  # no driver; whether a GPU is needed is another check
-        return
-    try:
-        handles = [
-            pynvml.nvmlDeviceGetHandleByIndex(index) for index in range(pynvml.nvmlDeviceGetCount())
-        ]
-        free_mb = [pynvml.nvmlDeviceGetMemoryInfo(handle).free / MB for handle in handles]
-    finally:
-        pynvml.nvmlShutdown()
+    free_mb = gpus.free_mb()  # of none where there is no driver, which is another check
     if free_mb and max(free_mb) < settings.min_free_vram_mb:
         msg = (
             f"{max(free_mb):.0f} MB are free on the emptiest GPU, less than "

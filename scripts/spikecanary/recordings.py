@@ -1,5 +1,6 @@
 """Recordings: the table, opening one through its reader, windows, preprocessing."""
 
+import contextlib
 import io
 import json
 import math
@@ -49,6 +50,17 @@ class Recording(BaseModel):
         """Return the paths and the probe file that exist here, and so can be inputs."""
         named = [*self.paths, *([self.probe] if self.probe else [])]
         return [path for path in named if Path(path).exists()]
+
+
+def size_bytes(row: Recording) -> int:
+    """Return the size of a recording's files, those that exist."""
+    total = 0
+    for path in map(Path, row.files()):
+        files = path.rglob("*") if path.is_dir() else [path]
+        for file in files:
+            with contextlib.suppress(OSError):
+                total += file.stat().st_size
+    return total
 
 
 def read_table(path: str | Path) -> list[Recording]:

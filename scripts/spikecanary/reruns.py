@@ -60,6 +60,7 @@ def canary_settings(config: Config, task: SortTask, folder: Path) -> dict[str, A
     present = {
         "canary": config.canary.model_dump(mode="json", exclude={"force"}),
         "preflight": config.preflight.model_dump(mode="json"),
+        "watchdogs": config.watchdogs.model_dump(mode="json"),
         "code": CANARY_CODE,
     }
     if not sort_stands(task, folder):
@@ -82,6 +83,8 @@ def sort_settings(config: Config, task: SortTask, folder: Path) -> dict[str, Any
     return {
         "digest": sort_digest(task),
         "preflight": config.preflight.model_dump(mode="json"),
+        "watchdogs": config.watchdogs.model_dump(mode="json"),
+        "retry": config.retry.model_dump(mode="json"),
         "signals": config.canary.signals.model_dump(mode="json"),
         "forced": task.row.id in config.canary.force,
     }

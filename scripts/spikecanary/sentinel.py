@@ -1,6 +1,7 @@
 """The sentinel, the sort record and the journal: models, atomic write, read."""
 
 import json
+import logging
 import os
 import socket
 from collections.abc import Mapping
@@ -13,11 +14,14 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from spikecanary.failures import Category, ClassifiedSortFailure
 
+logger = logging.getLogger(__name__)
+
 SCHEMA_VERSION = 1
 #: Categories whose verdict the next invocation tests again.
 RETESTED: tuple[Category, ...] = ("environment", "resource")
 Verdict = Literal["proceed", "stop"]
-#: The first four are a canary's, the others a full sort's; ``failed`` is in journals only.
+#: The first four are a canary's, the others a full sort's; ``failed`` is in journals only,
+#: and so is ``interrupted``, which has no verdict.
 Outcome = Literal["passed", "skipped", "stopped", "unexpected", "sorted", "unsortable", "failed"]
 
 
@@ -195,19 +199,52 @@ def read_record_if_any(path: Path) -> Record | None:
         return None
 
 
-def append_journal(path: Path, kind: Literal["canary", "sort"], record: Record) -> None:
-    """Append one finished attempt to the journal, as one line in one write."""
-    entry = {"kind": kind, **record.model_dump(by_alias=True, exclude={"settings", "versions"})}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a+b") as file:
-        if file.tell():
-            file.seek(-1, os.SEEK_END)
-            torn = file.read(1) != b"\n"
-        else:
+Kind = Literal["canary", "sort"]
+
+
+def append_journal(path: Path, kind: Kind, record: Record) -> None:
+    """Append one finished attempt to the journal.
+
+    What keeps it from being written (a full disk) is logged: it must not cost the result.
+    """
+    _append(
+        path, {"kind": kind, **record.model_dump(by_alias=True, exclude={"settings", "versions"})}
+    )
+
+
+def append_interrupted(
+    path: Path, kind: Kind, recording: str, started_at: str, error: SystemExit
+) -> None:
+    """Append an attempt that a signal ended, which has no verdict."""
+    entry = {
+        "kind": kind,
+        "schema_version": SCHEMA_VERSION,
+        "recording": recording,
+        "verdict": None,
+        "outcome": "interrupted",
+        "reason": getattr(error, "reason", "interrupted"),
+        "exit_status": error.code,
+        "host": socket.gethostname(),
+        "started_at": started_at,
+        "finished_at": now(),
+    }
+    _append(path, entry)
+
+
+def _append(path: Path, entry: Mapping[str, Any]) -> None:
+    """Append one line in one write; a line that was cut off before it is ended first."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("a+b") as file:
             torn = False
-        file.write(b"\n" * torn + json.dumps(entry).encode() + b"\n")
-        file.flush()
-        os.fsync(file.fileno())
+            if file.tell():
+                file.seek(-1, os.SEEK_END)
+                torn = file.read(1) != b"\n"
+            file.write(b"\n" * torn + json.dumps(entry).encode() + b"\n")
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as err:
+        logger.warning("the journal %s could not be written: %s", path, err)
 
 
 def read_journal(path: Path) -> list[Mapping[str, Any]]:

@@ -24,13 +24,20 @@ DEVICE_PARAM_OF = {"kilosort4": "torch_device"}
 #: and every how many batches they learn their templates from (kilosort 4.1.7,
 #: extract_wPCA_wTEMP: batches 0, 25, 50, ...; so a window under 50 s teaches by its first 2 s).
 BATCHES = {"kilosort4": ("batch_size", 60_000, 25)}
+#: What decides how much GPU memory a sorter takes: the parameter, its default, what its values
+#: are multiples of, and the smallest that still works. A batch of kilosort4 must be longer
+#: than its spikes (nt 61 samples) by far; NT of the others is a multiple of 32, with a buffer
+#: of 64 (ntbuff), and "try decreasing if out of memory" (their config files).
+MEMORY_KNOBS = {
+    "kilosort4": ("batch_size", 60_000, 1, 5_000),
+    **dict.fromkeys(
+        ("kilosort", "kilosort2", "kilosort2_5", "kilosort3"), ("NT", 65_536, 64, 4_096)
+    ),
+}
 #: A window must have at least so many batches: one alone fails as NaN data do.
 LEAST_BATCHES = 2.5
 #: What sorters without batches are taken to need of activity, in s.
 LEARN_S = 2.0
-#: Shortest and longest inactivity limit of a canary in s, and its share of the window
-#: (DESIGN.md, "What a canary does", step 4).
-CANARY_INACTIVITY_S = (120.0, 300.0, 4.0)
 
 
 class SortTask(BaseModel):
@@ -43,13 +50,10 @@ class SortTask(BaseModel):
     preprocessing: dict[str, dict[str, Any]] = {}
     n_jobs: int = 1
     window_s: tuple[float, float] | None = None
-    inactivity_s: float | None = None
 
     def for_canary(self, start_s: float, end_s: float) -> "SortTask":
         """Clone this task for a short sort of [start_s, end_s]; nothing else changes."""
-        shortest, longest, share = CANARY_INACTIVITY_S
-        limit = min(longest, max(shortest, share * (end_s - start_s)))
-        return self.model_copy(update={"window_s": (start_s, end_s), "inactivity_s": limit})
+        return self.model_copy(update={"window_s": (start_s, end_s)})
 
     def batch_s(self, rate_hz: float) -> float | None:
         """Length in s of one batch of the sorter; None for sorters without batches."""
@@ -57,6 +61,18 @@ class SortTask(BaseModel):
             return None
         param, default, _ = BATCHES[self.sorter.name]
         return float(self.sorter.params.get(param, default)) / rate_hz
+
+    def with_less_memory(self, factor: float) -> "SortTask | None":
+        """Clone this task with smaller batches; None where the sorter has no such parameter."""
+        if self.sorter.name not in MEMORY_KNOBS:
+            return None
+        param, default, multiple, least = MEMORY_KNOBS[self.sorter.name]
+        now = int(self.sorter.params.get(param) or default)
+        smaller = max(least, int(now * factor) // multiple * multiple)
+        if smaller >= now:
+            return None
+        params = {**self.sorter.params, param: smaller}
+        return self.model_copy(update={"sorter": self.sorter.model_copy(update={"params": params})})
 
     def digest(self) -> str:
         """Digest of the sorter, its parameters and the preprocessing (16 hex of SHA-256)."""
@@ -67,6 +83,12 @@ class SortTask(BaseModel):
         """Return the files that exist and decide the sort: the recording's, the plugin."""
         plugin = self.sorter.plugin
         return [*self.row.files(), *([plugin] if plugin and Path(plugin).exists() else [])]
+
+
+def changed_params(before: SortTask, after: SortTask) -> dict[str, Any]:
+    """Return the sorter's parameters that differ between two tasks, as they are after."""
+    was = before.sorter.params
+    return {name: value for name, value in after.sorter.params.items() if was.get(name) != value}
 
 
 def make_task(row: Recording, config: Config) -> SortTask:

@@ -1,71 +1,41 @@
 """Run one function in a child process: its log, its measurements, its clean end.
 
-One polling loop samples the child's process tree. Each watchdog is a small check of
-one sample: it returns nothing, or the classified failure for which the tree is ended.
+One polling loop copies the child's output to the log, samples its process tree, and asks
+the watchdogs. The first that names a failure ends the tree.
 """
 
 import contextlib
 import json
+import logging
 import os
-import shutil
+import selectors
 import signal
-import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, TextIO
 
-import psutil
-
+from spikecanary import containers, interrupts, processes
 from spikecanary.failures import ClassifiedSortFailure
+from spikecanary.logs import CappedLog
+from spikecanary.sampling import Sampler
 from spikecanary.sentinel import Measured
+from spikecanary.watchdogs import Sample, Watchdog
+from spikecanary.workfolders import work_folder
+
+logger = logging.getLogger(__name__)
 
 POLL_S = 0.5
-#: How long a process may take to end after SIGTERM before it gets SIGKILL.
-GRACE_S = 5.0
+#: Looking takes at most this share of a core: on a busy node it is done less often.
+LOOK_SHARE = 0.01
+#: The log gets a line of progress at least so often, in s.
+PROGRESS_S = 30.0
 #: A signal to the whole job (scancel) may reach the child before it reaches this process.
 SIGNAL_LAG_S = 0.5
-INTERRUPTS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-MB = 1e6
-
-
-class Interrupted(SystemExit):
-    """A signal told this process to end; exit status 128 + signal number."""
-
-    def __init__(self, signum: int) -> None:
-        self.signum = signum
-        super().__init__(128 + signum)
-
-
-def exit_on_signals() -> None:
-    """Turn SIGINT, SIGTERM and SIGHUP into :class:`Interrupted`, the first of them only.
-
-    Later ones are ignored, so that they cannot cut the clean-up short.
-    """
-
-    def interrupt(signum: int, _frame: Any) -> None:
-        for each in INTERRUPTS:
-            signal.signal(each, signal.SIG_IGN)
-        raise Interrupted(signum)
-
-    for each in INTERRUPTS:
-        if each != signal.SIGHUP or signal.getsignal(each) != signal.SIG_IGN:  # nohup
-            signal.signal(each, interrupt)
-
-
-@dataclass(frozen=True)
-class Sample:
-    """One look at the child's process tree."""
-
-    elapsed_s: float
-    rss_mb: float
-    disk_mb: float
-
-
-Watchdog = Callable[[Sample], ClassifiedSortFailure | None]
+MAX_LOG_BYTES = 100_000_000
 
 
 @dataclass(frozen=True)
@@ -83,6 +53,7 @@ class Ended:
     signum: int | None = None
     exit_status: int | None = None
     facts: dict[str, Any] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
     log: str = ""
     measured: Measured = field(default_factory=lambda: Measured(wall_s=0.0))
 
@@ -117,40 +88,41 @@ def describe_chain(error: Mapping[str, Any]) -> str:
     return f"{name}: {lines[0]}" if lines else name
 
 
-def work_path(results: Path, purpose: str) -> Path:
-    """Return the work folder of this process in a recording's results folder, absolute."""
-    return results.absolute() / f".{purpose}-{socket.gethostname()}-{os.getpid()}"
+@dataclass(frozen=True)
+class Supervision:
+    """What one job's children have in common.
+
+    Attributes
+    ----------
+    log : Path
+        The rule's log, to which their output is appended.
+    threads : int
+        Upper limit for their numeric libraries.
+    watchdogs : sequence of callable
+        Checks of each :class:`Sample`.
+    max_log_bytes : int
+        Of one child's output the beginning and the end stay, so many bytes.
+    folders : sequence of Path
+        Folders besides the work folder whose free space is watched.
+    with_containers : bool
+        Whether a child has containers work for it.
+    """
+
+    log: Path
+    threads: int = 1
+    watchdogs: Sequence[Watchdog] = ()
+    max_log_bytes: int = MAX_LOG_BYTES
+    folders: Sequence[Path] = ()
+    with_containers: bool = False
 
 
-@contextlib.contextmanager
-def work_folder(path: Path) -> Iterator[Path]:
-    """Make an empty folder; remove it at the end, however that comes."""
-    if path.exists():
-        shutil.rmtree(path)
-    path.mkdir(parents=True)
-    try:
-        yield path
-    finally:
-        shutil.rmtree(path, ignore_errors=True)
-
-
-def call(
-    target: str, arguments: Mapping[str, Any], *, folder: Path, log: Path, threads: int = 1
-) -> Ended:
+def call(target: str, arguments: Mapping[str, Any], *, folder: Path, by: Supervision) -> Ended:
     """Supervise a function in an empty folder of its own, removed at the end."""
     with work_folder(folder):
-        return supervise(target, arguments, folder=folder, log=log, threads=threads)
+        return supervise(target, arguments, folder=folder, by=by)
 
 
-def supervise(
-    target: str,
-    arguments: Mapping[str, Any],
-    *,
-    folder: Path,
-    log: Path,
-    threads: int = 1,
-    watchdogs: Sequence[Watchdog] = (),
-) -> Ended:
+def supervise(target: str, arguments: Mapping[str, Any], *, folder: Path, by: Supervision) -> Ended:
     """Run a function of this package in a child process of its own.
 
     Parameters
@@ -161,12 +133,8 @@ def supervise(
         Keyword arguments; must survive JSON.
     folder : Path
         The child's work folder; its size is what ``disk_mb`` measures.
-    log : Path
-        The child's output is appended here as it comes.
-    threads : int
-        Upper limit for the child's numeric libraries.
-    watchdogs : sequence of callable
-        Checks of each :class:`Sample`; the first failure that one returns ends the tree.
+    by : Supervision
+        Log, threads and watchdogs.
 
     Returns
     -------
@@ -179,157 +147,175 @@ def supervise(
     """
     call, events = folder / "call.json", folder / "events.jsonl"
     call.write_text(json.dumps({"target": target, "arguments": arguments}), encoding="utf-8")
-    command = [sys.executable, "-m", "spikecanary.child", str(call), str(events)]
-    started = time.time()
-    log_begins = log.stat().st_size if log.exists() else 0
-    with log.open("ab") as output:
-        process = subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            env=_environment(threads),
-            start_new_session=True,
-        )
+    events.touch()
+    started = time.monotonic()
+    lifeline, our_end = os.pipe()  # the child ends when this process does, however it does
+    log = CappedLog(by.log, by.max_log_bytes)
+    # Opened before the child runs: what it says is read even if the folder is removed.
+    with events.open(encoding="utf-8", errors="replace") as told:
         try:
-            peak, stopped_by = _watch(process, folder, watchdogs, started)
+            process = subprocess.Popen(
+                [sys.executable, "-m", "spikecanary.child", str(call), str(events), str(lifeline)],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                env=_environment(by.threads, folder),
+                start_new_session=True,
+                pass_fds=[lifeline],
+            )
+            try:
+                watch = _Watch(process, folder, log, told, by)
+                stopped_by = watch.until_end()
+            finally:
+                processes.end_child(process, str(folder))
+                if by.with_containers:
+                    containers.remove(folder)
+                watch.output.drain()
         finally:
-            end_tree(process)
-    ended = _read_end(events, process.returncode, stopped_by, started, peak)
-    return replace(ended, log=_read_log(log, log_begins))
+            os.close(lifeline)
+            os.close(our_end)
+            log.close()
+        told.seek(0)
+        return _read_end(told, watch, stopped_by, started)
 
 
-def _read_log(log: Path, begins: int, most: int = 200_000) -> str:
-    """Return the end of what a child wrote to the log."""
-    with log.open("rb") as file:
-        size = file.seek(0, os.SEEK_END)
-        file.seek(max(begins, size - most))
-        return file.read().decode("utf-8", errors="replace")
-
-
-def _environment(threads: int) -> dict[str, str]:
-    """Return the child's environment: this package importable, threads limited."""
+def _environment(threads: int, folder: Path) -> dict[str, str]:
+    """Return the child's environment: this package importable, threads limited, marked."""
     package_parent = str(Path(__file__).resolve().parents[1])
     paths = [package_parent, *filter(None, [os.environ.get("PYTHONPATH")])]
     limits = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
     return {
         **os.environ,
         **dict.fromkeys(limits, str(threads)),
+        processes.MARK: str(folder),
         "PYTHONPATH": os.pathsep.join(paths),
         "PYTHONUNBUFFERED": "1",
     }
 
 
-def _watch(
-    process: subprocess.Popen[bytes],
-    folder: Path,
-    watchdogs: Sequence[Watchdog],
-    started: float,
-) -> tuple[Sample, ClassifiedSortFailure | None]:
-    """Sample the child's tree until it ends or a watchdog objects; return the peaks."""
-    peak = Sample(0.0, 0.0, 0.0)
-    while True:
-        sample = _sample(process.pid, folder, started)
-        peak = Sample(
-            sample.elapsed_s,
-            max(peak.rss_mb, sample.rss_mb),
-            max(peak.disk_mb, sample.disk_mb),
-        )
-        for watchdog in watchdogs:
-            failure = watchdog(sample)
-            if failure is not None:
-                return peak, failure
-        try:
-            process.wait(timeout=POLL_S)
-        except subprocess.TimeoutExpired:
-            continue
-        if -process.returncode in INTERRUPTS:
+class _Output:
+    """Copies what a child prints to its log."""
+
+    def __init__(self, pipe: BinaryIO, log: CappedLog) -> None:
+        self.pipe = pipe
+        self.log = log
+        self.open = True
+        os.set_blocking(pipe.fileno(), False)
+        self.selector = selectors.DefaultSelector()
+        self.selector.register(pipe, selectors.EVENT_READ)
+
+    def copy(self, seconds: float) -> None:
+        """Copy for so many seconds, or until nobody can print any more."""
+        end = time.monotonic() + seconds
+        while self.open and (left := end - time.monotonic()) > 0:
+            if self.selector.select(left):
+                self._read()
+
+    def drain(self) -> None:
+        """Copy what is there, and stop."""
+        while self.open and self.selector.select(0):
+            self._read()
+        self.selector.close()
+        self.pipe.close()
+
+    def _read(self) -> None:
+        data = self.pipe.read(1 << 20)
+        if data:
+            self.log.write(data)
+        else:
+            self.open = False
+            self.selector.unregister(self.pipe)
+
+
+class _Watch:
+    """The polling loop over one child."""
+
+    def __init__(
+        self,
+        process: subprocess.Popen[bytes],
+        folder: Path,
+        log: CappedLog,
+        told: TextIO,
+        by: Supervision,
+    ) -> None:
+        self.process = process
+        self.folder = folder
+        self.log = log
+        self.told = told
+        self.by = by
+        self.output = _Output(process.stdout, log)  # type: ignore[arg-type]
+        self.sampler = Sampler(process.pid, folder, by.folders, with_containers=by.with_containers)
+        self.peak_rss_mb = self.peak_disk_mb = 0.0
+        self.peak_vram_mb: float | None = None
+        self.warned: dict[Watchdog, str] = {}
+        self.stage = "start"
+        self.shown = time.monotonic()
+
+    def until_end(self) -> ClassifiedSortFailure | None:
+        """Watch until the child ends, or a watchdog names a failure."""
+        while True:
+            looked = time.process_time()
+            failure = self._look()
+            if failure is not None or self.process.returncode is not None:
+                break
+            self.output.copy(max(POLL_S, (time.process_time() - looked) / LOOK_SHARE))
+            if not self.output.open:
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    self.process.wait(POLL_S)
+            self.process.poll()
+            interrupts.check_starter()
+        if failure is None and -self.process.returncode in interrupts.SIGNALS:
             time.sleep(SIGNAL_LAG_S)
-        return peak, None
+        return failure
 
+    def _look(self) -> ClassifiedSortFailure | None:
+        """Take a sample, show progress, ask the watchdogs."""
+        has_ended = self.process.returncode is not None
+        sample = self.sampler.take(self.log.n_bytes, thorough=has_ended)
+        self.peak_rss_mb = max(self.peak_rss_mb, sample.rss_mb)
+        self.peak_disk_mb = max(self.peak_disk_mb, sample.disk_mb)
+        if sample.gpus:
+            vram_mb = sum(gpu.tree_mb for gpu in sample.gpus)
+            self.peak_vram_mb = max(self.peak_vram_mb or 0.0, vram_mb)
+        if time.monotonic() - self.shown >= PROGRESS_S:
+            self._show_progress(sample)
+        for watchdog in self.by.watchdogs:
+            found = watchdog(sample)
+            if isinstance(found, ClassifiedSortFailure):
+                logger.error("ended by a watchdog: %s", found)
+                return found
+            if found is not None and watchdog not in self.warned:
+                self.warned[watchdog] = found
+                logger.warning("%s", found)
+        return None
 
-def _sample(pid: int, folder: Path, started: float) -> Sample:
-    rss = 0
-    for process in _tree(pid):
-        with contextlib.suppress(psutil.Error):
-            rss += process.memory_info().rss
-    disk = 0
-    for root, _, names in os.walk(folder):
-        for name in names:
-            with contextlib.suppress(OSError):
-                disk += Path(root, name).lstat().st_blocks * 512
-    return Sample(time.time() - started, rss / MB, disk / MB)
-
-
-def _tree(pid: int) -> list[psutil.Process]:
-    """Return a process and all its descendants, those that still run."""
-    try:
-        root = psutil.Process(pid)
-        return [root, *root.children(recursive=True)]
-    except psutil.Error:
-        return []
-
-
-def end_tree(process: subprocess.Popen[bytes]) -> None:
-    """End a child and all its descendants: terminate, wait, kill.
-
-    Descendants that lost their parent are found by their process group, the child's.
-    """
-    tree = {*_tree(process.pid), *_group(process.pid)}
-    for signum in (signal.SIGTERM, signal.SIGKILL):
-        for each in tree:
-            with contextlib.suppress(psutil.Error):
-                each.send_signal(signum)
-        if _wait_for_end(process, tree):
-            break
-        tree |= {*_tree(process.pid), *_group(process.pid)}
-
-
-def _group(group: int) -> list[psutil.Process]:
-    """Return the processes of a process group."""
-    members = []
-    for process in psutil.process_iter():
+    def _show_progress(self, sample: Sample) -> None:
+        """Log a line of progress, and touch the work folder as a sign of life."""
+        self.shown = time.monotonic()
+        for event in _events(self.told):
+            self.stage = event.get("stage", self.stage)
+        logger.info(
+            "stage %s, %.0f s, %.0f MB of memory, %.0f MB of disk; last line: %s",
+            self.stage,
+            sample.elapsed_s,
+            sample.rss_mb,
+            sample.disk_mb,
+            self.log.last_line(),
+        )
         with contextlib.suppress(OSError):
-            if os.getpgid(process.pid) == group:
-                members.append(process)
-    return members
-
-
-def _wait_for_end(process: subprocess.Popen[bytes], tree: set[psutil.Process]) -> bool:
-    """Wait up to GRACE_S until a child and its descendants have ended; say if they have.
-
-    A zombie has ended: nobody may reap an orphan where process 1 is no real init.
-    """
-    end = time.monotonic() + GRACE_S
-    while time.monotonic() < end:
-        if process.poll() is not None and not any(is_alive(each) for each in tree):
-            return True
-        time.sleep(0.05)
-    return False
-
-
-def is_alive(process: psutil.Process) -> bool:
-    """Whether a process still runs; a zombie does not."""
-    try:
-        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
-    except psutil.Error:
-        return False
+            os.utime(self.folder)
 
 
 def _read_end(
-    events: Path,
-    returncode: int | None,
-    stopped_by: ClassifiedSortFailure | None,
-    started: float,
-    peak: Sample,
+    told: Iterable[str], watch: _Watch, stopped_by: ClassifiedSortFailure | None, started: float
 ) -> Ended:
     """Put together how the child ended from its events and its exit status."""
-    finished = time.time()
+    finished = time.monotonic()
     stages: dict[str, float] = {}
     last: tuple[str, float] = ("start", started)
     outcome: dict[str, Any] = {}
     facts: dict[str, Any] = {}
-    for event in _read_events(events):
+    for event in _events(told):
         at = event.pop("at", finished)
         if "stage" in event or "result" in event or "error" in event:
             stages[last[0]] = round(stages.get(last[0], 0.0) + at - last[1], 3)
@@ -340,34 +326,32 @@ def _read_end(
             facts.update(event)
     stages[last[0]] = round(stages.get(last[0], 0.0) + finished - last[1], 3)
     facts["stage"] = list(stages)[-1] if "error" not in outcome else list(stages)[-2]
-    measured = Measured(
-        wall_s=round(finished - started, 3),
-        stages_s=stages,
-        peak_rss_mb=round(peak.rss_mb, 1),
-        disk_mb=round(peak.disk_mb, 1),
-    )
+    ending: dict[str, Any] = {}
     if stopped_by is not None:
-        return Ended(stopped_by=stopped_by, facts=facts, measured=measured)
-    if outcome:
-        return Ended(
-            result=outcome.get("result"),
-            error=outcome.get("error"),
-            facts=facts,
-            measured=measured,
-        )
-    if returncode is not None and returncode < 0:
-        return Ended(signum=-returncode, facts=facts, measured=measured)
-    return Ended(exit_status=returncode, facts=facts, measured=measured)
+        ending["stopped_by"] = stopped_by
+    elif outcome:
+        ending |= {name: outcome[name] for name in ("result", "error") if name in outcome}
+    elif watch.process.returncode < 0:
+        ending["signum"] = -watch.process.returncode
+    else:
+        ending["exit_status"] = watch.process.returncode
+    return Ended(
+        **ending,
+        facts=facts,
+        warnings=tuple(watch.warned.values()),
+        log=watch.log.tail(),
+        measured=Measured(
+            wall_s=round(finished - started, 3),
+            stages_s=stages,
+            peak_rss_mb=round(watch.peak_rss_mb, 1),
+            peak_vram_mb=watch.peak_vram_mb,
+            disk_mb=round(watch.peak_disk_mb, 1),
+        ),
+    )
 
 
-def _read_events(path: Path) -> list[dict[str, Any]]:
-    """Read the events, without a last line that the child could not finish."""
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except FileNotFoundError:
-        return []
-    events = []
-    for line in lines:
+def _events(told: Iterable[str]) -> Iterable[dict[str, Any]]:
+    """Read events, without lines that the child could not finish."""
+    for line in told:
         with contextlib.suppress(ValueError):
-            events.append(json.loads(line))
-    return events
+            yield json.loads(line)

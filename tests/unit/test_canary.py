@@ -5,6 +5,7 @@ import pytest
 from spikecanary import canary, fullsort, sentinel, sorters
 from spikecanary.config import CanarySettings, Config, SorterSettings
 from spikecanary.fullsort import SortFailedError, SortStoppedError
+from spikecanary.jobs import Job
 from spikecanary.recordings import Recording
 from workbench import ROOT
 
@@ -34,7 +35,7 @@ def run(tmp_path):
             CanarySettings(**settings),
             sentinel_path=tmp_path / "x/canary.json",
             journal_path=tmp_path / "x/attempts.jsonl",
-            log=tmp_path / "log.txt",
+            job=Job(log=tmp_path / "log.txt"),
             attempt=2,
         )
         assert sentinel.read_record(tmp_path / "x/canary.json") == record
@@ -148,9 +149,9 @@ def test_bug_of_the_canary_itself_proceeds(run, task, monkeypatch):
     assert record.reason == "the canary itself failed: ZeroDivisionError: ours"
 
 
-def test_interrupt_writes_nothing(task, tmp_path, monkeypatch):
+def test_interrupt_leaves_a_journal_line_only(task, tmp_path, monkeypatch):
     def interrupted(*_, **__):
-        raise canary.supervisor.Interrupted(15)
+        raise canary.Interrupted(15)
 
     monkeypatch.setattr(canary._Canary, "examine", interrupted)
     with pytest.raises(SystemExit) as caught:
@@ -159,10 +160,14 @@ def test_interrupt_writes_nothing(task, tmp_path, monkeypatch):
             CanarySettings(),
             sentinel_path=tmp_path / "x/canary.json",
             journal_path=tmp_path / "x/attempts.jsonl",
-            log=tmp_path / "log.txt",
+            job=Job(log=tmp_path / "log.txt"),
         )
     assert caught.value.code == 143
-    assert list((tmp_path / "x").iterdir()) == []
+    assert [path.name for path in (tmp_path / "x").iterdir()] == ["attempts.jsonl"]
+    (line,) = sentinel.read_journal(tmp_path / "x/attempts.jsonl")
+    assert (line["kind"], line["outcome"], line["verdict"]) == ("canary", "interrupted", None)
+    assert (line["reason"], line["exit_status"]) == ("interrupted by SIGTERM", 143)
+    assert sentinel.count_retestable(tmp_path / "x/attempts.jsonl") == 0
 
 
 @pytest.fixture
@@ -174,7 +179,7 @@ def sort(tmp_path):
             sorting_path=tmp_path / "x/sorting",
             record_path=tmp_path / "x/sort.json",
             journal_path=tmp_path / "x/attempts.jsonl",
-            log=tmp_path / "log.txt",
+            job=Job(log=tmp_path / "log.txt"),
             **arguments,
         )
 

@@ -10,7 +10,7 @@ import docker
 import pynvml
 import pytest
 
-from spikecanary import checkup, preflight, sorters
+from spikecanary import checkup, gpus, preflight, sorters
 from spikecanary.config import CanarySettings, Config, PreflightSettings, SorterSettings
 from spikecanary.preflight import Check
 from spikecanary.recordings import Recording
@@ -90,7 +90,7 @@ def test_gpu_memory(run, monkeypatch):
     """No GPU is here: a scripted driver says what it would."""
     assert run() == []
     monkeypatch.setattr(pynvml, "nvmlInit", lambda: None)
-    monkeypatch.setattr(pynvml, "nvmlShutdown", lambda: None)
+    gpus._nvml.cache_clear()
     monkeypatch.setattr(pynvml, "nvmlDeviceGetCount", lambda: 2)
     monkeypatch.setattr(pynvml, "nvmlDeviceGetHandleByIndex", lambda index: index)
     free = {0: 5e8, 1: 1.5e9}
@@ -101,6 +101,7 @@ def test_gpu_memory(run, monkeypatch):
     assert (check["code"], check["level"]) == ("vram", "warn")
     assert check["message"].startswith("1500 MB are free on the emptiest GPU")
     assert run(make_task(device="cpu")) == []
+    gpus._nvml.cache_clear()
 
 
 def test_hdf5_plugin_path(run, monkeypatch, tmp_path):

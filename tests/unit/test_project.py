@@ -47,7 +47,7 @@ def test_modules_import_only_those_above_them():
         files = [package / f"{module}.py"] if module != "signatures" else package.glob("*/*.py")
         text = "\n".join(path.read_text() for path in files)
         imported = re.findall(r"^from spikecanary\.(\w+) import", text, re.MULTILINE)
-        for group in re.findall(r"^from spikecanary import (.+)$", text, re.MULTILINE):
-            imported += [name.split(" as ")[0].strip() for name in group.split(",")]
+        for group in re.findall(r"^from spikecanary import (\([^)]+\)|.+)$", text, re.MULTILINE):
+            imported += re.findall(r"\w+", re.sub(r" as \w+", "", group))
         below = set(imported) - set(order[:position])
         assert not below, f"{module} imports {below}"

@@ -42,11 +42,34 @@ def test_task_leaves_out_what_decides_nothing():
 def test_canary_task_is_a_clone():
     task = sorters.make_task(make_row(), Config())
     canary = task.for_canary(5.0, 35.0)
-    assert (canary.window_s, canary.inactivity_s) == ((5.0, 35.0), 120.0)
+    assert canary.window_s == (5.0, 35.0)
     assert task.window_s is None
     assert canary.digest() == task.digest()
-    assert task.for_canary(0.0, 60.0).inactivity_s == 240.0
-    assert task.for_canary(0.0, 600.0).inactivity_s == 300.0
+
+
+@pytest.mark.parametrize(
+    ("name", "params", "smaller"),
+    [
+        ("kilosort4", {}, {"batch_size": 30_000}),
+        (
+            "kilosort4",
+            {"batch_size": 20_001, "Th_learned": 7},
+            {"batch_size": 10_000, "Th_learned": 7},
+        ),
+        ("kilosort4", {"batch_size": 6_000}, {"batch_size": 5_000}),
+        ("kilosort4", {"batch_size": 5_000}, None),
+        ("kilosort2", {"NT": None}, {"NT": 32_768}),
+        ("kilosort2_5", {"NT": 65_600}, {"NT": 32_768}),
+        ("kilosort3", {}, {"NT": 32_768}),
+        ("spykingcircus2", {}, None),
+    ],
+)
+def test_less_memory(name, params, smaller):
+    settings = SorterSettings(name=name, params=params)
+    task = sorters.make_task(make_row(), Config(sorter=settings))
+    reduced = task.with_less_memory(0.5)
+    assert (reduced.sorter.params if reduced else None) == smaller
+    assert task.sorter.params == params
 
 
 def test_digest_follows_what_decides():

@@ -9,9 +9,10 @@ import time
 import psutil
 import pytest
 
-from spikecanary import supervisor
+from spikecanary import processes, supervisor
 from spikecanary.failures import SorterTimeoutError
-from spikecanary.supervisor import supervise
+from spikecanary.supervisor import Supervision, supervise
+from spikecanary.workfolders import work_folder
 
 #: Functions for the child process; written to a module that it imports.
 CHILD = """
@@ -50,6 +51,19 @@ def orphan():
     subprocess.Popen(["sh", "-c", "sleep 302 & exit"])
     return "done"
 
+def flood(megabytes, stage):
+    stage("sort")
+    line = b"x" * 999 + b"\\n"
+    for _ in range(megabytes * 1000):
+        sys.stdout.buffer.write(line)
+    print("the last line")
+    return "done"
+
+def vanish(folder):
+    import shutil
+    shutil.rmtree(folder)
+    return "still here"
+
 def fill(folder):
     with open(folder + "/big", "wb") as file:
         file.write(b"x" * 30_000_000)
@@ -63,16 +77,15 @@ def run(tmp_path, monkeypatch):
     """Supervise a function of CHILD."""
     (tmp_path / "children.py").write_text(CHILD)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    monkeypatch.setattr(supervisor, "GRACE_S", 1.0)
+    monkeypatch.setattr(processes, "GRACE_S", 1.0)
     (tmp_path / "work").mkdir()
 
-    def start(function, watchdogs=(), **arguments):
+    def start(function, watchdogs=(), supervision=None, **arguments):
         return supervise(
             f"children:{function}",
             arguments,
             folder=tmp_path / "work",
-            log=tmp_path / "log.txt",
-            watchdogs=watchdogs,
+            by=Supervision(log=tmp_path / "log.txt", watchdogs=watchdogs, **(supervision or {})),
         )
 
     return start
@@ -82,7 +95,7 @@ def running(text):
     return [
         process
         for process in psutil.process_iter(["cmdline"])
-        if text in " ".join(process.info["cmdline"] or []) and supervisor.is_alive(process)
+        if text in " ".join(process.info["cmdline"] or []) and processes.is_alive(process)
     ]
 
 
@@ -153,10 +166,71 @@ def test_work_folder_is_wiped_before_and_after(tmp_path):
     folder = tmp_path / "work"
     folder.mkdir()
     (folder / "stale").touch()
-    with supervisor.work_folder(folder):
+    with work_folder(folder):
         assert list(folder.iterdir()) == []
         (folder / "new").touch()
     assert not folder.exists()
+
+
+def test_warnings_are_told_once_and_end_nothing(run):
+    def anxious(sample):
+        return f"{sample.elapsed_s:.0f} s already"
+
+    ended = run("good", x=1, watchdogs=[anxious])
+    assert ended.result == {"x": 2}
+    assert ended.warnings == ("0 s already",)
+
+
+def test_progress_tells_stage_and_last_line(run, monkeypatch, caplog):
+    monkeypatch.setattr(supervisor, "PROGRESS_S", 1.0)
+    caplog.set_level("INFO")
+    run("good", x=1)
+    told = [record.getMessage() for record in caplog.records if "stage" in record.getMessage()]
+    assert told
+    assert told[-1].startswith("stage sort, ")
+    assert told[-1].endswith("last line: line for the log")
+    assert " MB of memory" in told[-1]
+
+
+def test_flood_of_output_is_cut_in_the_middle(run, tmp_path):
+    (tmp_path / "log.txt").write_text("before\n")
+    ended = run("flood", megabytes=40, supervision={"max_log_bytes": 1_000_000})
+    assert ended.result == "done"
+    log = (tmp_path / "log.txt").read_text()
+    assert len(log) < 1_200_000
+    assert log.startswith("before\nspikecanary: stage")
+    assert "the output was cut here" in log
+    assert log.endswith("the last line\n")
+    assert ended.log.endswith("the last line\n")
+
+
+def test_removed_work_folder_costs_no_result(run, tmp_path):
+    ended = run("vanish", folder=str(tmp_path / "work"))
+    assert ended.result == "still here"
+
+
+def test_supervisor_killed_takes_its_child_along(tmp_path):
+    (tmp_path / "children.py").write_text(CHILD)
+    (tmp_path / "work").mkdir()
+    code = (
+        "from pathlib import Path\n"
+        "from spikecanary import supervisor\n"
+        f"folder = Path({str(tmp_path)!r})\n"
+        "supervisor.supervise('children:family', {}, folder=folder / 'work', "
+        "by=supervisor.Supervision(log=folder / 'log'))\n"
+    )
+    path = os.pathsep.join([str(tmp_path), *sys.path])
+    parent = subprocess.Popen([sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": path})
+    end = time.monotonic() + 20
+    tree = []
+    while len(tree) < 4 and time.monotonic() < end:
+        time.sleep(0.1)
+        tree = psutil.Process(parent.pid).children(recursive=True)
+    assert len(tree) >= 4
+    parent.kill()
+    parent.wait()
+    psutil.wait_procs(tree, timeout=3)
+    assert [each for each in tree if processes.is_alive(each)] == []
 
 
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
@@ -165,12 +239,12 @@ def test_signal_ends_tree_and_process(tmp_path, signum):
     (tmp_path / "work").mkdir()
     code = (
         "from pathlib import Path\n"
-        "from spikecanary import supervisor\n"
-        "supervisor.GRACE_S = 1.0\n"
-        "supervisor.exit_on_signals()\n"
+        "from spikecanary import interrupts, processes, supervisor\n"
+        "processes.GRACE_S = 1.0\n"
+        "interrupts.exit_on_signals()\n"
         f"folder = Path({str(tmp_path)!r})\n"
         "supervisor.supervise('children:family', {}, folder=folder / 'work', "
-        "log=folder / 'log')\n"
+        "by=supervisor.Supervision(log=folder / 'log'))\n"
     )
     path = os.pathsep.join([str(tmp_path), *sys.path])
     parent = subprocess.Popen([sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": path})
@@ -184,4 +258,4 @@ def test_signal_ends_tree_and_process(tmp_path, signum):
     time.sleep(0.2)
     parent.send_signal(signal.SIGTERM)  # a second one does not cut the clean-up short
     assert parent.wait(timeout=20) == 128 + signum
-    assert [each for each in tree if supervisor.is_alive(each)] == []
+    assert [each for each in tree if processes.is_alive(each)] == []

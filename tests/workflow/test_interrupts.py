@@ -8,7 +8,8 @@ import time
 import psutil
 import pytest
 
-from spikecanary.supervisor import is_alive
+from spikecanary.processes import is_alive
+from spikecanary.sentinel import read_journal
 from workbench import snakemake_command
 
 
@@ -58,6 +59,7 @@ def test_interrupted_canary_leaves_nothing(project, signum, whole_group):
     assert [each for each in tree if is_alive(each)] == []
     assert list(project.result().rglob("canary.json")) == []
     assert list(project.result().rglob("*canary-*")) == []
-    assert not project.result("slow/attempts.jsonl").exists()
+    (line,) = read_journal(project.result("slow/attempts.jsonl"))
+    assert (line["kind"], line["outcome"]) == ("canary", "interrupted")
     project.config["sorter"]["params"] = {}
     assert project.run().returncode == 0

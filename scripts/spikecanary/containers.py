@@ -1,0 +1,51 @@
+"""Docker containers that work for a sort: they are no descendants of the process that asks.
+
+SpikeInterface has the Docker daemon run them, with the work folder mounted. So their
+processes are sampled too, and they are removed when the sort is ended.
+"""
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+
+def processes_of(folder: Path) -> list[psutil.Process]:
+    """Return the processes, by their numbers on this host, of the containers of a work folder."""
+    found = []
+    for container in _containers(folder):
+        with contextlib.suppress(Exception):  # it may end at any time
+            table = container.top()
+            column = table["Titles"].index("PID")
+            for line in table["Processes"]:
+                with contextlib.suppress(psutil.Error):
+                    found.append(psutil.Process(int(line[column])))
+    return found
+
+
+def remove(folder: Path) -> None:
+    """Kill and remove the containers of a work folder."""
+    for container in _containers(folder, all=True):
+        with contextlib.suppress(Exception):  # another may be quicker
+            container.remove(force=True)
+
+
+def _containers(folder: Path, **which: bool) -> Iterator[Any]:
+    """Yield the containers that mount a folder or something in it; running ones only."""
+    try:
+        import docker
+
+        client = docker.from_env(timeout=10)
+    except Exception:  # noqa: BLE001 - no client or no daemon: no containers
+        return
+    try:
+        for container in client.containers.list(ignore_removed=True, **which):
+            mounts = (mount.get("Source", "") for mount in container.attrs.get("Mounts", []))
+            if any(Path(source).is_relative_to(folder) for source in mounts if source):
+                yield container
+    except Exception:  # noqa: BLE001 - the daemon went away
+        return
+    finally:
+        client.close()

@@ -1,0 +1,76 @@
+"""NVIDIA GPUs of this node, by NVML: their free memory, and those that a sort uses."""
+
+import contextlib
+import functools
+from dataclasses import dataclass
+from typing import Any
+
+MB = 1e6
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """One GPU that a sort uses; ``tree_mb`` is the sort's own part of its memory."""
+
+    name: str
+    used_mb: float
+    total_mb: float
+    tree_mb: float
+    temperature_c: float | None
+
+
+@functools.cache
+def _nvml() -> Any:
+    """Return the initialized NVML, once a process; None without a driver."""
+    import pynvml
+
+    try:
+        pynvml.nvmlInit()
+    except pynvml.NVMLError:
+        return None
+    return pynvml
+
+
+def _devices(nvml: Any) -> list[Any]:
+    try:
+        return [nvml.nvmlDeviceGetHandleByIndex(i) for i in range(nvml.nvmlDeviceGetCount())]
+    except nvml.NVMLError:
+        return []
+
+
+def free_mb() -> list[float]:
+    """Return the free memory of each GPU in MB."""
+    nvml = _nvml()
+    if nvml is None:
+        return []
+    return [nvml.nvmlDeviceGetMemoryInfo(device).free / MB for device in _devices(nvml)]
+
+
+def used_by(pids: set[int]) -> tuple[Gpu, ...]:
+    """Return the GPUs on which processes compute."""
+    nvml = _nvml()
+    if nvml is None:
+        return ()
+    found = []
+    for index, device in enumerate(_devices(nvml)):
+        with contextlib.suppress(nvml.NVMLError):  # a lost GPU is the sorter's to report
+            running = nvml.nvmlDeviceGetComputeRunningProcesses(device)
+            own = [process for process in running if process.pid in pids]
+            if own:
+                found.append(_describe(nvml, index, device, own))
+    return tuple(found)
+
+
+def _describe(nvml: Any, index: int, device: Any, own: list[Any]) -> Gpu:
+    name = nvml.nvmlDeviceGetName(device)
+    memory = nvml.nvmlDeviceGetMemoryInfo(device)
+    temperature_c = None
+    with contextlib.suppress(nvml.NVMLError):
+        temperature_c = float(nvml.nvmlDeviceGetTemperature(device, nvml.NVML_TEMPERATURE_GPU))
+    return Gpu(
+        name=f"GPU {index} ({name.decode() if isinstance(name, bytes) else name})",
+        used_mb=memory.used / MB,
+        total_mb=memory.total / MB,
+        tree_mb=sum(process.usedGpuMemory or 0 for process in own) / MB,
+        temperature_c=temperature_c,
+    )

@@ -1,0 +1,73 @@
+"""What a canary and a full sort have in common: where they log, how they are watched."""
+
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from spikecanary.config import PreflightSettings, WatchdogSettings
+from spikecanary.sorters import SortTask
+from spikecanary.supervisor import Supervision
+from spikecanary.watchdogs import Limits, make_watchdogs
+
+MB = 1e6
+#: A job ends itself so much before its time limit, at most, so that it can say why: s, share.
+MARGIN = (60.0, 0.05)
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a job is given besides its task.
+
+    Attributes
+    ----------
+    log : Path
+        The rule's log.
+    preflight : PreflightSettings
+        Limits of the preflight.
+    watchdogs : WatchdogSettings
+        Limits of the watchdogs.
+    mem_mb : float or None
+        Memory that the job asked for; None: no limit.
+    runtime_min : float or None
+        Time that the job asked for, from now; None: no limit.
+    started : float
+        When the job began, on the monotonic clock.
+    """
+
+    log: Path
+    preflight: PreflightSettings = field(default_factory=PreflightSettings)
+    watchdogs: WatchdogSettings = field(default_factory=WatchdogSettings)
+    mem_mb: float | None = None
+    runtime_min: float | None = None
+    started: float = field(default_factory=time.monotonic)
+
+    def supervision(self, task: SortTask, folder: Path, inactivity_s: float | None) -> Supervision:
+        """Return how this job's next child process is watched.
+
+        Parameters
+        ----------
+        task : SortTask
+            What is sorted.
+        folder : Path
+            The recording's results folder.
+        inactivity_s : float or None
+            Longest time without a sign of life; None: no limit.
+        """
+        limits = Limits(inactivity_s=inactivity_s, wall_s=self._left_s(), mem_mb=self.mem_mb)
+        return Supervision(
+            log=self.log,
+            threads=task.n_jobs,
+            watchdogs=make_watchdogs(self.watchdogs, limits),
+            max_log_bytes=round(self.watchdogs.max_log_mb * MB),
+            folders=[folder.absolute()],
+            with_containers=task.sorter.container == "docker",
+        )
+
+    def _left_s(self) -> float | None:
+        """Return the time left for this job, less a margin to end well."""
+        if self.runtime_min is None:
+            return None
+        runtime_s = 60 * self.runtime_min
+        longest_s, share = MARGIN
+        spent_s = time.monotonic() - self.started
+        return max(1.0, runtime_s - min(longest_s, share * runtime_s) - spent_s)

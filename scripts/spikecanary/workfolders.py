@@ -1,0 +1,86 @@
+"""Work folders of jobs: made empty, removed at the end, swept where their job died."""
+
+import contextlib
+import logging
+import os
+import re
+import shutil
+import socket
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+
+from spikecanary import processes
+
+logger = logging.getLogger(__name__)
+
+#: A work folder of another host that was not touched for so many s has no living job: a job
+#: touches its folder with every line of progress, each minute at most.
+ABANDONED_S = 3_600.0
+_NAME = re.compile(r"^\.(?:canary|sort)-(?P<host>.+)-(?P<pid>\d+)$")
+_TEMPORARY = re.compile(r"^\..+\.(?P<host>[^/]+)\.(?P<pid>\d+)\.tmp$")
+
+
+def work_path(results: Path, purpose: str) -> Path:
+    """Return the work folder of this process in a recording's results folder, absolute."""
+    return results.absolute() / f".{purpose}-{socket.gethostname()}-{os.getpid()}"
+
+
+@contextlib.contextmanager
+def work_folder(path: Path) -> Iterator[Path]:
+    """Make an empty folder; remove it at the end, however that comes."""
+    if path.exists():
+        shutil.rmtree(path)
+    path.mkdir(parents=True)
+    try:
+        yield path
+    finally:
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def sweep(results: Path) -> list[Path]:
+    """Remove what dead jobs left in a recording's results folder, and end what they left running.
+
+    Parameters
+    ----------
+    results : Path
+        The recording's results folder; need not exist.
+
+    Returns
+    -------
+    list of Path
+        What was removed: work folders and temporary files of processes of this host that
+        have ended, and of other hosts where nothing was touched for an hour.
+    """
+    removed = []
+    for path in sorted(results.absolute().glob(".*")):
+        match = _NAME.match(path.name) or _TEMPORARY.match(path.name)
+        if match is None or not _is_abandoned(path, match["host"], int(match["pid"])):
+            continue
+        if path.is_dir():
+            processes.end_strays(str(path))
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
+        logger.info("removed %s, which a process that died had left", path)
+        removed.append(path)
+    return removed
+
+
+def _is_abandoned(path: Path, host: str, pid: int) -> bool:
+    """Whether the process that made a path has ended, as far as can be told from here."""
+    try:
+        status = path.stat()
+        touched = max([status.st_mtime, *(each.stat().st_mtime for each in path.glob("*"))])
+    except OSError:
+        return False
+    if host != socket.gethostname():
+        return time.time() - touched > ABANDONED_S
+    try:
+        process = psutil.Process(pid)
+    except psutil.NoSuchProcess:
+        return True
+    # Another process may have got the number since.
+    return not processes.is_alive(process) or process.create_time() > touched + 1

@@ -1,0 +1,203 @@
+"""Work folders, locks and claims, between real processes."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+
+import psutil
+import pytest
+
+from spikecanary import claims, locks, processes, workfolders
+from spikecanary.failures import ConcurrentSortError
+
+HOST = socket.gethostname()
+
+
+@pytest.fixture
+def other():
+    """Run Python code in another process until it prints something."""
+    started = []
+
+    def start(code):
+        process = subprocess.Popen(
+            [sys.executable, "-c", code],
+            stdout=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        )
+        started.append(process)
+        assert process.stdout.readline()
+        return process
+
+    yield start
+    for process in started:
+        process.kill()
+        process.wait()
+
+
+def dead_pid():
+    process = subprocess.Popen([sys.executable, "-c", "pass"])
+    process.wait()
+    return process.pid
+
+
+def holding(path):
+    return (
+        "import time; from pathlib import Path; from spikecanary import locks\n"
+        f"lock = locks.acquire(Path({str(path)!r}), 'sorts'); print('held', flush=True)\n"
+        "time.sleep(60)"
+    )
+
+
+def test_sweep_takes_what_is_dead_and_only_that(tmp_path):
+    pid = dead_pid()
+    dead = [tmp_path / f".sort-{HOST}-{pid}", tmp_path / f".canary-{HOST}-{pid}"]
+    alive = [workfolders.work_path(tmp_path, "sort"), tmp_path / f".sort-elsewhere-{pid}"]
+    for folder in [*dead, *alive, tmp_path / "sorting"]:
+        (folder / "work").mkdir(parents=True)
+    torn = tmp_path / f".canary.json.{HOST}.{pid}.tmp"
+    torn.touch()
+    (tmp_path / "canary.json").touch()
+    removed = workfolders.sweep(tmp_path)
+    assert sorted(removed) == sorted([*dead, torn])
+    assert sorted(tmp_path.iterdir()) == sorted(
+        [*alive, tmp_path / "sorting", tmp_path / "canary.json"]
+    )
+
+
+def test_sweep_of_another_host_waits_for_an_hour_of_silence(tmp_path):
+    folder = tmp_path / ".sort-elsewhere-17"
+    (folder / "work").mkdir(parents=True)
+    long_ago = time.time() - 2 * workfolders.ABANDONED_S
+    os.utime(folder, (long_ago, long_ago))
+    assert workfolders.sweep(tmp_path) == []  # a folder in it was touched
+    os.utime(folder / "work", (long_ago, long_ago))
+    assert workfolders.sweep(tmp_path) == [folder]
+
+
+def test_sweep_of_a_number_that_was_given_again(tmp_path):
+    folder = workfolders.work_path(tmp_path, "sort")
+    folder.mkdir()
+    before = psutil.Process().create_time() - 60
+    os.utime(folder, (before, before))
+    assert workfolders.sweep(tmp_path) == [folder]
+
+
+def test_sweep_ends_what_still_runs_there(tmp_path, other):
+    folder = tmp_path / f".sort-{HOST}-{dead_pid()}"
+    (folder / "sub").mkdir(parents=True)
+    code = (
+        "import os, sys; os.environ['SPIKECANARY_WORK'] = sys.argv[1]; os.setsid()\n"
+        "os.execv('/bin/sh', ['sh', '-c', 'echo ready; sleep 300'])"
+    )
+    stray = other(f"import sys; sys.argv.append({str(folder / 'sub')!r})\n{code}")
+    workfolders.sweep(tmp_path)
+    assert stray.wait(timeout=5) != 0
+    assert not folder.exists()
+
+
+def test_sweep_where_nothing_is(tmp_path):
+    assert workfolders.sweep(tmp_path / "none") == []
+
+
+def test_lock_names_its_holder(tmp_path, other):
+    path = tmp_path / "x/.sort.lock"
+    holder = other(holding(path))
+    with pytest.raises(ConcurrentSortError) as caught:
+        locks.acquire(path, "sorts this recording")
+    text = str(caught.value)
+    today = time.strftime("%Y-%m-%d")
+    assert text.startswith(f"process {holder.pid} on host {HOST}, since {today}")
+    assert f"remove {path}" in text
+    assert caught.value.category == "environment"
+    holder.kill()
+    holder.wait()
+    with locks.hold(path, "sorts this recording"):  # taken over
+        assert path.exists()
+    assert not path.exists()
+
+
+def test_lock_of_another_host_is_never_taken_over(tmp_path):
+    path = tmp_path / ".sort.lock"
+    path.write_text(f"{dead_pid()}\nelsewhere\n")
+    with pytest.raises(ConcurrentSortError, match="on host elsewhere, since"):
+        locks.acquire(path, "sorts")
+    assert path.exists()
+
+
+def test_lock_that_stayed_empty_is_of_a_dead_process(tmp_path):
+    path = tmp_path / ".sort.lock"
+    path.touch()
+    with pytest.raises(ConcurrentSortError):
+        locks.acquire(path, "sorts")
+    long_ago = time.time() - 60
+    os.utime(path, (long_ago, long_ago))
+    locks.acquire(path, "sorts").release()
+
+
+def test_claims_of_a_running_process(tmp_path, other):
+    code = (
+        "import time; from pathlib import Path; from spikecanary import claims\n"
+        f"claims.claim(Path({str(tmp_path)!r}), ['a', 'b']); print('claimed', flush=True)\n"
+        "time.sleep(60)"
+    )
+    holder = other(code)
+    claimed = claims.find_claimed(tmp_path, ["b", "c"])
+    assert list(claimed) == ["b"]
+    assert claimed["b"].startswith(f"process {holder.pid} on host {HOST}, since ")
+    with pytest.raises(ConcurrentSortError, match="has just begun to work on 1 of them"):
+        claims.claim(tmp_path, ["b", "c"])
+    holder.kill()
+    holder.wait()
+    assert claims.find_claimed(tmp_path, ["b", "c"]) == {}
+    assert list((tmp_path / ".runs").iterdir()) == []
+
+
+def test_claim_ends_with_its_process(tmp_path):
+    code = (
+        "from pathlib import Path; from spikecanary import claims\n"
+        f"claims.claim(Path({str(tmp_path)!r}), ['a'])\n"
+    )
+    path = os.pathsep.join(sys.path)
+    subprocess.run([sys.executable, "-c", code], check=True, env={**os.environ, "PYTHONPATH": path})
+    assert list((tmp_path / ".runs").iterdir()) == []
+
+
+def test_locks_of_a_killed_snakemake(tmp_path, other):
+    snakemakes = tmp_path / "locks/0.input.lock"
+    snakemakes.parent.mkdir()
+    snakemakes.touch()
+    assert not claims.release_killed(tmp_path)  # nobody of ours was here
+    code = (
+        "import time; from pathlib import Path; from spikecanary import claims\n"
+        f"claims.take_workdir(Path({str(tmp_path)!r})); print('here', flush=True)\n"
+        "time.sleep(60)"
+    )
+    time.sleep(0.05)
+    holder = other(code)
+    assert not claims.release_killed(tmp_path)
+    assert snakemakes.exists()
+    holder.kill()
+    holder.wait()
+    younger = tmp_path / "locks/1.input.lock"
+    younger.touch()
+    os.utime(younger, (time.time() + 60, time.time() + 60))
+    assert claims.release_killed(tmp_path)
+    assert not snakemakes.exists()
+    assert younger.exists()
+    assert not claims.release_killed(tmp_path)
+
+
+def test_claims_file_is_json(tmp_path, other):
+    code = (
+        "import time; from pathlib import Path; from spikecanary import claims\n"
+        f"claims.claim(Path({str(tmp_path)!r}), ['b', 'a']); print('claimed', flush=True)\n"
+        "time.sleep(60)"
+    )
+    holder = other(code)
+    path = tmp_path / f".runs/{HOST}-{holder.pid}.json"
+    assert json.loads(path.read_text()) == ["a", "b"]
+    assert processes.is_alive(psutil.Process(holder.pid))

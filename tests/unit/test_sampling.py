@@ -1,0 +1,183 @@
+"""Samples of real processes; of GPUs, which are not here, by a scripted driver."""
+
+import subprocess
+import sys
+import time
+from types import SimpleNamespace
+
+import psutil
+import pynvml
+import pytest
+
+from spikecanary import gpus, sampling
+from spikecanary.sampling import Sampler
+
+#: A process in uninterruptible wait: its vfork child, which shares its memory, sleeps.
+STALLED = "import ctypes, time; ctypes.CDLL(None).vfork(); time.sleep(60)"
+
+
+@pytest.fixture
+def watch(tmp_path):
+    """Start Python code; return its sampler when it says that it is ready, or after a moment."""
+    started = []
+
+    def start(code, **options):
+        process = subprocess.Popen(
+            [sys.executable, "-c", code], stdout=subprocess.PIPE, cwd=tmp_path
+        )
+        started.append(process)
+        time.sleep(0.7)
+        return Sampler(process.pid, tmp_path, **options)
+
+    yield start
+    for process in started:
+        for each in [*psutil.Process(process.pid).children(recursive=True), process]:
+            each.kill()
+        process.wait()
+
+
+def take_for(sampler, seconds, printed=None):
+    """Take samples for some seconds; return the last."""
+    begin = time.monotonic()
+    sample = sampler.take()
+    while (elapsed := time.monotonic() - begin) < seconds:
+        time.sleep(0.25)
+        sample = sampler.take(printed(elapsed) if printed else 0)
+    return sample
+
+
+@pytest.mark.parametrize(
+    "code",
+    ["import time; time.sleep(60)", "import time\nwhile True: time.sleep(0.05)"],
+    ids=["sleeps", "polls"],
+)
+def test_who_only_waits_is_idle(watch, code):
+    sample = take_for(watch(code), 3.0)
+    assert 2.5 < sample.idle_s < 4.0
+    assert sample.stalled_s < 1.0
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "while True: pass",
+        "import time\nwhile True: open('f', 'wb').write(b'x' * 10**7); time.sleep(0.5)",
+        "import subprocess, sys; subprocess.run([sys.executable, '-c', 'while True: pass'])",
+    ],
+    ids=["computes", "writes", "child computes"],
+)
+def test_who_works_is_not_idle(watch, code):
+    assert take_for(watch(code), 3.0).idle_s < 1.0
+
+
+def test_who_prints_is_not_idle(watch):
+    sampler = watch("import time; time.sleep(60)")
+    assert take_for(sampler, 3.0, printed=round).idle_s < 1.5
+
+
+def test_uninterruptible_wait_is_a_stall(watch):
+    sample = take_for(watch(STALLED), 3.0)
+    assert 2.0 < sample.stalled_s < 4.0
+
+
+def test_pages_of_mapped_files_are_not_memory_in_use(watch, tmp_path):
+    (tmp_path / "recording").write_bytes(b"x" * 300_000_000)
+    code = (
+        "import mmap, time; file = open('recording', 'rb')\n"
+        "mapped = mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ)\n"
+        "sum(mapped[i] for i in range(0, len(mapped), 4096)); time.sleep(60)"
+    )
+    assert take_for(watch(code), 1.0).rss_mb < 100
+
+
+def test_shared_memory_counts_once(watch):
+    code = (
+        "import mmap, os, time; shared = mmap.mmap(-1, 200_000_000)\n"
+        "shared.write(b'x' * 200_000_000)\n"
+        "if os.fork() == 0: sum(shared[i] for i in range(0, len(shared), 4096))\n"
+        "time.sleep(60)"
+    )
+    assert 200 < take_for(watch(code), 1.5).rss_mb < 350
+
+
+def test_disk(watch, tmp_path):
+    (tmp_path / "big").write_bytes(b"x" * 3_000_000)
+    (tmp_path / "small").write_bytes(b"x")
+    gone = tmp_path / "gone"
+    sampler = watch("import time; time.sleep(60)", folders=[gone])
+    sample = sampler.take()
+    assert sample.disk_mb == pytest.approx(3.0, abs=0.1)
+    assert sample.free_mb[str(gone)] is None
+    free_mb = psutil.disk_usage(str(tmp_path)).free / 1e6
+    assert sample.free_mb[str(tmp_path)] == pytest.approx(free_mb, rel=0.05)
+
+
+def test_largest_files_are_named_where_space_is_short(watch, tmp_path, monkeypatch):
+    monkeypatch.setattr(sampling, "PLENTY_MB", 1e12)
+    for number in range(7):
+        (tmp_path / f"file{number}").write_bytes(b"x" * 1_000_000 * (number + 1))
+    largest = watch("import time; time.sleep(60)").take().largest
+    assert len(largest) == 5
+    assert largest[0] == f"{tmp_path}/file6: 7 MB"
+
+
+def test_child_that_has_ended(tmp_path):
+    process = subprocess.Popen([sys.executable, "-c", "pass"])
+    process.wait()
+    assert Sampler(process.pid, tmp_path).take().rss_mb == 0
+
+
+@pytest.fixture
+def driver(monkeypatch):
+    """Script what NVIDIA's driver would say of two GPUs."""
+    running = {0: [], 1: []}
+    answers = {
+        "nvmlInit": lambda: None,
+        "nvmlDeviceGetCount": lambda: 2,
+        "nvmlDeviceGetHandleByIndex": lambda index: index,
+        "nvmlDeviceGetComputeRunningProcesses": lambda device: running[device],
+        "nvmlDeviceGetName": lambda _: "RTX",
+        "nvmlDeviceGetMemoryInfo": lambda _: SimpleNamespace(used=6e9, total=8e9, free=2e9),
+        "nvmlDeviceGetTemperature": lambda *_: 71,
+    }
+    for name, answer in answers.items():
+        monkeypatch.setattr(pynvml, name, answer)
+    gpus._nvml.cache_clear()
+    yield running
+    gpus._nvml.cache_clear()
+
+
+def test_gpu_of_the_tree(watch, driver):
+    sampler = watch("import time; time.sleep(60)")
+    driver[0] = [SimpleNamespace(pid=1, usedGpuMemory=1e9)]
+    driver[1] = [
+        SimpleNamespace(pid=1, usedGpuMemory=1e9),
+        SimpleNamespace(pid=sampler.pid, usedGpuMemory=4e9),
+    ]
+    assert sampler.take().gpus == (gpus.Gpu("GPU 1 (RTX)", 6_000.0, 8_000.0, 4_000.0, 71.0),)
+
+
+def test_gpu_without_figures(watch, driver, monkeypatch):
+    def refuse(*_):
+        raise pynvml.NVMLError(pynvml.NVML_ERROR_NOT_SUPPORTED)
+
+    sampler = watch("import time; time.sleep(60)")
+    driver[0] = [SimpleNamespace(pid=sampler.pid, usedGpuMemory=None)]  # as on Windows
+    monkeypatch.setattr(pynvml, "nvmlDeviceGetTemperature", refuse)
+    assert sampler.take().gpus == (gpus.Gpu("GPU 0 (RTX)", 6_000.0, 8_000.0, 0.0, None),)
+    monkeypatch.setattr(pynvml, "nvmlDeviceGetComputeRunningProcesses", refuse)
+    time.sleep(sampling.SLOW_S)
+    assert sampler.take().gpus == ()
+
+
+def test_cost_of_polling(watch):
+    """Two samples a second take less than 1 % of a core."""
+    sampler = watch("import time; time.sleep(60)")
+    sampler.take()
+    before = time.process_time()
+    for _ in range(20):
+        sampler.take()
+        time.sleep(0.1)
+    per_sample_s = (time.process_time() - before) / 20
+    print(f"{1000 * per_sample_s:.2f} ms a sample")
+    assert 2 * per_sample_s < 0.01

@@ -1,0 +1,98 @@
+"""Watchdogs: one sample in; nothing, a warning or a failure out."""
+
+import pytest
+
+from spikecanary import watchdogs
+from spikecanary.config import WatchdogSettings
+from spikecanary.failures import ClassifiedSortFailure
+from spikecanary.gpus import Gpu
+from spikecanary.watchdogs import Limits, Sample, make_watchdogs
+
+LIMITS = Limits(inactivity_s=120.0, wall_s=3600.0, mem_mb=1000.0)
+WARNING = "a warning"
+
+
+def gpu(used_mb=100.0, temperature_c=40.0):
+    return Gpu("GPU 0 (X)", used_mb, 8000.0, used_mb / 2, temperature_c)
+
+
+def judge(sample, settings=None, limits=LIMITS):
+    """Return what all watchdogs say of a sample: names of failures, or that it is a warning."""
+    found = [dog(sample) for dog in make_watchdogs(settings or WatchdogSettings(), limits)]
+    return [
+        type(each).__name__ if isinstance(each, ClassifiedSortFailure) else WARNING
+        for each in found
+        if each is not None
+    ]
+
+
+@pytest.mark.parametrize(
+    ("sample", "said"),
+    [
+        (Sample(), []),
+        (Sample(idle_s=120.0), []),
+        (Sample(idle_s=120.6), ["SorterTimeoutError"]),
+        (Sample(elapsed_s=3600.5), ["SorterTimeoutError"]),
+        (Sample(rss_mb=899.0), []),
+        (Sample(rss_mb=900.0), [WARNING]),
+        (Sample(rss_mb=1000.0), ["HostMemoryWatchdogError"]),
+        (Sample(host_memory_percent=84.0), []),
+        (Sample(host_memory_percent=85.0), [WARNING]),
+        (Sample(host_memory_percent=95.0), ["HostMemoryWatchdogError"]),
+        (Sample(free_mb={"/a": 6_000.0, "/b": 5_000.0}), []),
+        (Sample(free_mb={"/a": 6_000.0, "/b": 4_999.0}), [WARNING]),
+        (Sample(free_mb={"/a": 6_000.0, "/b": 499.0}), ["DiskExhaustionError"]),
+        (Sample(free_mb={"/a": None, "/b": 6_000.0}), ["FolderNotWritableError"]),
+        (Sample(gpus=(gpu(),)), []),
+        (Sample(gpus=(gpu(), gpu(used_mb=7_700.0))), [WARNING]),
+        (Sample(gpus=(gpu(used_mb=7_950.0),)), ["GpuMemoryWatchdogError"]),
+        (Sample(gpus=(gpu(temperature_c=86.0),)), [WARNING]),
+        (Sample(gpus=(gpu(temperature_c=95.0),)), ["GpuThermalWatchdogError"]),
+        (Sample(gpus=(gpu(temperature_c=None),)), []),
+        (Sample(stalled_s=300.0), []),
+        (Sample(stalled_s=301.0), ["IOStallError"]),
+    ],
+)
+def test_one_sample(sample, said):
+    assert judge(sample) == said
+
+
+def test_each_can_be_switched_off():
+    off = {
+        name: None
+        for name in WatchdogSettings.model_fields
+        if name.endswith(("_percent", "_mb", "_c", "base_s", "stall_s")) and name != "max_log_mb"
+    }
+    settings = WatchdogSettings(**off, wall_time=False)
+    worst = Sample(
+        elapsed_s=1e6,
+        rss_mb=1e6,
+        idle_s=1e6,
+        stalled_s=1e6,
+        host_memory_percent=100.0,
+        free_mb={"/a": 0.0},
+        gpus=(gpu(used_mb=8_000.0, temperature_c=120.0),),
+    )
+    assert judge(worst, settings) == []
+    assert len(judge(worst)) == 8
+
+
+def test_failure_of_the_disk_lists_the_largest_files():
+    dog = watchdogs.FreeDisk(warn_mb=None, abort_mb=500.0)
+    failure = dog(Sample(free_mb={"/w": 1.0}, disk_mb=20.0, largest=("/w/big: 19 MB",)))
+    assert failure.evidence == {"path": "/w", "free_mb": 1.0, "largest": ["/w/big: 19 MB"]}
+    assert str(failure) == "1 MB free for /w, 20 MB used by this sort"
+
+
+@pytest.mark.parametrize(
+    ("window_s", "limit_s"), [(10.0, 120.0), (30.0, 120.0), (60.0, 240.0), (600.0, 300.0)]
+)
+def test_inactivity_of_a_canary(window_s, limit_s):
+    assert watchdogs.canary_inactivity_s(window_s) == limit_s
+
+
+@pytest.mark.parametrize(
+    ("duration_s", "limit_s"), [(0.0, 600.0), (600.0, 700.0), (36_000.0, 3_600.0)]
+)
+def test_inactivity_of_a_full_sort(duration_s, limit_s):
+    assert watchdogs.inactivity_limit_s(WatchdogSettings(), duration_s) == limit_s
