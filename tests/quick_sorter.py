@@ -3,6 +3,7 @@
 import os
 import signal
 import subprocess
+import sys
 import time
 
 import numpy as np
@@ -23,7 +24,7 @@ class QuickSorter(BaseSorter):
     _default_params = {  # noqa: RUF012 - as SpikeInterface wants it
         "threshold": 5.0,
         "fail_in": "never",  # never, window, full, always
-        "fail_how": "bug",  # bug, silent, cuda, memory, kill, exit
+        "fail_how": "bug",  # a key of FAULTS
         "sleep_s": 0.0,
         "grandchild": False,
         "unused": 0,
@@ -59,7 +60,7 @@ class QuickSorter(BaseSorter):
         time.sleep(params["sleep_s"])
         part = "window" if recording.get_total_duration() < WINDOW_S else "full"
         if params["fail_in"] in (part, "always"):
-            _fail(params["fail_how"])
+            FAULTS[params["fail_how"]](params, sorter_output_folder)
         traces = recording.get_traces().astype(float)
         traces -= np.median(traces, axis=0)
         noise = np.median(np.abs(traces), axis=0) / 0.6745
@@ -78,9 +79,110 @@ class QuickSorter(BaseSorter):
         return NpzSortingExtractor(sorter_output_folder / "sorting.npz")
 
 
+def _bug(params, folder):
+    msg = "a bug that mentions CUDA, out of memory and docker in passing"
+    raise ZeroDivisionError(msg)
+
+
+def _silent(params, folder):
+    msg = "No spikes detected, cannot continue sorting."
+    raise ValueError(msg)
+
+
+def _cuda(params, folder):
+    msg = "Torch not compiled with CUDA enabled"
+    raise AssertionError(msg)
+
+
+def _memory(params, folder):
+    np.empty((10**9, 10**6))
+
+
+def _gpu_memory(params, folder):
+    """Run out of GPU memory with large batches only."""
+    if params["unused"] > 16:
+        msg = (
+            "CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 7.79 "
+            "GiB of which 1.20 GiB is free."
+        )
+        import torch
+
+        raise torch.OutOfMemoryError(msg)
+
+
+def _hang(params, folder):
+    time.sleep(3600)
+
+
+def _chatter(params, folder):
+    """Hang, but print."""
+    while True:
+        print("still waiting for the licence server", flush=True)
+        time.sleep(0.5)
+
+
+def _hog(params, folder):
+    """Take 100 MB more each time, up to what a machine of 16 GB bears."""
+    held = []
+    while len(held) < 120:
+        held.append(np.ones(12_500_000))
+        time.sleep(0.1)
+    time.sleep(3600)
+
+
+def _fill(params, folder):
+    """Write 2 MB more each time, up to 500 MB."""
+    with (folder / "temp_wh.dat").open("wb") as file:
+        for _ in range(250):
+            file.write(b"x" * 2_000_000)
+            file.flush()
+            time.sleep(0.1)
+    time.sleep(3600)
+
+
+def _segv(params, folder):
+    os.kill(os.getpid(), signal.SIGSEGV)
+
+
+def _kill(params, folder):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _exit(params, folder):
+    os._exit(3)
+
+
+def _family(params, folder):
+    """Leave a grandchild, in a session of its own, that ignores SIGTERM; then fail."""
+    code = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(3600)"
+    subprocess.Popen([sys.executable, "-c", code], start_new_session=True)
+    time.sleep(1)
+    _bug(params, folder)
+
+
+def _flood(params, folder):
+    """Print a GB, then go on."""
+    line = b"#" * 999_999 + b"\n"
+    for _ in range(1000):
+        sys.stdout.buffer.write(line)
+    print("that was a GB", flush=True)
+
+
+def _garbage(params, folder):
+    """Print what is no text, then go on."""
+    sys.stdout.buffer.write(np.random.default_rng(0).bytes(100_000) + b"\n")
+    print("that was no text", flush=True)
+
+
+FAULTS = {
+    name[1:]: fault
+    for name, fault in list(globals().items())
+    if name.startswith("_") and getattr(fault, "__module__", None) == __name__
+}
+
 # Sorters that fail, for single rows of a table: `silent_window` fails in the canary's window
 # as a sorter does on silent data, and so on.
-for _how in ("bug", "silent", "cuda", "kill", "exit"):
+for _how in FAULTS:
     for _part in ("window", "full", "always"):
         _name = f"{_how}_{_part}"
         _defaults = QuickSorter._default_params | {"fail_in": _part, "fail_how": _how}
@@ -89,20 +191,3 @@ for _how in ("bug", "silent", "cuda", "kill", "exit"):
             (QuickSorter,),
             {"sorter_name": _name, "_default_params": _defaults, "__module__": __name__},
         )
-
-
-def _fail(how):
-    if how == "bug":
-        msg = "a bug that mentions CUDA, out of memory and docker in passing"
-        raise ZeroDivisionError(msg)
-    if how == "silent":
-        msg = "No spikes detected, cannot continue sorting."
-        raise ValueError(msg)
-    if how == "cuda":
-        msg = "Torch not compiled with CUDA enabled"
-        raise AssertionError(msg)
-    if how == "memory":
-        np.empty((10**9, 10**6))
-    if how == "kill":
-        os.kill(os.getpid(), signal.SIGKILL)
-    os._exit(3)

@@ -13,15 +13,13 @@ from spikecanary import containers, gpus, processes
 from spikecanary.watchdogs import Sample
 
 MB = 1e6
-#: What takes long to look at (folders, disks, GPUs) is looked at every so many s.
+#: What takes long to look at (files, GPUs, containers) is looked at every so many s.
 SLOW_S = 2.0
 #: A tree that uses less of one core than this only waits: polling loops, idle threads.
 WAITING_SHARE = 0.01
 #: CPU times are counted in ticks of 0.01 s; one tick alone is no work.
 LEAST_CPU_S = 0.05
 N_LARGEST = 5
-#: Where there is more free space than this many MB nobody asks for the largest files.
-PLENTY_MB = 100_000
 
 
 @dataclass(frozen=True)
@@ -78,7 +76,7 @@ class Sampler:
         output_bytes : int
             How much the child has printed so far.
         thorough : bool
-            Look at folders, disks and GPUs even if that was done a moment ago.
+            Look at files and GPUs even if that was done a moment ago.
         """
         now = time.monotonic()
         family = processes.tree(self.pid)
@@ -104,6 +102,7 @@ class Sampler:
         shared = max((each.shmem_bytes for each in counted), default=0)
         return replace(
             self._slow,
+            free_mb={str(folder): _free_mb(folder) for folder in self.folders},
             elapsed_s=now - self.started,
             rss_mb=(sum(each.own_bytes for each in counted) + shared) / MB,
             idle_s=now - self._life.at,
@@ -113,12 +112,9 @@ class Sampler:
 
     def _look_slowly(self, family: Iterable[psutil.Process]) -> Sample:
         files = _files(self.folder)
-        free = {str(folder): _free_mb(folder) for folder in self.folders}
-        scarce = any(mb is not None and mb < PLENTY_MB for mb in free.values())
-        largest = sorted(files, reverse=True)[:N_LARGEST] if scarce else []
+        largest = sorted(files, reverse=True)[:N_LARGEST]
         return Sample(
             disk_mb=sum(size for size, _ in files) / MB,
-            free_mb=free,
             largest=tuple(f"{path}: {size / MB:.0f} MB" for size, path in largest),
             gpus=gpus.used_by({process.pid for process in family}),
         )

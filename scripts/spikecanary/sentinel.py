@@ -4,6 +4,7 @@ import json
 import logging
 import os
 import socket
+import time
 from collections.abc import Mapping
 from datetime import datetime
 from importlib import metadata
@@ -111,7 +112,7 @@ class Record(_Model):
 
 def now() -> str:
     """Return the present time in ISO 8601 with its zone."""
-    return datetime.now().astimezone().isoformat(timespec="seconds")
+    return datetime.fromtimestamp(time.time()).astimezone().isoformat(timespec="seconds")
 
 
 def package_versions() -> dict[str, str]:

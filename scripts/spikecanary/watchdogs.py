@@ -43,7 +43,7 @@ class Sample:
     free_mb : dict
         Free disk space by folder; None where the folder is gone.
     largest : tuple of str
-        Largest files of the work folder, largest first; looked for where space is short.
+        Largest files of the work folder with their sizes, largest first.
     gpus : tuple of Gpu
         The GPUs that the tree uses.
     """
