@@ -20,6 +20,8 @@ from spikecanary.summary import describe_counts, describe_recordings, summarize,
 logger = logging.getLogger(__name__)
 
 
+#: Signals that told this run to end.
+_received: list[int] = []
 #: Snakemake's own folder, in the working directory.
 STATE = Path(".snakemake")
 
@@ -85,6 +87,7 @@ def forward_signals() -> None:
             continue
 
         def forward(signum: int, frame: FrameType | None, previous: Any = previous) -> None:
+            _received.append(signum)
             for job in psutil.Process().children(recursive=True):
                 with contextlib.suppress(psutil.Error):
                     if _is_script(job.cmdline()):
@@ -106,6 +109,11 @@ def end_of_run(results: Path, rows: Mapping[str, Recording], *, write: bool) -> 
     """Print how the recordings ended; after a run with errors, write the summary too.
 
     Rule ``summary`` does not run when a job before it failed.
+
+    Raises
+    ------
+    SystemExit
+        A signal ended the run: exit status 128 + its number.
     """
     table = summarize(results, list(rows), {row.id: row.metadata for row in rows.values()})
     path = results / "summary.tsv"
@@ -114,3 +122,5 @@ def end_of_run(results: Path, rows: Mapping[str, Recording], *, write: bool) -> 
     sys.stdout.write(f"\n{describe_recordings(table)}\n\n{describe_counts(table)}\n")
     sys.stdout.write(f"Summary: {path}\n")
     sys.stdout.flush()
+    if _received:
+        sys.exit(128 + _received[0])

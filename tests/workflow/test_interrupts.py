@@ -25,7 +25,7 @@ def wait_for(condition, timeout_s=60.0):
 
 
 @pytest.mark.parametrize("whole_group", [False, True], ids=["snakemake", "group"])
-@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_interrupted_canary_leaves_nothing(project, signum, whole_group):
     project.add("slow")
     project.config["sorter"]["params"] = {"sleep_s": 120.0, "grandchild": True}
@@ -55,7 +55,7 @@ def test_interrupted_canary_leaves_nothing(project, signum, whole_group):
         os.killpg(snakemake.pid, signum)
     else:
         os.kill(snakemake.pid, signum)
-    assert snakemake.wait(timeout=30) != 0
+    assert snakemake.wait(timeout=30) == 128 + signum
     assert [each for each in tree if is_alive(each)] == []
     assert list(project.result().rglob("canary.json")) == []
     assert list(project.result().rglob("*canary-*")) == []
