@@ -12,6 +12,7 @@ include: "rules/common.smk"
 include: "rules/canary.smk"
 include: "rules/sort.smk"
 include: "rules/report.smk"
+include: "rules/plan.smk"
 
 
 rule all:

@@ -21,13 +21,11 @@ rule canary:
         "../envs/sorter.yaml"
     threads: SETTINGS.job.threads
     resources:
-        mem_mb=job_mem_mb,
-        runtime=canary_runtime,
-        gpu=job_gpus,
+        mem_mb=unless_dry(canary_mem_mb, SETTINGS.job.mem_mb),
+        runtime=unless_dry(canary_runtime, SETTINGS.job.canary_runtime_min),
+        gpu=count_gpus(),
     params:
-        task=task_params,
-        settings=canary_settings,
-        attempt=canary_attempt,
+        given=canary_params,
     script:
         "../scripts/canary.py"
 

@@ -1,15 +1,35 @@
 """Functions that the rules share; no rule. Reads and checks config and table."""
 
+import functools
 import shutil
 import sys
 from pathlib import Path
 
-# Only scripts get the package's folder on sys.path from Snakemake.
-SCRIPTS = workflow.current_basedir.join("../scripts")
-sys.path.insert(0, str(Path(SCRIPTS.get_path_or_uri(secret_free=True)).resolve()))
+# The files of the package, by name: of a hosted repository no folder can be listed. Only
+# scripts find the package by themselves, beside them; here its folder has to be named.
+PACKAGE = """
+    __init__ canary capacity catalogue checkup child claims classify config containers diagnosis
+    failures forecast fullsort gate gpus hooks inputcheck interrupts jobs locks logs plan preflight
+    processes recordings reruns sampling sentinel signals sorters summary supervisor watchdogs
+    windows workfolders signatures/__init__ signatures/biological signatures/container
+    signatures/environment signatures/gpu signatures/resource signatures/row
+""".split()
+SOURCES = [
+    Path(workflow.source_path(f"../scripts/spikecanary/{name}.py")) for name in PACKAGE
+]
+sys.path.insert(0, str(SOURCES[0].parents[1]))
 
 from snakemake.exceptions import WorkflowError
-from spikecanary import gate, hooks, inputcheck, recordings, reruns, sentinel, sorters
+from spikecanary import (
+    forecast,
+    gate,
+    hooks,
+    inputcheck,
+    recordings,
+    reruns,
+    sentinel,
+    sorters,
+)
 from spikecanary.config import BadInputError, Config, did_you_mean
 from spikecanary.failures import ConcurrentSortError
 
@@ -51,6 +71,11 @@ LEFT = find_left()
 WAVES = gate.make_waves(list(ROWS), SETTINGS.gate.waves, without=LEFT)
 
 
+def only_plans():
+    """Return whether this run executes nothing but rule plan."""
+    return all(job.rule.name.endswith("plan") for job in workflow.dag.needrun_jobs())
+
+
 def get_row(wildcards):
     """Return the table's row of the recording that a path names."""
     recording = wildcards.recording
@@ -60,9 +85,15 @@ def get_row(wildcards):
     return ROWS[recording]
 
 
+@functools.cache
+def find_task(recording):
+    """Return the full sort of a recording, made once."""
+    return sorters.make_task(ROWS[recording], SETTINGS)
+
+
 def get_task(wildcards):
-    """Return the full sort of a recording."""
-    return sorters.make_task(get_row(wildcards), SETTINGS)
+    """Return the full sort of the recording that a path names."""
+    return find_task(get_row(wildcards).id)
 
 
 def recording_files(wildcards):
@@ -70,15 +101,19 @@ def recording_files(wildcards):
     return get_task(wildcards).files()
 
 
-def task_params(wildcards):
-    """Return all that decides a sort, as plain data."""
-    return get_task(wildcards).model_dump(mode="json")
+def canary_params(wildcards):
+    """Return all that decides a canary: what to sort, settings, and its attempts so far.
 
-
-def canary_settings(wildcards):
-    """Return the canary's settings; of a sorted recording, those of its sentinel."""
-    folder = results_path(wildcards.recording)
-    return reruns.canary_settings(SETTINGS, get_task(wildcards), folder)
+    One value, since Snakemake takes its time for each function. Settings are, of a sorted
+    recording, those of its sentinel; the attempts are those that stopped for the
+    environment or a resource.
+    """
+    task, folder = get_task(wildcards), results_path(wildcards.recording)
+    return {
+        "task": task.model_dump(mode="json"),
+        "settings": reruns.canary_settings(SETTINGS, task, folder),
+        "attempt": sentinel.count_retestable(folder / "attempts.jsonl"),
+    }
 
 
 def sort_sentinel(wildcards):
@@ -93,21 +128,25 @@ def sort_sentinel(wildcards):
     return ancient(path) if stands else path
 
 
-def canary_attempt(wildcards):
-    """Return how often the canary stopped for the environment or a resource."""
-    return sentinel.count_retestable(
-        results_path(wildcards.recording, "attempts.jsonl")
-    )
+def sort_params(wildcards):
+    """Return all that decides a sort; settings are, of a finished one, those it was made with."""
+    task, folder = get_task(wildcards), results_path(wildcards.recording)
+    return {
+        "task": task.model_dump(mode="json"),
+        "settings": reruns.sort_settings(SETTINGS, task, folder),
+    }
 
 
-def sort_settings(wildcards):
-    """Return the full sort's settings; of a finished one, those that it was made with."""
-    folder = results_path(wildcards.recording)
-    return reruns.sort_settings(SETTINGS, get_task(wildcards), folder)
+def unless_dry(function, constant):
+    """Return a resource function; in a dry run, which asks nobody, the config's number.
+
+    Of thousands of jobs Snakemake calls each function several times.
+    """
+    return constant if workflow.dryrun else function
 
 
-def job_mem_mb(wildcards, attempt):
-    """Return the memory of a canary or sort job; each retry gets as much again."""
+def canary_mem_mb(wildcards, attempt):
+    """Return the memory of a canary in MB; each retry gets as much again."""
     return attempt * SETTINGS.job.mem_mb
 
 
@@ -116,12 +155,37 @@ def canary_runtime(wildcards, attempt):
     return attempt * SETTINGS.job.canary_runtime_min
 
 
+def ask_for(wildcards, attempt, resource, unknown):
+    """Return what a full sort asks for by its forecast, or, without one, what is given."""
+    digest = get_task(wildcards).digest()
+    expected = forecast.of_recording(
+        results_path(), wildcards.recording, digest, SETTINGS.forecast
+    )
+    asked = forecast.request(SETTINGS.forecast, expected, attempt)
+    return asked.get(resource, attempt * unknown)
+
+
+def sort_mem_mb(wildcards, attempt):
+    """Return the memory of a full sort in MB."""
+    return ask_for(wildcards, attempt, "mem_mb", SETTINGS.job.mem_mb)
+
+
 def sort_runtime(wildcards, attempt):
-    """Return the time limit of a full sort in min; each retry gets as much again."""
-    return attempt * SETTINGS.job.sort_runtime_min
+    """Return the time limit of a full sort in min."""
+    return ask_for(wildcards, attempt, "runtime", SETTINGS.job.sort_runtime_min)
 
 
-def job_gpus(wildcards):
+def sort_disk_mb(wildcards, attempt):
+    """Return the disk space of a full sort in MB."""
+    return ask_for(wildcards, attempt, "disk_mb", SETTINGS.forecast.min_disk_mb)
+
+
+def count_attempt(wildcards, attempt):
+    """Return the how manieth time Snakemake runs a job."""
+    return attempt
+
+
+def count_gpus():
     """Return the number of GPUs that a canary or sort job asks for."""
     if SETTINGS.job.gpu is not None:
         return SETTINGS.job.gpu
@@ -138,7 +202,7 @@ def wave_sentinels(wildcards):
 def may_proceed(recording):
     """Return whether a plan counts a recording as sorted: proceeds, or is tested again."""
     folder = results_path(recording)
-    task = sorters.make_task(ROWS[recording], SETTINGS)
+    task = find_task(recording)
     try:
         due = reruns.canary_is_due(SETTINGS, task, folder)
         return due or sentinel.read_record(folder / "canary.json").verdict == "proceed"

@@ -39,17 +39,20 @@ rule summary:
 
 
 onstart:
-    try:
-        hooks.begin_run(results_path(), ROWS, LEFT)
-    except (ConcurrentSortError, OSError) as err:
-        raise WorkflowError(f"{results_path()}: {err}") from None
+    if not only_plans():
+        try:
+            hooks.begin_run(results_path(), ROWS, LEFT)
+        except (ConcurrentSortError, OSError) as err:
+            raise WorkflowError(f"{results_path()}: {err}") from None
 
 
 onsuccess:
-    hooks.end_of_run(results_path(), ROWS, write=bool(LEFT))
-    if LEFT:
-        raise WorkflowError(hooks.say_left(LEFT))
+    if hooks.has_begun():
+        hooks.end_of_run(results_path(), ROWS, write=bool(LEFT))
+        if LEFT:
+            raise WorkflowError(hooks.say_left(LEFT))
 
 
 onerror:
-    hooks.end_of_run(results_path(), ROWS, write=True)
+    if hooks.has_begun():
+        hooks.end_of_run(results_path(), ROWS, write=True)

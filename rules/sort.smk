@@ -18,11 +18,12 @@ rule sort:
         "../envs/sorter.yaml"
     threads: SETTINGS.job.threads
     resources:
-        mem_mb=job_mem_mb,
-        runtime=sort_runtime,
-        gpu=job_gpus,
+        mem_mb=unless_dry(sort_mem_mb, SETTINGS.job.mem_mb),
+        disk_mb=unless_dry(sort_disk_mb, SETTINGS.forecast.min_disk_mb),
+        runtime=unless_dry(sort_runtime, SETTINGS.job.sort_runtime_min),
+        gpu=count_gpus(),
+        attempt=unless_dry(count_attempt, 1),
     params:
-        task=task_params,
-        settings=sort_settings,
+        given=sort_params,
     script:
         "../scripts/sort.py"

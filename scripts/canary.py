@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from spikecanary import canary, interrupts, logs
-from spikecanary.config import CanarySettings, PreflightSettings, WatchdogSettings
+from spikecanary.config import CanarySettings, ForecastSettings, PreflightSettings, WatchdogSettings
 from spikecanary.jobs import Job
 from spikecanary.sorters import SortTask
 
@@ -19,11 +19,12 @@ def main(snakemake: Any) -> int:
     log = Path(snakemake.log[0])
     resources = {name: getattr(snakemake.resources, name) for name in ("mem_mb", "runtime")}
     logs.configure(log, rule="canary", threads=snakemake.threads, **resources)
-    settings = snakemake.params.settings
+    given = snakemake.params.given
+    settings = given["settings"]
     sentinel_path = Path(snakemake.output.sentinel)
     try:
         canary.run(
-            SortTask.model_validate(snakemake.params.task | {"n_jobs": snakemake.threads}),
+            SortTask.model_validate(given["task"] | {"n_jobs": snakemake.threads}),
             CanarySettings.model_validate(settings["canary"]),
             sentinel_path=sentinel_path,
             journal_path=sentinel_path.with_name("attempts.jsonl"),
@@ -31,10 +32,11 @@ def main(snakemake: Any) -> int:
                 log=log,
                 preflight=PreflightSettings.model_validate(settings["preflight"]),
                 watchdogs=WatchdogSettings.model_validate(settings["watchdogs"]),
+                forecast=ForecastSettings.model_validate(settings["forecast"]),
                 mem_mb=resources["mem_mb"],
                 runtime_min=resources["runtime"],
             ),
-            attempt=snakemake.params.attempt,
+            attempt=given["attempt"],
             recorded_settings=settings,
         )
     except OSError as err:

@@ -5,9 +5,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from spikecanary import fullsort, interrupts, logs
+from spikecanary import fullsort, interrupts, jobs, logs
 from spikecanary.config import PreflightSettings, RetrySettings, SignalSettings, WatchdogSettings
-from spikecanary.jobs import Job
 from spikecanary.sentinel import RecordError
 from spikecanary.sorters import SortTask
 
@@ -21,24 +20,27 @@ def main(snakemake: Any) -> int:
     resources = {name: getattr(snakemake.resources, name) for name in ("mem_mb", "runtime")}
     logs.configure(log, rule="sort", threads=snakemake.threads, **resources)
     record_path = Path(snakemake.output.record)
-    settings = snakemake.params.settings
+    given = snakemake.params.given
+    settings = given["settings"]
+    allowed = settings["forecast"]
     try:
         fullsort.run(
-            SortTask.model_validate(snakemake.params.task | {"n_jobs": snakemake.threads}),
+            SortTask.model_validate(given["task"] | {"n_jobs": snakemake.threads}),
             sentinel_path=Path(snakemake.input.sentinel),
             sorting_path=Path(snakemake.output.sorting),
             record_path=record_path,
             journal_path=record_path.with_name("attempts.jsonl"),
-            job=Job(
+            job=jobs.Job(
                 log=log,
                 preflight=PreflightSettings.model_validate(settings["preflight"]),
                 watchdogs=WatchdogSettings.model_validate(settings["watchdogs"]),
-                mem_mb=resources["mem_mb"],
-                runtime_min=resources["runtime"],
+                mem_mb=jobs.most(resources["mem_mb"], allowed["max_mem_mb"]),
+                runtime_min=jobs.most(resources["runtime"], allowed["max_runtime_min"]),
             ),
             retry=RetrySettings.model_validate(settings["retry"]),
             signals=SignalSettings.model_validate(settings["signals"]),
             forced=settings["forced"],
+            attempt=snakemake.resources.attempt,
             recorded_settings=settings,
         )
     except (fullsort.SortStoppedError, fullsort.SortFailedError, RecordError, OSError) as err:

@@ -130,6 +130,13 @@ def _hog(params, folder):
     time.sleep(3600)
 
 
+def _block(params, folder):
+    """Hold 3.2 GB for a few seconds, then go on."""
+    block = np.ones(400_000_000)
+    time.sleep(8)
+    print(f"held {block.nbytes} bytes", flush=True)
+
+
 def _fill(params, folder):
     """Write 2 MB more each time, up to 500 MB."""
     with (folder / "temp_wh.dat").open("wb") as file:

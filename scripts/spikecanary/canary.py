@@ -6,10 +6,18 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from spikecanary import diagnosis, recordings, sentinel, supervisor, watchdogs, workfolders
+from spikecanary import (
+    capacity,
+    diagnosis,
+    forecast,
+    sentinel,
+    supervisor,
+    watchdogs,
+    windows,
+    workfolders,
+)
 from spikecanary.config import CanarySettings
 from spikecanary.failures import (
-    BiologicalFailure,
     ClassifiedSortFailure,
     DiskExhaustionError,
     HostMemoryWatchdogError,
@@ -18,10 +26,19 @@ from spikecanary.failures import (
 from spikecanary.interrupts import Interrupted
 from spikecanary.jobs import Job
 from spikecanary.preflight import Check
-from spikecanary.sentinel import Failure, Measured, Outcome, Record, SorterInfo, Window
+from spikecanary.sentinel import (
+    Failure,
+    Interval,
+    Measured,
+    Outcome,
+    Record,
+    SorterInfo,
+    Window,
+)
 from spikecanary.signals import SignalReport
 from spikecanary.sorters import LEARN_S, LEAST_BATCHES, SortTask
 from spikecanary.supervisor import Ended, Supervision
+from spikecanary.windows import Attempt
 
 logger = logging.getLogger(__name__)
 
@@ -44,26 +61,9 @@ class Finding:
     header: Mapping[str, Any] = field(default_factory=dict)
     sorter_version: str | None = None
     n_units: int | None = None
+    n_spikes: int | None = None
     measured: Measured | None = None
-
-
-@dataclass(frozen=True)
-class Attempt:
-    """One window that was sorted: how it ended, and the failure if it is a known one."""
-
-    window: Window
-    ended: Ended
-    failure: ClassifiedSortFailure | None
-
-    @property
-    def n_units(self) -> int | None:
-        """Units found; None where the sort failed."""
-        return None if self.ended.result is None else int(self.ended.result["n_units"])
-
-    @property
-    def suspicious(self) -> bool:
-        """Whether the data may be to blame: a biological failure, or no units."""
-        return isinstance(self.failure, BiologicalFailure) or self.n_units == 0
+    forecast: Mapping[str, Interval] | None = None
 
 
 def run(
@@ -139,9 +139,12 @@ def run(
             params_digest=task.digest(),
         ),
         n_units=finding.n_units,
+        n_spikes=finding.n_spikes,
         duration_s=finding.header.get("duration_s"),
         n_channels=finding.header.get("n_channels"),
+        sampling_frequency_hz=finding.header.get("sampling_frequency_hz"),
         measured=finding.measured,
+        forecast=dict(finding.forecast) if finding.forecast else None,
         attempt=attempt,
         settings=dict(recorded_settings or {}),
         started_at=started_at,
@@ -189,7 +192,8 @@ class _Canary:
         header = looked.result["header"]
         if looked.result["skip"]:
             return Finding("skipped", looked.result["skip"], header=header)
-        return replace(self._examine_signal(looked.result), header=header)
+        finding = replace(self._examine_signal(looked.result), header=header)
+        return self._look_ahead(finding) if finding.outcome == "passed" else finding
 
     def _examine_signal(self, looked: Mapping[str, Any]) -> Finding:
         """Judge preflight and signal check; sort if they let it."""
@@ -237,6 +241,35 @@ class _Canary:
         end_s = min(start_s + window_s, header["duration_s"])
         return self._weigh([leading, self._try(start_s, end_s, "most active")], silent=silent)
 
+    def _look_ahead(self, finding: Finding) -> Finding:
+        """Forecast the full sort, and stop what cannot fit into what its job may have."""
+        settings = self.job.forecast
+        results = self.folder.parent.parent
+        history = forecast.read_history(forecast.history_path(results, self.task.digest()))
+        tried = list(finding.windows)
+        shorter = windows.shorter(tried[-1], self.task, finding.header)
+        if settings.second_window and shorter is not None and not history:
+            tried.append(self._try(*shorter, "growth").window)
+        rate = forecast.data_mb_per_s(
+            finding.header["n_channels"], finding.header["sampling_frequency_hz"]
+        )
+        by = forecast.models(tried, rate, history)
+        expected = forecast.predict(by, finding.header["duration_s"], history)
+        room = capacity.room(self.folder, settings, self.job.watchdogs)
+        failure, doubts = capacity.check(expected, room, self.task)
+        finding = replace(
+            finding,
+            windows=tuple(tried),
+            forecast=expected,
+            warnings=(*finding.warnings, *doubts),
+        )
+        if failure is None:
+            return finding
+        stopped = self._stop(failure)
+        return replace(
+            finding, outcome=stopped.outcome, reason=stopped.reason, failure=stopped.failure
+        )
+
     def _weigh(self, attempts: list[Attempt], *, silent: bool) -> Finding:
         """Conclude from the windows: the last decides, but silence must be seen in the data.
 
@@ -256,10 +289,10 @@ class _Canary:
         if len(attempts) > 1 and finding.outcome == "passed":
             said = f"the leading window failed ({attempts[0].window.ended})"
             finding = replace(finding, warnings=(*finding.warnings, said))
-        windows = tuple(attempt.window for attempt in attempts)
+        tried = tuple(attempt.window for attempt in attempts)
         measured = last.ended.measured
         version = last.ended.facts.get("sorter_version")
-        return replace(finding, windows=windows, measured=measured, sorter_version=version)
+        return replace(finding, windows=tried, measured=measured, sorter_version=version)
 
     def _conclude(self, attempt: Attempt) -> Finding:
         """Turn one window into a finding."""
@@ -278,40 +311,26 @@ class _Canary:
         length_s = attempt.window.end_s - attempt.window.start_s
         reason = f"{attempt.n_units} units in {length_s:g} s"
         warnings = () if attempt.n_units else ("the sorter ended well, but found no units",)
-        return Finding("passed", reason, warnings=warnings, n_units=attempt.n_units)
+        return Finding(
+            "passed",
+            reason,
+            warnings=warnings,
+            n_units=attempt.n_units,
+            n_spikes=attempt.window.n_spikes,
+        )
 
     def _try(self, start_s: float, end_s: float, why: str) -> Attempt:
         """Sort one window with the code of the full sort."""
-        folder = self.folder / why.replace(" ", "-")
-        size_bytes = recordings.size_bytes(self.task.row)
-        ended = supervisor.call(
-            "spikecanary.sorters:sort",
-            {
-                "task": self.task.for_canary(start_s, end_s).model_dump(mode="json"),
-                "folder": str(folder),
-            },
-            folder=folder,
+        attempt = windows.sort_window(
+            self.task,
+            (start_s, end_s),
+            why,
+            self.settings.signals,
+            folder=self.folder / why.replace(" ", "-"),
             by=self._supervision(),
         )
-        self.warnings += ended.warnings
-        grown = diagnosis.growth_warning(self.task, size_bytes)
-        if grown is not None:
-            self.warnings.append(grown)
-        failure = None
-        if ended.result is None:
-            failure = diagnosis.diagnose(
-                ended,
-                self.task,
-                (start_s, end_s),
-                self.settings.signals,
-                folder=self.folder / "diagnosis",
-                by=self._supervision(),
-                size_bytes=size_bytes,
-            )
-        said = f"{ended.result['n_units']} units" if ended.result else ended.describe()
-        logger.info("%s: window %g to %g s (%s): %s", self.task.row.id, start_s, end_s, why, said)
-        window = Window(start_s=start_s, end_s=end_s, why=why, ended=said)
-        return Attempt(window, ended, failure)
+        self.warnings += attempt.warnings
+        return attempt
 
     def _call(self, target: str, arguments: Mapping[str, Any]) -> Ended:
         """Run a step in a child process."""

@@ -9,9 +9,9 @@ import json
 import math
 import sys
 from collections.abc import Iterable, Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from spikecanary.failures import CATEGORIES, Category
 
@@ -183,18 +183,85 @@ class RetrySettings(_Settings):
     )
 
 
+class RateSettings(_Settings):
+    """What a full sort takes that had no canary to measure it."""
+
+    sort_s: Annotated[float, Field(ge=0)] = Field(60, description="Time of any sort in s.")
+    sort_s_per_min: Annotated[float, Field(ge=0)] = Field(
+        60, description="Time in s for each recorded minute."
+    )
+    mem_mb: Annotated[float, Field(ge=0)] = Field(8_000, description="Memory of any sort in MB.")
+    mem_mb_per_min: Annotated[float, Field(ge=0)] = Field(
+        20, description="Memory in MB for each recorded minute."
+    )
+    disk_per_recording: Annotated[float, Field(ge=0)] = Field(
+        1.0, description="Size of the work folder as a share of the recording's."
+    )
+    canary_s: Annotated[float, Field(ge=0)] = Field(
+        60, description="Time of a canary in s, for the plan."
+    )
+
+
+class ForecastSettings(_Settings):
+    """What a full sort is expected to take, and may ask for."""
+
+    second_window: bool = Field(
+        default=True,
+        description="Sort a second, shorter window where only that tells growing costs.",
+    )
+    safety: Annotated[float, Field(ge=1)] = Field(
+        1.5, description="A job asks for the high end of the forecast times this."
+    )
+    min_runtime_min: Annotated[int, Field(ge=1)] = Field(
+        10, description="A full sort never asks for less time, in min."
+    )
+    max_runtime_min: Annotated[int, Field(ge=1)] = Field(
+        2_880, description="Nor for more; what needs more is stopped."
+    )
+    min_mem_mb: Annotated[int, Field(ge=1)] = Field(
+        4_000, description="A full sort never asks for less memory, in MB."
+    )
+    max_mem_mb: Annotated[int, Field(ge=1)] = Field(
+        28_000, description="Nor for more; what needs more is stopped."
+    )
+    min_disk_mb: Annotated[int, Field(ge=0)] = Field(
+        1_000, description="A full sort never asks for less disk space, in MB."
+    )
+    max_disk_mb: Annotated[int, Field(ge=1)] = Field(1_000_000, description="Nor for more.")
+    rates: RateSettings = RateSettings()
+
+    @model_validator(mode="after")
+    def _least_before_most(self) -> Self:
+        """No least may be above its most."""
+        for resource in ("runtime", "mem_mb", "disk_mb"):
+            least, most = self.limits(resource)
+            if least > most:
+                msg = f"the least {resource} ({least}) is more than the most ({most})"
+                raise ValueError(msg)
+        return self
+
+    def limits(self, resource: str) -> tuple[int, int]:
+        """Return the least and the most that a full sort may ask for of a resource."""
+        name = {"runtime": "runtime_min"}.get(resource, resource)
+        return getattr(self, f"min_{name}"), getattr(self, f"max_{name}")
+
+
 class JobSettings(_Settings):
     """What a canary and a sort job may use."""
 
     threads: Annotated[int, Field(ge=1)] = Field(4, description="Cores of a canary or sort job.")
     mem_mb: Annotated[int, Field(ge=1)] = Field(
-        24_000, description="Memory in MB that the job may use; what it asks a cluster for."
+        24_000,
+        description="Memory in MB of a canary, and of a sort of which nothing is known.",
     )
     canary_runtime_min: Annotated[int, Field(ge=1)] = Field(
-        60, description="Time in min that a canary may take; what it asks a cluster for."
+        60, description="Time in min that a canary may take."
     )
     sort_runtime_min: Annotated[int, Field(ge=1)] = Field(
-        1_440, description="Time in min that a full sort may take; what it asks a cluster for."
+        1_440, description="Time in min of a full sort of which nothing is known."
+    )
+    parallel: Annotated[int, Field(ge=1)] = Field(
+        1, description="Canaries and sorts that run at the same time, for the plan's wall time."
     )
     gpu: Annotated[int, Field(ge=0)] | None = Field(
         None, description="GPUs of a job; null: 1 where the device is cuda or the sorter needs it."
@@ -215,6 +282,7 @@ class Config(_Settings):
     preflight: PreflightSettings = PreflightSettings()
     watchdogs: WatchdogSettings = WatchdogSettings()
     retry: RetrySettings = RetrySettings()
+    forecast: ForecastSettings = ForecastSettings()
     gate: GateSettings = GateSettings()
     job: JobSettings = JobSettings()
     pathvars: dict[str, str] = Field(

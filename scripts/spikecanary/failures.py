@@ -264,6 +264,10 @@ class CapacityForecastError(ResourceFailure):
     """The full sort cannot fit into what the job may have."""
 
     remedy = "Give the job more memory, disk or time, or split the recording."
+    what: str
+    low: float
+    high: float
+    room: float
 
 
 def by_name(name: str) -> type[ClassifiedSortFailure]:

@@ -8,6 +8,7 @@ from typing import Any
 
 from spikecanary import (
     diagnosis,
+    forecast,
     locks,
     recordings,
     sentinel,
@@ -78,6 +79,7 @@ def run(
     retry: RetrySettings | None = None,
     signals: SignalSettings | None = None,
     forced: bool = False,
+    attempt: int = 1,
     recorded_settings: Mapping[str, Any] | None = None,
 ) -> Record:
     """Sort a whole recording.
@@ -104,6 +106,9 @@ def run(
         Thresholds by which a biological failure is told apart.
     forced : bool
         Sort whatever the sentinel says.
+    attempt : int
+        The how manieth time Snakemake runs this job. What failed for want of something is
+        tried again, what failed otherwise would fail again.
     recorded_settings : dict, optional
         What ``sort.json`` notes as the settings it was made with.
 
@@ -122,14 +127,16 @@ def run(
     Interrupted
         This process was told to end; nothing is left behind but a line in the journal.
     """
-    check_sentinel(sentinel_path, forced=forced)
+    canary = check_sentinel(sentinel_path, forced=forced)
     started_at = sentinel.now()
     results = record_path.parent
     record = None
+    _check_worth(journal_path, results, attempt)
 
     def describe(trial: _Trial) -> Record:
-        noted = {"forced": forced, "started_at": started_at}
+        noted: dict[str, Any] = {"forced": forced, "started_at": started_at, "attempt": attempt}
         noted["settings"] = dict(recorded_settings or {})
+        noted["forecast"] = canary.forecast
         return trial.describe(task, job.log).model_copy(update=noted)
 
     try:
@@ -143,6 +150,8 @@ def run(
                         trial.keep(sorting_path)
                         sentinel.write_record(record_path, record)
                     sentinel.append_journal(journal_path, "sort", record)
+                    if record.outcome == "sorted":
+                        forecast.remember(results.parent, canary, record)
     except ConcurrentSortError as err:
         record = describe(_Trial(task, results, Ended(), err))
         sentinel.append_journal(journal_path, "sort", record)
@@ -153,6 +162,26 @@ def run(
         raise SortFailedError(_say_failed(task, record, job.log))
     logger.info("%s: %s: %s", record.recording, record.outcome, record.reason)
     return record
+
+
+def _check_worth(journal_path: Path, results: Path, attempt: int) -> None:
+    """Refuse to repeat at once a sort that failed for another reason than want of a resource.
+
+    A try that was killed (by the batch system, for its memory) has left its work folder and
+    no line in the journal.
+    """
+    sorts = [line for line in sentinel.read_journal(journal_path) if line.get("kind") == "sort"]
+    if attempt == 1 or not sorts or any(results.glob(".sort-*")):
+        return
+    last = sorts[-1]
+    category = (last.get("failure") or {}).get("category")
+    if (
+        last.get("outcome") == "failed"
+        and last.get("attempt") == attempt - 1
+        and (category != "resource")
+    ):
+        msg = f"{last['recording']}: not tried again, it would fail again: {last['reason']}"
+        raise SortFailedError(msg)
 
 
 def _say_failed(task: SortTask, record: Record | None, log: Path) -> str:
@@ -210,8 +239,10 @@ class _Trial:
                 params_digest=asked.digest(),
             ),
             n_units=n_units,
+            n_spikes=ended.result["n_spikes"] if ended.result else None,
             duration_s=self.header.get("duration_s"),
             n_channels=self.header.get("n_channels"),
+            sampling_frequency_hz=self.header.get("sampling_frequency_hz"),
             measured=ended.measured,
             started_at="",
             finished_at=sentinel.now(),

@@ -46,6 +46,14 @@ def free_mb() -> list[float]:
     return [nvml.nvmlDeviceGetMemoryInfo(device).free / MB for device in _devices(nvml)]
 
 
+def total_mb() -> list[float]:
+    """Return the memory of each GPU in MB."""
+    nvml = _nvml()
+    if nvml is None:
+        return []
+    return [nvml.nvmlDeviceGetMemoryInfo(device).total / MB for device in _devices(nvml)]
+
+
 def used_by(pids: set[int]) -> tuple[Gpu, ...]:
     """Return the GPUs on which processes compute."""
     nvml = _nvml()

@@ -20,6 +20,8 @@ from spikecanary.summary import describe_counts, describe_recordings, summarize,
 logger = logging.getLogger(__name__)
 
 
+#: The results folders of the runs that have begun in this process.
+_begun: list[Path] = []
 #: Signals that told this run to end.
 _received: list[int] = []
 #: Snakemake's own folder, in the working directory.
@@ -49,8 +51,14 @@ def begin_run(results: Path, recordings: Iterable[str], left: Mapping[str, str])
     if left and not own:
         raise ConcurrentSortError(say_left(left))
     claims.claim(results, own)
+    _begun.append(results)
     claims.take_workdir(STATE)
     forward_signals()
+
+
+def has_begun() -> bool:
+    """Whether this process runs canaries and sorts (a plan does not)."""
+    return bool(_begun)
 
 
 def look_around(results: Path, recordings: Iterable[str]) -> dict[str, str]:

@@ -1,10 +1,11 @@
 """What a canary and a full sort have in common: where they log, how they are watched."""
 
+import os
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from spikecanary.config import PreflightSettings, WatchdogSettings
+from spikecanary.config import ForecastSettings, PreflightSettings, WatchdogSettings
 from spikecanary.sorters import SortTask
 from spikecanary.supervisor import Supervision
 from spikecanary.watchdogs import Limits, make_watchdogs
@@ -12,6 +13,18 @@ from spikecanary.watchdogs import Limits, make_watchdogs
 MB = 1e6
 #: A job ends itself so much before its time limit, at most, so that it can say why: s, share.
 MARGIN = (60.0, 0.05)
+
+
+#: A batch system sets one of these in its jobs: it holds them to what they asked for.
+SCHEDULERS = ("SLURM_JOB_ID", "PBS_JOBID", "LSB_JOBID", "JOB_ID")
+
+
+def most(asked: float, allowed: float) -> float:
+    """Return what a sort may use: what its job asked for, or without a batch system the most.
+
+    What a job asks for is a forecast, and no reason to end a sort that the machine can bear.
+    """
+    return asked if any(name in os.environ for name in SCHEDULERS) else max(asked, allowed)
 
 
 @dataclass(frozen=True)
@@ -26,6 +39,8 @@ class Job:
         Limits of the preflight.
     watchdogs : WatchdogSettings
         Limits of the watchdogs.
+    forecast : ForecastSettings
+        What the full sort may ask for.
     mem_mb : float or None
         Memory that the job asked for; None: no limit.
     runtime_min : float or None
@@ -37,6 +52,7 @@ class Job:
     log: Path
     preflight: PreflightSettings = field(default_factory=PreflightSettings)
     watchdogs: WatchdogSettings = field(default_factory=WatchdogSettings)
+    forecast: ForecastSettings = field(default_factory=ForecastSettings)
     mem_mb: float | None = None
     runtime_min: float | None = None
     started: float = field(default_factory=time.monotonic)

@@ -358,7 +358,7 @@ def header(recording: "BaseRecording") -> dict[str, Any]:
     -------
     dict
         ``duration_s``, ``n_samples``, ``n_channels``, ``sampling_frequency_hz``,
-        ``dtype``, ``has_probe``.
+        ``dtype``, ``has_probe``; ``is_binary``: whether sorters can read its file as it is.
     """
     rate = recording.get_sampling_frequency()
     return {
@@ -368,6 +368,7 @@ def header(recording: "BaseRecording") -> dict[str, Any]:
         "sampling_frequency_hz": rate,
         "dtype": str(recording.get_dtype()),
         "has_probe": recording.has_probe(),
+        "is_binary": recording.is_binary_compatible(),
     }
 
 

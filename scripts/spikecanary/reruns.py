@@ -18,6 +18,9 @@ from spikecanary.sorters import SortTask
 
 #: Modules of this package that decide what a sort gives, and what a canary says.
 SORT_MODULES = ("recordings", "sorters")
+#: What of the forecast's settings a sort and a canary go by.
+OF_A_SORT = {"max_mem_mb", "max_runtime_min"}
+OF_A_CANARY = {"second_window", *OF_A_SORT}
 CANARY_MODULES = (*SORT_MODULES, "failures", "signatures", "classify", "signals", "canary")
 
 
@@ -61,6 +64,7 @@ def canary_settings(config: Config, task: SortTask, folder: Path) -> dict[str, A
         "canary": config.canary.model_dump(mode="json", exclude={"force"}),
         "preflight": config.preflight.model_dump(mode="json"),
         "watchdogs": config.watchdogs.model_dump(mode="json"),
+        "forecast": config.forecast.model_dump(mode="json", include=OF_A_CANARY),
         "code": CANARY_CODE,
     }
     if not sort_stands(task, folder):
@@ -85,6 +89,9 @@ def sort_settings(config: Config, task: SortTask, folder: Path) -> dict[str, Any
         "preflight": config.preflight.model_dump(mode="json"),
         "watchdogs": config.watchdogs.model_dump(mode="json"),
         "retry": config.retry.model_dump(mode="json"),
+        "forecast": config.forecast.model_dump(
+            mode="json", include={"max_mem_mb", "max_runtime_min"}
+        ),
         "signals": config.canary.signals.model_dump(mode="json"),
         "forced": task.row.id in config.canary.force,
     }

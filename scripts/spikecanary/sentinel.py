@@ -57,23 +57,6 @@ class Failure(_Model):
         )
 
 
-class Window(_Model):
-    """The part of a recording that a sort read, in seconds from its start."""
-
-    start_s: float
-    end_s: float
-    why: str
-    ended: str
-
-
-class SorterInfo(_Model):
-    """Which sorter ran; the digest covers everything that decides its result."""
-
-    name: str
-    version: str | None = None
-    params_digest: str
-
-
 class Measured(_Model):
     """What a supervised child process used; peaks are of its whole process tree."""
 
@@ -82,6 +65,34 @@ class Measured(_Model):
     peak_rss_mb: float | None = None
     peak_vram_mb: float | None = None
     disk_mb: float | None = None
+
+
+class Interval(_Model):
+    """A forecast: the most likely value, and between what it should be."""
+
+    low: float
+    likely: float
+    high: float
+
+
+class Window(_Model):
+    """The part of a recording that a sort read, in seconds from its start, and what came of it."""
+
+    start_s: float
+    end_s: float
+    why: str
+    ended: str
+    n_units: int | None = None
+    n_spikes: int | None = None
+    measured: Measured | None = None
+
+
+class SorterInfo(_Model):
+    """Which sorter ran; the digest covers everything that decides its result."""
+
+    name: str
+    version: str | None = None
+    params_digest: str
 
 
 class Record(_Model):
@@ -97,8 +108,11 @@ class Record(_Model):
     windows: list[Window] = []
     sorter: SorterInfo
     n_units: int | None = None
+    n_spikes: int | None = None
     duration_s: float | None = None
     n_channels: int | None = None
+    sampling_frequency_hz: float | None = None
+    forecast: dict[str, Interval] | None = None
     measured: Measured | None = None
     attempt: int = 0
     settings: dict[str, Any] = {}
@@ -204,11 +218,8 @@ Kind = Literal["canary", "sort"]
 
 
 def append_journal(path: Path, kind: Kind, record: Record) -> None:
-    """Append one finished attempt to the journal.
-
-    What keeps it from being written (a full disk) is logged: it must not cost the result.
-    """
-    _append(
+    """Append one finished attempt to the journal."""
+    append_line(
         path, {"kind": kind, **record.model_dump(by_alias=True, exclude={"settings", "versions"})}
     )
 
@@ -229,11 +240,14 @@ def append_interrupted(
         "started_at": started_at,
         "finished_at": now(),
     }
-    _append(path, entry)
+    append_line(path, entry)
 
 
-def _append(path: Path, entry: Mapping[str, Any]) -> None:
-    """Append one line in one write; a line that was cut off before it is ended first."""
+def append_line(path: Path, entry: Mapping[str, Any]) -> None:
+    """Append one line of JSON in one write; a line that was cut off before it is ended first.
+
+    What keeps it from being written (a full disk) is logged: it must not cost the result.
+    """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("a+b") as file:
@@ -245,7 +259,7 @@ def _append(path: Path, entry: Mapping[str, Any]) -> None:
             file.flush()
             os.fsync(file.fileno())
     except OSError as err:
-        logger.warning("the journal %s could not be written: %s", path, err)
+        logger.warning("%s could not be written: %s", path, err)
 
 
 def read_journal(path: Path) -> list[Mapping[str, Any]]:

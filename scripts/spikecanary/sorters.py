@@ -248,6 +248,8 @@ def sort(
         recording = recordings.cut_window(recording, *what.window_s)
     stage("preprocess")
     recording = recordings.preprocess(recording, what.preprocessing)
+    if not recording.is_binary_compatible():
+        tell(copied_mb=recording.get_total_memory_size() / 1e6)
     stage("sort")
     settings = what.sorter
     if settings.plugin:

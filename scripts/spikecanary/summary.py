@@ -5,6 +5,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pydantic import ValidationError
+
 from spikecanary import sentinel
 from spikecanary.sentinel import Record, RecordError
 
@@ -28,7 +30,10 @@ SUMMARY_COLUMNS = (
     "sorter",
     "sorter_version",
     "canary_wall_s",
+    "forecast_s",
     "sort_wall_s",
+    "forecast_mem_mb",
+    "sort_mem_mb",
     "peak_rss_mb",
     "attempt",
     "forced",
@@ -115,6 +120,9 @@ def _row(folder: Path, recording: str) -> dict[str, Any]:
         "sorter_version": _first(canary.sorter.version, sort and sort.sorter.version),
         "canary_wall_s": canary.measured.wall_s if canary.measured else None,
         "sort_wall_s": sort.measured.wall_s if sort and sort.measured else None,
+        "forecast_s": _likely(canary, "wall_s"),
+        "forecast_mem_mb": _likely(canary, "mem_mb"),
+        "sort_mem_mb": sort.measured.peak_rss_mb if sort and sort.measured else None,
         "peak_rss_mb": _peak_rss_mb(canary, sort),
         "attempt": canary.attempt,
         "forced": bool(sort and sort.forced),
@@ -128,6 +136,11 @@ def _first(*values: Any) -> Any:
     return next((value for value in values if value is not None), None)
 
 
+def _likely(canary: Record, cost: str) -> float | None:
+    """Return what the canary forecast of the full sort."""
+    return canary.forecast[cost].likely if canary.forecast and cost in canary.forecast else None
+
+
 def _peak_rss_mb(canary: Record, sort: Record | None) -> float | None:
     peaks = [r.measured.peak_rss_mb or 0.0 for r in (canary, sort) if r and r.measured]
     return max(peaks, default=None)
@@ -138,9 +151,13 @@ def _failed_sort(journal: Path, canary: Record | None) -> Record | None:
     for entry in reversed(sentinel.read_journal(journal)):
         if entry.get("kind") != "sort":
             continue
-        record = Record.model_validate(entry)
-        newer = canary is None or record.finished_at >= canary.finished_at
-        return record if newer and record.outcome == "failed" else None
+        if entry.get("outcome") != "failed":  # interrupted: it is still to be done
+            return None
+        try:
+            record = Record.model_validate(entry)
+        except ValidationError:  # of another version
+            return None
+        return record if canary is None or record.finished_at >= canary.finished_at else None
     return None
 
 

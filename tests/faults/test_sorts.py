@@ -43,7 +43,13 @@ CANARY = {
 def faulty(project):
     """Make a batch with tight limits; its first recording is healthy."""
     project.config["watchdogs"] = {"inactivity_base_s": 8, "max_log_mb": 2}
-    project.config["job"] |= {"mem_mb": 1500, "canary_runtime_min": 1, "sort_runtime_min": 1}
+    project.config["job"] |= {"mem_mb": 1500, "canary_runtime_min": 1}
+    project.config["forecast"] = {
+        "min_mem_mb": 1500,
+        "max_mem_mb": 1500,
+        "min_runtime_min": 1,
+        "max_runtime_min": 1,
+    }
     project.config["preflight"] = {"min_free_ram_mb": 1}
     project.add("healthy")
     return project

@@ -31,6 +31,14 @@ def test_catalogue_is_in_step():
     assert written == catalogue.catalogue(), "run `make schema`"
 
 
+def test_rules_name_every_module():
+    package = ROOT / "scripts/spikecanary"
+    files = {str(path.relative_to(package).with_suffix("")) for path in package.rglob("*.py")}
+    text = (ROOT / "rules/common.smk").read_text()
+    named = re.search(r'PACKAGE = """(.+?)"""', text, re.DOTALL)[1].split()
+    assert sorted(named) == sorted(files)
+
+
 def test_style_limits():
     limits = {"Snakefile": 60, "scripts/*.py": 60, "scripts/spikecanary/**/*.py": 400}
     for pattern, most in limits.items():

@@ -61,5 +61,6 @@ def test_interrupted_canary_leaves_nothing(project, signum, whole_group):
     assert list(project.result().rglob("*canary-*")) == []
     (line,) = read_journal(project.result("slow/attempts.jsonl"))
     assert (line["kind"], line["outcome"]) == ("canary", "interrupted")
+    assert list(project.summary()["sort"]) == ["pending"]
     project.config["sorter"]["params"] = {}
     assert project.run().returncode == 0

@@ -1,6 +1,7 @@
 """A stranger's workflow imports ours with a prefix, other folders and its own last rule."""
 
 import shutil
+import subprocess
 
 import yaml
 
@@ -33,3 +34,46 @@ def test_imported_as_a_module(project):
     assert (project.folder / "sorted/logs/sort/good.log").exists()
     assert not project.result().exists()
     assert snakemake(project.folder).nothing_to_do
+
+
+def git(folder, *arguments):
+    """Run git as somebody; return what it prints."""
+    identity = ["-c", "user.name=test", "-c", "user.email=test@localhost"]
+    command = ["git", "-C", str(folder), *identity, *arguments]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
+
+def test_imported_from_a_hosted_repository(project, tmp_path, monkeypatch):
+    """GitHub's address stands for a local bare repository; Snakemake's source cache is real."""
+    work, bare = tmp_path / "work", tmp_path / "bare.git"
+    listed = git(ROOT, "ls-files", "--cached", "--others", "--exclude-standard").splitlines()
+    for name in listed:
+        if name.split("/")[0] in ("Snakefile", "rules", "scripts", "envs", "config"):
+            target = work / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(ROOT / name, target)
+    git(work, "init", "--quiet")
+    git(work, "add", "--all")
+    git(work, "commit", "--quiet", "--message", "all")
+    git(tmp_path, "clone", "--quiet", "--bare", str(work), str(bare))
+    address = "https://github.com/lab/spikecanary"
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("GIT_CONFIG_COUNT", "1")
+    monkeypatch.setenv("GIT_CONFIG_KEY_0", f"url.{bare}.insteadOf")
+    monkeypatch.setenv("GIT_CONFIG_VALUE_0", address)
+
+    project.add("good")
+    project.write()
+    text = (ROOT / "tests/workflow/importer/Snakefile").read_text()
+    local = 'os.environ.get("SPIKECANARY_SNAKEFILE", "../../../Snakefile")'
+    commit = git(work, "rev-parse", "HEAD")
+    hosted = f'github("lab/spikecanary", path="Snakefile", commit="{commit}")'
+    assert local in text
+    (project.folder / "Snakefile").write_text(text.replace(local, hosted))
+    shutil.copy(ROOT / "tests/workflow/importer/env.yaml", project.folder)
+    config = {"spikecanary": project.config}
+    (project.folder / "config.yaml").write_text(yaml.safe_dump(config))
+    run = snakemake(project.folder)
+    assert run.returncode == 0, run.output
+    assert (project.folder / "counts/good.txt").read_text() == "4\n"
+    assert list((tmp_path / "cache").rglob("github.com/lab/spikecanary*"))

@@ -1,0 +1,178 @@
+"""How good the forecast is: forecast over actual, on real sorts.
+
+Healthy seeded recordings of several lengths and channel counts are canaried and sorted
+with real sorters on the CPU; what was measured is kept in a file, from which the figures
+are worked out: without history, and after one sort of history (each of the others in turn,
+of the same sorter).
+
+    python benchmarks/forecast.py measure FILE [--minutes 1 2 4 8] [--channels 16 32]
+        [--sorters kilosort4 spykingcircus2] [--window 30]
+    python benchmarks/forecast.py show FILE
+"""
+
+import argparse
+import itertools
+import json
+import statistics
+import sys
+import tempfile
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts"))
+
+from spikecanary import canary, forecast, fullsort, logs
+from spikecanary.config import CanarySettings, Config, ForecastSettings, SorterSettings
+from spikecanary.jobs import Job
+from spikecanary.recordings import Recording
+from spikecanary.sentinel import Window
+from spikecanary.sorters import make_task
+
+RATE_HZ = 30_000.0
+#: Parameters that fit recordings of a short probe.
+PARAMS = {"kilosort4": {"nblocks": 0}, "spykingcircus2": {}}
+
+
+def write_recording(path: Path, minutes: float, n_channels: int) -> None:
+    """Write a seeded recording, about one unit for two channels."""
+    from spikeinterface.core import set_global_job_kwargs
+    from spikeinterface.generation import generate_ground_truth_recording
+
+    set_global_job_kwargs(progress_bar=False)
+    recording, _ = generate_ground_truth_recording(
+        durations=[60.0 * minutes],
+        sampling_frequency=RATE_HZ,
+        num_channels=n_channels,
+        num_units=n_channels // 2,
+        noise_kwargs={"noise_levels": 5.0, "strategy": "on_the_fly"},
+        seed=5,
+    )
+    recording.save(folder=path, dtype="int16")
+
+
+def measure_one(recording: Path, folder: Path, sorter: str, window_s: float) -> dict:
+    """Canary and sort one recording; return what was measured."""
+    settings = SorterSettings(name=sorter, device="cpu", params=PARAMS[sorter])
+    row = Recording(id="x", paths=(str(recording),), reader="spikeinterface")
+    task = make_task(row, Config(sorter=settings)).model_copy(update={"n_jobs": 2})
+    files = {
+        "sentinel_path": folder / "x/canary.json",
+        "journal_path": folder / "x/attempts.jsonl",
+        "job": Job(log=folder / "log.txt"),
+    }
+    logs.configure(folder / "log.txt")
+    verdict = canary.run(task, CanarySettings(window_s=window_s, min_recording_s=window_s), **files)
+    record = fullsort.run(
+        task,
+        sorting_path=folder / "x/sorting",
+        record_path=folder / "x/sort.json",
+        **files,
+    )
+    return {
+        "sorter": sorter,
+        "duration_s": record.duration_s,
+        "n_channels": record.n_channels,
+        "windows": [window.model_dump() for window in verdict.windows],
+        "actual": forecast.costs(record.measured),
+        "stages_s": record.measured.stages_s,
+        "n_spikes": record.n_spikes,
+    }
+
+
+def measure(arguments: argparse.Namespace) -> None:
+    """Measure all combinations; each is a line of the file."""
+    lines = arguments.file.read_text().splitlines() if arguments.file.exists() else []
+    done = {(e["sorter"], e["duration_s"], e["n_channels"]) for e in map(json.loads, lines)}
+    for minutes, n_channels in itertools.product(arguments.minutes, arguments.channels):
+        wanted = [s for s in arguments.sorters if (s, 60.0 * minutes, n_channels) not in done]
+        with tempfile.TemporaryDirectory() as folder:
+            if wanted:
+                write_recording(Path(folder) / "recording", minutes, n_channels)
+            for sorter in wanted:
+                work = Path(folder) / sorter
+                found = measure_one(Path(folder) / "recording", work, sorter, arguments.window)
+                with arguments.file.open("a") as file:
+                    file.write(json.dumps(found) + "\n")
+                print(sorter, minutes, n_channels, found["actual"], flush=True)
+
+
+def data_rate(entry: dict) -> float:
+    """Return the size of a measured recording's samples, in MB for each second."""
+    return forecast.data_mb_per_s(entry["n_channels"], RATE_HZ)
+
+
+def predict(entry: dict, history: list[forecast.Finished]) -> dict:
+    """Forecast one of the measured sorts."""
+    windows = [Window.model_validate(window) for window in entry["windows"]]
+    by = forecast.models(windows, data_rate(entry), history)
+    return forecast.predict(by, entry["duration_s"], history)
+
+
+def as_finished(entry: dict) -> forecast.Finished:
+    """Return one of the measured sorts as history."""
+    windows = [Window.model_validate(window) for window in entry["windows"]]
+    return forecast.Finished(
+        recording="x",
+        duration_s=entry["duration_s"],
+        models=forecast.models(windows, data_rate(entry)),
+        actual=entry["actual"],
+    )
+
+
+def show(arguments: argparse.Namespace) -> int:
+    """Print forecast over actual; exit status 1 where the targets are missed."""
+    entries = [json.loads(line) for line in arguments.file.read_text().splitlines()]
+    entries.sort(key=lambda e: (e["sorter"], e["n_channels"], e["duration_s"]))
+    errors: dict[str, list[float]] = {"wall_s": [], "mem_mb": [], "disk_mb": []}
+    short = 0
+    print("forecast over actual, without history and after one sort (median of the others)")
+    for entry in entries:
+        others = [e for e in entries if e["sorter"] == entry["sorter"] and e is not entry]
+        row = f"{entry['sorter']:15} {entry['duration_s'] / 60:3.0f} min {entry['n_channels']:3} ch"
+        alone = predict(entry, [])
+        learned = [predict(entry, [as_finished(other)]) for other in others]
+        for cost in errors:
+            actual = entry["actual"][cost]
+            ratios = [each[cost].likely / actual for each in learned]
+            errors[cost] += [abs(ratio - 1) for ratio in ratios]
+            row += f" | {cost} {actual:7.0f}: {alone[cost].likely / actual:4.2f}"
+            row += f" {statistics.median(ratios):4.2f}"
+        print(row)
+        used = {"runtime": entry["actual"]["wall_s"] / 60} | {
+            name: entry["actual"][name] for name in ("mem_mb", "disk_mb")
+        }
+        for each in [alone, *learned]:
+            asked = forecast.request(LIMITS, each)
+            for name in (name for name in asked if asked[name] < used[name]):
+                short += 1
+                print(f"  asked for {name} {asked[name]}, used {used[name]:.1f}")
+    missed = short
+    for cost, found in errors.items():
+        median = statistics.median(found)
+        print(f"{cost}: median absolute error after one sort {100 * median:.0f} %")
+        missed += cost != "disk_mb" and median > 0.25
+    print(f"requests below what was used: {short}")
+    return int(missed > 0)
+
+
+#: No minimum of time and memory that would hide a request that is too small.
+LIMITS = ForecastSettings(min_runtime_min=1, min_mem_mb=1)
+
+
+def main() -> int:
+    """Measure or show."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("what", choices=["measure", "show"])
+    parser.add_argument("file", type=Path)
+    parser.add_argument("--minutes", type=float, nargs="+", default=[1, 2, 4, 8])
+    parser.add_argument("--channels", type=int, nargs="+", default=[16, 32])
+    parser.add_argument("--sorters", nargs="+", default=list(PARAMS))
+    parser.add_argument("--window", type=float, default=30.0)
+    arguments = parser.parse_args()
+    if arguments.what == "measure":
+        measure(arguments)
+        return 0
+    return show(arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

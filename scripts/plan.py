@@ -1,0 +1,30 @@
+"""Rule plan: write what a batch will run and take, and print it short."""
+
+import logging
+import sys
+from pathlib import Path
+from typing import Any
+
+from spikecanary import logs, plan
+from spikecanary.config import Config
+from spikecanary.recordings import Recording
+from spikecanary.summary import write_table
+
+logger = logging.getLogger("spikecanary")
+
+
+def main(snakemake: Any) -> int:
+    """Unpack Snakemake's object, plan, write and print."""
+    logs.configure(snakemake.log[0], rule="plan", threads=snakemake.threads)
+    results = Path(snakemake.params.results)
+    rows = [Recording.model_validate(row) for row in snakemake.params.rows]
+    config = Config.model_validate(snakemake.params.config)
+    table = plan.make(config, rows, results, snakemake.threads)
+    path = results / "plan.tsv"
+    write_table(path, table)
+    sys.stdout.write(f"\n{plan.describe(table, config.job.parallel)}\nPlan: {path}\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(snakemake))  # noqa: F821 - Snakemake defines it

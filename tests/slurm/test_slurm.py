@@ -1,0 +1,143 @@
+"""The workflow on a real Slurm cluster of one node, through profiles/slurm."""
+
+import os
+import re
+import subprocess
+
+import pytest
+
+from cluster import Cluster, wait_until, why_not
+from spikecanary.sentinel import read_journal
+from workbench import ROOT
+
+PROFILE = ["--profile", str(ROOT / "profiles/slurm"), "--slurm-no-account"]
+#: Nothing here is far away, so nobody has to wait for it.
+QUICK = ["--latency-wait", "5", "--slurm-init-seconds-before-status-checks", "2"]
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory):
+    """Start a cluster; skip where that is not possible, but not in CI."""
+    reason = why_not()
+    if reason is not None:
+        if os.environ.get("SPIKECANARY_REQUIRE_SLURM") == "1":
+            pytest.fail(reason)
+        pytest.skip(reason)
+    with Cluster(tmp_path_factory.mktemp("slurm", numbered=False)) as running:
+        yield running
+
+
+@pytest.fixture
+def batch(project):
+    """Make a project whose jobs fit on a small node."""
+    project.config["job"] = {"threads": 1, "mem_mb": 3000, "canary_runtime_min": 7}
+    project.config["forecast"] = {"min_mem_mb": 2500, "min_runtime_min": 11}
+    project.config["preflight"] = {"min_free_ram_mb": 1}
+    return project
+
+
+def start(project, cluster, *arguments):
+    """Start snakemake through the profile, its output in a file."""
+    project.write()
+    command = ["snakemake", *project.arguments(*PROFILE, *QUICK, *arguments)]
+    with (project.folder / "output.txt").open("w") as file:
+        return subprocess.Popen(
+            command, cwd=project.folder, env=cluster.environment, stdout=file, stderr=file
+        )
+
+
+def jobs(cluster, since=0):
+    """Return every job that the cluster knows, as what ``scontrol show job`` prints of it."""
+    lines = cluster.run("scontrol", "--oneliner", "show", "job").splitlines()
+    found = [dict(re.findall(r"(\S+?)=(\S*)", line)) for line in lines]
+    return [job for job in found if int(job.get("JobId", 0)) > since]
+
+
+def newest(cluster):
+    """Return the highest number of a job so far."""
+    return max((int(job["JobId"]) for job in jobs(cluster) if "JobId" in job), default=0)
+
+
+def log_has(project, rule, name, text):
+    log = project.folder / f"logs/{rule}/{name}.log"
+    return log.exists() and text in log.read_text(errors="replace")
+
+
+def test_batch(batch, cluster):
+    for name in ("one", "two"):
+        batch.add(name)
+    batch.add("silent", kind="silent", sorter="silent_always")
+    since = newest(cluster)
+    run = start(batch, cluster)
+    assert run.wait(timeout=400) == 0, (batch.folder / "output.txt").read_text()
+    summary = batch.summary()
+    assert summary["sort"].to_dict() == {"one": "sorted", "two": "sorted", "silent": "stopped"}
+    ran = jobs(cluster, since)
+    arrays = [job for job in ran if "ArrayTaskId" in job]
+    assert len(arrays) >= 2
+    assert {job["TimeLimit"] for job in arrays} == {"00:07:00"}
+    sorts = [job for job in ran if "rule_sort" in job["Comment"] + job["StdOut"]]
+    assert len(sorts) == 2
+    assert not [job for job in sorts if "silent" in job["StdOut"]]
+    for job, name in zip(sorts, ("one", "two"), strict=True):
+        forecast = batch.sentinel(name)["forecast"]
+        assert job["TimeLimit"] == "00:11:00"  # the least: these sorts take seconds
+        asked_mb = float(re.match(r"(\d+)M", job["MinMemoryNode"])[1])
+        expected_mb = max(2500, 1.5 * forecast["mem_mb"]["high"])
+        assert asked_mb == pytest.approx(expected_mb / 1.048576, rel=0.15)
+
+
+def test_scancel(batch, cluster):
+    batch.add("x")
+    batch.config["sorter"]["params"] = {"sleep_s": 90.0, "grandchild": True}
+    since = newest(cluster)
+    run = start(batch, cluster, "--retries", "0")
+    wait_until(lambda: log_has(batch, "canary", "x", "quick sorter"), 120)
+    cluster.run("scancel", *{job["JobId"] for job in jobs(cluster, since)})
+    assert run.wait(timeout=200) == 1
+    (line,) = read_journal(batch.result("x/attempts.jsonl"))
+    assert (line["kind"], line["outcome"], line["exit_status"]) == ("canary", "interrupted", 143)
+    assert not batch.result("x/canary.json").exists()
+    assert list(batch.result("x").glob(".*-*")) == []
+
+
+def test_scancel_of_a_sort(batch, cluster):
+    batch.add("x", sorter="hang_full")
+    run = start(batch, cluster, "--retries", "0")
+    wait_until(lambda: log_has(batch, "sort", "x", "quick sorter"), 200)
+    cluster.run("scancel", "--user=root")
+    assert run.wait(timeout=200) == 1
+    last = read_journal(batch.result("x/attempts.jsonl"))[-1]
+    assert (last["kind"], last["outcome"], last["exit_status"]) == ("sort", "interrupted", 143)
+    assert {path.name for path in batch.result("x").iterdir()} == {"canary.json", "attempts.jsonl"}
+    assert batch.summary().loc["x", "sort"] in ("failed", "pending")
+
+
+def test_memory_limit_is_raised_by_a_retry(batch, cluster):
+    """Slurm kills the first sort (no watchdog here), the second one gets as much again."""
+    batch.add("x", sorter="block_full")
+    off = {"job_memory_warn_percent": None, "job_memory_abort_percent": None}
+    batch.config["watchdogs"] = off
+    since = newest(cluster)
+    run = start(batch, cluster, "--retries", "1")
+    assert run.wait(timeout=400) == 0, (batch.folder / "output.txt").read_text()
+    sorts = [job for job in jobs(cluster, since) if "rule_sort" in job["Comment"] + job["StdOut"]]
+    asked = [float(re.match(r"(\d+)M", job["MinMemoryNode"])[1]) for job in sorts]
+    assert len(asked) == 2
+    assert asked[1] == pytest.approx(2 * asked[0], rel=0.05)
+    assert batch.summary().loc["x", "sort"] == "sorted"
+    assert batch.sort_record("x")["attempt"] == 2
+
+
+def test_what_no_retry_helps_is_not_sorted_again(batch, cluster):
+    batch.add("x", sorter="bug_full")
+    run = start(batch, cluster, "--retries", "1")
+    assert run.wait(timeout=400) == 1
+    sorts = [
+        line for line in read_journal(batch.result("x/attempts.jsonl")) if line["kind"] == "sort"
+    ]
+    assert len(sorts) == 1
+    assert (
+        "not tried again, it would fail again: ZeroDivisionError"
+        in (batch.folder / "output.txt").read_text()
+    )

@@ -1,0 +1,108 @@
+"""The plan, of real headers."""
+
+import pytest
+
+from spikecanary import plan, sentinel
+from spikecanary.config import Config
+from spikecanary.recordings import Recording
+from spikecanary.sentinel import Failure
+from workbench import ROOT, make_record
+
+
+@pytest.fixture
+def rows(write_binary, reader_options, tetrode):
+    def row(name, **fields):
+        given = {
+            "paths": (str(write_binary("active", 8.0)),),
+            "reader": "binary",
+            "reader_options": reader_options,
+            "probe": str(tetrode),
+        }
+        return Recording(id=name, **given | fields)
+
+    bare = {name: value for name, value in reader_options.items() if "uV" not in name}
+    return {
+        "good": row("good"),
+        "same": row("same"),
+        "missing": row("missing", paths=("/no/such.raw",)),
+        "no_probe": row("no_probe", probe=None, start_s=1.0),
+        "slow": row("slow", reader_options=reader_options | {"sampling_frequency": 500.0}),
+        "loud": row("loud", reader_options=reader_options | {"gain_to_uV": 1000.0}),
+        "raw": row("raw", reader_options=bare),
+    }
+
+
+@pytest.fixture
+def config():
+    sorter = {"name": "quick", "plugin": str(ROOT / "tests/quick_sorter.py")}
+    canary = {"window_s": 2, "min_recording_s": 4}
+    return Config.model_validate({"sorter": sorter, "canary": canary})
+
+
+def test_plan_of_a_new_batch(rows, config, tmp_path):
+    table = plan.make(config, list(rows.values()), tmp_path, 2).set_index("recording")
+    assert table.loc["good", ["duration_s", "n_channels", "action"]].tolist() == [
+        8.0,
+        4,
+        "canary + sort",
+    ]
+    assert table["problems"].to_dict() == {
+        "good": "",
+        "same": "the same data as good",
+        "missing": "/no/such.raw does not exist (recording missing)",
+        "no_probe": "no probe",
+        "slow": "unusual sampling rate: 500 Hz",
+        "loud": "unusual gain: 1000 to 1000 uV per count",
+        "raw": "no gain to uV",
+    }
+    assert table.loc["missing", "action"] == "canary"
+    assert table.loc["good", "sort_s"] == 60 + 8
+
+
+def test_plan_of_what_stands(rows, config, tmp_path):
+    few = [rows["good"]]
+    short = config.model_copy(
+        update={"canary": config.canary.model_copy(update={"min_recording_s": 20.0})}
+    )
+    assert plan.make(short, few, tmp_path, 1)["action"].tolist() == ["skip + sort"]
+    failure = Failure(class_name="InsufficientActivityError", category="biological", message="m")
+    from spikecanary import reruns, sorters
+
+    task = sorters.make_task(rows["good"], config)
+    record = make_record(
+        verdict="stop",
+        outcome="stopped",
+        failure=failure,
+        settings=reruns.canary_settings(config, task, tmp_path / "good"),
+        sorter={"name": "quick", "params_digest": task.digest()},
+    )
+    sentinel.write_record(tmp_path / "good/canary.json", record)
+    table = plan.make(config, few, tmp_path, 1)
+    assert table["action"].tolist() == ["stopped: InsufficientActivityError"]
+    assert table["sort_s"].tolist() == [0.0]
+
+
+def test_reader_that_crashes_costs_its_own_recording_only(rows, config, tmp_path, monkeypatch):
+    real = plan._inspect
+
+    def crash(row):
+        if row.id == "slow":
+            import os
+
+            os._exit(9)
+        return real(row)
+
+    monkeypatch.setattr(plan, "_inspect", crash)  # workers are forked with it
+    headers = plan.read_headers(list(rows.values()), 2)
+    assert headers["slow"] == {"problem": "the reader binary crashed on it"}
+    assert headers["good"]["n_channels"] == 4
+    assert len(headers) == len(rows)
+
+
+def test_totals(rows, config, tmp_path):
+    table = plan.make(config, [rows["good"], rows["no_probe"]], tmp_path, 1)
+    text = plan.describe(table, n_parallel=2)
+    assert "2 recordings: 2 canary + sort" in text
+    assert "2 canaries and 2 sorts at most, 0.1 hours of device time" in text
+    assert "no_probe: no probe" in text
+    assert "2 at a time: 0.0 hours of wall time" in text
