@@ -1,6 +1,7 @@
 """Functions that the rules share; no rule. Reads and checks config and table."""
 
 import functools
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -33,6 +34,10 @@ from spikecanary import (
 from spikecanary.config import BadInputError, Config, did_you_mean
 from spikecanary.failures import ConcurrentSortError
 
+# While rules are parsed Snakemake does not say yet whether this is a dry run.
+DRY = any(
+    re.fullmatch(r"--dry-?run|-[Ffkpq]*n[Ffkpq]*", given) for given in sys.argv[1:]
+)
 # Captured while parsing: inside a module, the importer's redirections.
 PATHVARS = workflow.pathvars
 
@@ -60,7 +65,7 @@ def results_path(*parts):
 
 def find_left():
     """Return the recordings that another run works on now, each with who that is."""
-    if not workflow.is_main_process or workflow.dryrun:
+    if not workflow.is_main_process or DRY:
         return {}
     return hooks.look_around(results_path(), ROWS)
 
@@ -142,7 +147,7 @@ def unless_dry(function, constant):
 
     Of thousands of jobs Snakemake calls each function several times.
     """
-    return constant if workflow.dryrun else function
+    return constant if DRY else function
 
 
 def canary_mem_mb(wildcards, attempt):
