@@ -2,8 +2,8 @@
 
 import pytest
 
-from spikecanary import canary, fullsort, sentinel, sorters
-from spikecanary.config import CanarySettings, Config, SorterSettings
+from spikecanary import canary, forecast, fullsort, sentinel, sorters
+from spikecanary.config import CanarySettings, Config, ForecastSettings, SorterSettings
 from spikecanary.fullsort import SortFailedError, SortStoppedError
 from spikecanary.jobs import Job
 from spikecanary.recordings import Recording
@@ -41,10 +41,7 @@ def run(tmp_path):
         assert sentinel.read_record(tmp_path / "x/canary.json") == record
         journal = sentinel.read_journal(tmp_path / "x/attempts.jsonl")
         assert journal[-1]["outcome"] == record.outcome
-        assert sorted(path.name for path in (tmp_path / "x").iterdir()) == [
-            "attempts.jsonl",
-            "canary.json",
-        ]
+        assert not list((tmp_path / "x").glob(".*"))
         return record
 
     return start
@@ -147,6 +144,64 @@ def test_bug_of_the_canary_itself_proceeds(run, task, monkeypatch):
     record = run(task)
     assert (record.verdict, record.outcome) == ("proceed", "unexpected")
     assert record.reason == "the canary itself failed: ZeroDivisionError: ours"
+
+
+@pytest.fixture
+def long_task(task, write_binary):
+    return task.model_copy(
+        update={"row": task.row.model_copy(update={"paths": (str(write_binary("active", 24.0)),)})}
+    )
+
+
+def test_long_recording_is_forecast_from_two_windows(run, long_task):
+    record = run(long_task, window_s=3)
+    assert [(w.start_s, w.end_s, w.why) for w in record.windows] == [
+        (0.0, 3.0, "leading"),
+        (0.0, 1.0, "growth"),
+    ]
+    assert record.n_units == 4
+    assert all(window.measured.peak_rss_mb > 50 for window in record.windows)
+    assert set(record.forecast) == {"wall_s", "mem_mb", "disk_mb"}
+    assert record.forecast["wall_s"].low <= record.forecast["wall_s"].high
+
+
+def test_short_recording_has_no_second_window(run, task):
+    assert [w.why for w in run(task).windows] == ["leading"]
+
+
+def test_what_cannot_fit_is_stopped(task, tmp_path):
+    record = canary.run(
+        task,
+        CanarySettings(window_s=2, min_recording_s=4),
+        sentinel_path=tmp_path / "x/canary.json",
+        journal_path=tmp_path / "x/attempts.jsonl",
+        job=Job(log=tmp_path / "log.txt", forecast=ForecastSettings(min_mem_mb=1, max_mem_mb=20)),
+    )
+    assert (record.verdict, record.failure.class_name) == ("stop", "CapacityForecastError")
+    assert record.failure.category == "resource"
+    assert record.failure.evidence["room"] == 20.0
+    assert "To make it fit: raise forecast.max_mem_mb" in record.reason
+    assert record.n_units == 4
+    assert sentinel.count_retestable(tmp_path / "x/attempts.jsonl") == 1
+
+
+def test_finished_sort_is_remembered(run, sort, long_task, tmp_path):
+    run(long_task, window_s=3)
+    record = sort(long_task)
+    assert record.forecast is not None
+    (path,) = (tmp_path / "history").glob("*.jsonl")
+    (entry,) = forecast.read_history(path)
+    assert entry.actual["wall_s"] == record.measured.wall_s
+    assert [w.why for w in run(long_task, window_s=3).windows] == ["leading"]
+
+
+def test_retry_repeats_only_what_wanted_a_resource(run, sort, task):
+    run(task)
+    with pytest.raises(SortFailedError, match="a bug that mentions CUDA"):
+        sort(with_params(task, fail_in="full"))
+    with pytest.raises(SortFailedError, match="not tried again, it would fail again"):
+        sort(with_params(task, fail_in="full"), attempt=2)
+    assert sort(task).outcome == "sorted"
 
 
 def test_interrupt_leaves_a_journal_line_only(task, tmp_path, monkeypatch):

@@ -1,0 +1,141 @@
+"""Does the forecast know what will not fit? Real sorts under artificial limits.
+
+Four recordings (1 and 2 minutes x 16 and 32 channels), each canaried once without a limit,
+then sorted by Kilosort 4 on the CPU under a limit of memory, of time and of disk (a small
+tmpfs, so this needs root): twelve combinations. What the capacity check says before is
+compared with how the sort ends.
+
+    python benchmarks/capacity.py [--memory 850] [--time 45] [--disk 110]
+"""
+
+import argparse
+import contextlib
+import itertools
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts"))
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+
+from forecast import write_recording
+
+from spikecanary import canary, capacity, fullsort, logs
+from spikecanary.config import (
+    CanarySettings,
+    Config,
+    PreflightSettings,
+    SorterSettings,
+    WatchdogSettings,
+)
+from spikecanary.failures import CapacityForecastError
+from spikecanary.jobs import Job
+from spikecanary.recordings import Recording
+from spikecanary.sorters import SortTask, make_task
+
+WINDOW_S = 15.0
+#: Filtered, so that Kilosort 4 is given a copy of the whole recording: disk that grows.
+PREPROCESSING = {"bandpass_filter": {"freq_min": 300.0, "freq_max": 6000.0}}
+
+
+def make(recording: Path) -> SortTask:
+    """Return the full sort of a recording."""
+    settings = SorterSettings(name="kilosort4", device="cpu", params={"nblocks": 0})
+    row = Recording(id="x", paths=(str(recording),), reader="spikeinterface")
+    config = Config(sorter=settings, preprocessing=PREPROCESSING)
+    return make_task(row, config).model_copy(update={"n_jobs": 2})
+
+
+def say(failure: CapacityForecastError | None, warnings: list[str]) -> str:
+    """Return what the capacity check says: stop, warn or fits."""
+    if failure is not None:
+        return "stop"
+    return "warn" if warnings else "fits"
+
+
+@contextlib.contextmanager
+def small_disk(folder: Path, size_mb: float | None) -> Iterator[Path]:
+    """Yield a folder on a disk of a size; None: on the disk there is."""
+    folder.mkdir()
+    if size_mb is not None:
+        options = f"size={size_mb * 1e6:.0f}"
+        subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", folder], check=True)
+    try:
+        yield folder
+    finally:
+        if size_mb is not None:
+            subprocess.run(["umount", "--lazy", folder], check=True)
+
+
+def sort(task: SortTask, folder: Path, sentinel: Path, limits: dict[str, float]) -> str:
+    """Sort under limits; return how that ended."""
+    with small_disk(folder, limits.get("disk_mb")) as results:
+        files = {"sorting_path": results / "x/sorting", "record_path": results / "x/sort.json"}
+        job = Job(
+            log=folder.with_suffix(".log"),
+            preflight=PreflightSettings(min_free_disk_mb=0),
+            watchdogs=WatchdogSettings(free_disk_abort_mb=2, free_disk_warn_mb=None),
+            mem_mb=limits.get("mem_mb"),
+            runtime_min=limits["wall_s"] / 60 if "wall_s" in limits else None,
+        )
+        try:
+            fullsort.run(
+                task,
+                sentinel_path=sentinel,
+                journal_path=results / "x/attempts.jsonl",
+                job=job,
+                **files,
+            )
+        except fullsort.SortFailedError as err:
+            return f"failed: {str(err).split(': ', 2)[2][:60]}"
+        return "sorted"
+
+
+def main() -> int:
+    """Measure; exit status 1 where a sort that fits was to be stopped."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--memory", type=float, default=850.0)
+    parser.add_argument("--time", type=float, default=45.0)
+    parser.add_argument("--disk", type=float, default=110.0)
+    arguments = parser.parse_args()
+    limits = {"mem_mb": arguments.memory, "wall_s": arguments.time, "disk_mb": arguments.disk}
+    right = warned = wrong_stops = missed = 0
+    with tempfile.TemporaryDirectory() as name:
+        for minutes, n_channels in itertools.product((1, 2), (16, 32)):
+            folder = Path(name) / f"{minutes}-{n_channels}"
+            write_recording(folder / "recording", minutes, n_channels)
+            logs.configure(folder / "log.txt")
+            task = make(folder / "recording")
+            verdict = canary.run(
+                task,
+                CanarySettings(window_s=WINDOW_S, min_recording_s=WINDOW_S),
+                sentinel_path=folder / "x/canary.json",
+                journal_path=folder / "x/attempts.jsonl",
+                job=Job(log=folder / "log.txt"),
+            )
+            for cost, limit in limits.items():
+                said = say(*capacity.check(verdict.forecast, {cost: limit}, task))
+                ended = sort(task, folder / cost, folder / "x/canary.json", {cost: limit})
+                fits = ended == "sorted"
+                right += (said, fits) in {("stop", False), ("fits", True)}
+                warned += said == "warn"
+                wrong_stops += said == "stop" and fits
+                missed += said == "fits" and not fits
+                expected = verdict.forecast[cost]
+                print(
+                    f"{minutes} min {n_channels} ch, {cost} {limit:.0f}: forecast "
+                    f"{expected.low:.0f} to {expected.high:.0f} ({expected.likely:.0f}): {said}; "
+                    f"{ended}",
+                    flush=True,
+                )
+    print(
+        f"12 combinations: {right} right, {warned} warned, {wrong_stops} wrong stops, "
+        f"{missed} missed"
+    )
+    return int(wrong_stops > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
