@@ -1,18 +1,26 @@
 """Rule wave_summary: describe the recordings of one wave, one row each."""
 
+import logging
 import sys
 from pathlib import Path
 from typing import Any
 
 from spikecanary import logs, summary
 
+logger = logging.getLogger("spikecanary")
+
 
 def main(snakemake: Any) -> int:
-    """Unpack Snakemake's object and write the wave's rows."""
+    """Unpack Snakemake's object and write the wave's rows; 1 where inputs have gone since."""
     logs.configure(snakemake.log[0], rule="wave_summary")
     metadata = snakemake.params.metadata
     path = Path(snakemake.output.table)
     table = summary.summarize(path.parents[1], list(metadata), metadata)
+    # A table of what was just removed would keep Snakemake from making it again.
+    gone = [each for each in snakemake.input if not Path(each).exists()]
+    if gone:
+        logger.error("removed in the meantime: %s; run again", ", ".join(gone))
+        return 1
     summary.write_table(path, table)
     return 0
 

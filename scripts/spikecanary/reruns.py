@@ -20,7 +20,7 @@ from spikecanary.sorters import SortTask
 SORT_MODULES = ("recordings", "sorters")
 #: What of the forecast's settings a sort and a canary go by.
 OF_A_SORT = {"max_mem_mb", "max_runtime_min"}
-OF_A_CANARY = {"second_window", *OF_A_SORT}
+OF_A_CANARY = {"second_window", "min_mem_mb", "min_runtime_min", *OF_A_SORT}
 CANARY_MODULES = (*SORT_MODULES, "failures", "signatures", "classify", "signals", "canary")
 
 
