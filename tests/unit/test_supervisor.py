@@ -209,32 +209,9 @@ def test_removed_work_folder_costs_no_result(run, tmp_path):
     assert ended.result == "still here"
 
 
-def test_supervisor_killed_takes_its_child_along(tmp_path):
-    (tmp_path / "children.py").write_text(CHILD)
-    (tmp_path / "work").mkdir()
-    code = (
-        "from pathlib import Path\n"
-        "from spikecanary import supervisor\n"
-        f"folder = Path({str(tmp_path)!r})\n"
-        "supervisor.supervise('children:family', {}, folder=folder / 'work', "
-        "by=supervisor.Supervision(log=folder / 'log'))\n"
-    )
-    path = os.pathsep.join([str(tmp_path), *sys.path])
-    parent = subprocess.Popen([sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": path})
-    end = time.monotonic() + 20
-    tree = []
-    while len(tree) < 4 and time.monotonic() < end:
-        time.sleep(0.1)
-        tree = psutil.Process(parent.pid).children(recursive=True)
-    assert len(tree) >= 4
-    parent.kill()
-    parent.wait()
-    psutil.wait_procs(tree, timeout=3)
-    assert [each for each in tree if processes.is_alive(each)] == []
-
-
-@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_signal_ends_tree_and_process(tmp_path, signum):
+@pytest.fixture
+def parent(tmp_path):
+    """Start a process that supervises a family; return it and its tree of four at least."""
     (tmp_path / "children.py").write_text(CHILD)
     (tmp_path / "work").mkdir()
     code = (
@@ -247,15 +224,29 @@ def test_signal_ends_tree_and_process(tmp_path, signum):
         "by=supervisor.Supervision(log=folder / 'log'))\n"
     )
     path = os.pathsep.join([str(tmp_path), *sys.path])
-    parent = subprocess.Popen([sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": path})
+    process = subprocess.Popen([sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": path})
     end = time.monotonic() + 20
     tree = []
     while len(tree) < 4 and time.monotonic() < end:
         time.sleep(0.1)
-        tree = psutil.Process(parent.pid).children(recursive=True)
+        tree = psutil.Process(process.pid).children(recursive=True)
     assert len(tree) >= 4
-    parent.send_signal(signum)
+    return process, tree
+
+
+def test_supervisor_killed_takes_its_child_along(parent):
+    process, tree = parent
+    process.kill()
+    process.wait()
+    psutil.wait_procs(tree, timeout=3)
+    assert [each for each in tree if processes.is_alive(each)] == []
+
+
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_signal_ends_tree_and_process(parent, signum):
+    process, tree = parent
+    process.send_signal(signum)
     time.sleep(0.2)
-    parent.send_signal(signal.SIGTERM)  # a second one does not cut the clean-up short
-    assert parent.wait(timeout=20) == 128 + signum
+    process.send_signal(signal.SIGTERM)  # a second one does not cut the clean-up short
+    assert process.wait(timeout=20) == 128 + signum
     assert [each for each in tree if processes.is_alive(each)] == []
