@@ -1,14 +1,18 @@
 """The workflow on a real Slurm cluster of one node, through profiles/slurm."""
 
+import json
 import os
 import re
+import shutil
 import subprocess
 
+import pandas as pd
 import pytest
+import yaml
 
 from cluster import Cluster, wait_until, why_not
 from spikecanary.sentinel import read_journal
-from workbench import ROOT
+from workbench import ROOT, snakemake
 
 PROFILE = ["--profile", str(ROOT / "profiles/slurm"), "--slurm-no-account"]
 #: Nothing here is far away, so nobody has to wait for it.
@@ -63,28 +67,66 @@ def log_has(project, rule, name, text):
     return log.exists() and text in log.read_text(errors="replace")
 
 
-def test_batch(batch, cluster):
-    for name in ("one", "two"):
-        batch.add(name)
-    batch.add("silent", kind="silent", sorter="silent_always")
+@pytest.fixture
+def demo(tmp_path):
+    """Write the demo's recordings and config, with jobs that fit on a small node."""
+    shutil.copytree(ROOT / "config/demo", tmp_path / "config/demo")
+    folder = tmp_path / "demo"
+    folder.mkdir()
+    made = snakemake(folder, "--snakefile", str(ROOT / "rules/demo.smk"))
+    assert made.returncode == 0, made.output
+    small = {
+        "job": {"threads": 1, "mem_mb": 3000, "canary_runtime_min": 7},
+        "forecast": {"min_mem_mb": 2500, "min_runtime_min": 11},
+        "preflight": {"min_free_ram_mb": 1},
+    }
+    (folder / "small.yaml").write_text(yaml.safe_dump(small))
+    return folder
+
+
+def test_demo_batch(demo, cluster):
     since = newest(cluster)
-    run = start(batch, cluster)
-    assert run.wait(timeout=400) == 0, (batch.folder / "output.txt").read_text()
-    summary = batch.summary()
-    assert summary["sort"].to_dict() == {"one": "sorted", "two": "sorted", "silent": "stopped"}
+    configs = ["--configfile", "../config/demo/config.yaml", "small.yaml"]
+    command = ["snakemake", *configs, "--snakefile", str(ROOT / "Snakefile"), *PROFILE, *QUICK]
+    run = subprocess.run(
+        command,
+        cwd=demo,
+        env=cluster.environment,
+        capture_output=True,
+        text=True,
+        timeout=800,
+        check=False,
+    )
+    assert run.returncode == 0, run.stdout + run.stderr
+    summary = pd.read_csv(demo / "results/summary.tsv", sep="\t", index_col="recording")
+    assert summary["sort"].to_dict() == {
+        "healthy": "sorted",
+        "silent": "stopped",
+        "missing": "stopped",
+        "short": "sorted",
+        "crashing": "sorted",
+    }
     ran = jobs(cluster, since)
     arrays = [job for job in ran if "ArrayTaskId" in job]
-    assert len(arrays) >= 2
+    assert len(arrays) >= 4
     assert {job["TimeLimit"] for job in arrays} == {"00:07:00"}
-    sorts = [job for job in ran if "rule_sort" in job["Comment"] + job["StdOut"]]
-    assert len(sorts) == 2
-    assert not [job for job in sorts if "silent" in job["StdOut"]]
-    for job, name in zip(sorts, ("one", "two"), strict=True):
-        forecast = batch.sentinel(name)["forecast"]
-        assert job["TimeLimit"] == "00:11:00"  # the least: these sorts take seconds
-        asked_mb = float(re.match(r"(\d+)M", job["MinMemoryNode"])[1])
-        expected_mb = max(2500, 1.5 * forecast["mem_mb"]["high"])
-        assert asked_mb == pytest.approx(expected_mb / 1.048576, rel=0.15)
+    sorts = {
+        name: [job for job in ran if f"rule_sort/{name}/" in job["StdOut"]]
+        for name in summary.index
+    }
+    assert {name: len(submitted) for name, submitted in sorts.items()} == {
+        "healthy": 1,
+        "silent": 0,
+        "missing": 0,
+        "short": 1,
+        "crashing": 1,
+    }
+    (job,) = sorts["healthy"]
+    verdict = json.loads((demo / "results/healthy/canary.json").read_text())
+    assert job["TimeLimit"] == "00:11:00"  # the least: this sort takes less than a minute
+    asked_mb = float(re.match(r"(\d+)M", job["MinMemoryNode"])[1])
+    expected_mb = max(2500, 1.5 * verdict["forecast"]["mem_mb"]["high"])
+    assert asked_mb == pytest.approx(expected_mb / 1.048576, rel=0.15)
 
 
 def test_scancel(batch, cluster):
