@@ -99,6 +99,7 @@ def test_open_concatenates_and_cuts(row, write_binary):
         "sampling_frequency_hz": 30_000.0,
         "dtype": "int16",
         "has_probe": False,
+        "is_binary": False,
     }
     cut = recordings.open_recording(both.model_copy(update={"start_s": 7.5, "end_s": 9.0}))
     assert cut.get_num_samples() == 45_000
