@@ -247,21 +247,24 @@ class _Canary:
         results = self.folder.parent.parent
         history = forecast.read_history(forecast.history_path(results, self.task.digest()))
         tried = list(finding.windows)
+        doubts: list[str] = []
         shorter = windows.shorter(tried[-1], self.task, finding.header)
         if settings.second_window and shorter is not None and not history:
-            tried.append(self._try(*shorter, "growth").window)
+            second = self._try(*shorter, "growth")
+            tried.append(second.window)
+            doubts += second.ended.warnings
         rate = forecast.data_mb_per_s(
             finding.header["n_channels"], finding.header["sampling_frequency_hz"]
         )
         by = forecast.models(tried, rate, history)
         expected = forecast.predict(by, finding.header["duration_s"], history)
         room = capacity.room(self.folder, settings, self.job.watchdogs)
-        failure, doubts = capacity.check(expected, room, self.task)
+        failure, tight = capacity.check(expected, room, self.task)
         finding = replace(
             finding,
             windows=tuple(tried),
             forecast=expected,
-            warnings=(*finding.warnings, *doubts),
+            warnings=(*finding.warnings, *doubts, *tight),
         )
         if failure is None:
             return finding
@@ -329,7 +332,7 @@ class _Canary:
             folder=self.folder / why.replace(" ", "-"),
             by=self._supervision(),
         )
-        self.warnings += attempt.warnings
+        self.warnings += attempt.ended.warnings
         return attempt
 
     def _call(self, target: str, arguments: Mapping[str, Any]) -> Ended:

@@ -2,6 +2,7 @@
 
 import signal
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -41,49 +42,63 @@ def too_short(task: SortTask, header: Mapping[str, Any], length_s: float) -> str
     )
 
 
-def diagnose(
-    ended: Ended,
-    task: SortTask,
-    window_s: tuple[float, float] | None,
-    settings: SignalSettings,
-    *,
-    folder: Path,
-    by: Supervision,
-    size_bytes: int,
-) -> ClassifiedSortFailure | None:
-    """Tell the failure of a sort, looking at its data where the text alone is no proof.
+def sort(
+    task: SortTask, settings: SignalSettings, *, folder: Path, by: Supervision
+) -> tuple[Ended, ClassifiedSortFailure | None]:
+    """Sort in a supervised child process, and tell the failure if it is a known one.
 
     Parameters
     ----------
-    ended : Ended
-        How :func:`spikecanary.sorters.sort` ended.
     task : SortTask
-        What was sorted.
-    window_s : (float, float) or None
-        The window, in s; None: the whole recording.
+        What to sort: a whole recording, or the window of a canary's clone.
     settings : SignalSettings
-        Thresholds of the signal check.
+        Thresholds of the signal check, by which a biological failure is told apart.
     folder : Path
-        Where a child process may work.
+        Where to work; exists and is empty. ``diagnosis`` beside it is used too.
     by : Supervision
-        How it is watched.
-    size_bytes : int
-        Size of the recording before the sort.
+        How the child processes are watched.
+
+    Returns
+    -------
+    (Ended, ClassifiedSortFailure or None)
+        How it ended, with a warning where the recording grew meanwhile.
     """
-    now_bytes = recordings.size_bytes(task.row)
-    if ended.stopped_by is None and now_bytes < size_bytes:
-        return RecordingUnreadableError(
-            f"the recording shrank while it was sorted: {size_bytes:,} bytes before, "
-            f"{now_bytes:,} after",
-            path=task.row.paths[0],
-            reader=task.row.reader,
+    before = recordings.size_bytes(task.row)
+    ended = supervisor.supervise(
+        "spikecanary.sorters:sort",
+        {"task": task.model_dump(mode="json"), "folder": str(folder)},
+        folder=folder,
+        by=by,
+    )
+    after = recordings.size_bytes(task.row)
+    if after > before:
+        grown = (
+            f"the recording grew while it was sorted, from {before:,} to {after:,} bytes: is it "
+            "still being recorded or copied?"
         )
+        ended = replace(ended, warnings=(grown, *ended.warnings))
+    if ended.result is not None:
+        return ended, None
+    if after < before and ended.stopped_by is None:
+        shrank = (
+            f"the recording shrank while it was sorted: {before:,} bytes before, {after:,} after"
+        )
+        where = {"path": task.row.paths[0], "reader": task.row.reader}
+        return ended, RecordingUnreadableError(shrank, **where)
+    return ended, _diagnose(ended, task, settings, folder.with_name("diagnosis"), by)
+
+
+def _diagnose(
+    ended: Ended, task: SortTask, settings: SignalSettings, folder: Path, by: Supervision
+) -> ClassifiedSortFailure | None:
+    """Tell the failure of a sort, looking at its data where the text alone is no proof."""
     failure = read_ending(ended)
     header = ended.facts.get("header")
     of_sort = ended.error is not None and ended.facts.get("stage") == "sort"
     of_data = failure is None or isinstance(failure, BiologicalFailure)
     if header is None or not of_sort or not of_data:
         return failure
+    window_s = task.window_s
     length_s = window_s[1] - window_s[0] if window_s else header["duration_s"]
     if too_short(task, header, length_s):
         return None
@@ -98,14 +113,3 @@ def diagnose(
         by=by,
     )
     return failure if looked.result is None else signals.tell_apart(failure, looked.result)
-
-
-def growth_warning(task: SortTask, size_bytes: int) -> str | None:
-    """Say that a recording is larger than it was before a sort, in bytes."""
-    now_bytes = recordings.size_bytes(task.row)
-    if now_bytes <= size_bytes:
-        return None
-    return (
-        f"the recording grew while it was sorted, from {size_bytes:,} to {now_bytes:,} bytes: is "
-        "it still being recorded or copied?"
-    )

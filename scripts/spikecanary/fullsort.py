@@ -10,7 +10,6 @@ from spikecanary import (
     diagnosis,
     forecast,
     locks,
-    recordings,
     sentinel,
     sorters,
     supervisor,
@@ -274,8 +273,8 @@ class _Sort:
         warnings: tuple[str, ...] = ()
         for number in range(1, retry.gpu_memory_times + 2):
             with workfolders.work_folder(self.folder / f"try-{number}") as folder:
-                trial = self._try(task, folder)
-                yield replace(trial, warnings=(*warnings, *trial.warnings))
+                trial = replace(self._try(task, folder), warnings=warnings)
+                yield trial
             short = isinstance(trial.failure, GPU_MEMORY)
             smaller = task.with_less_memory(retry.gpu_memory_factor) if short else None
             if smaller is None or number > retry.gpu_memory_times:
@@ -306,31 +305,9 @@ class _Sort:
         failed = [check for check in checks if check.level == "fail"]
         if failed:
             return _Trial(task, folder, replace(looked, result=None), failed[0].error())
-        return self._sort(task, folder, looked.result["header"]["duration_s"])
-
-    def _sort(self, task: SortTask, folder: Path, duration_s: float) -> _Trial:
-        """Sort, and tell the failure if it is one."""
-        size_bytes = recordings.size_bytes(task.row)
-        by = self._supervision(task, duration_s)
-        ended = supervisor.supervise(
-            "spikecanary.sorters:sort",
-            {"task": task.model_dump(mode="json"), "folder": str(folder)},
-            folder=folder,
-            by=by,
-        )
-        failure = None
-        if ended.result is None:
-            failure = diagnosis.diagnose(
-                ended,
-                task,
-                None,
-                self.signals,
-                folder=self.folder / "diagnosis",
-                by=by,
-                size_bytes=size_bytes,
-            )
-        grown = diagnosis.growth_warning(task, size_bytes)
-        return _Trial(task, folder, ended, failure, (grown,) if grown else ())
+        by = self._supervision(task, looked.result["header"]["duration_s"])
+        ended, failure = diagnosis.sort(task, self.signals, folder=folder, by=by)
+        return _Trial(task, folder, ended, failure)
 
     def _supervision(self, task: SortTask, duration_s: float) -> Supervision:
         """Return how the next child process is watched."""

@@ -6,12 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from spikecanary import diagnosis, recordings, supervisor
+from spikecanary import diagnosis
 from spikecanary.config import SignalSettings
 from spikecanary.failures import BiologicalFailure, ClassifiedSortFailure
 from spikecanary.sentinel import Measured, Window
 from spikecanary.sorters import LEAST_BATCHES, SortTask
 from spikecanary.supervisor import Ended, Supervision
+from spikecanary.workfolders import work_folder
 
 logger = logging.getLogger(__name__)
 
@@ -28,12 +29,11 @@ class Attempt:
     window: Window
     ended: Ended
     failure: ClassifiedSortFailure | None
-    warnings: tuple[str, ...] = ()
 
     @property
     def n_units(self) -> int | None:
         """Units found; None where the sort failed."""
-        return None if self.ended.result is None else int(self.ended.result["n_units"])
+        return self.window.n_units
 
     @property
     def suspicious(self) -> bool:
@@ -83,44 +83,23 @@ def sort_window(
         How the child process is watched.
     """
     start_s, end_s = window_s
-    size_bytes = recordings.size_bytes(task.row)
-    ended = supervisor.call(
-        "spikecanary.sorters:sort",
-        {
-            "task": task.for_canary(start_s, end_s).model_dump(mode="json"),
-            "folder": str(folder),
-        },
-        folder=folder,
-        by=by,
-    )
-    failure = None
-    if ended.result is None:
-        failure = diagnosis.diagnose(
-            ended,
-            task,
-            window_s,
-            signals,
-            folder=folder.with_name("diagnosis"),
-            by=by,
-            size_bytes=size_bytes,
+    with work_folder(folder):
+        ended, failure = diagnosis.sort(
+            task.for_canary(start_s, end_s), signals, folder=folder, by=by
         )
-    said = f"{ended.result['n_units']} units" if ended.result else ended.describe()
+    found = ended.result or {}
+    said = f"{found['n_units']} units" if found else ended.describe()
     logger.info("%s: window %g to %g s (%s): %s", task.row.id, start_s, end_s, why, said)
-    grown = diagnosis.growth_warning(task, size_bytes)
-    return Attempt(
-        Window(
-            start_s=start_s,
-            end_s=end_s,
-            why=why,
-            ended=said,
-            n_units=ended.result["n_units"] if ended.result else None,
-            n_spikes=ended.result["n_spikes"] if ended.result else None,
-            measured=_without_copy(task, ended),
-        ),
-        ended,
-        failure,
-        (*ended.warnings, *([grown] if grown else [])),
+    window = Window(
+        start_s=start_s,
+        end_s=end_s,
+        why=why,
+        ended=said,
+        n_units=found.get("n_units"),
+        n_spikes=found.get("n_spikes"),
+        measured=_without_copy(task, ended),
     )
+    return Attempt(window, ended, failure)
 
 
 def _without_copy(task: SortTask, ended: Ended) -> Measured:
