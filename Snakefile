@@ -19,8 +19,5 @@ rule all:
     """Everything: one summary of all recordings."""
     default_target: True
     input:
-        "<results>/summary.tsv",
-        # Wanted by name: after a run with errors the summary stands, and would hide that
-        # waves are missing.
-        expand("<results>/waves/{wave}.tsv", wave=WAVES),
+        due_outputs,
     localrule: True

@@ -30,6 +30,7 @@ from spikecanary import (
     reruns,
     sentinel,
     sorters,
+    summary,
 )
 from spikecanary.config import BadInputError, Config, did_you_mean
 from spikecanary.failures import ConcurrentSortError
@@ -37,6 +38,15 @@ from spikecanary.failures import ConcurrentSortError
 # While rules are parsed Snakemake does not say yet whether this is a dry run.
 DRY = any(
     re.fullmatch(r"--dry-?run|-[Ffkpq]*n[Ffkpq]*", given) for given in sys.argv[1:]
+)
+# Where more is asked for than what is due, Snakemake is to see every recording.
+WHOLE = any(
+    re.match(
+        r"--(force|touch|report|summary|detailed|delete|list|archive|dag|d3dag|rulegraph)"
+        r"|-[knpq]*[FfRtSD]",
+        given,
+    )
+    for given in sys.argv[1:]
 )
 # Captured while parsing: inside a module, the importer's redirections.
 PATHVARS = workflow.pathvars
@@ -70,10 +80,33 @@ def find_left():
     return hooks.look_around(results_path(), ROWS)
 
 
+@functools.cache
+def find_task(recording):
+    """Return the full sort of a recording, made once."""
+    return sorters.make_task(ROWS[recording], SETTINGS)
+
+
+def find_settled():
+    """Return the recordings for which nothing is left to do, so that the DAG need not grow."""
+    if not workflow.is_main_process or WHOLE:
+        return set()
+    return {
+        recording
+        for recording in ROWS
+        if reruns.is_settled(SETTINGS, find_task(recording), results_path(recording))
+    }
+
+
 SETTINGS, RECORDINGS = read_inputs()
 ROWS = {row.id: row for row in RECORDINGS}
+METADATA = {row.id: row.metadata for row in RECORDINGS}
 LEFT = find_left()
-WAVES = gate.make_waves(list(ROWS), SETTINGS.gate.waves, without=LEFT)
+SETTLED = find_settled()
+WAVES = gate.make_waves(
+    [recording for recording in ROWS if recording not in SETTLED],
+    SETTINGS.gate.waves,
+    without=LEFT,
+)
 
 
 def only_plans():
@@ -88,12 +121,6 @@ def get_row(wildcards):
         msg = f"no recording {recording!r} in {SETTINGS.recordings}"
         raise WorkflowError(msg + did_you_mean(recording, ROWS))
     return ROWS[recording]
-
-
-@functools.cache
-def find_task(recording):
-    """Return the full sort of a recording, made once."""
-    return sorters.make_task(ROWS[recording], SETTINGS)
 
 
 def get_task(wildcards):
@@ -185,6 +212,20 @@ def sort_disk_mb(wildcards, attempt):
     return ask_for(wildcards, attempt, "disk_mb", SETTINGS.forecast.min_disk_mb)
 
 
+def sort_gpus(wildcards):
+    """Return the GPUs of a full sort: one where its canary was seen to use one."""
+    expected = forecast.of_recording(
+        results_path(),
+        wildcards.recording,
+        get_task(wildcards).digest(),
+        SETTINGS.forecast,
+    )
+    asked = count_gpus()
+    return (
+        max(asked, 1) if SETTINGS.job.gpu is None and "vram_mb" in expected else asked
+    )
+
+
 def count_attempt(wildcards, attempt):
     """Return the how manieth time Snakemake runs a job."""
     return attempt
@@ -202,6 +243,32 @@ def count_gpus():
 def wave_sentinels(wildcards):
     """Return the sentinels of one wave."""
     return [f"<results>/{recording}/canary.json" for recording in WAVES[wildcards.wave]]
+
+
+def due_outputs(wildcards):
+    """Return what rule all asks for.
+
+    Where all is settled and summarized that is one file that stands: Snakemake says that
+    there is nothing to do, which it does not of a rule without inputs.
+    """
+    table = results_path("summary.tsv")
+    if SETTLED == set(ROWS) != set() and summary.stands(table, METADATA):
+        return f"<results>/{next(iter(ROWS))}/canary.json"
+    # The waves by name: after a run with errors the summary stands, and would hide that
+    # waves are missing.
+    waves = [f"<results>/waves/{wave}.tsv" for wave in WAVES]
+    return ["<results>/summary.tsv", *waves]
+
+
+def newly_settled(wildcards):
+    """Return the records of settled recordings that the summary does not know yet."""
+    table = results_path("summary.tsv")
+    if not table.exists():
+        return []
+    written = table.stat().st_mtime
+    return [
+        str(path) for path in summary.changed_since(written, results_path(), SETTLED)
+    ]
 
 
 def may_proceed(recording):

@@ -17,16 +17,17 @@ rule wave_summary:
         "../envs/light.yaml"
     params:
         metadata=lambda wildcards: {
-            member: ROWS[member].metadata for member in WAVES[wildcards.wave]
+            member: METADATA[member] for member in WAVES[wildcards.wave]
         },
     script:
         "../scripts/wave_summary.py"
 
 
 rule summary:
-    """Put the waves' rows together."""
+    """Describe all recordings, those of this run's waves and those that were settled before."""
     input:
         waves=expand("<results>/waves/{wave}.tsv", wave=WAVES),
+        settled=newly_settled,
     output:
         table="<results>/summary.tsv",
     log:
@@ -34,6 +35,8 @@ rule summary:
     localrule: True
     conda:
         "../envs/light.yaml"
+    params:
+        metadata=METADATA,
     script:
         "../scripts/summary.py"
 

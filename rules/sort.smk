@@ -21,7 +21,7 @@ rule sort:
         mem_mb=unless_dry(sort_mem_mb, SETTINGS.job.mem_mb),
         disk_mb=unless_dry(sort_disk_mb, SETTINGS.forecast.min_disk_mb),
         runtime=unless_dry(sort_runtime, SETTINGS.job.sort_runtime_min),
-        gpu=count_gpus(),
+        gpu=unless_dry(sort_gpus, count_gpus()),
         attempt=unless_dry(count_attempt, 1),
     params:
         given=sort_params,

@@ -1,4 +1,4 @@
-"""Rule summary: put the waves' rows together."""
+"""Rule summary: describe all recordings, one row each."""
 
 import sys
 from pathlib import Path
@@ -10,8 +10,9 @@ from spikecanary import logs, summary
 def main(snakemake: Any) -> int:
     """Unpack Snakemake's object and write the summary."""
     logs.configure(snakemake.log[0], rule="summary")
-    table = summary.join_waves(Path(path) for path in snakemake.input.waves)
-    summary.write_table(Path(snakemake.output.table), table)
+    metadata = snakemake.params.metadata
+    path = Path(snakemake.output.table)
+    summary.write_table(path, summary.summarize(path.parent, list(metadata), metadata))
     return 0
 
 

@@ -119,3 +119,21 @@ def canary_is_due(config: Config, task: SortTask, folder: Path) -> bool:
         return True
     category = record.failure.category if record.failure else None
     return record.verdict == "stop" and category in sentinel.RETESTED
+
+
+def is_settled(config: Config, task: SortTask, folder: Path) -> bool:
+    """Whether nothing is left to do for a recording: sorted, or stopped for good.
+
+    Thousands of such recordings need not be in a run's DAG.
+    """
+    sentinel_path = folder / "canary.json"
+    try:
+        if sort_stands(task, folder):
+            return not canary_is_due(config, task, folder)
+        if task.row.id in config.canary.force or canary_is_due(config, task, folder):
+            return False
+        looked = sentinel_path.stat().st_mtime
+        unchanged = all(Path(file).stat().st_mtime <= looked for file in task.files())
+        return unchanged and sentinel.read_record(sentinel_path).verdict == "stop"
+    except (RecordError, OSError):
+        return False

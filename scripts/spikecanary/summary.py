@@ -46,12 +46,33 @@ SUMMARY_COLUMNS = (
 SCREEN_COLUMNS = ("recording", "verdict", "outcome", "category", "sort", "n_units", "reason")
 
 
-def join_waves(paths: Iterable[Path]) -> "pd.DataFrame":
-    """Put the tables of all waves below each other, all values as text."""
+def stands(path: Path, metadata: Mapping[str, Mapping[str, str]]) -> bool:
+    """Whether a summary is of these recordings with this metadata, and newer than their records."""
     import pandas as pd
 
-    tables = [pd.read_csv(path, sep="\t", dtype=str, keep_default_na=False) for path in paths]
-    return pd.concat(tables, ignore_index=True).fillna("")
+    try:
+        written = path.stat().st_mtime
+        table = pd.read_csv(path, sep="\t", index_col="recording", dtype=str, na_filter=False)
+    except (OSError, ValueError):
+        return False
+    further = table.drop(columns=[name for name in SUMMARY_COLUMNS if name in table])
+    told = {
+        recording: {name: value for name, value in row.items() if value}
+        for recording, row in further.to_dict("index").items()
+    }
+    now = {
+        recording: {name: value for name, value in row.items() if value}
+        for recording, row in metadata.items()
+    }
+    return list(told.items()) == list(now.items()) and not changed_since(
+        written, path.parent, metadata
+    )
+
+
+def changed_since(when: float, results: Path, ids: Iterable[str]) -> list[Path]:
+    """Return the records of some recordings that were written after a time (as of stat)."""
+    paths = (results / each / name for each in ids for name in ("canary.json", "sort.json"))
+    return [path for path in paths if path.exists() and path.stat().st_mtime > when]
 
 
 def write_table(path: Path, table: "pd.DataFrame") -> None:

@@ -1,6 +1,7 @@
 """Waves, the gate's table, the summary, what the screen shows."""
 
-import pandas as pd
+import os
+
 import pytest
 
 from spikecanary import gate, sentinel, summary
@@ -107,9 +108,19 @@ def test_screen_shows_trouble_first_and_says_what_it_leaves_out(tmp_path):
     assert shown[-1] == "... and 4 more"
 
 
-def test_waves_are_joined_as_text(tmp_path):
-    pd.DataFrame({"recording": ["007"], "n_units": [1]}).to_csv(
-        tmp_path / "1.tsv", sep="\t", index=False
-    )
-    joined = summary.join_waves([tmp_path / "1.tsv", tmp_path / "1.tsv"])
-    assert joined["recording"].to_list() == ["007", "007"]
+def test_summary_stands_while_its_records_are_older_and_of_the_table(tmp_path):
+    path = tmp_path / "summary.tsv"
+    assert not summary.stands(path, {"007": {}})
+    sentinel.write_record(tmp_path / "007/canary.json", make_record())
+    of_table = {"007": {"subject": "m1"}}
+    summary.write_table(path, summary.summarize(tmp_path, ["007"], of_table))
+    assert summary.stands(path, of_table)
+    assert not summary.stands(path, {"007": {}})
+    assert not summary.stands(path, {"007": {"subject": "m2"}})
+    assert not summary.stands(path, {**of_table, "008": {}})
+    later = path.stat().st_mtime + 5
+    os.utime(tmp_path / "007/canary.json", (later, later))
+    assert not summary.stands(path, of_table)
+    assert summary.changed_since(path.stat().st_mtime, tmp_path, ["007", "008"]) == [
+        tmp_path / "007/canary.json"
+    ]

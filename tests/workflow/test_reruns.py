@@ -53,14 +53,14 @@ def test_other_preprocessing_runs_everything_again(finished):
     assert plan.recordings("canary") == ["a", "b", "quiet"]
 
 
-def test_another_row_runs_its_jobs_and_the_gates_that_shift(finished):
+def test_another_row_runs_its_own_jobs_alone(finished):
     finished.config["gate"] = {"waves": 3}
     assert finished.run("-n").nothing_to_do
     finished.add("c")
     run = finished.run()
     assert run.returncode == 0, run.output
     assert (run.recordings("canary"), run.recordings("sort")) == (["c"], ["c"])
-    assert run.jobs()["gate"] == 2
+    assert run.jobs()["gate"] == 1
     assert list(finished.summary().index) == ["a", "b", "quiet", "c"]
 
 
@@ -68,7 +68,7 @@ def test_metadata_only_changes_the_summary(finished):
     for row in finished.rows:
         row["subject"] = "m1"
     run = finished.run()
-    assert set(run.jobs()) == {"wave_summary", "summary"}
+    assert set(run.jobs()) == {"summary"}
     assert finished.summary()["subject"].to_list() == ["m1", "m1", "m1"]
 
 
