@@ -6,8 +6,10 @@ import shutil
 import sys
 from pathlib import Path
 
-# The files of the package, by name: of a hosted repository no folder can be listed. Only
-# scripts find the package by themselves, beside them; here its folder has to be named.
+from snakemake.sourcecache import LocalSourceFile
+
+# Only scripts find the package by themselves, beside them; here its folder has to be named.
+# Of a hosted repository no folder can be listed, so its files are fetched by their names.
 PACKAGE = """
     __init__ canary capacity catalogue checkup child claims classify config containers diagnosis
     failures forecast fullsort gate gpus hooks inputcheck interrupts jobs locks logs plan preflight
@@ -15,10 +17,14 @@ PACKAGE = """
     windows workfolders signatures/__init__ signatures/biological signatures/container
     signatures/environment signatures/gpu signatures/resource signatures/row
 """.split()
-SOURCES = [
-    Path(workflow.source_path(f"../scripts/spikecanary/{name}.py")) for name in PACKAGE
-]
-sys.path.insert(0, str(SOURCES[0].parents[1]))
+SCRIPTS = workflow.current_basedir.join("../scripts")
+if isinstance(SCRIPTS, LocalSourceFile):
+    sys.path.insert(0, str(Path(SCRIPTS.get_path_or_uri(secret_free=False)).resolve()))
+else:
+    fetched = [
+        workflow.source_path(f"../scripts/spikecanary/{name}.py") for name in PACKAGE
+    ]
+    sys.path.insert(0, str(Path(fetched[0]).parents[1]))
 
 from snakemake.exceptions import WorkflowError
 from spikecanary import (
@@ -42,8 +48,8 @@ DRY = any(
 # Where more is asked for than what is due, Snakemake is to see every recording.
 WHOLE = any(
     re.match(
-        r"--(force|touch|report|summary|detailed|delete|list|archive|dag|d3dag|rulegraph)"
-        r"|-[knpq]*[FfRtSD]",
+        r"--(touch|report|summary|detailed|delete|list|archive|dag|d3dag|rulegraph)"
+        r"|-[knpq]*[tSD]",
         given,
     )
     for given in sys.argv[1:]
@@ -86,9 +92,23 @@ def find_task(recording):
     return sorters.make_task(ROWS[recording], SETTINGS)
 
 
+@functools.cache
+def dump_task(recording):
+    """Return the full sort of a recording as plain data, for params."""
+    return find_task(recording).model_dump(mode="json")
+
+
+@functools.cache
 def find_settled():
-    """Return the recordings for which nothing is left to do, so that the DAG need not grow."""
-    if not workflow.is_main_process or WHOLE:
+    """Return the recordings for which nothing is left to do, so that the DAG need not grow.
+
+    None where somebody asks for more than what is due, for files by name, or imports this
+    workflow: the summary's set of inputs would change, and it would run once too often.
+    """
+    asked = workflow.dag_settings
+    forced = asked.forceall or asked.forcerun or asked.forcetargets
+    own = Path(str(workflow.main_snakefile)).parent == Path(sys.path[0]).parent
+    if WHOLE or forced or asked.targets or not own or not workflow.is_main_process:
         return set()
     return {
         recording
@@ -97,16 +117,17 @@ def find_settled():
     }
 
 
+@functools.cache
+def find_waves():
+    """Return the recordings of each wave."""
+    left = [recording for recording in ROWS if recording not in find_settled()]
+    return gate.make_waves(left, SETTINGS.gate.waves, without=LEFT)
+
+
 SETTINGS, RECORDINGS = read_inputs()
 ROWS = {row.id: row for row in RECORDINGS}
 METADATA = {row.id: row.metadata for row in RECORDINGS}
 LEFT = find_left()
-SETTLED = find_settled()
-WAVES = gate.make_waves(
-    [recording for recording in ROWS if recording not in SETTLED],
-    SETTINGS.gate.waves,
-    without=LEFT,
-)
 
 
 def only_plans():
@@ -142,7 +163,7 @@ def canary_params(wildcards):
     """
     task, folder = get_task(wildcards), results_path(wildcards.recording)
     return {
-        "task": task.model_dump(mode="json"),
+        "task": dump_task(wildcards.recording),
         "settings": reruns.canary_settings(SETTINGS, task, folder),
         "attempt": sentinel.count_retestable(folder / "attempts.jsonl"),
     }
@@ -164,7 +185,7 @@ def sort_params(wildcards):
     """Return all that decides a sort; settings are, of a finished one, those it was made with."""
     task, folder = get_task(wildcards), results_path(wildcards.recording)
     return {
-        "task": task.model_dump(mode="json"),
+        "task": dump_task(wildcards.recording),
         "settings": reruns.sort_settings(SETTINGS, task, folder),
     }
 
@@ -242,7 +263,10 @@ def count_gpus():
 
 def wave_sentinels(wildcards):
     """Return the sentinels of one wave."""
-    return [f"<results>/{recording}/canary.json" for recording in WAVES[wildcards.wave]]
+    return [
+        f"<results>/{recording}/canary.json"
+        for recording in find_waves()[wildcards.wave]
+    ]
 
 
 def due_outputs(wildcards):
@@ -252,12 +276,16 @@ def due_outputs(wildcards):
     there is nothing to do, which it does not of a rule without inputs.
     """
     table = results_path("summary.tsv")
-    if SETTLED == set(ROWS) != set() and summary.stands(table, METADATA):
+    if find_settled() == set(ROWS) != set() and summary.stands(table, METADATA):
         return f"<results>/{next(iter(ROWS))}/canary.json"
     # The waves by name: after a run with errors the summary stands, and would hide that
     # waves are missing.
-    waves = [f"<results>/waves/{wave}.tsv" for wave in WAVES]
-    return ["<results>/summary.tsv", *waves]
+    return ["<results>/summary.tsv", *wave_tables(wildcards)]
+
+
+def wave_tables(wildcards):
+    """Return the tables of this run's waves."""
+    return [f"<results>/waves/{wave}.tsv" for wave in find_waves()]
 
 
 def newly_settled(wildcards):
@@ -267,7 +295,8 @@ def newly_settled(wildcards):
         return []
     written = table.stat().st_mtime
     return [
-        str(path) for path in summary.changed_since(written, results_path(), SETTLED)
+        str(path)
+        for path in summary.changed_since(written, results_path(), find_settled())
     ]
 
 
@@ -287,7 +316,7 @@ def wave_sorts(wildcards):
 
     A dry run cannot pass the checkpoint: it plans with the sentinels that stand.
     """
-    members = WAVES[wildcards.wave]
+    members = find_waves()[wildcards.wave]
     if workflow.dryrun:
         passed = {member for member in members if may_proceed(member)}
     else:

@@ -17,7 +17,7 @@ rule wave_summary:
         "../envs/light.yaml"
     params:
         metadata=lambda wildcards: {
-            member: METADATA[member] for member in WAVES[wildcards.wave]
+            member: METADATA[member] for member in find_waves()[wildcards.wave]
         },
     script:
         "../scripts/wave_summary.py"
@@ -26,7 +26,7 @@ rule wave_summary:
 rule summary:
     """Describe all recordings, those of this run's waves and those that were settled before."""
     input:
-        waves=expand("<results>/waves/{wave}.tsv", wave=WAVES),
+        waves=wave_tables,
         settled=newly_settled,
     output:
         table="<results>/summary.tsv",
