@@ -11,6 +11,7 @@ configfile: "config/config.yaml"
 include: "rules/common.smk"
 include: "rules/canary.smk"
 include: "rules/sort.smk"
+include: "rules/postprocess.smk"
 include: "rules/report.smk"
 include: "rules/plan.smk"
 

@@ -12,9 +12,9 @@ from snakemake.sourcecache import LocalSourceFile
 # Of a hosted repository no folder can be listed, so its files are fetched by their names.
 PACKAGE = """
     __init__ canary capacity catalogue checkup child claims classify config containers diagnosis
-    failures forecast fullsort gate gpus hooks inputcheck interrupts jobs locks logs plan preflight
-    processes recordings reruns sampling sentinel signals sorters summary supervisor watchdogs
-    windows workfolders signatures/__init__ signatures/biological signatures/container
+    failures forecast fullsort gate gpus hooks inputcheck interrupts jobs locks logs outputs plan
+    preflight processes recordings reruns sampling sentinel signals sorters summary supervisor
+    tables watchdogs windows workfolders analysis curation exports figures report signatures/__init__ signatures/biological signatures/container
     signatures/environment signatures/gpu signatures/resource signatures/row
 """.split()
 SCRIPTS = workflow.current_basedir.join("../scripts")
@@ -32,6 +32,7 @@ from spikecanary import (
     gate,
     hooks,
     inputcheck,
+    outputs,
     recordings,
     reruns,
     sentinel,
@@ -275,12 +276,13 @@ def due_outputs(wildcards):
     Where all is settled and summarized that is one file that stands: Snakemake says that
     there is nothing to do, which it does not of a rule without inputs.
     """
-    table = results_path("summary.tsv")
-    if find_settled() == set(ROWS) != set() and summary.stands(table, METADATA):
+    table, page = results_path("summary.tsv"), results_path("report.html")
+    written = find_settled() == set(ROWS) != set() and summary.stands(table, METADATA)
+    if written and page.exists() and page.stat().st_mtime >= table.stat().st_mtime:
         return f"<results>/{next(iter(ROWS))}/canary.json"
     # The waves by name: after a run with errors the summary stands, and would hide that
     # waves are missing.
-    return ["<results>/summary.tsv", *wave_tables(wildcards)]
+    return ["<results>/report.html", "<results>/summary.tsv", *wave_tables(wildcards)]
 
 
 def wave_tables(wildcards):
@@ -300,6 +302,40 @@ def newly_settled(wildcards):
     ]
 
 
+def is_silent(recording):
+    """Return whether a plan counts a recording as stopped for a biological reason."""
+    folder = results_path(recording)
+    if may_proceed(recording):
+        return False
+    failure = sentinel.read_record(folder / "canary.json").failure
+    return failure is not None and failure.category == "biological"
+
+
+def output_mem_mb(wildcards, attempt):
+    """Return the memory of a job that makes an output, in MB; each retry gets as much again."""
+    return attempt * SETTINGS.job.output_mem_mb
+
+
+def output_runtime(wildcards, attempt):
+    """Return the time limit of a job that makes an output, in min."""
+    return attempt * SETTINGS.job.output_runtime_min
+
+
+def task_params(wildcards):
+    """Return the full sort of a recording, for what is made of its sorting."""
+    return dump_task(get_row(wildcards).id)
+
+
+def row_params(wildcards):
+    """Return the table's row of a recording, less what does not decide its units."""
+    return task_params(wildcards)["row"]
+
+
+def named_row_params(wildcards):
+    """Return the table's row of a recording with its further columns, which NWB names."""
+    return row_params(wildcards) | {"metadata": get_row(wildcards).metadata}
+
+
 def may_proceed(recording):
     """Return whether a plan counts a recording as sorted: proceeds, or is tested again."""
     folder = results_path(recording)
@@ -311,16 +347,33 @@ def may_proceed(recording):
         return True
 
 
-def wave_sorts(wildcards):
-    """Return the sort records of those of a wave that proceed, or are forced.
+def wave_results(wildcards):
+    """Return what is to be made of a wave's recordings.
 
-    A dry run cannot pass the checkpoint: it plans with the sentinels that stand.
+    Of those that proceed, or are forced, the sort's record and the outputs; of those that
+    are stopped for a biological reason, the figure that shows it. A dry run cannot pass the
+    checkpoint: it plans with the sentinels that stand.
     """
     members = find_waves()[wildcards.wave]
     if workflow.dryrun:
         passed = {member for member in members if may_proceed(member)}
+        silent = {member for member in members if is_silent(member)}
     else:
-        table = checkpoints.gate.get(wave=wildcards.wave).output.table
-        passed = gate.proceeding(Path(table))
+        table = Path(checkpoints.gate.get(wave=wildcards.wave).output.table)
+        passed, silent = gate.proceeding(table), gate.stopped_for_biology(table)
     passed.update(SETTINGS.canary.force)
-    return [f"<results>/{member}/sort.json" for member in members if member in passed]
+    made = [
+        "sort.json",
+        *(outputs.FILES[name] for name in outputs.wanted(SETTINGS.outputs)),
+    ]
+    drawn = silent - passed if "figures" in SETTINGS.outputs else set()
+    return [
+        f"<results>/{member}/{file}"
+        for member in members
+        if member in passed
+        for file in made
+    ] + [
+        f"<results>/{member}/{outputs.CANARY_FIGURE}"
+        for member in members
+        if member in drawn
+    ]

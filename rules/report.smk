@@ -1,5 +1,5 @@
-# REQUIRED INPUTS: <results>/gates/{wave}.tsv, <results>/{recording}/sort.json
-# OUTPUTS: <results>/waves/{wave}.tsv, <results>/summary.tsv
+# REQUIRED INPUTS: <results>/gates/{wave}.tsv, <results>/{recording}/sort.json and outputs
+# OUTPUTS: <results>/waves/{wave}.tsv, <results>/summary.tsv, <results>/report.html
 
 
 rule wave_summary:
@@ -7,7 +7,7 @@ rule wave_summary:
     input:
         gate="<results>/gates/{wave}.tsv",
         sentinels=wave_sentinels,
-        sorts=wave_sorts,
+        results=wave_results,
     output:
         table="<results>/waves/{wave}.tsv",
     log:
@@ -19,6 +19,8 @@ rule wave_summary:
         metadata=lambda wildcards: {
             member: METADATA[member] for member in find_waves()[wildcards.wave]
         },
+        outputs=SETTINGS.outputs,
+        made_by=reruns.outputs_digest(SETTINGS),
     script:
         "../scripts/wave_summary.py"
 
@@ -29,7 +31,9 @@ rule summary:
         waves=wave_tables,
         settled=newly_settled,
     output:
-        table="<results>/summary.tsv",
+        table=report(
+            "<results>/summary.tsv", caption="captions/summary.rst", category="Batch"
+        ),
     log:
         "<logs>/summary.log",
     localrule: True
@@ -39,6 +43,27 @@ rule summary:
         metadata=METADATA,
     script:
         "../scripts/summary.py"
+
+
+rule report:
+    """Write one page for people: totals, reasons, a table, figures."""
+    input:
+        table="<results>/summary.tsv",
+        template=workflow.source_path("../scripts/report/page.html"),
+    output:
+        page=report(
+            "<results>/report.html", caption="captions/report.rst", category="Batch"
+        ),
+    log:
+        "<logs>/report.log",
+    localrule: True
+    conda:
+        "../envs/light.yaml"
+    params:
+        config=SETTINGS.model_dump(mode="json"),
+        code=reruns.code_digest("report"),
+    script:
+        "../scripts/report.py"
 
 
 onstart:

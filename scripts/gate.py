@@ -4,14 +4,14 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from spikecanary import gate, logs, summary
+from spikecanary import gate, logs, tables
 
 
 def main(snakemake: Any) -> int:
     """Unpack Snakemake's object and write the gate's table."""
     logs.configure(snakemake.log[0], rule="gate")
-    table = gate.read_wave(Path(path) for path in snakemake.input.sentinels)
-    summary.write_table(Path(snakemake.output.table), table)
+    rows = gate.read_wave(Path(path) for path in snakemake.input.sentinels)
+    tables.write(Path(snakemake.output.table), gate.COLUMNS, rows)
     return 0
 
 

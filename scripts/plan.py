@@ -5,10 +5,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from spikecanary import logs, plan
+from spikecanary import logs, plan, tables
 from spikecanary.config import Config
 from spikecanary.recordings import Recording
-from spikecanary.summary import write_table
 
 logger = logging.getLogger("spikecanary")
 
@@ -21,7 +20,7 @@ def main(snakemake: Any) -> int:
     config = Config.model_validate(snakemake.params.config)
     table = plan.make(config, rows, results, snakemake.threads)
     path = results / "plan.tsv"
-    write_table(path, table)
+    tables.write(path, table.columns, table.astype(object).to_dict("records"))
     sys.stdout.write(f"\n{plan.describe(table, config.job.parallel)}\nPlan: {path}\n")
     return 0
 

@@ -12,7 +12,7 @@ def main(snakemake: Any) -> int:
     logs.configure(snakemake.log[0], rule="summary")
     metadata = snakemake.params.metadata
     path = Path(snakemake.output.table)
-    summary.write_table(path, summary.summarize(path.parent, list(metadata), metadata))
+    summary.write(path, summary.describe(path.parent, list(metadata), metadata))
     return 0
 
 

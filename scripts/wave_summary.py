@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from spikecanary import logs, summary
+from spikecanary import logs, outputs, summary
 
 logger = logging.getLogger("spikecanary")
 
@@ -15,13 +15,16 @@ def main(snakemake: Any) -> int:
     logs.configure(snakemake.log[0], rule="wave_summary")
     metadata = snakemake.params.metadata
     path = Path(snakemake.output.table)
-    table = summary.summarize(path.parents[1], list(metadata), metadata)
+    rows = summary.describe(path.parents[1], list(metadata), metadata)
     # A table of what was just removed would keep Snakemake from making it again.
     gone = [each for each in snakemake.input if not Path(each).exists()]
     if gone:
         logger.error("removed in the meantime: %s; run again", ", ".join(gone))
         return 1
-    summary.write_table(path, table)
+    summary.write(path, rows)
+    for row in rows:
+        if row["sort"] in ("sorted", "unsortable") and snakemake.params.outputs:
+            outputs.note(path.parents[1] / row["recording"], snakemake.params.made_by)
     return 0
 
 

@@ -11,9 +11,16 @@ import sys
 from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from spikecanary.failures import CATEGORIES, Category
+from spikecanary.outputs import (
+    AnalysisSettings,
+    CurationSettings,
+    ExportSettings,
+    Output,
+    Settings,
+)
 
 
 class BadInputError(ValueError):
@@ -35,11 +42,7 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     return f" (known: {', '.join(known)})" if known else ""
 
 
-class _Settings(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class SorterSettings(_Settings):
+class SorterSettings(Settings):
     """The sorter and where it runs."""
 
     name: str = Field("kilosort4", description="Sorter, by its SpikeInterface name.")
@@ -60,7 +63,7 @@ class SorterSettings(_Settings):
     )
 
 
-class SignalSettings(_Settings):
+class SignalSettings(Settings):
     """The signal check: what is read, and what is suspicious."""
 
     chunks: Annotated[int, Field(ge=1)] = Field(10, description="Sampled chunks.")
@@ -76,7 +79,7 @@ class SignalSettings(_Settings):
     )
 
 
-class CanarySettings(_Settings):
+class CanarySettings(Settings):
     """The short sort and what stops a recording."""
 
     window_s: float = Field(
@@ -104,7 +107,7 @@ class CanarySettings(_Settings):
         return value if math.isfinite(value) and value > 0 else 0.0
 
 
-class GateSettings(_Settings):
+class GateSettings(Settings):
     """How recordings are grouped for the checkpoint."""
 
     waves: Annotated[int, Field(ge=1)] = Field(
@@ -112,7 +115,7 @@ class GateSettings(_Settings):
     )
 
 
-class PreflightSettings(_Settings):
+class PreflightSettings(Settings):
     """Checks of the node before a canary or sort."""
 
     strict: bool = Field(default=False, description="Turn the preflight's warnings into failures.")
@@ -131,7 +134,7 @@ Percent = Annotated[float, Field(gt=0, le=1_000)] | None
 Positive = Annotated[float, Field(gt=0)] | None
 
 
-class WatchdogSettings(_Settings):
+class WatchdogSettings(Settings):
     """When a running canary or sort is ended; null switches a watchdog off."""
 
     inactivity_base_s: Positive = Field(
@@ -172,7 +175,7 @@ class WatchdogSettings(_Settings):
     )
 
 
-class RetrySettings(_Settings):
+class RetrySettings(Settings):
     """What a full sort's job tries again by itself."""
 
     gpu_memory_times: Annotated[int, Field(ge=0)] = Field(
@@ -183,7 +186,7 @@ class RetrySettings(_Settings):
     )
 
 
-class RateSettings(_Settings):
+class RateSettings(Settings):
     """What a full sort takes that had no canary to measure it."""
 
     sort_s: Annotated[float, Field(ge=0)] = Field(60, description="Time of any sort in s.")
@@ -202,7 +205,7 @@ class RateSettings(_Settings):
     )
 
 
-class ForecastSettings(_Settings):
+class ForecastSettings(Settings):
     """What a full sort is expected to take, and may ask for."""
 
     second_window: bool = Field(
@@ -246,7 +249,7 @@ class ForecastSettings(_Settings):
         return getattr(self, f"min_{name}"), getattr(self, f"max_{name}")
 
 
-class JobSettings(_Settings):
+class JobSettings(Settings):
     """What a canary and a sort job may use."""
 
     threads: Annotated[int, Field(ge=1)] = Field(4, description="Cores of a canary or sort job.")
@@ -260,6 +263,15 @@ class JobSettings(_Settings):
     sort_runtime_min: Annotated[int, Field(ge=1)] = Field(
         1_440, description="Time in min of a full sort of which nothing is known."
     )
+    output_threads: Annotated[int, Field(ge=1)] = Field(
+        2, description="Cores of the analysis of a sorting."
+    )
+    output_mem_mb: Annotated[int, Field(ge=1)] = Field(
+        8_000, description="Memory in MB of the analysis, and of each output."
+    )
+    output_runtime_min: Annotated[int, Field(ge=1)] = Field(
+        240, description="Time in min of the analysis, and of each output."
+    )
     parallel: Annotated[int, Field(ge=1)] = Field(
         1, description="Canaries and sorts that run at the same time, for the plan's wall time."
     )
@@ -268,8 +280,8 @@ class JobSettings(_Settings):
     )
 
 
-class Config(_Settings):
-    """The whole configuration; unknown keys are errors."""
+class Config(Settings):
+    """The whole configuration."""
 
     recordings: str = Field(
         "config/recordings.tsv", description="The recordings table, a TSV file."
@@ -284,6 +296,13 @@ class Config(_Settings):
     retry: RetrySettings = RetrySettings()
     forecast: ForecastSettings = ForecastSettings()
     gate: GateSettings = GateSettings()
+    outputs: list[Output] = Field(
+        ["units", "figures", "phy", "nwb"],
+        description="What is made of each sorting; an empty list: the sorting alone.",
+    )
+    analysis: AnalysisSettings = AnalysisSettings()
+    curation: CurationSettings = CurationSettings()
+    exports: ExportSettings = ExportSettings()
     job: JobSettings = JobSettings()
     pathvars: dict[str, str] = Field(
         {}, description="Snakemake's path variables: results, logs, benchmarks."

@@ -3,12 +3,8 @@
 import math
 from collections.abc import Container, Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from spikecanary import sentinel
-
-if TYPE_CHECKING:
-    import pandas as pd
+from spikecanary import sentinel, tables
 
 COLUMNS = ("recording", "verdict", "category")
 
@@ -40,12 +36,12 @@ def make_waves(
     return {name: group for name, group in left.items() if group}
 
 
-def read_wave(sentinels: Iterable[Path]) -> "pd.DataFrame":
+def read_wave(sentinels: Iterable[Path]) -> list[dict[str, str]]:
     """Read one wave's sentinels.
 
     Returns
     -------
-    pandas.DataFrame
+    list of dict
         ``recording``, ``verdict``, ``category`` (empty where there is no failure).
 
     Raises
@@ -53,18 +49,23 @@ def read_wave(sentinels: Iterable[Path]) -> "pd.DataFrame":
     RecordError
         A sentinel cannot be read.
     """
-    import pandas as pd
-
     records = [sentinel.read_record(path) for path in sentinels]
-    rows = [
+    values = (
         (r.recording, r.verdict, (r.failure.category if r.failure else None) or "") for r in records
-    ]
-    return pd.DataFrame(rows, columns=list(COLUMNS))
+    )
+    return [dict(zip(COLUMNS, row, strict=True)) for row in values]
 
 
 def proceeding(table: Path) -> set[str]:
     """Return the recordings that a gate's table lets through."""
-    import pandas as pd
+    return {row["recording"] for row in tables.read(table) if row["verdict"] == "proceed"}
 
-    verdicts = pd.read_csv(table, sep="\t", dtype=str, keep_default_na=False)
-    return set(verdicts.loc[verdicts["verdict"] == "proceed", "recording"])
+
+def stopped_for_biology(table: Path) -> set[str]:
+    """Return the recordings that a gate's table stops for a biological reason."""
+    rows = tables.read(table)
+    return {
+        row["recording"]
+        for row in rows
+        if row["verdict"] == "stop" and row["category"] == "biological"
+    }

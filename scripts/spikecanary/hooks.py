@@ -11,11 +11,10 @@ from typing import Any
 
 import psutil
 
-from spikecanary import claims
+from spikecanary import claims, summary
 from spikecanary.failures import ConcurrentSortError
 from spikecanary.interrupts import SIGNALS
 from spikecanary.recordings import Recording
-from spikecanary.summary import describe_counts, describe_recordings, summarize, write_table
 
 logger = logging.getLogger(__name__)
 
@@ -123,11 +122,15 @@ def end_of_run(results: Path, rows: Mapping[str, Recording], *, write: bool) -> 
     SystemExit
         A signal ended the run: exit status 128 + its number.
     """
-    table = summarize(results, list(rows), {row.id: row.metadata for row in rows.values()})
+    described = summary.describe(
+        results, list(rows), {row.id: row.metadata for row in rows.values()}
+    )
     path = results / "summary.tsv"
     if write:
-        write_table(path, table)
-    sys.stdout.write(f"\n{describe_recordings(table)}\n\n{describe_counts(table)}\n")
+        summary.write(path, described)
+    table = summary.to_frame(described)
+    sys.stdout.write(f"\n{summary.describe_recordings(table)}\n\n")
+    sys.stdout.write(f"{summary.describe_counts(table)}\n")
     sys.stdout.write(f"Summary: {path}\n")
     sys.stdout.flush()
     if _received:

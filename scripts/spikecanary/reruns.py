@@ -5,13 +5,13 @@ the present settings, except where a finished sort must not be touched: there th
 return what was recorded when it was made.
 """
 
+import functools
 import hashlib
 import json
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from spikecanary import sentinel
+from spikecanary import outputs, sentinel
 from spikecanary.config import Config
 from spikecanary.sentinel import RecordError
 from spikecanary.sorters import SortTask
@@ -21,10 +21,13 @@ SORT_MODULES = ("recordings", "sorters")
 #: What of the forecast's settings a sort and a canary go by.
 OF_A_SORT = {"max_mem_mb", "max_runtime_min"}
 OF_A_CANARY = {"second_window", "min_mem_mb", "min_runtime_min", *OF_A_SORT}
+#: Those that decide what is made of a sorting.
+OUTPUT_MODULES = ("analysis", "curation", "exports", "figures")
 CANARY_MODULES = (*SORT_MODULES, "failures", "signatures", "classify", "signals", "canary")
 
 
-def _code_digest(modules: Iterable[str]) -> str:
+@functools.cache
+def code_digest(*modules: str) -> str:
     """Digest of modules of this package (16 hex digits of SHA-256)."""
     digest = hashlib.sha256()
     for module in modules:
@@ -35,8 +38,8 @@ def _code_digest(modules: Iterable[str]) -> str:
     return digest.hexdigest()[:16]
 
 
-SORT_CODE = _code_digest(SORT_MODULES)
-CANARY_CODE = _code_digest(CANARY_MODULES)
+SORT_CODE = code_digest(*SORT_MODULES)
+CANARY_CODE = code_digest(*CANARY_MODULES)
 
 
 def sort_digest(task: SortTask) -> str:
@@ -121,6 +124,14 @@ def canary_is_due(config: Config, task: SortTask, folder: Path) -> bool:
     return record.verdict == "stop" and category in sentinel.RETESTED
 
 
+def outputs_digest(config: Config) -> str:
+    """Digest of all that decides what is made of a sorting (16 hex digits of SHA-256)."""
+    sections = {"outputs", "analysis", "curation", "exports"}
+    return outputs.digest(
+        {**config.model_dump(mode="json", include=sections), "code": code_digest(*OUTPUT_MODULES)}
+    )
+
+
 def is_settled(config: Config, task: SortTask, folder: Path) -> bool:
     """Whether nothing is left to do for a recording: sorted, or stopped for good.
 
@@ -129,11 +140,15 @@ def is_settled(config: Config, task: SortTask, folder: Path) -> bool:
     sentinel_path = folder / "canary.json"
     try:
         if sort_stands(task, folder):
-            return not canary_is_due(config, task, folder)
+            made = not config.outputs or outputs.stand(
+                folder, config.outputs, outputs_digest(config)
+            )
+            return made and not canary_is_due(config, task, folder)
         if task.row.id in config.canary.force or canary_is_due(config, task, folder):
             return False
         looked = sentinel_path.stat().st_mtime
         unchanged = all(Path(file).stat().st_mtime <= looked for file in task.files())
-        return unchanged and sentinel.read_record(sentinel_path).verdict == "stop"
+        drawn = "figures" not in config.outputs or (folder / outputs.CANARY_FIGURE).exists()
+        return drawn and unchanged and sentinel.read_record(sentinel_path).verdict == "stop"
     except (RecordError, OSError):
         return False

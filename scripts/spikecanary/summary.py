@@ -1,13 +1,14 @@
 """The summary: one row a recording, from what stands in a results folder."""
 
 import textwrap
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from spikecanary import sentinel
+from spikecanary import sentinel, tables
+from spikecanary.outputs import FILES
 from spikecanary.sentinel import Record, RecordError
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ SUMMARY_COLUMNS = (
     "failure",
     "sort",
     "n_units",
+    "n_good",
     "reason",
     "remedy",
     "warnings",
@@ -42,31 +44,26 @@ SUMMARY_COLUMNS = (
 )
 
 
+#: Columns of whole numbers.
+COUNTS = ("n_units", "n_good", "n_channels", "attempt")
 #: What describe_recordings shows.
 SCREEN_COLUMNS = ("recording", "verdict", "outcome", "category", "sort", "n_units", "reason")
 
 
 def stands(path: Path, metadata: Mapping[str, Mapping[str, str]]) -> bool:
     """Whether a summary is of these recordings with this metadata, and newer than their records."""
-    import pandas as pd
-
     try:
         written = path.stat().st_mtime
-        table = pd.read_csv(path, sep="\t", index_col="recording", dtype=str, na_filter=False)
-    except (OSError, ValueError):
+        rows = tables.read(path)
+        told = [(row["recording"], _filled(row, SUMMARY_COLUMNS)) for row in rows]
+    except (OSError, KeyError):
         return False
-    further = table.drop(columns=[name for name in SUMMARY_COLUMNS if name in table])
-    told = {
-        recording: {name: value for name, value in row.items() if value}
-        for recording, row in further.to_dict("index").items()
-    }
-    now = {
-        recording: {name: value for name, value in row.items() if value}
-        for recording, row in metadata.items()
-    }
-    return list(told.items()) == list(now.items()) and not changed_since(
-        written, path.parent, metadata
-    )
+    now = [(recording, _filled(row, ())) for recording, row in metadata.items()]
+    return told == now and not changed_since(written, path.parent, metadata)
+
+
+def _filled(row: Mapping[str, str], without: Collection[str]) -> dict[str, str]:
+    return {name: value for name, value in row.items() if value and name not in without}
 
 
 def changed_since(when: float, results: Path, ids: Iterable[str]) -> list[Path]:
@@ -75,18 +72,13 @@ def changed_since(when: float, results: Path, ids: Iterable[str]) -> list[Path]:
     return [path for path in paths if path.exists() and path.stat().st_mtime > when]
 
 
-def write_table(path: Path, table: "pd.DataFrame") -> None:
-    """Write a table as TSV, whole or not at all."""
-    sentinel.write_atomic(path, table.to_csv(sep="\t", index=False, lineterminator="\n"))
-
-
 def _category(record: Record) -> str:
     return (record.failure.category if record.failure else None) or ""
 
 
-def summarize(
+def describe(
     results: Path, ids: Iterable[str], metadata: Mapping[str, Mapping[str, str]] | None = None
-) -> "pd.DataFrame":
+) -> list[dict[str, Any]]:
     """Describe every recording from what stands in the results folder now.
 
     Parameters
@@ -100,17 +92,29 @@ def summarize(
 
     Returns
     -------
-    pandas.DataFrame
+    list of dict
         One row a recording. ``sort`` is ``sorted``, ``unsortable``, ``failed``,
         ``stopped`` (not sorted because of the verdict) or ``pending``.
     """
+    return [{**_row(results / each, each), **(metadata or {}).get(each, {})} for each in ids]
+
+
+def _columns(rows: Iterable[Mapping[str, Any]]) -> list[str]:
+    further = dict.fromkeys(name for row in rows for name in row if name not in SUMMARY_COLUMNS)
+    return [*SUMMARY_COLUMNS, *further]
+
+
+def write(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Write described recordings as a table."""
+    tables.write(path, _columns(rows), rows)
+
+
+def to_frame(rows: Sequence[Mapping[str, Any]]) -> "pd.DataFrame":
+    """Return described recordings as a data frame."""
     import pandas as pd
 
-    rows = [{**_row(results / each, each), **(metadata or {}).get(each, {})} for each in ids]
-    extra = dict.fromkeys(name for row in rows for name in row if name not in SUMMARY_COLUMNS)
-    table = pd.DataFrame(rows, columns=[*SUMMARY_COLUMNS, *extra])
-    counts = ["n_units", "n_channels", "attempt"]
-    return table.astype(dict.fromkeys(counts, "Int64"))
+    counts = dict.fromkeys(COUNTS, "Int64")
+    return pd.DataFrame(list(rows), columns=_columns(rows)).astype(counts)
 
 
 def _row(folder: Path, recording: str) -> dict[str, Any]:
@@ -131,6 +135,7 @@ def _row(folder: Path, recording: str) -> dict[str, Any]:
         "category": _category(told),
         "failure": told.failure.class_name if told.failure else "",
         "n_units": sort.n_units if sort else None,
+        "n_good": _count_good(folder / FILES["units"]) if sort else None,
         "reason": told.reason,
         "remedy": told.failure.remedy if told.failure else "",
         "warnings": "; ".join(canary.warnings),
@@ -155,6 +160,14 @@ def _row(folder: Path, recording: str) -> dict[str, Any]:
 
 def _first(*values: Any) -> Any:
     return next((value for value in values if value is not None), None)
+
+
+def _count_good(units: Path) -> int | None:
+    """Count the units with the label good; None where none are labelled (yet)."""
+    try:
+        return sum(row["label"] == "good" for row in tables.read(units))
+    except (OSError, KeyError):
+        return None
 
 
 def _likely(canary: Record, cost: str) -> float | None:

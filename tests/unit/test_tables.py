@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from spikecanary import gate, sentinel, summary
+from spikecanary import gate, sentinel, summary, tables
 from spikecanary.sentinel import Failure
 from workbench import make_record, stopped
 
@@ -34,14 +34,16 @@ def test_gate_reads_verdicts(tmp_path):
     }
     for name, record in records.items():
         sentinel.write_record(tmp_path / name / "canary.json", record)
-    table = gate.read_wave(tmp_path / name / "canary.json" for name in records)
-    assert table.to_dict("list") == {
-        "recording": ["a", "b"],
-        "verdict": ["proceed", "stop"],
-        "category": ["", "biological"],
-    }
-    summary.write_table(tmp_path / "1.tsv", table)
-    assert gate.proceeding(tmp_path / "1.tsv") == {"a"}
+    rows = gate.read_wave(tmp_path / name / "canary.json" for name in records)
+    assert rows == [
+        {"recording": "a", "verdict": "proceed", "category": ""},
+        {"recording": "b", "verdict": "stop", "category": "biological"},
+    ]
+    path = tmp_path / "1.tsv"
+    tables.write(path, gate.COLUMNS, rows)
+    assert tables.read(path) == rows
+    assert gate.proceeding(path) == {"a"}
+    assert gate.stopped_for_biology(path) == {"b"}
 
 
 def test_summary_of_each_state(tmp_path):
@@ -61,7 +63,9 @@ def test_summary_of_each_state(tmp_path):
     failed = make_record(recording="broken", outcome="failed", reason="it broke")
     sentinel.append_journal(tmp_path / "broken/attempts.jsonl", "sort", failed)
     names = ["done", "odd", "empty", "stopped", "waiting", "broken", "new"]
-    table = summary.summarize(tmp_path, names, {"done": {"subject": "m1"}}).set_index("recording")
+    table = summary.to_frame(
+        summary.describe(tmp_path, names, {"done": {"subject": "m1"}})
+    ).set_index("recording")
     assert table["sort"].to_list() == [
         "sorted",
         "sorted",
@@ -85,7 +89,7 @@ def test_summary_of_each_state(tmp_path):
 def test_summary_survives_a_record_that_it_cannot_read(tmp_path):
     (tmp_path / "a").mkdir()
     (tmp_path / "a/canary.json").write_text("{")
-    table = summary.summarize(tmp_path, ["a"])
+    table = summary.to_frame(summary.describe(tmp_path, ["a"]))
     assert "is not a Spike Canary record" in table.loc[0, "reason"]
 
 
@@ -93,7 +97,7 @@ def test_failure_of_an_older_sort_is_not_told_after_a_newer_canary(tmp_path):
     old = make_record(outcome="failed", finished_at="2026-01-01T00:00:00+00:00")
     sentinel.append_journal(tmp_path / "a/attempts.jsonl", "sort", old)
     sentinel.write_record(tmp_path / "a/canary.json", make_record())
-    assert summary.summarize(tmp_path, ["a"]).loc[0, "sort"] == "pending"
+    assert summary.to_frame(summary.describe(tmp_path, ["a"])).loc[0, "sort"] == "pending"
 
 
 def test_screen_shows_trouble_first_and_says_what_it_leaves_out(tmp_path):
@@ -102,7 +106,7 @@ def test_screen_shows_trouble_first_and_says_what_it_leaves_out(tmp_path):
         sentinel.write_record(tmp_path / f"r{number}/canary.json", make_record())
         sentinel.write_record(tmp_path / f"r{number}/sort.json", record)
     sentinel.write_record(tmp_path / "bad/canary.json", stopped("biological"))
-    table = summary.summarize(tmp_path, [*(f"r{n}" for n in range(5)), "bad"])
+    table = summary.to_frame(summary.describe(tmp_path, [*(f"r{n}" for n in range(5)), "bad"]))
     shown = summary.describe_recordings(table, most=2).splitlines()
     assert shown[1].split()[0] == "bad"
     assert shown[-1] == "... and 4 more"
@@ -113,7 +117,7 @@ def test_summary_stands_while_its_records_are_older_and_of_the_table(tmp_path):
     assert not summary.stands(path, {"007": {}})
     sentinel.write_record(tmp_path / "007/canary.json", make_record())
     of_table = {"007": {"subject": "m1"}}
-    summary.write_table(path, summary.summarize(tmp_path, ["007"], of_table))
+    summary.write(path, summary.describe(tmp_path, ["007"], of_table))
     assert summary.stands(path, of_table)
     assert not summary.stands(path, {"007": {}})
     assert not summary.stands(path, {"007": {"subject": "m2"}})

@@ -1,0 +1,176 @@
+# REQUIRED INPUTS: <results>/{recording}/sorting, <results>/{recording}/sort.json
+# OUTPUTS: <results>/{recording}/analyzer, metrics.tsv, units.tsv, and what `outputs` names
+
+
+rule analyze:
+    """Make a SortingAnalyzer of a sorting, and the metrics of its units."""
+    input:
+        sorting="<results>/{recording}/sorting",
+        record="<results>/{recording}/sort.json",
+    output:
+        analyzer=directory("<results>/{recording}/analyzer"),
+        metrics="<results>/{recording}/metrics.tsv",
+    log:
+        "<logs>/analyze/{recording}.log",
+    benchmark:
+        "<benchmarks>/analyze/{recording}.tsv"
+    conda:
+        "../envs/sorter.yaml"
+    threads: SETTINGS.job.output_threads
+    resources:
+        mem_mb=output_mem_mb,
+        runtime=output_runtime,
+    params:
+        task=task_params,
+        analysis=SETTINGS.analysis.model_dump(mode="json"),
+        code=reruns.code_digest("analysis", "recordings"),
+    script:
+        "../scripts/analyze.py"
+
+
+rule curate:
+    """Label the units, by thresholds and classifiers."""
+    input:
+        analyzer="<results>/{recording}/analyzer",
+        metrics="<results>/{recording}/metrics.tsv",
+    output:
+        units="<results>/{recording}/units.tsv",
+    log:
+        "<logs>/curate/{recording}.log",
+    conda:
+        "../envs/sorter.yaml"
+    resources:
+        mem_mb=output_mem_mb,
+        runtime=output_runtime,
+    params:
+        curation=SETTINGS.curation.model_dump(mode="json"),
+        code=reruns.code_digest("curation"),
+    script:
+        "../scripts/curate.py"
+
+
+rule export_phy:
+    """Export the units for Phy."""
+    input:
+        analyzer="<results>/{recording}/analyzer",
+        units="<results>/{recording}/units.tsv",
+    output:
+        directory("<results>/{recording}/phy"),
+    log:
+        "<logs>/export_phy/{recording}.log",
+    conda:
+        "../envs/sorter.yaml"
+    resources:
+        mem_mb=output_mem_mb,
+        runtime=output_runtime,
+    params:
+        export="phy",
+        row=row_params,
+        exports={"phy": SETTINGS.exports.phy},
+        code=reruns.code_digest("exports"),
+    script:
+        "../scripts/export.py"
+
+
+use rule export_phy as export_nwb with:
+    output:
+        "<results>/{recording}/units.nwb",
+    log:
+        "<logs>/export_nwb/{recording}.log",
+    params:
+        export="nwb",
+        row=named_row_params,
+        exports={"nwb": SETTINGS.exports.nwb},
+        code=reruns.code_digest("exports"),
+
+
+use rule export_phy as export_npz with:
+    output:
+        "<results>/{recording}/spikes.npz",
+    log:
+        "<logs>/export_npz/{recording}.log",
+    params:
+        export="npz",
+        row=row_params,
+        exports={},
+        code=reruns.code_digest("exports"),
+
+
+use rule export_npz as export_mat with:
+    output:
+        "<results>/{recording}/spikes.mat",
+    log:
+        "<logs>/export_mat/{recording}.log",
+    params:
+        export="mat",
+        row=row_params,
+        exports={},
+        code=reruns.code_digest("exports"),
+
+
+use rule export_npz as export_report with:
+    output:
+        directory("<results>/{recording}/report"),
+    log:
+        "<logs>/export_report/{recording}.log",
+    params:
+        export="report",
+        row=row_params,
+        exports={},
+        code=reruns.code_digest("exports"),
+
+
+rule figures:
+    """Draw a recording and its units."""
+    input:
+        analyzer="<results>/{recording}/analyzer",
+        units="<results>/{recording}/units.tsv",
+    output:
+        report(
+            directory("<results>/{recording}/figures"),
+            patterns=["{name}.png"],
+            caption="captions/figures.rst",
+            category="Recordings",
+            subcategory="{recording}",
+            labels={"figure": "{name}"},
+        ),
+    log:
+        "<logs>/figures/{recording}.log",
+    conda:
+        "../envs/sorter.yaml"
+    resources:
+        mem_mb=output_mem_mb,
+        runtime=output_runtime,
+    params:
+        task=task_params,
+        analysis=SETTINGS.analysis.model_dump(mode="json"),
+        curation=SETTINGS.curation.model_dump(mode="json"),
+        code=reruns.code_digest("figures"),
+    script:
+        "../scripts/figures.py"
+
+
+rule canary_figure:
+    """Draw the window for which a recording was stopped, so that the reason can be seen."""
+    input:
+        sentinel="<results>/{recording}/canary.json",
+    output:
+        report(
+            "<results>/{recording}/canary.png",
+            caption="captions/canary_figure.rst",
+            category="Stopped",
+            labels={"recording": "{recording}"},
+        ),
+    log:
+        "<logs>/canary_figure/{recording}.log",
+    conda:
+        "../envs/sorter.yaml"
+    resources:
+        mem_mb=output_mem_mb,
+        runtime=output_runtime,
+    params:
+        task=task_params,
+        analysis=SETTINGS.analysis.model_dump(mode="json"),
+        code=reruns.code_digest("figures"),
+    script:
+        "../scripts/canary_figure.py"

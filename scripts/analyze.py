@@ -1,0 +1,27 @@
+"""Rule analyze: make a SortingAnalyzer of a sorting, and the metrics of its units."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+from spikecanary import analysis, interrupts, logs
+from spikecanary.outputs import AnalysisSettings
+from spikecanary.sorters import SortTask
+
+
+def main(snakemake: Any) -> int:
+    """Unpack Snakemake's object and analyze."""
+    interrupts.exit_on_signals()
+    logs.configure(snakemake.log[0], rule="analyze", threads=snakemake.threads)
+    analysis.run(
+        SortTask.model_validate(snakemake.params.task | {"n_jobs": snakemake.threads}),
+        AnalysisSettings.model_validate(snakemake.params.analysis),
+        sorting_path=Path(snakemake.input.sorting),
+        analyzer_path=Path(snakemake.output.analyzer),
+        metrics_path=Path(snakemake.output.metrics),
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(snakemake))  # noqa: F821 - Snakemake defines it

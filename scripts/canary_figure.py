@@ -1,0 +1,26 @@
+"""Rule canary_figure: draw the window for which a recording was stopped."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+from spikecanary import figures, interrupts, logs
+from spikecanary.outputs import AnalysisSettings
+from spikecanary.sorters import SortTask
+
+
+def main(snakemake: Any) -> int:
+    """Unpack Snakemake's object and draw."""
+    interrupts.exit_on_signals()
+    logs.configure(snakemake.log[0], rule="canary_figure")
+    figures.draw_canary(
+        SortTask.model_validate(snakemake.params.task),
+        AnalysisSettings.model_validate(snakemake.params.analysis),
+        Path(snakemake.input.sentinel),
+        Path(snakemake.output[0]),
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(snakemake))  # noqa: F821 - Snakemake defines it

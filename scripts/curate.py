@@ -1,0 +1,31 @@
+"""Rule curate: label the units, by thresholds and classifiers."""
+
+import logging
+import sys
+from pathlib import Path
+from typing import Any
+
+from spikecanary import curation, logs
+from spikecanary.outputs import CurationSettings
+
+logger = logging.getLogger("spikecanary")
+
+
+def main(snakemake: Any) -> int:
+    """Unpack Snakemake's object and curate; exit status 1 where the settings do not fit."""
+    logs.configure(snakemake.log[0], rule="curate")
+    try:
+        curation.run(
+            CurationSettings.model_validate(snakemake.params.curation),
+            metrics_path=Path(snakemake.input.metrics),
+            analyzer_path=Path(snakemake.input.analyzer),
+            units_path=Path(snakemake.output.units),
+        )
+    except curation.CurationError as err:
+        logger.error("%s", err)  # noqa: TRY400 - one line; the traceback tells nothing more
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(snakemake))  # noqa: F821 - Snakemake defines it

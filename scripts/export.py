@@ -1,0 +1,29 @@
+"""Rules export_*: export the units of a sorting in the format of another tool."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+from spikecanary import exports, interrupts, logs
+from spikecanary.outputs import ExportSettings
+from spikecanary.recordings import Recording
+
+
+def main(snakemake: Any) -> int:
+    """Unpack Snakemake's object and export."""
+    interrupts.exit_on_signals()
+    export = snakemake.params.export
+    logs.configure(snakemake.log[0], rule=f"export_{export}")
+    exports.run(
+        export,
+        Recording.model_validate(snakemake.params.row),
+        ExportSettings.model_validate(snakemake.params.exports),
+        analyzer_path=Path(snakemake.input.analyzer),
+        units_path=Path(snakemake.input.units),
+        path=Path(snakemake.output[0]),
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(snakemake))  # noqa: F821 - Snakemake defines it

@@ -1,0 +1,28 @@
+"""Rule figures: draw a recording and its units."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+from spikecanary import figures, interrupts, logs
+from spikecanary.outputs import AnalysisSettings, CurationSettings
+from spikecanary.sorters import SortTask
+
+
+def main(snakemake: Any) -> int:
+    """Unpack Snakemake's object and draw."""
+    interrupts.exit_on_signals()
+    logs.configure(snakemake.log[0], rule="figures")
+    figures.run(
+        SortTask.model_validate(snakemake.params.task),
+        AnalysisSettings.model_validate(snakemake.params.analysis),
+        CurationSettings.model_validate(snakemake.params.curation),
+        analyzer_path=Path(snakemake.input.analyzer),
+        units_path=Path(snakemake.input.units),
+        folder=Path(snakemake.output[0]),
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(snakemake))  # noqa: F821 - Snakemake defines it

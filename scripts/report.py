@@ -1,0 +1,24 @@
+"""Rule report: write one page of the batch for people."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+from spikecanary import logs, report
+from spikecanary.config import Config
+
+
+def main(snakemake: Any) -> int:
+    """Unpack Snakemake's object and write the page."""
+    logs.configure(snakemake.log[0], rule="report")
+    report.write(
+        Path(snakemake.output.page),
+        Path(snakemake.input.template),
+        Config.model_validate(snakemake.params.config),
+        Path(snakemake.input.table).parent,
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(snakemake))  # noqa: F821 - Snakemake defines it

@@ -1,0 +1,169 @@
+"""The analysis of a sorting: a SortingAnalyzer with its extensions, and the units' metrics."""
+
+import logging
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from spikecanary import recordings, sentinel, workfolders
+from spikecanary.outputs import AnalysisSettings
+from spikecanary.sorters import SortTask
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from spikeinterface.core import BaseRecording, BaseSorting, SortingAnalyzer
+
+logger = logging.getLogger(__name__)
+
+#: Extensions that describe spikes: SpikeInterface cannot make them of none.
+OF_SPIKES = ("spike_amplitudes", "amplitude_scalings", "spike_locations", "principal_components")
+#: Distance of the channels of a recording without a probe in um: none shares a unit.
+NO_PROBE_PITCH_UM = 1_000.0
+#: Columns of metrics.tsv before SpikeInterface's metrics.
+PLACE_COLUMNS = ("peak_channel", "x_um", "depth_um")
+
+
+def run(
+    task: SortTask,
+    settings: AnalysisSettings,
+    *,
+    sorting_path: Path,
+    analyzer_path: Path,
+    metrics_path: Path,
+) -> None:
+    """Analyze a sorting; write the analyzer's folder and ``metrics.tsv``.
+
+    Both appear whole or not at all. No units and one unit are ordinary.
+
+    Parameters
+    ----------
+    task : SortTask
+        The full sort: recording, preprocessing, and the number of processes.
+    settings : AnalysisSettings
+        Further preprocessing, and the extensions.
+    sorting_path : Path
+        SpikeInterface's folder of the sorting.
+    analyzer_path, metrics_path : Path
+        Where to write.
+
+    Raises
+    ------
+    ClassifiedSortFailure
+        The recording cannot be opened any more.
+    """
+    from spikeinterface.core import load, set_global_job_kwargs
+
+    set_global_job_kwargs(n_jobs=task.n_jobs, progress_bar=False)
+    recording = open_filtered(task, settings)
+    sorting = without_duplicates(load(sorting_path), settings)
+    # Beside its place: the analyzer names its recording relative to itself.
+    folder = workfolders.work_path(analyzer_path.parent, "analyze")
+    try:
+        analyzer = make_analyzer(sorting, recording, settings, folder)
+        table = describe_units(analyzer)
+        sentinel.write_atomic(metrics_path, table.to_csv(sep="\t", lineterminator="\n"))
+        shutil.rmtree(analyzer_path, ignore_errors=True)
+        folder.replace(analyzer_path)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    logger.info("%s: %d units analyzed", task.row.id, len(table))
+
+
+def open_filtered(task: SortTask, settings: AnalysisSettings) -> "BaseRecording":
+    """Open the recording with the sort's preprocessing and the analysis' own, lazily.
+
+    Without a probe, channels are taken to be far from each other.
+    """
+    recording = recordings.preprocess(recordings.open_recording(task.row), task.preprocessing)
+    if not recording.has_probe():
+        logger.warning("no probe: locations and depths of units mean nothing")
+        recording = recording.clone()
+        recording.set_dummy_probe_from_locations(
+            [(0.0, NO_PROBE_PITCH_UM * number) for number in range(recording.get_num_channels())]
+        )
+    return recordings.preprocess(recording, settings.preprocessing)
+
+
+def without_duplicates(sorting: "BaseSorting", settings: AnalysisSettings) -> "BaseSorting":
+    """Remove spikes of a unit that were found twice, and units that were found twice."""
+    from spikeinterface.curation import remove_duplicated_spikes, remove_redundant_units
+
+    if not sorting.count_total_num_spikes():
+        return sorting
+    found, n_spikes = list(sorting.unit_ids), sorting.count_total_num_spikes()
+    if settings.duplicated_spikes_ms is not None:
+        sorting = remove_duplicated_spikes(
+            sorting, censored_period_ms=settings.duplicated_spikes_ms, method="keep_first_iterative"
+        )
+        n_twice = n_spikes - sorting.count_total_num_spikes()
+        logger.info("%d of %d spikes were found twice", n_twice, n_spikes)
+    if settings.redundant_units is not None and len(found) > 1:
+        sorting = remove_redundant_units(
+            sorting,
+            align=False,
+            duplicate_threshold=settings.redundant_units,
+            remove_strategy="max_spikes",
+        )
+        twice = set(found) - set(sorting.unit_ids)
+        logger.info("%d of %d units were found twice: %s", len(twice), len(found), sorted(twice))
+    return sorting
+
+
+def make_analyzer(
+    sorting: "BaseSorting", recording: "BaseRecording", settings: AnalysisSettings, folder: Path
+) -> "SortingAnalyzer":
+    """Make a SortingAnalyzer in a folder, sparse and in uV, with its extensions."""
+    from spikeinterface.core import create_sorting_analyzer
+
+    analyzer = create_sorting_analyzer(
+        sorting.remove_empty_units(),
+        recording,
+        format="binary_folder",
+        folder=folder,
+        overwrite=True,
+        sparse=True,
+        sparsity_kwargs=settings.sparsity,
+        return_in_uV=recording.has_scaleable_traces(),
+        seed=0,
+    )
+    for name, params in settings.extensions.items():
+        if analyzer.get_num_units() == 0 and name in OF_SPIKES:
+            continue
+        logger.info("computing %s", name)
+        analyzer.compute(name, **params)
+    return analyzer
+
+
+def describe_units(analyzer: "SortingAnalyzer") -> "pd.DataFrame":
+    """Return where the units are, and their metrics.
+
+    Returns
+    -------
+    pandas.DataFrame
+        A row a unit: ``peak_channel``, ``x_um`` and ``depth_um`` (y) of its location,
+        SpikeInterface's metrics, and ``isi_violations_share``: spikes that follow another one
+        within the refractory period (1.5 ms unless quality_metrics is told otherwise) over all
+        intervals. SpikeInterface's ``isi_violations_ratio`` (Hill et al. 2011) is an estimate
+        of contamination instead.
+    """
+    table: pd.DataFrame = analyzer.get_metrics_extension_data()
+    if {"isi_violations_count", "num_spikes"} <= set(table.columns):
+        intervals = (table["num_spikes"] - 1).clip(lower=1)
+        table["isi_violations_share"] = table["isi_violations_count"] / intervals
+    places: dict[str, Any] = dict.fromkeys(PLACE_COLUMNS)
+    if analyzer.get_num_units() and analyzer.has_extension("templates"):
+        places["peak_channel"] = analyzer.get_main_channels(outputs="id", with_dict=False)
+    if analyzer.get_num_units() and analyzer.has_extension("unit_locations"):
+        where = analyzer.get_extension("unit_locations").get_data()
+        places["x_um"], places["depth_um"] = where[:, 0], where[:, 1]
+    for position, (name, values) in enumerate(places.items()):
+        table.insert(position, name, values)
+    table.index.name = "unit"
+    return table
+
+
+def load_analyzer(path: Path) -> "SortingAnalyzer":
+    """Open an analyzer's folder, its recording too where it still is."""
+    from spikeinterface.core import load_sorting_analyzer
+
+    return load_sorting_analyzer(path)

@@ -1,0 +1,170 @@
+"""The curation of a sorting: a label for each unit, and why it has it."""
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from spikecanary import sentinel
+from spikecanary.outputs import CurationSettings, Threshold
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+logger = logging.getLogger(__name__)
+
+GOOD, REST = "good", "mua"
+
+
+class CurationError(ValueError):
+    """Units that cannot be labelled as the settings say."""
+
+
+def read_units(path: Path) -> "pd.DataFrame":
+    """Read ``metrics.tsv`` or ``units.tsv``: a row a unit, its id as text in the index."""
+    import pandas as pd
+
+    return pd.read_csv(path, sep="\t", index_col="unit", dtype={"unit": str, "peak_channel": str})
+
+
+def run(
+    settings: CurationSettings, *, metrics_path: Path, analyzer_path: Path, units_path: Path
+) -> None:
+    """Label the units of a sorting and write ``units.tsv``.
+
+    Parameters
+    ----------
+    settings : CurationSettings
+        Thresholds and classifiers.
+    metrics_path, analyzer_path : Path
+        What :func:`spikecanary.analysis.run` wrote.
+    units_path : Path
+        Where to write.
+
+    Raises
+    ------
+    CurationError
+        A threshold is of a metric that was not computed.
+    """
+    metrics = read_units(metrics_path)
+    labels = label(metrics, settings)
+    if settings.unitrefine.noise_neural or settings.unitrefine.sua_mua:
+        labels = labels.join(classify(analyzer_path, settings))
+    decisive = {"thresholds": "thresholds_label", "bombcell": "bombcell_label"}
+    column = decisive.get(settings.label_by, "unitrefine_label")
+    labels.insert(0, "label", labels.get(column, GOOD))
+    table = labels.drop(columns=["thresholds_label"]).join(metrics)
+    sentinel.write_atomic(units_path, table.to_csv(sep="\t", lineterminator="\n"))
+    logger.info("%d of %d units are good", (table["label"] == GOOD).sum(), len(table))
+
+
+def label(metrics: "pd.DataFrame", settings: CurationSettings) -> "pd.DataFrame":
+    """Label units by thresholds and by Bombcell.
+
+    Parameters
+    ----------
+    metrics : DataFrame
+        A row a unit.
+    settings : CurationSettings
+        The thresholds.
+
+    Returns
+    -------
+    pandas.DataFrame
+        ``thresholds_label`` (good or mua), ``reasons`` (each threshold that a unit misses),
+        ``bombcell_label`` unless it is off.
+
+    Raises
+    ------
+    CurationError
+        As :func:`run`.
+    """
+    import pandas as pd
+    from spikeinterface.curation import bombcell_label_units, threshold_metrics_label_units
+
+    labels = pd.DataFrame(index=metrics.index)
+    labels["thresholds_label"] = GOOD
+    labels["reasons"] = ""
+    if metrics.empty:
+        return labels.assign(bombcell_label="") if settings.bombcell else labels
+    missing = sorted(set(settings.thresholds) - set(metrics.columns))
+    if missing:
+        msg = (
+            f"curation.thresholds: {', '.join(missing)} is not in metrics.tsv; it has "
+            f"{', '.join(metrics.columns)}. Add the extension that computes it to "
+            "analysis.extensions, or take the threshold out"
+        )
+        raise CurationError(msg)
+    if settings.thresholds:
+        thresholds = {
+            name: limit.model_dump(exclude_none=True) for name, limit in settings.thresholds.items()
+        }
+        found = threshold_metrics_label_units(
+            metrics, thresholds, pass_label=GOOD, fail_label=REST, nan_policy="fail"
+        )
+        labels["thresholds_label"] = found["label"]
+        labels["reasons"] = explain(metrics, settings.thresholds)
+    if settings.bombcell:
+        given = None if settings.bombcell is True else settings.bombcell
+        found = bombcell_label_units(thresholds=given, external_metrics=metrics)
+        labels["bombcell_label"] = found.iloc[:, 0]
+    return labels
+
+
+def explain(metrics: "pd.DataFrame", thresholds: Mapping[str, Threshold]) -> list[str]:
+    """Name, for each unit, the thresholds that it misses, with its values."""
+    return [
+        "; ".join(
+            said
+            for name, limit in thresholds.items()
+            if (said := _miss(name, float(row[name]), limit))
+        )
+        for _, row in metrics.iterrows()
+    ]
+
+
+def _miss(name: str, value: float, limit: Threshold) -> str:
+    compared = abs(value) if limit.abs else value
+    if value != value:  # noqa: PLR0124 - NaN
+        return f"{name} could not be computed"
+    if limit.greater is not None and compared < limit.greater:
+        return f"{name} {value:.3g} < {limit.greater:g}"
+    if limit.less is not None and compared > limit.less:
+        return f"{name} {value:.3g} > {limit.less:g}"
+    return ""
+
+
+def classify(analyzer_path: Path, settings: CurationSettings) -> "pd.DataFrame":
+    """Label units by UnitRefine's classifiers, which are on disk.
+
+    Returns
+    -------
+    pandas.DataFrame
+        ``unitrefine_label`` and ``unitrefine_probability``.
+
+    Raises
+    ------
+    CurationError
+        A model is not where the settings say.
+    """
+    import pandas as pd
+    from spikeinterface.core import load_sorting_analyzer
+    from spikeinterface.curation import unitrefine_label_units
+
+    models = settings.unitrefine.model_dump(exclude_none=True)
+    for name, path in models.items():
+        if not Path(path).exists():  # SpikeInterface would look for it on a hub
+            msg = f"curation.unitrefine.{name}: {path} does not exist"
+            raise CurationError(msg)
+    analyzer = load_sorting_analyzer(analyzer_path)
+    columns = ["unitrefine_label", "unitrefine_probability"]
+    if not analyzer.get_num_units():
+        return pd.DataFrame(columns=columns)
+    found = unitrefine_label_units(
+        analyzer,
+        noise_neural_classifier=models.get("noise_neural"),
+        sua_mua_classifier=models.get("sua_mua"),
+    )
+    found.index = found.index.astype(str)
+    labelled: pd.DataFrame = found.iloc[:, :2].set_axis(columns, axis=1)
+    return labelled

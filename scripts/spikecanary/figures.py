@@ -1,0 +1,274 @@
+"""Figures of a recording: of its sorting, or of the window for which it was stopped."""
+
+import io
+import logging
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from spikecanary import analysis, curation, exports, recordings, sentinel
+from spikecanary.outputs import CANARY_FIGURE, AnalysisSettings, CurationSettings
+from spikecanary.sorters import SortTask
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.figure import Figure
+    from spikeinterface.core import BaseRecording, SortingAnalyzer
+
+logger = logging.getLogger(__name__)
+
+#: Length of the traces that are shown, in s, and of those of a stopped window.
+SNIPPET_S, WINDOW_S = 0.1, 2.0
+#: Most channels in a picture of traces, most units in one of templates.
+MAX_TRACES, MAX_TEMPLATES = 32, 24
+#: Most spikes a unit in a picture of amplitudes.
+MAX_SPIKES = 2_000
+DPI = 90
+#: All figures in one small picture, for reports of thousands of recordings; its size in pixels.
+OVERVIEW, OVERVIEW_PX, OVERVIEW_QUALITY = "overview.webp", (720, 640), 35
+
+
+def run(
+    task: SortTask,
+    analysis_settings: AnalysisSettings,
+    curation_settings: CurationSettings,
+    *,
+    analyzer_path: Path,
+    units_path: Path,
+    folder: Path,
+) -> None:
+    """Draw a recording and its units; a folder of PNG files.
+
+    Parameters
+    ----------
+    task : SortTask
+        The full sort.
+    analysis_settings : AnalysisSettings
+        How the recording is filtered.
+    curation_settings : CurationSettings
+        With the thresholds, drawn into the histograms.
+    analyzer_path, units_path : Path
+        The analyzer's folder; ``units.tsv``.
+    folder : Path
+        Where to write; appears whole or not at all.
+    """
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    analyzer = analysis.load_analyzer(analyzer_path)
+    raw = recordings.open_recording(task.row)
+    filtered = analysis.open_filtered(task, analysis_settings)
+    middle_s = raw.get_total_duration() / 2
+    drawings: dict[str, Callable[[], Figure]] = {
+        "traces_raw": lambda: draw_traces(raw, middle_s, SNIPPET_S),
+        "traces_filtered": lambda: draw_traces(filtered, middle_s, SNIPPET_S),
+    }
+    if analyzer.get_num_units():
+        units = curation.read_units(units_path)
+        drawings |= draw_units(analyzer, units, curation_settings)
+    else:
+        drawings["probe"] = lambda: draw_probe(filtered)
+    with exports.appears_whole(folder, "figures") as temporary:
+        temporary.mkdir()
+        for name, draw in drawings.items():
+            save(draw, name, temporary / f"{name}.png")
+        drawn = sorted(temporary.glob("*.png"))
+        (temporary / OVERVIEW).write_bytes(draw_overview(drawn) if drawn else b"")
+
+
+def save(draw: "Callable[[], Figure]", name: str, path: Path) -> None:
+    """Draw and save a figure; one that cannot be drawn costs no other."""
+    import matplotlib.pyplot as plt
+
+    try:
+        figure = draw()
+        figure.suptitle(name.replace("_", " "))
+        figure.savefig(path, dpi=DPI, bbox_inches="tight")
+    except Exception:
+        logger.exception("figure %s could not be drawn", name)
+    finally:
+        plt.close("all")
+
+
+def draw_units(
+    analyzer: "SortingAnalyzer", units: "pd.DataFrame", settings: CurationSettings
+) -> dict[str, "Callable[[], Figure]"]:
+    """Return what draws the units: SpikeInterface's widgets."""
+    import matplotlib.pyplot as plt
+    import spikeinterface.widgets as sw
+
+    by_size = units.sort_values("num_spikes", ascending=False) if "num_spikes" in units else units
+    rank = {unit: place for place, unit in enumerate(by_size.index)}
+    largest = sorted(analyzer.unit_ids, key=lambda unit: rank[str(unit)])[:MAX_TEMPLATES]
+    limits = {
+        name: limit.model_dump(exclude_none=True) for name, limit in settings.thresholds.items()
+    }
+    shown = [name for name in limits if name in units]
+
+    def histograms() -> "Figure":
+        figure, axes = plt.subplots(1, len(shown), figsize=(3 * len(shown), 2.6), squeeze=False)
+        for axis, name in zip(axes[0], shown, strict=True):
+            axis.hist(units[name].dropna(), bins=20, color="0.5")
+            for side in ("greater", "less"):
+                if side in limits[name]:
+                    axis.axvline(limits[name][side], color="C3")
+            axis.set_xlabel(name)
+        axes[0][0].set_ylabel("units")
+        return figure
+
+    drawings: dict[str, Callable[[], Any]] = {
+        "probe": lambda: sw.plot_unit_locations(analyzer, backend="matplotlib").figure,
+        "drift": lambda: (
+            sw.plot_drift_raster_map(
+                sorting_analyzer=analyzer, backend="matplotlib", figsize=(8, 4)
+            ).figure
+        ),
+        "templates": lambda: (
+            sw.plot_unit_templates(
+                analyzer,
+                unit_ids=largest,
+                backend="matplotlib",
+                ncols=6,
+                figsize=(12, 2.8 * -(-len(largest) // 6)),
+            ).figure
+        ),
+        "amplitudes": lambda: (
+            sw.plot_amplitudes(
+                analyzer,
+                max_spikes_per_unit=MAX_SPIKES,
+                plot_legend=False,
+                backend="matplotlib",
+                figsize=(8, 4),
+            ).figure
+        ),
+    }
+    needs = {
+        "probe": "unit_locations",
+        "drift": "spike_locations",
+        "amplitudes": "spike_amplitudes",
+    }
+    drawings = {
+        name: draw
+        for name, draw in drawings.items()
+        if name not in needs or analyzer.has_extension(needs[name])
+    }
+    return drawings | ({"metrics": histograms} if shown else {})
+
+
+def draw_probe(recording: "BaseRecording") -> "Figure":
+    """Draw the probe alone."""
+    import spikeinterface.widgets as sw
+
+    figure: Figure = sw.plot_probe_map(recording, backend="matplotlib").figure
+    return figure
+
+
+def draw_traces(recording: "BaseRecording", middle_s: float, length_s: float) -> "Figure":
+    """Draw some channels of a recording around a moment, in uV where it has gains."""
+    import spikeinterface.widgets as sw
+
+    every = -(-recording.get_num_channels() // MAX_TRACES)
+    start_s = max(0.0, middle_s - length_s / 2)
+    end_s = min(start_s + length_s, recording.get_total_duration())
+    begins_s = recording.get_start_time(segment_index=0)
+    widget = sw.plot_traces(
+        recording,
+        channel_ids=recording.channel_ids[::every],
+        order_channel_by_depth=recording.has_probe(),
+        time_range=(begins_s + start_s, begins_s + end_s),
+        mode="line",
+        return_in_uV=recording.has_scaleable_traces(),
+        show_channel_ids=True,
+        add_legend=False,
+        backend="matplotlib",
+        figsize=(8, 6),
+    )
+    figure: Figure = widget.figure
+    return figure
+
+
+def draw_canary(
+    task: SortTask, settings: AnalysisSettings, sentinel_path: Path, path: Path
+) -> None:
+    """Draw the window for which a recording was stopped: its traces, each channel's noise.
+
+    So "too little activity" can be seen. Where the recording cannot be drawn, the picture
+    says why: it must not cost the batch anything.
+    """
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    import matplotlib.pyplot as plt
+
+    record = sentinel.read_record(sentinel_path)
+    try:
+        figure = _draw_window(task, settings, record)
+    except Exception as err:
+        logger.exception("the window cannot be drawn")
+        figure = plt.figure(figsize=(8, 2))
+        figure.text(0.02, 0.5, f"{task.row.id} cannot be drawn:\n{type(err).__name__}: {err}")
+    with exports.appears_whole(path, "canary_figure") as temporary:
+        figure.savefig(temporary, dpi=DPI, bbox_inches="tight", format="png")
+    plt.close("all")
+
+
+def _draw_window(task: SortTask, settings: AnalysisSettings, record: sentinel.Record) -> "Figure":
+    from spikeinterface.core import get_noise_levels
+
+    filtered = analysis.open_filtered(task, settings)
+    in_uv = filtered.has_scaleable_traces()
+    start_s, end_s = 0.0, min(30.0, filtered.get_total_duration())
+    if record.windows:
+        start_s, end_s = record.windows[-1].start_s, record.windows[-1].end_s
+    window = recordings.cut_window(filtered, start_s, end_s)
+    noise = get_noise_levels(window, return_in_uV=in_uv)
+    length_s = min(WINDOW_S, end_s - start_s)
+    figure = draw_traces(filtered, (start_s + end_s) / 2, length_s)
+    figure.set_size_inches(11, 6)
+    figure.subplots_adjust(right=0.62)
+    axis = figure.add_axes((0.7, 0.11, 0.28, 0.77))
+    axis.barh(range(len(noise)), noise, color="0.5")
+    axis.set_xlabel("noise (MAD), uV" if in_uv else "noise (MAD), counts")
+    axis.set_ylabel("channel")
+    figure.suptitle(
+        f"{record.reason}\n{length_s:g} s of the window {start_s:g} to {end_s:g} s, filtered; "
+        "noise of each channel"
+    )
+    return figure
+
+
+def of_recording(folder: Path) -> dict[str, Path]:
+    """Return the figures of a recording by name."""
+    found = {
+        path.stem.replace("_", " "): path for path in sorted((folder / "figures").glob("*.png"))
+    }
+    stopped = folder / CANARY_FIGURE
+    return found | ({"canary window": stopped} if stopped.exists() else {})
+
+
+def overview(folder: Path) -> bytes:
+    """Return a small picture (WebP) of all figures of a recording; nothing where there are none."""
+    made = folder / "figures" / OVERVIEW
+    if made.exists():
+        return made.read_bytes()
+    stopped = folder / CANARY_FIGURE
+    return draw_overview([stopped]) if stopped.exists() else b""
+
+
+def draw_overview(paths: Sequence[Path]) -> bytes:
+    """Paste figures into one small picture (WebP), about 10 kB."""
+    from PIL import Image
+
+    sheet = Image.new("RGB", OVERVIEW_PX, "white")
+    columns = min(3, len(paths))
+    width = sheet.width // columns
+    ends = [0] * columns
+    for path in paths:
+        figure = Image.open(path).convert("RGB")
+        figure.thumbnail((width, sheet.height // -(-len(paths) // columns)))
+        column = ends.index(min(ends))
+        sheet.paste(figure, (column * width, ends[column]))
+        ends[column] += figure.height
+    picture = io.BytesIO()
+    sheet.crop((0, 0, sheet.width, max(ends))).save(picture, "WEBP", quality=OVERVIEW_QUALITY)
+    return picture.getvalue()

@@ -1,0 +1,165 @@
+"""What is made of a sorting: the outputs by name, their files, the settings of their steps."""
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+Output = Literal["units", "figures", "phy", "nwb", "npz", "mat", "report"]
+#: The file or folder of each output, below the recording's results folder.
+FILES: dict[Output, str] = {
+    "units": "units.tsv",
+    "figures": "figures",
+    "phy": "phy",
+    "nwb": "units.nwb",
+    "npz": "spikes.npz",
+    "mat": "spikes.mat",
+    "report": "report",
+}
+#: Of a recording that is stopped for a biological reason, where figures are wanted.
+CANARY_FIGURE = "canary.png"
+#: Notes by what settings the outputs of a recording were made; no output itself.
+NOTE = ".outputs"
+
+
+class Settings(BaseModel):
+    """A section of the configuration; unknown keys are errors."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class AnalysisSettings(Settings):
+    """The SortingAnalyzer: on what, and which extensions."""
+
+    preprocessing: dict[str, dict[str, Any]] = Field(
+        {"highpass_filter": {"freq_min": 300.0, "dtype": "float32"}},
+        description="Steps after the sort's own `preprocessing`, for waveforms and traces.",
+    )
+    sparsity: dict[str, Any] = Field(
+        {"method": "radius", "radius_um": 100.0},
+        description="Arguments of SpikeInterface's estimate_sparsity: channels of each unit.",
+    )
+    duplicated_spikes_ms: Annotated[float, Field(gt=0)] | None = Field(
+        0.3, description="Of spikes of a unit nearer than so many ms one stays; null: all stay."
+    )
+    redundant_units: Annotated[float, Field(gt=0, le=1)] | None = Field(
+        0.8,
+        description="Of two units that share this share of their spikes the larger stays; null: "
+        "both stay.",
+    )
+    extensions: dict[str, dict[str, Any]] = Field(
+        {
+            "random_spikes": {"max_spikes_per_unit": 500, "seed": 0},
+            "waveforms": {"ms_before": 1.0, "ms_after": 2.0},
+            "templates": {"operators": ["average", "std"]},
+            "noise_levels": {},
+            "spike_amplitudes": {},
+            "unit_locations": {"method": "monopolar_triangulation"},
+            "spike_locations": {"method": "center_of_mass"},
+            "correlograms": {"window_ms": 50.0, "bin_ms": 1.0},
+            "template_similarity": {},
+            "template_metrics": {},
+            "quality_metrics": {},
+        },
+        description="Extensions in their order, each with its parameters.",
+    )
+
+
+class Threshold(Settings):
+    """Limits of a metric, inclusive."""
+
+    greater: float | None = Field(None, description="At least this.")
+    less: float | None = Field(None, description="At most this.")
+    abs: bool = Field(default=False, description="Compare the absolute value.")
+
+    @model_validator(mode="after")
+    def _one_limit(self) -> Self:
+        """Refuse a threshold without a limit."""
+        if self.greater is None and self.less is None:
+            msg = "a threshold needs `greater`, `less` or both"
+            raise ValueError(msg)
+        return self
+
+
+class UnitRefineSettings(Settings):
+    """UnitRefine's classifiers, on disk."""
+
+    noise_neural: str | None = Field(None, description="Folder or .skops file, noise or neural.")
+    sua_mua: str | None = Field(None, description="Folder or .skops file, single or multi unit.")
+
+
+class CurationSettings(Settings):
+    """The label of each unit."""
+
+    label_by: Literal["thresholds", "bombcell", "unitrefine"] = Field(
+        "thresholds", description="Which of the labels is the unit's `label`."
+    )
+    thresholds: dict[str, Threshold] = Field(
+        {
+            "firing_rate": Threshold(greater=0.05),
+            "isi_violations_share": Threshold(less=0.01),
+            "snr": Threshold(greater=5.0),
+            "num_spikes": Threshold(greater=50),
+        },
+        description="A unit within all of these is `good`, else `mua`; columns of metrics.tsv.",
+    )
+    bombcell: bool | dict[str, dict[str, dict[str, Any]]] = Field(
+        default=True, description="Bombcell's labels: its thresholds, or others; false: none."
+    )
+    unitrefine: UnitRefineSettings = UnitRefineSettings()
+
+    @model_validator(mode="after")
+    def _label_is_made(self) -> Self:
+        """Refuse to decide by labels that are not made."""
+        models = self.unitrefine
+        off = {
+            "bombcell": self.bombcell is False,
+            "unitrefine": models.noise_neural is None and models.sua_mua is None,
+        }
+        if off.get(self.label_by):
+            msg = f"label_by is {self.label_by}, but {self.label_by} is off"
+            raise ValueError(msg)
+        return self
+
+
+class ExportSettings(Settings):
+    """What the exports are told."""
+
+    phy: dict[str, Any] = Field(
+        {"copy_binary": False}, description="Arguments of SpikeInterface's export_to_phy."
+    )
+    nwb: dict[str, dict[str, Any]] = Field(
+        {},
+        description="NWB metadata of all recordings: sections NWBFile and Subject.",
+    )
+
+
+def wanted(outputs: Iterable[Output]) -> list[Output]:
+    """Return the outputs to make, units first, since all others show their labels."""
+    chosen = set(outputs)
+    return [name for name in FILES if name in chosen or (name == "units" and chosen)]
+
+
+def digest(settings: Mapping[str, Any]) -> str:
+    """Digest of settings as plain data (16 hex digits of SHA-256)."""
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def note(folder: Path, made_by: str) -> None:
+    """Note that a recording's outputs, which stand, were made by settings with that digest."""
+    (folder / NOTE).write_text(made_by + "\n", encoding="utf-8")
+
+
+def stand(folder: Path, outputs: Iterable[Output], made_by: str) -> bool:
+    """Whether a recording's outputs are there, by those settings, and untouched since."""
+    try:
+        if (folder / NOTE).read_text(encoding="utf-8").strip() != made_by:
+            return False
+        noted = (folder / NOTE).stat().st_mtime
+        paths = [folder / FILES[name] for name in wanted(outputs)]
+        return all(path.stat().st_mtime <= noted for path in paths)
+    except OSError:
+        return False
