@@ -108,6 +108,10 @@ def make(folder: Path, n: int) -> tuple[Path, Path]:
             shutil.copytree(source, target, dirs_exist_ok=True)
         else:
             shutil.copy(source, target)
+    # As the static DAG: jobs on one core each, nothing after the sort.
+    config = ours / "config/config.yaml"
+    text = config.read_text().replace("\n  threads: 4\n", "\n  threads: 1\n")
+    config.write_text(text + "\noutputs: []\n")
     record = RECORD | {"sorter": {"name": "none", "params_digest": digest_of_sorter(ours)}}
     for target in (ours / "scripts", static):
         (target / "canary.py").write_text(CANARY.format(record=record))
