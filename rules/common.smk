@@ -13,7 +13,7 @@ from snakemake.sourcecache import LocalSourceFile
 PACKAGE = """
     __init__ canary capacity catalogue checkup child claims classify config containers diagnosis
     failures forecast fullsort gate gpus hooks inputcheck interrupts jobs locks logs outputs plan
-    preflight processes recordings reruns sampling sentinel signals sorters summary supervisor
+    preflight processes progress recordings reruns sampling sentinel signals sorters summary supervisor
     tables watchdogs windows workfolders analysis curation exports figures report signatures/__init__ signatures/biological signatures/container
     signatures/environment signatures/gpu signatures/resource signatures/row
 """.split()

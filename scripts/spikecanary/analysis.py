@@ -76,7 +76,7 @@ def open_filtered(task: SortTask, settings: AnalysisSettings) -> "BaseRecording"
     """
     recording = recordings.preprocess(recordings.open_recording(task.row), task.preprocessing)
     if not recording.has_probe():
-        logger.warning("no probe: locations and depths of units mean nothing")
+        logger.info("no probe: locations and depths of units mean nothing")
         recording = recording.clone()
         recording.set_dummy_probe_from_locations(
             [(0.0, NO_PROBE_PITCH_UM * number) for number in range(recording.get_num_channels())]

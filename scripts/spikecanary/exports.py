@@ -133,7 +133,7 @@ def nwb_metadata(row: Recording, given: Mapping[str, Mapping[str, Any]]) -> dict
         if value and name in SUBJECT_COLUMNS:
             subject[name] = value
     if "session_start_time" not in file:
-        logger.warning("no session_start_time (config or table): the file's own time is taken")
+        logger.info("no session_start_time (config or table): the file's own time is taken")
         file["session_start_time"] = datetime.fromtimestamp(Path(row.paths[0]).stat().st_mtime, UTC)
     if isinstance(file["session_start_time"], str):
         started = datetime.fromisoformat(file["session_start_time"])

@@ -21,8 +21,8 @@ def configure(log: str | Path, **facts: object) -> None:
     """Log to the rule's log file and, from warnings up, to stderr.
 
     The first line names host, process, Python and package versions and the ``facts``
-    given (threads, resources). Warnings of libraries and uncaught exceptions are
-    logged too.
+    given (threads, resources). Warnings of libraries are in the file only; uncaught
+    exceptions are logged too.
     """
     path = Path(log)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -32,6 +32,7 @@ def configure(log: str | Path, **facts: object) -> None:
     to_file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     to_stderr = logging.StreamHandler(sys.stderr)
     to_stderr.setLevel(logging.WARNING)
+    to_stderr.addFilter(lambda record: record.name != "py.warnings")
     to_stderr.setFormatter(logging.Formatter("%(levelname)s %(message)s"))
     logging.basicConfig(level=logging.INFO, handlers=[to_file, to_stderr], force=True)
     logging.captureWarnings(capture=True)

@@ -156,6 +156,12 @@ def make_table(rows: Sequence[Mapping[str, str]]) -> str:
         maxBytes=0,
         showIndex=False,
         lengthMenu=[25, 100, 1000],
+        layout={
+            "topStart": "pageLength",
+            "topEnd": "search",
+            "bottomStart": "info",
+            "bottomEnd": "paging",
+        },
         column_filters="header",
         classes="display compact",
         style="width:100%",
