@@ -16,7 +16,7 @@ help:
 	@echo "make test    run the tests"
 	@echo "make lint    check style, types and rules"
 	@echo "make format  format the sources"
-	@echo "make schema  write the generated files: config schema, docs/failures.md"
+	@echo "make schema  write the generated files: config schema, three pages of docs/"
 	@echo "make clean   remove the demo and the environment"
 
 # Each stamp is newer than the requirements that it was installed from.
@@ -56,7 +56,8 @@ format: $(VENV)/dev.stamp
 
 schema: $(VENV)/run.stamp
 	python -m spikecanary.config > config/schemas/config.schema.json
-	python -m spikecanary.catalogue > docs/failures.md
+	for page in failures troubleshooting settings; do \
+		python -m spikecanary.catalogue $$page > docs/$$page.md || exit 1; done
 
 clean:
 	rm -rf demo $(VENV)

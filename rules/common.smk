@@ -39,6 +39,7 @@ from spikecanary import (
     sorters,
     summary,
 )
+from spikecanary import report as report_page
 from spikecanary.config import BadInputError, Config, did_you_mean
 from spikecanary.failures import ConcurrentSortError
 
@@ -55,6 +56,8 @@ WHOLE = any(
     )
     for given in sys.argv[1:]
 )
+# The report's template.
+PAGE = workflow.source_path("../scripts/report/page.html")
 # Captured while parsing: inside a module, the importer's redirections.
 PATHVARS = workflow.pathvars
 
@@ -129,6 +132,12 @@ SETTINGS, RECORDINGS = read_inputs()
 ROWS = {row.id: row for row in RECORDINGS}
 METADATA = {row.id: row.metadata for row in RECORDINGS}
 LEFT = find_left()
+
+
+def write_page():
+    """Write the report of what stands, after a run with errors."""
+    path = results_path("report.html")
+    report_page.write(path, Path(PAGE), SETTINGS, results_path())
 
 
 def only_plans():

@@ -49,7 +49,7 @@ rule report:
     """Write one page for people: totals, reasons, a table, figures."""
     input:
         table="<results>/summary.tsv",
-        template=workflow.source_path("../scripts/report/page.html"),
+        template=PAGE,
     output:
         page=report(
             "<results>/report.html", caption="captions/report.rst", category="Batch"
@@ -76,11 +76,11 @@ onstart:
 
 onsuccess:
     if hooks.has_begun():
-        hooks.end_of_run(results_path(), ROWS, write=bool(LEFT))
+        hooks.end_of_run(results_path(), ROWS, write_page, write=bool(LEFT))
         if LEFT:
             raise WorkflowError(hooks.say_left(LEFT))
 
 
 onerror:
     if hooks.has_begun():
-        hooks.end_of_run(results_path(), ROWS, write=True)
+        hooks.end_of_run(results_path(), ROWS, write_page, write=True)

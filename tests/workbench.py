@@ -85,6 +85,7 @@ def new_project(
         "sorter": {"name": "quick", "plugin": str(ROOT / "tests" / "quick_sorter.py")},
         "canary": {"window_s": 2, "min_recording_s": 4},
         "job": {"threads": 1},
+        "outputs": [],
     }
     return Project(folder, write_binary, json.dumps(reader_options), config)
 

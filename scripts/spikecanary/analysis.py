@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from spikecanary import recordings, sentinel, workfolders
-from spikecanary.outputs import AnalysisSettings
+from spikecanary.outputs import AnalysisSettings, switched_on
 from spikecanary.sorters import SortTask
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ def open_filtered(task: SortTask, settings: AnalysisSettings) -> "BaseRecording"
         recording.set_dummy_probe_from_locations(
             [(0.0, NO_PROBE_PITCH_UM * number) for number in range(recording.get_num_channels())]
         )
-    return recordings.preprocess(recording, settings.preprocessing)
+    return recordings.preprocess(recording, switched_on(settings.preprocessing))
 
 
 def without_duplicates(sorting: "BaseSorting", settings: AnalysisSettings) -> "BaseSorting":
@@ -126,7 +126,7 @@ def make_analyzer(
         return_in_uV=recording.has_scaleable_traces(),
         seed=0,
     )
-    for name, params in settings.extensions.items():
+    for name, params in switched_on(settings.extensions).items():
         if analyzer.get_num_units() == 0 and name in OF_SPIKES:
             continue
         logger.info("computing %s", name)

@@ -1,10 +1,16 @@
-"""The catalogue of failures, ``docs/failures.md``, from the classes and the signatures.
+"""The generated pages of docs/: failures, troubleshooting, settings.
 
-``python -m spikecanary.catalogue`` prints it.
+``python -m spikecanary.catalogue PAGE`` prints one of them.
 """
 
+import json
 import sys
+from collections.abc import Callable, Iterator
+from typing import Any
 
+from pydantic import BaseModel
+
+from spikecanary.config import Config
 from spikecanary.failures import (
     BiologicalFailure,
     ClassifiedSortFailure,
@@ -13,7 +19,7 @@ from spikecanary.failures import (
 )
 from spikecanary.signatures import SIGNATURES, Signature
 
-HEAD = """# Failures
+FAILURES = """# Failures
 
 What a verdict can name, by category: what it means, what to do, and what software prints when
 it strikes. Generated from `scripts/spikecanary/failures.py` and `signatures/` by `make schema`;
@@ -23,13 +29,70 @@ To classify a log in hand, in the environment that `make` builds:
 `python -m spikecanary.classify LOG...`
 """
 
+TROUBLES = """# Troubleshooting
+
+By the text that you see, in the order of the alphabet; search this page for it. Generated from
+`scripts/spikecanary/signatures/` and `catalogue.py` by `make schema`; do not edit. More of each
+failure: [failures](failures.md). Not here? `python -m spikecanary.classify LOG...` reads a whole
+log; what it does not know either is *unexpected*: send the log.
+
+| what you see | what happened | what to do |
+| --- | --- | --- |
+"""
+
+SETTINGS = """# Settings
+
+Every key of the configuration: default and meaning. Generated from `scripts/spikecanary/`
+(`config.py`, `outputs.py`) by `make schema`; do not edit. What an edit runs again:
+[configuration](configuration.md).
+"""
+
+#: What Spike Canary itself prints: the text, what it means, what to do.
+OWN = (
+    (
+        "problems in the configuration or the table",
+        "keys, names or values that do not exist; all of them are listed, nothing has run",
+        "Correct them; each line says where, and what was perhaps meant.",
+    ),
+    (
+        "recordings are left to another run",
+        "another snakemake works on them now, in this results folder",
+        "Wait for it, or stop it. This run has done the others.",
+    ),
+    (
+        "is not a Spike Canary record",
+        "a sentinel or sort record was edited or cut off by another program",
+        "Delete the file; it is made again.",
+    ),
+    (
+        "proved nothing",
+        "the canary failed for a reason that nobody knows, so it proceeds",
+        "Look at its log; the full sort may fail in the same way.",
+    ),
+    (
+        "removed in the meantime",
+        "files of the results folder were removed while it was summarized",
+        "Run again.",
+    ),
+    (
+        "is not in metrics.tsv",
+        "a threshold of the curation is of a metric that was not computed",
+        "Add the extension to analysis.extensions, or set the threshold to null.",
+    ),
+    (
+        "not tried again, it would fail again",
+        "a retry by Snakemake of a sort that did not fail for want of memory or time",
+        "Repair what its log tells, then run again.",
+    ),
+)
+
 #: How long an example may be here.
 MOST = 110
 
 
-def catalogue() -> str:
+def failures() -> str:
     """Return the text of the catalogue."""
-    parts = [HEAD]
+    parts = [FAILURES]
     for category in (EnvironmentFailure, ResourceFailure, BiologicalFailure):
         policy = " ".join((category.__doc__ or "").split())
         parts.append(f"## {category.category.capitalize()}\n\n{policy}\n")
@@ -58,5 +121,57 @@ def _example(row: Signature) -> str:
     return shown.replace("|", "\\|").replace("`", "'")
 
 
+def troubleshooting() -> str:
+    """Return the text of the page of literal texts."""
+    rows = {_example(row): (row.reason, row.failure.remedy) for row in SIGNATURES}
+    rows |= {text: (meaning, remedy) for text, meaning, remedy in OWN}
+    lines = [
+        f"| `{text}` | {meaning} | {remedy} |"
+        for text, (meaning, remedy) in sorted(rows.items(), key=lambda item: item[0].lower())
+    ]
+    return TROUBLES + "\n".join(lines) + "\n"
+
+
+def settings() -> str:
+    """Return the text of the page of settings."""
+    top: list[str] = []
+    sections: list[str] = []
+    for name, field in Config.model_fields.items():
+        default = getattr(Config(), name)
+        if isinstance(default, BaseModel):
+            purpose = (type(default).__doc__ or "").splitlines()[0]
+            sections += ["", f"## {name}", "", purpose, "", *TABLE, *_rows(default, "")]
+        else:
+            top.append(_row(name, _plain(default), field.description))
+    return "\n".join([SETTINGS, *TABLE, *top, *sections]) + "\n"
+
+
+TABLE = ("| key | default | meaning |", "| --- | --- | --- |")
+
+
+def _rows(section: BaseModel, prefix: str) -> Iterator[str]:
+    plain = section.model_dump(mode="json")
+    for name, field in type(section).model_fields.items():
+        value = getattr(section, name)
+        if isinstance(value, BaseModel):
+            yield from _rows(value, f"{prefix}{name}.")
+        else:
+            yield _row(prefix + name, plain[name], field.description)
+
+
+def _plain(value: Any) -> Any:
+    return value if not isinstance(value, BaseModel) else value.model_dump(mode="json")
+
+
+def _row(key: str, default: Any, description: str | None) -> str:
+    return f"| `{key}` | `{json.dumps(default)}` | {description} |"
+
+
+PAGES: dict[str, Callable[[], str]] = {
+    "failures": failures,
+    "troubleshooting": troubleshooting,
+    "settings": settings,
+}
+
 if __name__ == "__main__":
-    sys.stdout.write(catalogue())
+    sys.stdout.write(PAGES[sys.argv[1]]())

@@ -87,7 +87,8 @@ def label(metrics: "pd.DataFrame", settings: CurationSettings) -> "pd.DataFrame"
     labels["reasons"] = ""
     if metrics.empty:
         return labels.assign(bombcell_label="") if settings.bombcell else labels
-    missing = sorted(set(settings.thresholds) - set(metrics.columns))
+    limits = settings.limits()
+    missing = sorted(set(limits) - set(metrics.columns))
     if missing:
         msg = (
             f"curation.thresholds: {', '.join(missing)} is not in metrics.tsv; it has "
@@ -95,15 +96,13 @@ def label(metrics: "pd.DataFrame", settings: CurationSettings) -> "pd.DataFrame"
             "analysis.extensions, or take the threshold out"
         )
         raise CurationError(msg)
-    if settings.thresholds:
-        thresholds = {
-            name: limit.model_dump(exclude_none=True) for name, limit in settings.thresholds.items()
-        }
+    if limits:
+        thresholds = {name: limit.model_dump(exclude_none=True) for name, limit in limits.items()}
         found = threshold_metrics_label_units(
             metrics, thresholds, pass_label=GOOD, fail_label=REST, nan_policy="fail"
         )
         labels["thresholds_label"] = found["label"]
-        labels["reasons"] = explain(metrics, settings.thresholds)
+        labels["reasons"] = explain(metrics, limits)
     if settings.bombcell:
         given = None if settings.bombcell is True else settings.bombcell
         found = bombcell_label_units(thresholds=given, external_metrics=metrics)

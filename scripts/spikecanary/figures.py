@@ -101,7 +101,7 @@ def draw_units(
     rank = {unit: place for place, unit in enumerate(by_size.index)}
     largest = sorted(analyzer.unit_ids, key=lambda unit: rank[str(unit)])[:MAX_TEMPLATES]
     limits = {
-        name: limit.model_dump(exclude_none=True) for name, limit in settings.thresholds.items()
+        name: limit.model_dump(exclude_none=True) for name, limit in settings.limits().items()
     }
     shown = [name for name in limits if name in units]
 

@@ -4,7 +4,7 @@ import contextlib
 import logging
 import signal
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -112,22 +112,38 @@ def _is_script(command: list[str]) -> bool:
     return any("/.snakemake/scripts/" in part for part in command[:3])
 
 
-def end_of_run(results: Path, rows: Mapping[str, Recording], *, write: bool) -> None:
-    """Print how the recordings ended; after a run with errors, write the summary too.
+def end_of_run(
+    results: Path, rows: Mapping[str, Recording], page: Callable[[], None], *, write: bool
+) -> None:
+    """Print how the recordings ended; after a run with errors, write summary and report too.
 
-    Rule ``summary`` does not run when a job before it failed.
+    Their rules do not run when a job before them failed.
+
+    Parameters
+    ----------
+    results : Path
+        The results folder.
+    rows : dict
+        The recordings.
+    page : callable
+        Writes the report.
+    write : bool
+        Whether to write both.
 
     Raises
     ------
     SystemExit
         A signal ended the run: exit status 128 + its number.
     """
-    described = summary.describe(
-        results, list(rows), {row.id: row.metadata for row in rows.values()}
-    )
+    metadata = {row.id: row.metadata for row in rows.values()}
+    described = summary.describe(results, list(rows), metadata)
     path = results / "summary.tsv"
     if write:
         summary.write(path, described)
+        try:
+            page()
+        except Exception:
+            logger.exception("the report could not be written")
     table = summary.to_frame(described)
     sys.stdout.write(f"\n{summary.describe_recordings(table)}\n\n")
     sys.stdout.write(f"{summary.describe_counts(table)}\n")

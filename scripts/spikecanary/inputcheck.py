@@ -8,6 +8,7 @@ from typing import Any
 from spikecanary import config as configuration
 from spikecanary import recordings
 from spikecanary.config import BadInputError, Config, did_you_mean
+from spikecanary.outputs import AnalysisSettings, switched_on
 from spikecanary.recordings import Recording
 
 
@@ -47,6 +48,7 @@ def check_inputs(given: Mapping[str, Any]) -> tuple[Config, list[Recording]]:
         problems += check_readers(rows, table)
     if config is not None:
         problems += check_preprocessing(config)
+        problems += check_outputs(config)
         problems += check_sorters(config, rows or [])
         problems += check_force(config, rows)
     if config is None or rows is None or problems:
@@ -94,14 +96,21 @@ def _check_options(row: Recording, reader: Any) -> list[str]:
 
 def check_preprocessing(config: Config) -> list[str]:
     """Find unknown preprocessing steps and parameters of steps."""
-    if not config.preprocessing:
+    given = {"preprocessing": config.preprocessing}
+    if config.analysis.preprocessing != AnalysisSettings().preprocessing:
+        given["analysis.preprocessing"] = switched_on(config.analysis.preprocessing)
+    if not any(given.values()):
         return []
     from spikeinterface.preprocessing import PreprocessingPipeline
 
     known = PreprocessingPipeline.function_names_to_functions
     problems = []
-    for step, params in config.preprocessing.items():
-        key = f"config: preprocessing.{step}"
+    for section, step, params in (
+        (section, step, params)
+        for section, steps in given.items()
+        for step, params in steps.items()
+    ):
+        key = f"config: {section}.{step}"
         if step not in known:
             problems.append(f"{key}: unknown step{did_you_mean(step, known)}")
             continue
@@ -113,6 +122,28 @@ def check_preprocessing(config: Config) -> list[str]:
             for name in params
             if name not in accepted
         ]
+    return problems
+
+
+def check_outputs(config: Config) -> list[str]:
+    """Find unknown extensions of the analysis, and models of the curation that are not there."""
+    problems = []
+    extensions = config.analysis.extensions
+    if extensions.keys() != AnalysisSettings().extensions.keys():
+        from spikeinterface.core import get_available_analyzer_extensions
+
+        known = get_available_analyzer_extensions()
+        problems += [
+            f"config: analysis.extensions: unknown extension {name!r}{did_you_mean(name, known)}"
+            for name in extensions
+            if name not in known
+        ]
+    models = config.curation.unitrefine.model_dump(exclude_none=True)
+    problems += [
+        f"config: curation.unitrefine.{name}: {path} does not exist"
+        for name, path in models.items()
+        if not Path(path).exists()
+    ]
     return problems
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_serializer, model_validator
 
 Output = Literal["units", "figures", "phy", "nwb", "npz", "mat", "report"]
 #: The file or folder of each output, below the recording's results folder.
@@ -34,9 +34,10 @@ class Settings(BaseModel):
 class AnalysisSettings(Settings):
     """The SortingAnalyzer: on what, and which extensions."""
 
-    preprocessing: dict[str, dict[str, Any]] = Field(
+    preprocessing: dict[str, dict[str, Any] | None] = Field(
         {"highpass_filter": {"freq_min": 300.0, "dtype": "float32"}},
-        description="Steps after the sort's own `preprocessing`, for waveforms and traces.",
+        description="Steps after the sort's own `preprocessing`, for waveforms and traces; "
+        "null: not this one.",
     )
     sparsity: dict[str, Any] = Field(
         {"method": "radius", "radius_um": 100.0},
@@ -50,7 +51,7 @@ class AnalysisSettings(Settings):
         description="Of two units that share this share of their spikes the larger stays; null: "
         "both stay.",
     )
-    extensions: dict[str, dict[str, Any]] = Field(
+    extensions: dict[str, dict[str, Any] | None] = Field(
         {
             "random_spikes": {"max_spikes_per_unit": 500, "seed": 0},
             "waveforms": {"ms_before": 1.0, "ms_after": 2.0},
@@ -64,7 +65,7 @@ class AnalysisSettings(Settings):
             "template_metrics": {},
             "quality_metrics": {},
         },
-        description="Extensions in their order, each with its parameters.",
+        description="Extensions in their order, each with its parameters; null: not this one.",
     )
 
 
@@ -97,19 +98,32 @@ class CurationSettings(Settings):
     label_by: Literal["thresholds", "bombcell", "unitrefine"] = Field(
         "thresholds", description="Which of the labels is the unit's `label`."
     )
-    thresholds: dict[str, Threshold] = Field(
+    thresholds: dict[str, Threshold | None] = Field(
         {
             "firing_rate": Threshold(greater=0.05),
             "isi_violations_share": Threshold(less=0.01),
             "snr": Threshold(greater=5.0),
             "num_spikes": Threshold(greater=50),
         },
-        description="A unit within all of these is `good`, else `mua`; columns of metrics.tsv.",
+        description="A unit within all of these is `good`, else `mua`; columns of "
+        "metrics.tsv; null: not this one.",
     )
     bombcell: bool | dict[str, dict[str, dict[str, Any]]] = Field(
         default=True, description="Bombcell's labels: its thresholds, or others; false: none."
     )
     unitrefine: UnitRefineSettings = UnitRefineSettings()
+
+    def limits(self) -> dict[str, Threshold]:
+        """Return the thresholds, without those that are switched off."""
+        return {name: limit for name, limit in self.thresholds.items() if limit is not None}
+
+    @field_serializer("thresholds")
+    def _short(self, value: dict[str, Threshold | None]) -> dict[str, dict[str, Any] | None]:
+        """Write thresholds as people do."""
+        return {
+            name: None if limit is None else limit.model_dump(exclude_defaults=True)
+            for name, limit in value.items()
+        }
 
     @model_validator(mode="after")
     def _label_is_made(self) -> Self:
@@ -135,6 +149,11 @@ class ExportSettings(Settings):
         {},
         description="NWB metadata of all recordings: sections NWBFile and Subject.",
     )
+
+
+def switched_on(steps: Mapping[str, dict[str, Any] | None]) -> dict[str, dict[str, Any]]:
+    """Return steps with their parameters, without those that are null."""
+    return {name: params for name, params in steps.items() if params is not None}
 
 
 def wanted(outputs: Iterable[Output]) -> list[Output]:

@@ -35,7 +35,15 @@ COLUMNS = {
     "sort_mem_mb": "memory, MB",
     "host": "host",
 }
-NUMBERS = ("n_units", "n_good", "duration_s", "canary_wall_s", "sort_wall_s", "forecast_s")
+NUMBERS = (
+    "n_units",
+    "n_good",
+    "duration_s",
+    "canary_wall_s",
+    "sort_wall_s",
+    "forecast_s",
+    "sort_mem_mb",
+)
 #: What a recording's own section does not repeat.
 HIDDEN = ("recording", "reason", "remedy", "warnings")
 
@@ -78,6 +86,11 @@ def write(path: Path, template: Path, config: Config, results: Path) -> None:
 def _number(text: str) -> float:
     """Return a number of a table; NaN where it is empty."""
     return float(text) if text else math.nan
+
+
+def _short(text: str) -> str:
+    """Return a number of a table with one decimal; nothing where it is empty."""
+    return f"{float(text):.1f}".removesuffix(".0") if text else ""
 
 
 def _sum(rows: Sequence[Mapping[str, str]], column: str) -> float:
@@ -144,25 +157,25 @@ def make_table(rows: Sequence[Mapping[str, str]]) -> str:
     from itables import to_html_datatable
     from itables.javascript import generate_init_offline_itables_html
 
-    frame = pd.DataFrame([{name: row[name] for name in COLUMNS} for row in rows])
-    frame = frame.reindex(columns=list(COLUMNS))
-    for name in (*NUMBERS, "sort_mem_mb"):
-        frame[name] = pd.to_numeric(frame[name]).round(1)
+    frame = pd.DataFrame(
+        [[_short(row[name]) if name in NUMBERS else row[name] for name in COLUMNS] for row in rows],
+        columns=list(COLUMNS.values()),
+    )
     bundle = Path(itables.__file__).parent / "html/dt_bundle.js"
     return generate_init_offline_itables_html(bundle) + to_html_datatable(
-        frame.rename(columns=COLUMNS),
+        frame,
         table_id="batch",
         connected=False,
         maxBytes=0,
         showIndex=False,
         lengthMenu=[25, 100, 1000],
         layout={
-            "topStart": "pageLength",
-            "topEnd": "search",
+            "topStart": "search",
+            "topEnd": "pageLength",
             "bottomStart": "info",
             "bottomEnd": "paging",
         },
-        column_filters="header",
+        column_filters="footer",
         classes="display compact",
         style="width:100%",
     )

@@ -2,6 +2,7 @@
 
 import re
 
+import pytest
 import yaml
 
 from spikecanary import catalogue
@@ -26,9 +27,18 @@ def test_conda_environments_name_the_pinned_versions():
         assert len(pins(packages)) == len(packages), path
 
 
-def test_catalogue_is_in_step():
-    written = (ROOT / "docs/failures.md").read_text()
-    assert written == catalogue.catalogue(), "run `make schema`"
+@pytest.mark.parametrize("page", catalogue.PAGES)
+def test_generated_pages_are_in_step(page):
+    written = (ROOT / f"docs/{page}.md").read_text()
+    assert written == catalogue.PAGES[page](), "run `make schema`"
+
+
+def test_own_texts_of_troubleshooting_are_printed_by_somebody():
+    package = ROOT / "scripts/spikecanary"
+    sources = [path for path in package.glob("*.py") if path.name != "catalogue.py"]
+    text = "\n".join(path.read_text() for path in [*sources, *(ROOT / "scripts").glob("*.py")])
+    for printed, _, _ in catalogue.OWN:
+        assert printed in text, printed
 
 
 def test_rules_name_every_module():

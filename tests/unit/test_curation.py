@@ -1,0 +1,159 @@
+"""Labels of units: thresholds with their reasons, Bombcell, UnitRefine's models on disk."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+from pydantic import ValidationError
+from spikeinterface.core import create_sorting_analyzer
+from spikeinterface.curation import bombcell_get_default_thresholds
+from spikeinterface.generation import generate_ground_truth_recording
+
+from spikecanary import curation
+from spikecanary.outputs import CurationSettings, Threshold, UnitRefineSettings
+
+METRICS = pd.DataFrame(
+    {
+        "firing_rate": [5.0, 0.01, 5.0, 5.0],
+        "isi_violations_share": [0.001, 0.0, 0.02, np.nan],
+        "snr": [8.0, 8.0, 3.2, 8.0],
+        "num_spikes": [500, 12, 500, 500],
+    },
+    index=pd.Index(["a", "b", "c", "d"], name="unit"),
+)
+PLAIN = CurationSettings(bombcell=False)
+
+
+def test_defaults_and_their_reasons():
+    labels = curation.label(METRICS, PLAIN)
+    assert labels["thresholds_label"].to_list() == ["good", "mua", "mua", "mua"]
+    assert labels["reasons"].to_list() == [
+        "",
+        "firing_rate 0.01 < 0.05; num_spikes 12 < 50",
+        "isi_violations_share 0.02 > 0.01; snr 3.2 < 5",
+        "isi_violations_share could not be computed",
+    ]
+
+
+def test_limits_are_inclusive_and_absolute_where_asked():
+    metrics = pd.DataFrame({"amplitude_median": [-40.0, -20.0]}, index=["a", "b"])
+    thresholds = {"amplitude_median": Threshold(greater=40.0, abs=True)}
+    labels = curation.label(metrics, CurationSettings(bombcell=False, thresholds=thresholds))
+    assert labels["thresholds_label"].to_list() == ["good", "mua"]
+    assert labels["reasons"].to_list() == ["", "amplitude_median -20 < 40"]
+
+
+def test_no_thresholds_and_no_units():
+    everything = curation.label(METRICS, CurationSettings(bombcell=False, thresholds={}))
+    assert set(everything["thresholds_label"]) == {"good"}
+    none = curation.label(METRICS.iloc[:0], CurationSettings())
+    assert list(none.columns) == ["thresholds_label", "reasons", "bombcell_label"]
+
+
+def test_unknown_metric_says_which_there_are():
+    settings = CurationSettings(bombcell=False, thresholds={"snrr": Threshold(greater=1)})
+    with pytest.raises(curation.CurationError, match=r"snrr is not in metrics.tsv; it has firing_"):
+        curation.label(METRICS, settings)
+
+
+def test_bombcell_by_its_own_and_by_given_thresholds():
+    given = bombcell_get_default_thresholds()
+    columns = {name for section in given.values() for name in section} | set(METRICS)
+    metrics = pd.DataFrame(1.0, index=["a", "b"], columns=sorted(columns))
+    metrics["snr"] = [9.0, 1.0]
+    strict = {"noise": {"snr": {"greater": 5.0}}, "mua": {}, "non-somatic": {}}
+    labels = curation.label(metrics, CurationSettings(bombcell=strict))
+    assert labels["bombcell_label"].to_list() == ["good", "noise"]
+    default = curation.label(metrics, CurationSettings())["bombcell_label"]
+    assert set(default) <= {"noise", "mua", "good", "non_soma"}
+
+
+def test_what_decides_has_to_be_made():
+    with pytest.raises(ValidationError, match="label_by is unitrefine, but unitrefine is off"):
+        CurationSettings(label_by="unitrefine")
+    with pytest.raises(ValidationError, match="label_by is bombcell, but bombcell is off"):
+        CurationSettings(label_by="bombcell", bombcell=False)
+    with pytest.raises(ValidationError, match="`greater`, `less` or both"):
+        Threshold()
+
+
+@pytest.fixture(scope="module")
+def analyzed(tmp_path_factory):
+    """Write an analyzer with metrics, as rule analyze leaves it."""
+    folder = tmp_path_factory.mktemp("curation")
+    recording, sorting = generate_ground_truth_recording(
+        durations=[10.0], num_channels=8, num_units=6, seed=3
+    )
+    analyzer = create_sorting_analyzer(
+        sorting, recording, format="binary_folder", folder=folder / "analyzer"
+    )
+    names = ["random_spikes", "noise_levels", "templates", "spike_amplitudes"]
+    analyzer.compute(names)
+    analyzer.compute("quality_metrics", metric_names=["snr", "num_spikes", "firing_rate"])
+    metrics = analyzer.get_metrics_extension_data()
+    metrics.index.name = "unit"
+    metrics.to_csv(folder / "metrics.tsv", sep="\t")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def model(analyzed, tmp_path_factory):
+    """Train a classifier as UnitRefine's are, by SpikeInterface, on these metrics."""
+    from spikeinterface.curation import train_model
+
+    folder = tmp_path_factory.mktemp("model")
+    metrics = pd.read_csv(analyzed / "metrics.tsv", sep="\t", index_col="unit")
+    many = pd.concat([metrics.assign(snr=snr) for snr in (1.0, 2.0, 20.0, 30.0)] * 4)
+    labels = ["noise" if snr < 10 else "neural" for snr in many["snr"]]
+    many.to_csv(folder / "metrics.csv")
+    train_model(
+        mode="csv",
+        metrics_paths=[folder / "metrics.csv"],
+        labels=[labels],
+        folder=folder / "model",
+        imputation_strategies=["median"],
+        scaling_techniques=["standard_scaler"],
+        classifiers=["LogisticRegression"],
+        test_size=0.25,
+        overwrite=True,
+        n_jobs=1,
+    )
+    return folder / "model"
+
+
+def test_unitrefine_with_a_model_on_disk(analyzed, model, tmp_path):
+    settings = CurationSettings(
+        label_by="unitrefine",
+        bombcell=False,
+        thresholds={"snr": Threshold(greater=5)},
+        unitrefine=UnitRefineSettings(noise_neural=str(model)),
+    )
+    curation.run(
+        settings,
+        metrics_path=analyzed / "metrics.tsv",
+        analyzer_path=analyzed / "analyzer",
+        units_path=tmp_path / "units.tsv",
+    )
+    units = curation.read_units(tmp_path / "units.tsv")
+    assert units["label"].to_list() == units["unitrefine_label"].to_list()
+    assert set(units["label"]) <= {"noise", "neural"}
+    assert units["unitrefine_probability"].between(0, 1).all()
+    assert json.loads((model / "model_info.json").read_text())
+
+
+def test_model_that_is_not_there(analyzed, tmp_path):
+    settings = CurationSettings(
+        bombcell=False,
+        thresholds={},
+        unitrefine=UnitRefineSettings(sua_mua="/no/such/model"),
+    )
+    with pytest.raises(
+        curation.CurationError, match=r"curation.unitrefine.sua_mua: /no/such/model does not exist"
+    ):
+        curation.run(
+            settings,
+            metrics_path=analyzed / "metrics.tsv",
+            analyzer_path=analyzed / "analyzer",
+            units_path=tmp_path / "units.tsv",
+        )

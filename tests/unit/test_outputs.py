@@ -1,0 +1,279 @@
+"""What is made of a sorting, on seeded ones of eight, one and no units: each opened by its tool."""
+
+import h5py
+import numpy as np
+import pandas as pd
+import pynwb
+import pytest
+from nwbinspector import Importance, inspect_nwbfile
+from phylib.io.model import load_model
+from PIL import Image
+from scipy.io import loadmat
+from spikeinterface.core import load, load_sorting_analyzer
+from spikeinterface.generation import generate_ground_truth_recording
+
+from spikecanary import analysis, curation, exports, figures, outputs, sentinel, sorters
+from spikecanary.config import Config
+from spikecanary.outputs import AnalysisSettings, ExportSettings
+from spikecanary.recordings import Recording
+from spikecanary.sentinel import Window
+from workbench import stopped
+
+N_UNITS = (8, 1, 0)
+CONFIG = Config()
+#: A row with all that NWB wants to know.
+METADATA = {
+    "session_start_time": "2026-01-02T03:04:05+00:00",
+    "subject_id": "m1",
+    "species": "Mus musculus",
+    "sex": "F",
+    "age": "P90D",
+    "experimenter": "Doe, Jane",
+    "cohort": "x",
+}
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """Analyze and curate the three sortings; return the folder of each and the task."""
+    folder = tmp_path_factory.mktemp("outputs")
+    recording, sorting = generate_ground_truth_recording(
+        durations=[20.0], num_channels=16, num_units=8, seed=7
+    )
+    recording.save(folder=folder / "recording", dtype="int16")
+    row = Recording(
+        id="x", paths=(str(folder / "recording"),), reader="spikeinterface", metadata=METADATA
+    )
+    task = sorters.make_task(row, CONFIG).model_copy(update={"n_jobs": 1})
+    for n in N_UNITS:
+        place = folder / str(n)
+        sorting.select_units(sorting.unit_ids[:n]).save(folder=place / "sorting")
+        analysis.run(
+            task,
+            CONFIG.analysis,
+            sorting_path=place / "sorting",
+            analyzer_path=place / "analyzer",
+            metrics_path=place / "metrics.tsv",
+        )
+        curation.run(
+            CONFIG.curation,
+            metrics_path=place / "metrics.tsv",
+            analyzer_path=place / "analyzer",
+            units_path=place / "units.tsv",
+        )
+    return folder, task, row
+
+
+def export(made, n, name, settings=CONFIG.exports):
+    folder, _, row = made
+    path = folder / str(n) / outputs.FILES[name]
+    exports.run(
+        name,
+        row,
+        settings,
+        analyzer_path=folder / str(n) / "analyzer",
+        units_path=folder / str(n) / "units.tsv",
+        path=path,
+    )
+    assert [each.name for each in path.parent.glob(".*")] == []
+    return path
+
+
+@pytest.mark.parametrize("n", N_UNITS)
+def test_analyzer_and_units(made, n):
+    folder = made[0] / str(n)
+    analyzer = load_sorting_analyzer(folder / "analyzer")
+    assert analyzer.get_num_units() == n
+    assert analyzer.return_in_uV
+    assert analyzer.has_recording()
+    wanted = set(CONFIG.analysis.extensions) - set(analysis.OF_SPIKES if n == 0 else ())
+    assert set(analyzer.get_loaded_extension_names()) == wanted
+    units = curation.read_units(folder / "units.tsv")
+    assert len(units) == n
+    assert {"label", "reasons", "bombcell_label", "depth_um", "peak_channel", "snr"} <= set(units)
+    if n == 8:
+        assert analyzer.is_sparse()
+        truth = load(folder / "sorting")
+        assert units["num_spikes"].sum() <= truth.count_total_num_spikes()
+        assert units["depth_um"].between(-50, 250).all()
+        assert (units["label"] == "good").sum() >= 4
+
+
+def test_share_of_isi_violations_is_of_intervals(made):
+    units = curation.read_units(made[0] / "8" / "units.tsv")
+    expected = units["isi_violations_count"] / (units["num_spikes"] - 1)
+    assert units["isi_violations_share"].to_numpy() == pytest.approx(expected.to_numpy())
+
+
+def test_duplicates_are_removed(made):
+    sorting = load(made[0] / "8" / "sorting")
+    train = sorting.get_unit_spike_train(sorting.unit_ids[0])
+    from spikeinterface.core import NumpySorting
+
+    twice = {
+        "a": np.sort(np.concatenate([train, train[:50] + 3])),
+        "b": train[: int(0.95 * len(train))],
+        "c": sorting.get_unit_spike_train(sorting.unit_ids[1]),
+    }
+    found = analysis.without_duplicates(
+        NumpySorting.from_unit_dict(twice, sorting.sampling_frequency), CONFIG.analysis
+    )
+    assert list(found.unit_ids) == ["a", "c"]
+    assert len(found.get_unit_spike_train("a")) == len(train)
+    off = AnalysisSettings(duplicated_spikes_ms=None, redundant_units=None)
+    kept = analysis.without_duplicates(
+        NumpySorting.from_unit_dict(twice, sorting.sampling_frequency), off
+    )
+    assert kept.count_total_num_spikes() == sum(map(len, twice.values()))
+
+
+def test_phy_opens_it(made):
+    folder = export(made, 8, "phy", ExportSettings(phy={"copy_binary": True}))
+    model = load_model(folder / "params.py")
+    units = curation.read_units(folder.parent / "units.tsv")
+    assert (model.n_templates, model.n_spikes) == (8, units["num_spikes"].sum())
+    assert list(model.metadata["group"].values()) == list(units["label"])
+    assert model.traces.shape[1] == 16
+
+
+@pytest.mark.parametrize("name", ["phy", "report"])
+def test_no_units_is_said_in_a_folder(made, name):
+    folder = export(made, 0, name)
+    assert "no units" in (folder / "README.txt").read_text()
+
+
+@pytest.mark.parametrize("n", N_UNITS)
+def test_nwb_is_valid_and_complete(made, n):
+    path = export(made, n, "nwb")
+    assert pynwb.validate(path=str(path)) == []
+    found = [
+        message
+        for message in inspect_nwbfile(nwbfile_path=path)
+        if message.importance.value >= Importance.CRITICAL.value
+    ]
+    assert found == []
+    with pynwb.NWBHDF5IO(path, "r") as io:
+        file = io.read()
+        assert file.subject.subject_id == "m1"
+        assert file.session_start_time.isoformat() == METADATA["session_start_time"]
+        assert len(file.electrodes) == 16
+        assert {"rel_x", "rel_y"} <= set(file.electrodes.colnames)
+        if n == 0:
+            assert file.units is None
+            return
+        assert len(file.units) == n
+        assert list(file.units["label"]) == list(
+            curation.read_units(path.with_name("units.tsv"))["label"]
+        )
+        trains = load(path.with_name("analyzer") / "sorting")
+        first = trains.get_unit_spike_train(trains.unit_ids[0])
+        assert file.units["spike_times"][0] == pytest.approx(first / 25_000.0)
+
+
+def test_nwb_takes_the_time_of_the_file_where_nobody_tells_it(made, caplog):
+    caplog.set_level("INFO")
+    row = made[2].model_copy(update={"metadata": {}})
+    found = exports.nwb_metadata(row, {"NWBFile": {"lab": "L"}, "Subject": {"subject_id": "m2"}})
+    assert found["NWBFile"]["session_start_time"].year >= 2026
+    assert (found["NWBFile"]["lab"], found["Subject"]["subject_id"]) == ("L", "m2")
+    assert "no session_start_time" in caplog.text
+
+
+@pytest.mark.parametrize("n", N_UNITS)
+def test_numpy_and_matlab_hold_the_same_spikes(made, n):
+    with np.load(export(made, n, "npz")) as arrays:
+        spikes = dict(arrays)
+    of_matlab = loadmat(export(made, n, "mat"))
+    units = curation.read_units(made[0] / str(n) / "units.tsv")
+    assert list(spikes["unit_ids"]) == list(units.index)
+    assert list(spikes["unit_labels"]) == list(units["label"])
+    assert len(spikes["spike_times_s"]) == (units["num_spikes"].sum() if n else 0)
+    assert (np.diff(spikes["spike_times_s"]) >= 0).all()
+    assert of_matlab["spike_samples"].ravel().tolist() == spikes["spike_samples"].tolist()
+    assert of_matlab["spike_units"].ravel().tolist() == (spikes["spike_units"] + 1).tolist()
+    assert [str(each[0]) for each in of_matlab["unit_labels"].ravel()] == list(units["label"])
+
+
+def test_report_of_spikeinterface(made):
+    folder = export(made, 8, "report")
+    assert len(pd.read_csv(folder / "quality metrics.csv")) == 8
+    assert len(list((folder / "units").glob("*.png"))) == 8
+
+
+@pytest.mark.parametrize("n", N_UNITS)
+def test_figures(made, n):
+    folder, task, _ = made
+    place = folder / str(n)
+    figures.run(
+        task,
+        CONFIG.analysis,
+        CONFIG.curation,
+        analyzer_path=place / "analyzer",
+        units_path=place / "units.tsv",
+        folder=place / "figures",
+    )
+    of_all = {"probe", "traces filtered", "traces raw"}
+    of_units = {"amplitudes", "drift", "metrics", "templates"} if n else set()
+    assert set(figures.of_recording(place)) == of_all | of_units
+    for path in figures.of_recording(place).values():
+        with Image.open(path) as picture:
+            assert len(picture.convert("L").getcolors(10_000)) > 10, f"{path} is empty"
+    assert 1_000 < len(figures.overview(place)) < 30_000
+
+
+def test_canary_figure(made, tmp_path):
+    _, task, _ = made
+    window = Window(start_s=3.0, end_s=6.0, why="leading", ended="no spikes")
+    record = stopped("biological").model_copy(update={"windows": [window]})
+    sentinel.write_record(tmp_path / "canary.json", record)
+    path = tmp_path / outputs.CANARY_FIGURE
+    figures.draw_canary(task, CONFIG.analysis, tmp_path / "canary.json", path)
+    with Image.open(path) as picture:
+        assert picture.width > 600
+    gone = task.model_copy(update={"row": task.row.model_copy(update={"paths": ("/no/such",)})})
+    figures.draw_canary(gone, CONFIG.analysis, tmp_path / "canary.json", path)
+    with Image.open(path) as picture:
+        assert picture.height < 300
+
+
+def test_export_that_fails_leaves_what_was_there(made):
+    path = export(made, 1, "npz")
+    before = path.read_bytes()
+
+    def fail():
+        with exports.appears_whole(path, "x") as new:
+            new.write_bytes(b"half")
+            raise RuntimeError("full disk")
+
+    with pytest.raises(RuntimeError, match="full disk"):
+        fail()
+    assert path.read_bytes() == before
+    assert list(path.parent.glob(".x-*")) == []
+
+
+def test_recording_without_a_probe(tmp_path, write_binary, reader_options):
+    row = Recording(
+        id="x",
+        paths=(str(write_binary()),),
+        reader="binary",
+        reader_options=reader_options,
+    )
+    recording = analysis.open_filtered(sorters.make_task(row, CONFIG), CONFIG.analysis)
+    places = recording.get_channel_locations()
+    assert np.diff(places[:, 1]).tolist() == [analysis.NO_PROBE_PITCH_UM] * 3
+
+
+def test_outputs_stand_until_settings_or_files_change(tmp_path):
+    assert outputs.wanted([]) == []
+    assert outputs.wanted(["npz"]) == ["units", "npz"]
+    assert not outputs.stand(tmp_path, ["units"], "abc")
+    (tmp_path / "units.tsv").write_text("")
+    outputs.note(tmp_path, "abc")
+    assert outputs.stand(tmp_path, ["units"], "abc")
+    assert not outputs.stand(tmp_path, ["units"], "abd")
+    assert not outputs.stand(tmp_path, ["npz"], "abc")
+
+
+def test_nwb_file_is_hdf5(made):
+    with h5py.File(export(made, 1, "nwb")) as file:
+        assert "units" in file

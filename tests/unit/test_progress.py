@@ -1,0 +1,88 @@
+"""Progress of a batch, and the logger plugin that prints it."""
+
+import logging
+import math
+
+import pytest
+from snakemake_interface_logger_plugins.common import LogEvent
+
+from snakemake_logger_plugin_spikecanary import LogHandler
+from spikecanary import sentinel
+from spikecanary.progress import Progress
+from spikecanary.sentinel import Interval
+from workbench import make_record, stopped
+
+
+def forecast_of(seconds):
+    return {"wall_s": Interval(low=seconds, likely=seconds, high=seconds)}
+
+
+@pytest.fixture
+def batch(tmp_path):
+    """Write sentinels of two recordings that proceed and one that does not."""
+    for name, hours in (("a", 1.0), ("b", 3.0)):
+        record = make_record(recording=name, forecast=forecast_of(3600 * hours))
+        sentinel.write_record(tmp_path / name / "canary.json", record)
+    sentinel.write_record(tmp_path / "c" / "canary.json", stopped("biological"))
+    return tmp_path
+
+
+def test_counts_and_hours_left(batch):
+    now = [0.0]
+    progress = Progress(clock=lambda: now[0])
+    progress.plan(n_canaries=3, n_sorts=0)
+    assert math.isnan(progress.left_h())
+    for job, name in enumerate("abc"):
+        progress.begin(job, "canary", name, [str(batch / name / "canary.json")])
+        assert progress.end(job)
+    assert progress.line() == (
+        "canaries 3 of 3; 1 stopped; sorts 0 of at most 2; about 4.0 h left by forecast"
+    )
+    progress.begin(7, "sort", "a", [str(batch / "a/sorting"), str(batch / "a/sort.json")])
+    now[0] = 1800.0
+    assert progress.line().endswith("running: sort a; about 3.5 h left by forecast")
+    assert progress.end(7)
+    assert progress.left_h() == pytest.approx(3.0)
+    progress.begin(8, "sort", "b", [])
+    assert progress.end(8, failed=True)
+    assert "1 failed" in progress.line()
+    progress.begin(9, "analyze", "a", [])
+    assert not progress.end(9)
+    assert not progress.end(10)
+
+
+def test_many_running_jobs_are_not_all_named():
+    progress = Progress()
+    for job in range(5):
+        progress.begin(job, "sc_canary", f"r{job}", [])
+    assert "canary r0, canary r1, canary r2, and 2 more" in progress.line()
+
+
+def event(kind, level=logging.INFO, **facts):
+    record = logging.LogRecord("snakemake", level, "", 0, facts.pop("msg", ""), (), None)
+    vars(record).update(facts, event=kind)
+    return record
+
+
+def test_plugin_prints_lines_for_people(batch, capsys):
+    handler = LogHandler(None, None)
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    handler.emit(event(LogEvent.RUN_INFO, stats={"canary": 3, "all": 1, "total": 4}))
+    handler.emit(
+        event(
+            LogEvent.JOB_INFO,
+            jobid=1,
+            rule_name="canary",
+            wildcards={"recording": "a"},
+            output=[str(batch / "a/canary.json")],
+        )
+    )
+    handler.emit(event(None, msg="Select jobs to execute..."))
+    assert capsys.readouterr().err == ""
+    handler.emit(event(LogEvent.JOB_FINISHED, job_id=1))
+    assert "canaries 1 of 3; sorts 0 of at most 3" in capsys.readouterr().err
+    handler.emit(event(None, level=logging.WARNING, msg="mind this"))
+    handler.emit(event(LogEvent.JOB_ERROR, level=logging.ERROR, jobid=2, msg="rule sort failed"))
+    said = capsys.readouterr().err
+    assert "mind this" in said
+    assert "rule sort failed" in said

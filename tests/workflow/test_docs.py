@@ -1,0 +1,152 @@
+"""Every command and snippet of README and docs/ runs, in a project as they describe one."""
+
+import json
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+
+import pandas as pd
+import pytest
+import yaml
+from phylib.io.model import load_model
+
+from spikecanary import config
+from spikecanary.config import Config
+from workbench import ROOT, snakemake
+
+PAGES = sorted(
+    path
+    for path in [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]
+    if path.name not in ("failures.md", "troubleshooting.md", "settings.md")
+)
+#: Run as they are: quick, and the others only planned (-n).
+WHOLE = ("plan", "--report")
+COMMANDS = ("snakemake", "make", "python", "source", "phy", "cd")
+
+
+def blocks(page):
+    """Return the indented blocks of a page, without their indent."""
+    found, block = [], []
+    for line in [*page.read_text().splitlines(), "end"]:
+        if line.startswith("    ") or (block and not line.strip()):
+            block.append(line[4:])
+        elif block:
+            found.append("\n".join(block).strip("\n"))
+            block = []
+    return found
+
+
+def commands(page):
+    """Return a page's commands: those of its blocks, and those inside the text."""
+    found = [
+        line.split("  #")[0].split(" # ")[0].strip()
+        for block in blocks(page)
+        for line in block.splitlines()
+        if line.split(" ")[0] in COMMANDS
+    ]
+    text = re.sub(r"^    .*$", "", page.read_text(), flags=re.MULTILINE)
+    inside = re.findall(r"`((?:snakemake|phy|python -m|make) [^`]+)`", text)
+    return found + [" ".join(command.split()) for command in inside]
+
+
+def python_blocks(page):
+    return [block for block in blocks(page) if re.match(r"(import|from) \w", block)]
+
+
+def config_blocks(page):
+    """Return the blocks that are parts of a configuration."""
+    found = []
+    for block in blocks(page):
+        if re.match(r"\w+:\s*(\n|$)", block) and block.split(":")[0] in Config.model_fields:
+            found.append(block)
+    return found
+
+
+EVERY = {
+    kind.__name__: [
+        pytest.param(page, each, id=f"{page.stem}-{number}")
+        for page in PAGES
+        for number, each in enumerate(kind(page))
+    ]
+    for kind in (commands, python_blocks, config_blocks)
+}
+
+
+@pytest.fixture(scope="module")
+def clone(tmp_path_factory, write_binary, reader_options, tetrode):
+    """Copy the workflow as a clone has it, fill in its table, and run it."""
+    folder = tmp_path_factory.mktemp("clone")
+    for name in ("Snakefile", "Makefile", "pyproject.toml", "requirements.txt"):
+        shutil.copy(ROOT / name, folder / name)
+    for name in ("rules", "scripts", "config", "envs", "profiles"):
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("*.egg-info"))
+    row = {
+        "recording": "healthy",
+        "path": str(write_binary()),
+        "reader": "binary",
+        "reader_options": json.dumps(reader_options),
+        "probe": str(tetrode),
+    }
+    pd.DataFrame([row]).to_csv(folder / "config/recordings.tsv", sep="\t", index=False)
+    shipped = yaml.safe_load((folder / "config/config.yaml").read_text())
+    shipped["sorter"] |= {"name": "quick", "plugin": str(ROOT / "tests/quick_sorter.py")}
+    shipped["canary"] |= {"window_s": 2, "min_recording_s": 4}
+    shipped["job"] |= {"threads": 1}
+    shipped["outputs"] = ["units", "figures", "phy", "nwb", "npz", "mat", "report"]
+    (folder / "config/config.yaml").write_text(yaml.safe_dump(shipped, sort_keys=False))
+    (folder / "my.yaml").write_text("{}\n")
+    run = snakemake(folder)
+    assert run.returncode == 0, run.output
+    return folder
+
+
+def test_there_is_something_to_run():
+    assert {kind: len(found) > 1 for kind, found in EVERY.items()} == dict.fromkeys(EVERY, True)
+
+
+@pytest.mark.parametrize(("page", "command"), EVERY["commands"])
+def test_command(clone, page, command):
+    words = shlex.split(
+        command.replace("LOG...", "logs/sort/healthy.log").replace("REC", "healthy")
+    )
+    if words[0] == "snakemake":
+        planned = [] if any(word in words for word in WHOLE) else ["-n"]
+        cores = [] if {"--cores", "--profile"} & set(words) else ["--cores", "2"]
+        words = [sys.executable, "-m", *words, *cores, *planned]
+    elif words[0] == "make":
+        words = ["make", "--dry-run", *words[1:]]
+    elif words[0] == "python":
+        words = [sys.executable, *words[1:], *(["--collect-only"] if "pytest" in words else [])]
+    elif words[0] == "phy":
+        assert load_model(clone / words[-1]).n_spikes > 0
+        return
+    else:
+        assert words == ["source", ".venv/bin/activate"]
+        return
+    done = subprocess.run(words, cwd=clone, capture_output=True, text=True, check=False)
+    # classify says by its status whether it knows the log.
+    allowed = (0, 1) if "spikecanary.classify" in words else (0,)
+    assert done.returncode in allowed, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(("page", "snippet"), EVERY["python_blocks"])
+def test_python(clone, page, snippet):
+    done = subprocess.run(
+        [sys.executable, "-c", snippet], cwd=clone, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip()
+
+
+@pytest.mark.parametrize(("page", "part"), EVERY["config_blocks"])
+def test_configuration(page, part):
+    config.load(yaml.safe_load(part))
+
+
+def test_links_lead_somewhere():
+    for page in [*PAGES, *(ROOT / "docs").glob("*.md")]:
+        for target in re.findall(r"\]\(([^)#]+)\)", page.read_text()):
+            if not target.startswith("http"):
+                assert (page.parent / target).exists(), f"{page.name}: {target}"

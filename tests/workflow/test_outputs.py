@@ -1,0 +1,141 @@
+"""From a sorting to outputs and the report, through the workflow, with a quick sorter."""
+
+import json
+import shutil
+import zipfile
+
+import pytest
+
+from spikecanary import curation
+from workbench import new_project
+
+#: Less than the default extensions: what takes long to compile is out.
+EXTENSIONS = {
+    "waveforms": None,
+    "unit_locations": {"method": "center_of_mass"},
+    "spike_locations": None,
+    "correlograms": None,
+    "template_similarity": None,
+    "template_metrics": None,
+    "quality_metrics": {
+        "metric_names": ["num_spikes", "firing_rate", "isi_violation", "snr"],
+    },
+}
+OUTPUTS = ["figures", "npz"]
+
+
+@pytest.fixture(scope="module")
+def template(tmp_path_factory, write_binary, reader_options, tetrode):
+    """Three recordings with all that is wanted: one sorted, one without units, one stopped."""
+    project = new_project(tmp_path_factory.mktemp("template"), write_binary, reader_options)
+    project.config |= {
+        "outputs": OUTPUTS,
+        "analysis": {"extensions": EXTENSIONS},
+        "curation": {"bombcell": False},
+    }
+    project.add("a", probe=str(tetrode), subject="m1")
+    project.add("none", sorter="silent_full", probe=str(tetrode))
+    project.add("quiet", sorter="silent_always", probe=str(tetrode))
+    run = project.run()
+    assert run.returncode == 0, run.output
+    return project
+
+
+@pytest.fixture
+def finished(template, tmp_path):
+    """Return a copy of the template, and a folder of its own."""
+    folder = tmp_path / "project"
+    shutil.copytree(template.folder, folder, symlinks=True)
+    project = new_project(folder, template.write_binary, json.loads(template.options))
+    project.config = json.loads(json.dumps(template.config))
+    project.rows = [dict(row) for row in template.rows]
+    return project
+
+
+def test_everything_is_there(template):
+    assert set(curation.read_units(template.result("a/units.tsv"))["label"]) == {"good"}
+    for name in ("a", "none"):
+        for made in ("analyzer", "metrics.tsv", "units.tsv", "figures", "spikes.npz"):
+            assert template.result(name, made).exists(), (name, made)
+    assert len(curation.read_units(template.result("none/units.tsv"))) == 0
+    assert template.result("quiet/canary.png").stat().st_size > 10_000
+    assert not template.result("quiet/units.tsv").exists()
+    summary = template.summary()
+    assert summary["n_good"].to_dict() == {"a": "4", "none": "0", "quiet": ""}
+    assert summary["sort"].to_dict() == {"a": "sorted", "none": "unsortable", "quiet": "stopped"}
+    assert "InsufficientActivityError" in template.result("report.html").read_text()
+    assert [path.name for path in template.result("a").glob(".*-*")] == []
+
+
+def test_nothing_is_done_twice(finished):
+    assert finished.run().nothing_to_do
+    finished.result("report.html").unlink()
+    assert finished.run().jobs() == {"report": 1}
+
+
+def test_changed_threshold_runs_curation_and_what_follows(finished):
+    finished.config["curation"]["thresholds"] = {"snr": {"greater": 1000.0}}
+    run = finished.run()
+    assert run.returncode == 0, run.output
+    assert set(run.jobs()) == {
+        "curate",
+        "export_npz",
+        "figures",
+        "report",
+        "summary",
+        "wave_summary",
+    }
+    assert set(curation.read_units(finished.result("a/units.tsv"))["label"]) == {"mua"}
+    assert finished.summary().loc["a", "n_good"] == "0"
+    assert finished.run().nothing_to_do
+
+
+def test_changed_analysis_runs_all_but_the_sort(finished):
+    finished.config["analysis"]["duplicated_spikes_ms"] = 0.5
+    plan = finished.run("-n")
+    assert plan.recordings("sort") == []
+    assert plan.recordings("canary") == []
+    assert plan.recordings("analyze") == ["a", "none"]
+
+
+def test_another_output_is_made_alone(finished):
+    finished.config["outputs"] = [*OUTPUTS, "mat"]
+    run = finished.run()
+    assert run.returncode == 0, run.output
+    assert run.recordings("export_mat") == ["a", "none"]
+    assert not set(run.jobs()) & {"canary", "sort", "analyze", "curate", "export_npz", "figures"}
+
+
+def test_metadata_of_a_row_names_nwb_only(finished):
+    finished.rows[0]["subject"] = "m2"
+    assert set(finished.run("-n").jobs()) == {"summary", "report"}
+
+
+def test_threshold_of_an_unknown_metric_is_one_clear_error(finished):
+    finished.config["curation"]["thresholds"] = {"snrr": {"greater": 1.0}}
+    run = finished.run()
+    assert run.returncode == 1
+    assert "curation.thresholds: snrr is not in metrics.tsv" in run.output
+    assert finished.summary().loc["a", "sort"] == "sorted"
+    assert finished.result("report.html").exists()
+    finished.config["curation"]["thresholds"] = {}
+    assert finished.run().returncode == 0
+
+
+def test_report_of_snakemake(finished):
+    run = finished.run("--report", "report.zip")
+    assert run.returncode == 0, run.output
+    with zipfile.ZipFile(finished.folder / "report.zip") as archive:
+        names = archive.namelist()
+    for made in ("canary.png", "templates.png", "summary.tsv", "report.html"):
+        assert any(name.endswith(made) for name in names), made
+
+
+def test_progress_in_recordings(finished):
+    shutil.rmtree(finished.result("a"))
+    run = finished.run("--logger", "spikecanary")
+    assert run.returncode == 0, run.output
+    assert "canaries 1 of 1; sorts 0 of at most 1" in run.output
+    assert "sorts 1 of at most 1" in run.output
+    assert "rule canary" not in run.output
+    assert "3 recordings: 1 sorted" in run.output
