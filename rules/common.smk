@@ -291,7 +291,43 @@ def due_outputs(wildcards):
         return f"<results>/{next(iter(ROWS))}/canary.json"
     # The waves by name: after a run with errors the summary stands, and would hide that
     # waves are missing.
-    return ["<results>/report.html", "<results>/summary.tsv", *wave_tables(wildcards)]
+    return [
+        "<results>/report.html",
+        "<results>/summary.tsv",
+        *wave_tables(wildcards),
+        *removed_files(),
+    ]
+
+
+def removed_files():
+    """Return files of recordings that were removed since their wave's table was written.
+
+    Snakemake makes files that only other rules need anew if those have to run themselves.
+    """
+    found = []
+    for wave, members in find_waves().items():
+        if results_path("waves", f"{wave}.tsv").exists():
+            found += [path for member in members for path in results_of(member)]
+    return [path for path in found if not Path(PATHVARS.apply(path)).exists()]
+
+
+def results_of(recording):
+    """Return what there is to be of a recording, as far as its sentinel tells.
+
+    A sort that stands does not want a sentinel that was removed: to have it made again
+    would, to Snakemake, be an input that was updated.
+    """
+    folder = results_path(recording)
+    if not (folder / "canary.json").exists():
+        stands = reruns.sort_stands(find_task(recording), folder)
+        return [] if stands else [f"<results>/{recording}/canary.json"]
+    return made_of(recording) if may_proceed(recording) else []
+
+
+def made_of(recording):
+    """Return the files of a recording that is sorted."""
+    named = [outputs.FILES[name] for name in outputs.wanted(SETTINGS.outputs)]
+    return [f"<results>/{recording}/{name}" for name in ["sort.json", *named]]
 
 
 def wave_tables(wildcards):
@@ -371,18 +407,7 @@ def wave_results(wildcards):
         table = Path(checkpoints.gate.get(wave=wildcards.wave).output.table)
         passed, silent = gate.proceeding(table), gate.stopped_for_biology(table)
     passed.update(SETTINGS.canary.force)
-    made = [
-        "sort.json",
-        *(outputs.FILES[name] for name in outputs.wanted(SETTINGS.outputs)),
-    ]
     drawn = silent - passed if "figures" in SETTINGS.outputs else set()
-    return [
-        f"<results>/{member}/{file}"
-        for member in members
-        if member in passed
-        for file in made
-    ] + [
-        f"<results>/{member}/{outputs.CANARY_FIGURE}"
-        for member in members
-        if member in drawn
+    return [path for each in members if each in passed for path in made_of(each)] + [
+        f"<results>/{each}/{outputs.CANARY_FIGURE}" for each in members if each in drawn
     ]

@@ -126,11 +126,11 @@ def make_analyzer(
         return_in_uV=recording.has_scaleable_traces(),
         seed=0,
     )
-    for name, params in switched_on(settings.extensions).items():
-        if analyzer.get_num_units() == 0 and name in OF_SPIKES:
-            continue
-        logger.info("computing %s", name)
-        analyzer.compute(name, **params)
+    extensions = switched_on(settings.extensions)
+    if not analyzer.get_num_units():
+        extensions = {name: each for name, each in extensions.items() if name not in OF_SPIKES}
+    logger.info("computing %s", ", ".join(extensions))
+    analyzer.compute(extensions)
     return analyzer
 
 

@@ -50,7 +50,7 @@ Every key of the configuration: default and meaning. Generated from `scripts/spi
 #: What Spike Canary itself prints: the text, what it means, what to do.
 OWN = (
     (
-        "problems in the configuration or the table",
+        "in the configuration or the table:",
         "keys, names or values that do not exist; all of them are listed, nothing has run",
         "Correct them; each line says where, and what was perhaps meant.",
     ),

@@ -163,7 +163,9 @@ def write_nwb(
     if analyzer.get_num_units():
         rows = units.loc[[str(unit) for unit in analyzer.unit_ids]]
         for name in ("label", "reasons"):
-            analyzer.sorting.set_property(name, rows[name].fillna("").to_numpy(dtype=str))
+            analyzer.sorting.set_property(
+                name, rows[name].astype(object).fillna("").to_numpy(dtype=str)
+            )
         add_sorting_analyzer_to_nwbfile(
             analyzer,
             nwbfile=nwbfile,

@@ -24,8 +24,9 @@ MAX_TRACES, MAX_TEMPLATES = 32, 24
 #: Most spikes a unit in a picture of amplitudes.
 MAX_SPIKES = 2_000
 DPI = 90
-#: All figures in one small picture, for reports of thousands of recordings; its size in pixels.
-OVERVIEW, OVERVIEW_PX, OVERVIEW_QUALITY = "overview.webp", (720, 640), 35
+#: All figures in one small picture, for reports of thousands of recordings: name, first size.
+OVERVIEW, OVERVIEW_PX, OVERVIEW_LEAST_PX = "overview.webp", (780, 680), 240
+OVERVIEW_QUALITY, OVERVIEW_BYTES = 30, 10_000
 
 
 def run(
@@ -256,7 +257,7 @@ def overview(folder: Path) -> bytes:
 
 
 def draw_overview(paths: Sequence[Path]) -> bytes:
-    """Paste figures into one small picture (WebP), about 10 kB."""
+    """Paste figures into one small picture (WebP) of at most OVERVIEW_BYTES."""
     from PIL import Image
 
     sheet = Image.new("RGB", OVERVIEW_PX, "white")
@@ -269,6 +270,10 @@ def draw_overview(paths: Sequence[Path]) -> bytes:
         column = ends.index(min(ends))
         sheet.paste(figure, (column * width, ends[column]))
         ends[column] += figure.height
-    picture = io.BytesIO()
-    sheet.crop((0, 0, sheet.width, max(ends))).save(picture, "WEBP", quality=OVERVIEW_QUALITY)
-    return picture.getvalue()
+    sheet = sheet.crop((0, 0, sheet.width, max(ends)))
+    while True:
+        picture = io.BytesIO()
+        sheet.save(picture, "WEBP", quality=OVERVIEW_QUALITY)
+        if picture.tell() <= OVERVIEW_BYTES or sheet.width <= OVERVIEW_LEAST_PX:
+            return picture.getvalue()
+        sheet = sheet.resize((round(0.85 * sheet.width), round(0.85 * sheet.height)))

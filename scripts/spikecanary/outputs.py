@@ -6,7 +6,15 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_serializer, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationInfo,
+    field_serializer,
+    field_validator,
+    model_validator,
+)
 
 Output = Literal["units", "figures", "phy", "nwb", "npz", "mat", "report"]
 #: The file or folder of each output, below the recording's results folder.
@@ -29,6 +37,12 @@ class Settings(BaseModel):
     """A section of the configuration; unknown keys are errors."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+def _merged(model: type[BaseModel], name: str | None, given: Any) -> Any:
+    """Put entries that are given over those of the default, as Snakemake merges config files."""
+    default = model.model_fields[name or ""].default
+    return {**default, **given} if isinstance(given, dict) else given
 
 
 class AnalysisSettings(Settings):
@@ -65,8 +79,14 @@ class AnalysisSettings(Settings):
             "template_metrics": {},
             "quality_metrics": {},
         },
-        description="Extensions in their order, each with its parameters; null: not this one.",
+        description="Extensions, each with its parameters; null: not this one.",
     )
+
+    @field_validator("preprocessing", "extensions", mode="before")
+    @classmethod
+    def _over_defaults(cls, given: Any, info: ValidationInfo) -> Any:
+        """Keep the entries of the default that are not given."""
+        return _merged(cls, info.field_name, given)
 
 
 class Threshold(Settings):
@@ -112,6 +132,12 @@ class CurationSettings(Settings):
         default=True, description="Bombcell's labels: its thresholds, or others; false: none."
     )
     unitrefine: UnitRefineSettings = UnitRefineSettings()
+
+    @field_validator("thresholds", mode="before")
+    @classmethod
+    def _over_defaults(cls, given: Any, info: ValidationInfo) -> Any:
+        """Keep the entries of the default that are not given."""
+        return _merged(cls, info.field_name, given)
 
     def limits(self) -> dict[str, Threshold]:
         """Return the thresholds, without those that are switched off."""

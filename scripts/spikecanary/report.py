@@ -176,6 +176,7 @@ def make_table(rows: Sequence[Mapping[str, str]]) -> str:
             "bottomEnd": "paging",
         },
         column_filters="footer",
+        text_in_header_can_be_selected=False,
         classes="display compact",
         style="width:100%",
     )

@@ -23,6 +23,8 @@ METRICS = pd.DataFrame(
     index=pd.Index(["a", "b", "c", "d"], name="unit"),
 )
 PLAIN = CurationSettings(bombcell=False)
+#: Takes the default thresholds out.
+NONE = dict.fromkeys(PLAIN.thresholds)
 
 
 def test_defaults_and_their_reasons():
@@ -38,21 +40,28 @@ def test_defaults_and_their_reasons():
 
 def test_limits_are_inclusive_and_absolute_where_asked():
     metrics = pd.DataFrame({"amplitude_median": [-40.0, -20.0]}, index=["a", "b"])
-    thresholds = {"amplitude_median": Threshold(greater=40.0, abs=True)}
+    thresholds = NONE | {"amplitude_median": Threshold(greater=40.0, abs=True)}
     labels = curation.label(metrics, CurationSettings(bombcell=False, thresholds=thresholds))
     assert labels["thresholds_label"].to_list() == ["good", "mua"]
     assert labels["reasons"].to_list() == ["", "amplitude_median -20 < 40"]
 
 
+def test_given_thresholds_go_over_the_defaults():
+    settings = CurationSettings(thresholds={"snr": {"greater": 4}, "num_spikes": None})
+    assert settings.limits().keys() == {"firing_rate", "isi_violations_share", "snr"}
+    assert settings.limits()["snr"].greater == 4
+    assert settings.model_dump()["thresholds"]["snr"] == {"greater": 4}
+
+
 def test_no_thresholds_and_no_units():
-    everything = curation.label(METRICS, CurationSettings(bombcell=False, thresholds={}))
+    everything = curation.label(METRICS, CurationSettings(bombcell=False, thresholds=NONE))
     assert set(everything["thresholds_label"]) == {"good"}
     none = curation.label(METRICS.iloc[:0], CurationSettings())
     assert list(none.columns) == ["thresholds_label", "reasons", "bombcell_label"]
 
 
 def test_unknown_metric_says_which_there_are():
-    settings = CurationSettings(bombcell=False, thresholds={"snrr": Threshold(greater=1)})
+    settings = CurationSettings(bombcell=False, thresholds=NONE | {"snrr": Threshold(greater=1)})
     with pytest.raises(curation.CurationError, match=r"snrr is not in metrics.tsv; it has firing_"):
         curation.label(METRICS, settings)
 
@@ -111,6 +120,7 @@ def model(analyzed, tmp_path_factory):
         mode="csv",
         metrics_paths=[folder / "metrics.csv"],
         labels=[labels],
+        metric_names=list(metrics.columns),
         folder=folder / "model",
         imputation_strategies=["median"],
         scaling_techniques=["standard_scaler"],
@@ -126,7 +136,7 @@ def test_unitrefine_with_a_model_on_disk(analyzed, model, tmp_path):
     settings = CurationSettings(
         label_by="unitrefine",
         bombcell=False,
-        thresholds={"snr": Threshold(greater=5)},
+        thresholds=NONE | {"snr": Threshold(greater=5)},
         unitrefine=UnitRefineSettings(noise_neural=str(model)),
     )
     curation.run(
@@ -145,7 +155,7 @@ def test_unitrefine_with_a_model_on_disk(analyzed, model, tmp_path):
 def test_model_that_is_not_there(analyzed, tmp_path):
     settings = CurationSettings(
         bombcell=False,
-        thresholds={},
+        thresholds=NONE,
         unitrefine=UnitRefineSettings(sua_mua="/no/such/model"),
     )
     with pytest.raises(

@@ -57,11 +57,11 @@ def python_blocks(page):
 
 def config_blocks(page):
     """Return the blocks that are parts of a configuration."""
-    found = []
-    for block in blocks(page):
-        if re.match(r"\w+:\s*(\n|$)", block) and block.split(":")[0] in Config.model_fields:
-            found.append(block)
-    return found
+    return [
+        block
+        for block in blocks(page)
+        if re.match(r"\w+:\s*(\n|$)", block) and block.split(":")[0] in Config.model_fields
+    ]
 
 
 EVERY = {

@@ -28,6 +28,7 @@ def test_imported_as_a_module(project):
         "sc_sort": 1,
         "sc_wave_summary": 2,
         "sc_summary": 1,
+        "sc_report": 1,
         "count_units": 1,
     }
     assert (project.folder / "counts/good.txt").read_text() == "4\n"

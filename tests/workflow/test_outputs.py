@@ -31,7 +31,8 @@ def template(tmp_path_factory, write_binary, reader_options, tetrode):
     project.config |= {
         "outputs": OUTPUTS,
         "analysis": {"extensions": EXTENSIONS},
-        "curation": {"bombcell": False},
+        # Its spikes come at random, so within the refractory period of others too.
+        "curation": {"bombcell": False, "thresholds": {"isi_violations_share": None}},
     }
     project.add("a", probe=str(tetrode), subject="m1")
     project.add("none", sorter="silent_full", probe=str(tetrode))
@@ -70,11 +71,30 @@ def test_everything_is_there(template):
 def test_nothing_is_done_twice(finished):
     assert finished.run().nothing_to_do
     finished.result("report.html").unlink()
-    assert finished.run().jobs() == {"report": 1}
+    assert finished.run().jobs() == {"report": 1, "summary": 1}
+    assert finished.run().nothing_to_do
+
+
+@pytest.mark.parametrize(
+    ("removed", "made"),
+    [
+        ("units.tsv", {"curate", "export_npz", "figures"}),
+        ("sort.json", {"sort", "analyze", "curate", "export_npz", "figures"}),
+    ],
+)
+def test_removed_file_is_made_again(finished, removed, made):
+    finished.result("a", removed).unlink()
+    assert finished.run("-n").recordings("canary") == []
+    assert set(finished.run("-n").jobs()) == made | {"wave_summary", "summary", "report"}
+
+
+def test_removed_sentinel_does_not_cost_a_finished_sort(finished):
+    finished.result("a/canary.json").unlink()
+    assert finished.run("-n").recordings("sort") == []
 
 
 def test_changed_threshold_runs_curation_and_what_follows(finished):
-    finished.config["curation"]["thresholds"] = {"snr": {"greater": 1000.0}}
+    finished.config["curation"]["thresholds"] |= {"snr": {"greater": 1000.0}}
     run = finished.run()
     assert run.returncode == 0, run.output
     assert set(run.jobs()) == {
@@ -112,13 +132,13 @@ def test_metadata_of_a_row_names_nwb_only(finished):
 
 
 def test_threshold_of_an_unknown_metric_is_one_clear_error(finished):
-    finished.config["curation"]["thresholds"] = {"snrr": {"greater": 1.0}}
+    finished.config["curation"]["thresholds"] |= {"snrr": {"greater": 1.0}}
     run = finished.run()
     assert run.returncode == 1
     assert "curation.thresholds: snrr is not in metrics.tsv" in run.output
     assert finished.summary().loc["a", "sort"] == "sorted"
     assert finished.result("report.html").exists()
-    finished.config["curation"]["thresholds"] = {}
+    finished.config["curation"]["thresholds"] |= {"snrr": None}
     assert finished.run().returncode == 0
 
 
