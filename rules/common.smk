@@ -110,7 +110,7 @@ def find_settled():
     workflow: the summary's set of inputs would change, and it would run once too often.
     """
     asked = workflow.dag_settings
-    forced = asked.forceall or asked.forcerun or asked.forcetargets
+    forced = asked.forceall or asked.forcerun or asked.forcetargets or asked.batch
     own = Path(str(workflow.main_snakefile)).parent == Path(sys.path[0]).parent
     if WHOLE or forced or asked.targets or not own or not workflow.is_main_process:
         return set()
@@ -317,11 +317,13 @@ def results_of(recording):
     A sort that stands does not want a sentinel that was removed: to have it made again
     would, to Snakemake, be an input that was updated.
     """
-    folder = results_path(recording)
+    folder, task = results_path(recording), find_task(recording)
     if not (folder / "canary.json").exists():
-        stands = reruns.sort_stands(find_task(recording), folder)
+        stands = reruns.sort_stands(task, folder)
         return [] if stands else [f"<results>/{recording}/canary.json"]
-    return made_of(recording) if may_proceed(recording) else []
+    if reruns.canary_is_due(SETTINGS, task, folder) or not may_proceed(recording):
+        return []
+    return made_of(recording)
 
 
 def made_of(recording):

@@ -54,8 +54,10 @@ def run(
         Where to write; appears whole or not at all.
     """
     import matplotlib as mpl
+    from spikeinterface.core import set_global_job_kwargs
 
     mpl.use("Agg")
+    set_global_job_kwargs(n_jobs=1, progress_bar=False)
     analyzer = analysis.load_analyzer(analyzer_path)
     raw = recordings.open_recording(task.row)
     filtered = analysis.open_filtered(task, analysis_settings)
@@ -197,8 +199,10 @@ def draw_canary(
     says why: it must not cost the batch anything.
     """
     import matplotlib as mpl
+    from spikeinterface.core import set_global_job_kwargs
 
     mpl.use("Agg")
+    set_global_job_kwargs(n_jobs=1, progress_bar=False)
     import matplotlib.pyplot as plt
 
     record = sentinel.read_record(sentinel_path)

@@ -30,6 +30,9 @@ MEMORY_SHARE = 0.35
 #: How far off forecasts are, without and with finished sorts to learn from: about twice the
 #: median error that benchmarks/forecast.py measures.
 SPREAD, SPREAD_LEARNED = 0.4, 0.25
+#: A window's peak of memory is measured, and a longer sort with the same parameters does not take
+#: less: only so much of it is left to chance (benchmarks/capacity.py).
+FLOOR_SPREAD = 0.15
 #: What finished sorts say is believed within these limits.
 CORRECTION = (0.2, 5.0)
 #: Snakemake's resources: of which cost, and in which unit of it.
@@ -201,8 +204,9 @@ def predict(
         low, high = (
             (likely, likely) if learned else (model.low.at(duration_s), model.high.at(duration_s))
         )
+        least = FLOOR_SPREAD if name in MEMORIES and learned is None else spread
         forecast[name] = Interval(
-            low=round(low * (1 - spread), 1),
+            low=round(low * (1 - least), 1),
             likely=round(likely, 1),
             high=round(high * (1 + spread), 1),
         )

@@ -147,7 +147,8 @@ def end_of_run(
     table = summary.to_frame(described)
     sys.stdout.write(f"\n{summary.describe_recordings(table)}\n\n")
     sys.stdout.write(f"{summary.describe_counts(table)}\n")
-    sys.stdout.write(f"Summary: {path}\n")
+    written = [each for each in (path, path.with_name("report.html")) if each.exists()]
+    sys.stdout.write(f"Summary and report: {', '.join(map(str, written))}\n")
     sys.stdout.flush()
     if _received:
         sys.exit(128 + _received[0])

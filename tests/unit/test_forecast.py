@@ -43,6 +43,13 @@ def test_one_window_leaves_open_how_much_grows():
     assert model.low.per_s == pytest.approx(0.4)
 
 
+def test_memory_of_a_window_is_a_floor():
+    by = forecast.models([window(30, 25)], RATE)
+    expected = forecast.predict(by, 600.0)["mem_mb"]
+    assert expected.low == pytest.approx(850.0)
+    assert expected.low < expected.likely < expected.high
+
+
 def test_noise_between_two_windows_makes_no_falling_cost():
     by = forecast.models([window(30, 14, disk_mb=5), window(10, 15, disk_mb=11)], RATE)
     assert by["wall_s"].likely.per_s == 0.0

@@ -22,7 +22,14 @@ def test_dry_run_plans_every_canary_and_sort(project):
     fill(project)
     plan = project.run("-n")
     assert plan.returncode == 0, plan.output
-    assert plan.jobs() == {"canary": 6, "gate": 6, "sort": 6, "wave_summary": 6, "summary": 1}
+    assert plan.jobs() == {
+        "canary": 6,
+        "gate": 6,
+        "sort": 6,
+        "wave_summary": 6,
+        "summary": 1,
+        "report": 1,
+    }
     assert not project.result().exists()
 
 
@@ -87,7 +94,7 @@ def test_second_run_tests_only_the_environment_verdict_again(project):
     assert planned.recordings("sort") == ["missing"]
     again = project.run()
     assert again.returncode == 0, again.output
-    assert again.jobs() == {"canary": 1, "gate": 1, "wave_summary": 1, "summary": 1}
+    assert again.jobs() == {"canary": 1, "gate": 1, "wave_summary": 1, "summary": 1, "report": 1}
     assert project.sentinel("missing")["attempt"] == 1
     lines = project.result("missing/attempts.jsonl").read_text().splitlines()
     assert [json.loads(line)["attempt"] for line in lines] == [0, 1]

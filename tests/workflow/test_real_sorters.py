@@ -36,7 +36,7 @@ def test_demo_with_kilosort4(tmp_path):
     assert (accuracy >= 0.8).sum() >= 6
 
     again = snakemake(demo, *command)
-    assert again.jobs() == {"canary": 1, "gate": 1, "wave_summary": 1, "summary": 1}
+    assert again.jobs() == {"canary": 1, "gate": 1, "wave_summary": 1, "summary": 1, "report": 1}
     assert again.recordings("canary") == ["missing"]
     made = snakemake(demo, "--snakefile", str(ROOT / "rules/demo.smk"))
     assert made.nothing_to_do
