@@ -77,7 +77,8 @@ def run(
 @contextmanager
 def appears_whole(path: Path, purpose: str) -> Iterator[Path]:
     """Yield a path beside another, for a file or a folder, that takes its place at the end."""
-    temporary = workfolders.work_path(path.parent, purpose).with_suffix(path.suffix)
+    temporary = workfolders.work_path(path.parent, purpose)
+    temporary = temporary.with_name(temporary.name + path.suffix)
     try:
         yield temporary
         if path.is_dir():

@@ -76,7 +76,14 @@ def demo(tmp_path):
     made = snakemake(folder, "--snakefile", str(ROOT / "rules/demo.smk"))
     assert made.returncode == 0, made.output
     small = {
-        "job": {"threads": 1, "mem_mb": 3000, "canary_runtime_min": 7},
+        "job": {
+            "threads": 1,
+            "mem_mb": 3000,
+            "canary_runtime_min": 7,
+            "output_threads": 1,
+            "output_mem_mb": 2000,
+        },
+        "outputs": ["npz"],
         "forecast": {"min_mem_mb": 2500, "min_runtime_min": 11},
         "preflight": {"min_free_ram_mb": 1},
     }
@@ -106,6 +113,9 @@ def test_demo_batch(demo, cluster):
         "short": "sorted",
         "crashing": "sorted",
     }
+    for name in ("healthy", "short", "crashing"):
+        assert (demo / "results" / name / "spikes.npz").exists()
+    assert (demo / "results/report.html").exists()
     ran = jobs(cluster, since)
     arrays = [job for job in ran if "ArrayTaskId" in job]
     assert len(arrays) >= 4

@@ -6,8 +6,9 @@ import shutil
 import pandas as pd
 import pytest
 from spikeinterface.comparison import compare_sorter_to_ground_truth
-from spikeinterface.core import load
+from spikeinterface.core import load, load_sorting_analyzer
 
+from spikecanary import curation, figures, outputs
 from workbench import ROOT, snakemake
 
 
@@ -34,6 +35,12 @@ def test_demo_with_kilosort4(tmp_path):
     comparison = compare_sorter_to_ground_truth(load(demo / "truth/healthy"), sorting)
     accuracy = comparison.get_performance()["accuracy"].astype(float)
     assert (accuracy >= 0.8).sum() >= 6
+    for name in ("healthy", "short", "crashing"):
+        folder = demo / "results" / name
+        assert [each for each in outputs.FILES.values() if not (folder / each).exists()] == []
+        assert len(figures.of_recording(folder)) == 7
+    assert (demo / "results/silent/canary.png").exists()
+    assert (curation.read_units(demo / "results/healthy/units.tsv")["label"] == "good").sum() >= 4
 
     again = snakemake(demo, *command)
     assert again.jobs() == {"canary": 1, "gate": 1, "wave_summary": 1, "summary": 1, "report": 1}
@@ -64,6 +71,7 @@ def locust(project, data, tetrode):
 )
 def test_real_recording_is_sorted(locust, sorter, params):
     locust.config["sorter"] = {"name": sorter, "params": params, "device": "cpu"}
+    locust.config["outputs"] = ["figures", "nwb", "npz"]
     run = locust.run()
     assert run.returncode == 0, run.output
     canary = locust.sentinel("locust")
@@ -72,6 +80,10 @@ def test_real_recording_is_sorted(locust, sorter, params):
     assert canary["sorter"]["version"]
     assert locust.sort_record("locust")["n_units"] >= 1
     assert len(load(locust.result("locust/sorting")).unit_ids) >= 1
+    # Counts without a gain: the analyzer's are counts too.
+    assert not load_sorting_analyzer(locust.result("locust/analyzer")).return_in_uV
+    assert len(curation.read_units(locust.result("locust/units.tsv"))) >= 1
+    assert {"drift", "templates"} <= set(figures.of_recording(locust.result("locust")))
 
 
 def test_real_recordings_in_trouble_cost_nobody(locust, data):
