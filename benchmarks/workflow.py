@@ -109,7 +109,7 @@ def accuracy(folder: Path, made: str) -> list[float]:
     from spikecanary import curation
 
     found = []
-    for place in sorted((folder / made).glob("r*")):
+    for place in sorted((folder / made).glob("r[0-9]*")):
         units = curation.read_units(place / "units.tsv")
         good = set(units.index[units["label"] == "good"])
         sorting = load(place / "sorting")
