@@ -19,12 +19,13 @@ PACKAGE = """
 """.split()
 SCRIPTS = workflow.current_basedir.join("../scripts")
 if isinstance(SCRIPTS, LocalSourceFile):
-    sys.path.insert(0, str(Path(SCRIPTS.get_path_or_uri(secret_free=False)).resolve()))
+    FOLDER = Path(SCRIPTS.get_path_or_uri(secret_free=False)).resolve()
 else:
     fetched = [
         workflow.source_path(f"../scripts/spikecanary/{name}.py") for name in PACKAGE
     ]
-    sys.path.insert(0, str(Path(fetched[0]).parents[1]))
+    FOLDER = Path(fetched[0]).parents[1]
+sys.path.insert(0, str(FOLDER))
 
 from snakemake.exceptions import WorkflowError
 from spikecanary import (
@@ -111,7 +112,7 @@ def find_settled():
     """
     asked = workflow.dag_settings
     forced = asked.forceall or asked.forcerun or asked.forcetargets or asked.batch
-    own = Path(str(workflow.main_snakefile)).parent == Path(sys.path[0]).parent
+    own = Path(str(workflow.main_snakefile)).resolve().parent == FOLDER.parent
     if WHOLE or forced or asked.targets or not own or not workflow.is_main_process:
         return set()
     return {

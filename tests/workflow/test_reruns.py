@@ -64,6 +64,16 @@ def test_another_row_runs_its_own_jobs_alone(finished):
     assert list(finished.summary().index) == ["a", "b", "quiet", "c"]
 
 
+def test_recording_that_was_moved_away_is_left_alone(project):
+    path = project.folder / "moved.raw"
+    shutil.copy(project.write_binary("active", 8.0), path)
+    project.add("a", path=str(path))
+    assert project.run().returncode == 0
+    path.unlink()
+    assert project.run("-n").nothing_to_do
+    assert project.run("-n", "results/a/sort.json").recordings("canary") == ["a"]
+
+
 def test_metadata_only_changes_the_summary(finished):
     for row in finished.rows:
         row["subject"] = "m1"
