@@ -109,9 +109,9 @@ def test_there_is_something_to_run():
 
 @pytest.mark.parametrize(("page", "command"), EVERY["commands"])
 def test_command(clone, page, command):
-    words = shlex.split(
-        command.replace("LOG...", "logs/sort/healthy.log").replace("REC", "healthy")
-    )
+    for name, stands_for in STANDS_FOR.items():
+        command = command.replace(name, stands_for)
+    words, folder = shlex.split(command), clone
     if words[0] == "snakemake":
         planned = [] if any(word in words for word in WHOLE) else ["-n"]
         cores = [] if {"--cores", "--profile"} & set(words) else ["--cores", "2"]
