@@ -72,9 +72,15 @@ def run(
 def open_filtered(task: SortTask, settings: AnalysisSettings) -> "BaseRecording":
     """Open the recording with the sort's preprocessing and the analysis' own, lazily.
 
-    Without a probe, channels are taken to be far from each other.
+    Without a probe, channels are taken to be far from each other; without a gain, a count to be
+    a microvolt: SpikeInterface's metrics of templates want both.
     """
     recording = recordings.preprocess(recordings.open_recording(task.row), task.preprocessing)
+    if not recording.has_scaleable_traces():
+        logger.info("no gain to uV: amplitudes are counts")
+        recording = recording.clone()
+        recording.set_channel_gains(1.0)
+        recording.set_channel_offsets(0.0)
     if not recording.has_probe():
         logger.info("no probe: locations and depths of units mean nothing")
         recording = recording.clone()
@@ -123,7 +129,7 @@ def make_analyzer(
         overwrite=True,
         sparse=True,
         sparsity_kwargs=settings.sparsity,
-        return_in_uV=recording.has_scaleable_traces(),
+        return_in_uV=True,
         seed=0,
     )
     extensions = switched_on(settings.extensions)

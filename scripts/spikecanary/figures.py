@@ -221,12 +221,12 @@ def _draw_window(task: SortTask, settings: AnalysisSettings, record: sentinel.Re
     from spikeinterface.core import get_noise_levels
 
     filtered = analysis.open_filtered(task, settings)
-    in_uv = filtered.has_scaleable_traces()
+    in_uv = recordings.open_recording(task.row).has_scaleable_traces()
     start_s, end_s = 0.0, min(30.0, filtered.get_total_duration())
     if record.windows:
         start_s, end_s = record.windows[-1].start_s, record.windows[-1].end_s
     window = recordings.cut_window(filtered, start_s, end_s)
-    noise = get_noise_levels(window, return_in_uV=in_uv)
+    noise = get_noise_levels(window, return_in_uV=True)
     length_s = min(WINDOW_S, end_s - start_s)
     figure = draw_traces(filtered, (start_s + end_s) / 2, length_s)
     figure.set_size_inches(11, 6)

@@ -251,16 +251,19 @@ def test_export_that_fails_leaves_what_was_there(made):
     assert list(path.parent.glob(".x-*")) == []
 
 
-def test_recording_without_a_probe(tmp_path, write_binary, reader_options):
+def test_recording_without_probe_and_gain(write_binary, reader_options):
+    plain = {k: v for k, v in reader_options.items() if not k.endswith("_to_uV")}
     row = Recording(
         id="x",
         paths=(str(write_binary()),),
         reader="binary",
-        reader_options=reader_options,
+        reader_options=plain,
     )
     recording = analysis.open_filtered(sorters.make_task(row, CONFIG), CONFIG.analysis)
     places = recording.get_channel_locations()
     assert np.diff(places[:, 1]).tolist() == [analysis.NO_PROBE_PITCH_UM] * 3
+    assert recording.has_scaleable_traces()
+    assert recording.get_channel_gains().tolist() == [1.0] * 4
 
 
 def test_outputs_stand_until_settings_or_files_change(tmp_path):

@@ -80,8 +80,9 @@ def test_real_recording_is_sorted(locust, sorter, params):
     assert canary["sorter"]["version"]
     assert locust.sort_record("locust")["n_units"] >= 1
     assert len(load(locust.result("locust/sorting")).unit_ids) >= 1
-    # Counts without a gain: the analyzer's are counts too.
-    assert not load_sorting_analyzer(locust.result("locust/analyzer")).return_in_uV
+    # Without a gain a count is taken to be a microvolt.
+    analyzer = load_sorting_analyzer(locust.result("locust/analyzer"))
+    assert set(analyzer.recording.get_channel_gains()) == {1.0}
     assert len(curation.read_units(locust.result("locust/units.tsv"))) >= 1
     assert {"drift", "templates"} <= set(figures.of_recording(locust.result("locust")))
 

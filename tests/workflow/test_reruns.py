@@ -78,7 +78,7 @@ def test_metadata_only_changes_the_summary(finished):
     for row in finished.rows:
         row["subject"] = "m1"
     run = finished.run()
-    assert set(run.jobs()) == {"summary"}
+    assert set(run.jobs()) == {"summary", "report"}
     assert finished.summary()["subject"].to_list() == ["m1", "m1", "m1"]
 
 
