@@ -12,7 +12,6 @@ from spikecanary.sentinel import Interval
 from spikecanary.sorters import MEMORY_KNOBS, SortTask
 
 MB = 1e6
-SPLIT = "split the recording (start_s, end_s)"
 #: What each cost is called, its unit for people, and what would make it fit.
 TEXTS = {
     "wall_s": (

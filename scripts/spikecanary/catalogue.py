@@ -142,7 +142,7 @@ def settings() -> str:
             purpose = (type(default).__doc__ or "").splitlines()[0]
             sections += ["", f"## {name}", "", purpose, "", *TABLE, *_rows(default, "")]
         else:
-            top.append(_row(name, _plain(default), field.description))
+            top.append(_row(name, default, field.description))
     return "\n".join([SETTINGS, *TABLE, *top, *sections]) + "\n"
 
 
@@ -157,10 +157,6 @@ def _rows(section: BaseModel, prefix: str) -> Iterator[str]:
             yield from _rows(value, f"{prefix}{name}.")
         else:
             yield _row(prefix + name, plain[name], field.description)
-
-
-def _plain(value: Any) -> Any:
-    return value if not isinstance(value, BaseModel) else value.model_dump(mode="json")
 
 
 def _row(key: str, default: Any, description: str | None) -> str:
