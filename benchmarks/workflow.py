@@ -1,12 +1,16 @@
 """What the whole workflow costs: its wall time over the same library calls in one script.
 
 Seeded recordings go from raw data to the report: canary, sort (Kilosort 4 on the CPU),
-analyzer, labels, figures, Phy and NWB. The bare side makes the same calls one after the other in
-one Python process: the window's and the whole recording's run_sorter, then the outputs.
-Alternating pairs; the median of their ratios is the result. The labelled units of both are
-compared with the ground truth too.
+analyzer, labels, and every output. The bare side makes the same calls one after the other in one
+Python process: the window's and the whole recording's run_sorter, then the outputs; a recording
+on which one fails is left there. Alternating pairs; the median of their ratios is the result. The
+good units of both are compared with the ground truth, the verdicts with what is expected, and
+each output is opened by its own tool.
 
-    python benchmarks/workflow.py [--recordings 1] [--minutes 2] [--channels 32] [--pairs 3]
+    python benchmarks/workflow.py [--recordings 1] [--faults] [--minutes 2] [--channels 32]
+        [--threads 2] [--pairs 3]
+
+--faults adds a recording of each of five faults: with seven healthy ones a batch of twelve.
 """
 
 import argparse
@@ -18,15 +22,29 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from spikeinterface.core import BaseRecording
 
 ROOT = Path(__file__).resolve().parents[1]
 RATE_HZ = 30_000.0
 WINDOW_S = 30.0
 MOST = 1.15
-OUTPUTS = ("figures", "phy", "nwb")
+OUTPUTS = ("figures", "phy", "nwb", "npz", "mat", "report")
+#: Verdict of the canary of a recording with each fault, and the class of its failure.
+FAULTS = {
+    "missing": ("stop", "RecordingUnreadableError"),
+    "silent": ("stop", "InsufficientActivityError"),
+    "railed": ("stop", "SaturatedSignalError"),
+    "nan": ("stop", "NonFiniteSignalError"),
+    "half_dead": ("proceed", ""),
+}
 
 BARE = """
-import json, sys
+import json, sys, traceback
 from pathlib import Path
 from spikecanary import analysis, curation, exports, figures, outputs, recordings, sorters
 from spikecanary.config import Config
@@ -34,9 +52,7 @@ from spikecanary.recordings import Recording
 from spikeinterface.core import set_global_job_kwargs
 from spikeinterface.sorters import run_sorter
 
-config = Config.model_validate(json.loads(Path("config.yaml").read_text()))
-set_global_job_kwargs(n_jobs=2, progress_bar=False)
-for row in recordings.read_table("recordings.tsv"):
+def process(row):
     task = sorters.make_task(row, config).model_copy(update={"n_jobs": 2})
     folder = Path("bare", row.id)
     recording = recordings.open_recording(row)
@@ -53,10 +69,37 @@ for row in recordings.read_table("recordings.tsv"):
     )
     curation.run(config.curation, metrics_path=metrics, **at)
     figures.run(task, config.analysis, config.curation, folder=folder / "figures", **at)
-    for name in ("phy", "nwb"):
-        path = folder / outputs.FILES[name]
-        exports.run(name, row, config.exports, path=path, **at)
+    for name in ("phy", "nwb", "npz", "mat", "report"):
+        exports.run(name, row, config.exports, path=folder / outputs.FILES[name], **at)
+
+config = Config.model_validate(json.loads(Path("config.yaml").read_text()))
+set_global_job_kwargs(n_jobs=2, progress_bar=False)
+for row in recordings.read_table("recordings.tsv"):
+    try:
+        process(row)
+    except Exception:
+        traceback.print_exc()
 """
+
+
+def break_it(recording: "BaseRecording", fault: str) -> "BaseRecording":
+    """Return the recording with a fault."""
+    from spikeinterface.core import NumpyRecording
+
+    traces = recording.get_traces()
+    if fault == "silent":
+        traces = np.random.default_rng(5).normal(0.0, 5.0, traces.shape)
+    elif fault == "railed":
+        traces = np.where(np.random.default_rng(5).random(traces.shape) > 0.5, 32767, -32768)
+    elif fault == "nan":
+        traces[:: int(RATE_HZ)] = np.nan
+    elif fault == "half_dead":
+        traces[:, traces.shape[1] // 2 :] = 0.0
+    broken = NumpyRecording(traces.astype("float32"), RATE_HZ)
+    broken.set_probegroup(recording.get_probegroup(), in_place=True)
+    broken.set_channel_gains(1.0)
+    broken.set_channel_offsets(0.0)
+    return broken
 
 
 def write_project(folder: Path, arguments: argparse.Namespace) -> None:
@@ -65,8 +108,9 @@ def write_project(folder: Path, arguments: argparse.Namespace) -> None:
     from spikeinterface.generation import generate_ground_truth_recording
 
     set_global_job_kwargs(progress_bar=False)
-    lines = ["recording\tpath\treader"]
-    for number in range(arguments.recordings):
+    names = [f"r{number}" for number in range(arguments.recordings)]
+    names += FAULTS if arguments.faults else []
+    for number, name in enumerate(names):
         recording, truth = generate_ground_truth_recording(
             durations=[60.0 * arguments.minutes],
             sampling_frequency=RATE_HZ,
@@ -75,17 +119,21 @@ def write_project(folder: Path, arguments: argparse.Namespace) -> None:
             noise_kwargs={"noise_levels": 5.0, "strategy": "on_the_fly"},
             seed=20 + number,
         )
-        recording.save(folder=folder / f"data/r{number}", dtype="int16")
-        truth.save(folder=folder / f"truth/r{number}")
-        lines.append(f"r{number}\t{folder}/data/r{number}\tspikeinterface")
-    (folder / "recordings.tsv").write_text("\n".join(lines) + "\n")
+        if name in FAULTS:
+            recording = break_it(recording, name)
+        if name != "missing":
+            dtype = "float32" if name == "nan" else "int16"
+            recording.save(folder=folder / "data" / name, dtype=dtype)
+            truth.save(folder=folder / "truth" / name)
+    rows = [f"{name}\t{folder}/data/{name}\tspikeinterface\n" for name in names]
+    (folder / "recordings.tsv").write_text("".join(["recording\tpath\treader\n", *rows]))
     config = {
         "recordings": "recordings.tsv",
         "sorter": {"name": "kilosort4", "device": "cpu", "params": {"nblocks": 0}},
         "canary": {"window_s": WINDOW_S, "min_recording_s": WINDOW_S},
         "forecast": {"second_window": False},
         "outputs": ["units", *OUTPUTS],
-        "job": {"threads": 2, "output_threads": 2},
+        "job": {"threads": arguments.threads, "output_threads": arguments.threads},
     }
     (folder / "config.yaml").write_text(json.dumps(config))
 
@@ -101,30 +149,62 @@ def time_s(folder: Path, command: list[str]) -> float:
     return took_s
 
 
-def accuracy(folder: Path, made: str) -> list[float]:
+def accuracy(folder: Path, made: str) -> dict[str, float]:
     """Return the median accuracy of the true units of each recording, good units alone."""
     from spikeinterface.comparison import compare_sorter_to_ground_truth
     from spikeinterface.core import load
 
     from spikecanary import curation
 
-    found = []
-    for place in sorted((folder / made).glob("r[0-9]*")):
+    found = {}
+    for place in sorted(path.parent for path in (folder / made).glob("*/units.tsv")):
         units = curation.read_units(place / "units.tsv")
         good = set(units.index[units["label"] == "good"])
         sorting = load(place / "sorting")
         kept = sorting.select_units([unit for unit in sorting.unit_ids if str(unit) in good])
         compared = compare_sorter_to_ground_truth(load(folder / "truth" / place.name), kept)
-        found.append(round(float(compared.get_performance()["accuracy"].median()), 3))
+        found[place.name] = round(float(compared.get_performance()["accuracy"].median()), 3)
     return found
+
+
+def check(folder: Path) -> None:
+    """Check the verdicts, and that each output of what was sorted opens in its own tool."""
+    import pynwb
+    from nwbinspector import Importance, inspect_nwbfile
+    from phylib.io.model import load_model
+    from PIL import Image
+    from scipy.io import loadmat
+    from spikeinterface.core import load_sorting_analyzer
+
+    for path in sorted((folder / "results").glob("*/canary.json")):
+        place, canary = path.parent, json.loads(path.read_text())
+        said = (canary["verdict"], (canary["failure"] or {}).get("class", ""))
+        assert said == FAULTS.get(place.name, ("proceed", "")), (place.name, said)
+        if canary["verdict"] == "stop":
+            assert Image.open(place / "canary.png").width, place
+            continue
+        units = load_sorting_analyzer(place / "analyzer").unit_ids
+        assert load_model(place / "phy/params.py").n_templates == len(units), place
+        assert not list(
+            inspect_nwbfile(place / "units.nwb", importance_threshold=Importance.CRITICAL)
+        )
+        with pynwb.NWBHDF5IO(place / "units.nwb", "r") as file:
+            assert len(file.read().units) == len(units), place
+        n_spikes = np.load(place / "spikes.npz")["spike_times_s"].size
+        assert loadmat(place / "spikes.mat")["spike_times_s"].size == n_spikes, place
+        assert list((place / "report").glob("*.csv")), place
+        assert all(Image.open(png).width for png in (place / "figures").glob("*.png")), place
+    assert (folder / "results/report.html").exists()
 
 
 def main() -> int:
     """Measure and print; exit status 1 where the median ratio is too high."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--recordings", type=int, default=1)
+    parser.add_argument("--faults", action="store_true")
     parser.add_argument("--minutes", type=float, default=2.0)
     parser.add_argument("--channels", type=int, default=32)
+    parser.add_argument("--threads", type=int, default=2, help="of a job; 1: two jobs at a time")
     parser.add_argument("--pairs", type=int, default=3)
     arguments = parser.parse_args()
     ours = [sys.executable, "-m", "snakemake", "--cores", "2", "--snakefile"]
@@ -146,6 +226,7 @@ def main() -> int:
                 f"{accuracy(folder, 'bare')}, workflow {accuracy(folder, 'results')}",
                 flush=True,
             )
+            check(folder)
     median = statistics.median(ratios)
     print(f"median ratio {median:.3f} (at most {MOST})")
     return int(median > MOST)

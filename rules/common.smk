@@ -11,11 +11,12 @@ from snakemake.sourcecache import LocalSourceFile
 # Only scripts find the package by themselves, beside them; here its folder has to be named.
 # Of a hosted repository no folder can be listed, so its files are fetched by their names.
 PACKAGE = """
-    __init__ canary capacity catalogue checkup child claims classify config containers diagnosis
-    failures forecast fullsort gate gpus hooks inputcheck interrupts jobs locks logs outputs plan
-    preflight processes progress recordings reruns sampling sentinel signals sorters summary supervisor
-    tables watchdogs windows workfolders analysis curation exports figures report signatures/__init__ signatures/biological signatures/container
-    signatures/environment signatures/gpu signatures/resource signatures/row
+    __init__ analysis canary capacity catalogue checkup child claims classify compiled config
+    containers curation diagnosis exports failures figures forecast fullsort gate gpus hooks
+    inputcheck interrupts jobs locks logs outputs plan preflight processes progress recordings
+    report reruns sampling sentinel signals signatures/__init__ signatures/biological
+    signatures/container signatures/environment signatures/gpu signatures/resource
+    signatures/row sorters summary supervisor tables watchdogs windows workfolders
 """.split()
 SCRIPTS = workflow.current_basedir.join("../scripts")
 if isinstance(SCRIPTS, LocalSourceFile):

@@ -4,7 +4,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from spikecanary import analysis, interrupts, logs
+from spikecanary import analysis, compiled, interrupts, logs, workfolders
 from spikecanary.outputs import AnalysisSettings
 from spikecanary.sorters import SortTask
 
@@ -13,13 +13,15 @@ def main(snakemake: Any) -> int:
     """Unpack Snakemake's object and analyze."""
     interrupts.exit_on_signals()
     logs.configure(snakemake.log[0], rule="analyze", threads=snakemake.threads)
-    analysis.run(
-        SortTask.model_validate(snakemake.params.task | {"n_jobs": snakemake.threads}),
-        AnalysisSettings.model_validate(snakemake.params.analysis),
-        sorting_path=Path(snakemake.input.sorting),
-        analyzer_path=Path(snakemake.output.analyzer),
-        metrics_path=Path(snakemake.output.metrics),
-    )
+    folder = Path(snakemake.output.analyzer).parent
+    with compiled.kept(folder.parent / compiled.FOLDER, workfolders.work_path(folder, "compile")):
+        analysis.run(
+            SortTask.model_validate(snakemake.params.task | {"n_jobs": snakemake.threads}),
+            AnalysisSettings.model_validate(snakemake.params.analysis),
+            sorting_path=Path(snakemake.input.sorting),
+            analyzer_path=Path(snakemake.output.analyzer),
+            metrics_path=Path(snakemake.output.metrics),
+        )
     return 0
 
 
