@@ -9,6 +9,8 @@ configfile: "config/config.yaml"
 
 
 include: "rules/common.smk"
+include: "rules/resources.smk"
+include: "rules/due.smk"
 include: "rules/canary.smk"
 include: "rules/sort.smk"
 include: "rules/postprocess.smk"
