@@ -1,5 +1,6 @@
 """Run one sorter once through SpikeInterface: which there are, their device, one sort."""
 
+import gc
 import hashlib
 import importlib.util
 import inspect
@@ -255,7 +256,11 @@ def sort(
     if settings.plugin:
         load_plugin(settings.plugin)
     cls = sorter_class(settings.name, container=settings.container is not None)
+    params = with_device(settings.name, cls.default_params(), settings)
     tell(sorter_version=version_of(cls))
+    # SpikeInterface collects garbage after each second that it copies for the sorter: with torch
+    # and numba in memory 0.2 s each time, unless what is there by now is left out.
+    gc.freeze()
     try:
         sorting = cast(
             "Any",
@@ -265,7 +270,7 @@ def sort(
                 folder=str(Path(folder) / "sorter"),
                 verbose=True,
                 **container_arguments(settings),
-                **with_device(settings.name, cls.default_params(), settings),
+                **params,
             ),
         )
     except Exception:
