@@ -319,11 +319,31 @@ def load(config: Mapping[str, Any]) -> Config:
     BadInputError
         Unknown keys or values of a wrong type; all problems together.
     """
+    right, _, problems = load_right(config)
+    if problems:
+        raise BadInputError(problems)
+    return right
+
+
+def load_right(config: Mapping[str, Any]) -> tuple[Config, set[str], list[str]]:
+    """Read what is right of a plain configuration.
+
+    Returns
+    -------
+    Config
+        With defaults for each section that has a problem.
+    set of str
+        Those sections.
+    list of str
+        All problems.
+    """
     given = {key: value for key, value in config.items() if value is not None}
     try:
-        return Config.model_validate(given)
+        return Config.model_validate(given), set(), []
     except ValidationError as err:
-        raise BadInputError(_describe(error) for error in err.errors()) from err
+        wrong = {str(error["loc"][0]) for error in err.errors()}
+        right = {key: value for key, value in given.items() if key not in wrong}
+        return Config.model_validate(right), wrong, [_describe(error) for error in err.errors()]
 
 
 def _describe(error: Mapping[str, Any]) -> str:

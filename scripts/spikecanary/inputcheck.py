@@ -32,26 +32,21 @@ def check_inputs(given: Mapping[str, Any]) -> tuple[Config, list[Recording]]:
     BadInputError
         All problems that were found, in the config and in the table.
     """
-    problems: list[str] = []
-    config: Config | None = None
+    config, wrong, problems = configuration.load_right(given)
     rows: list[Recording] | None = None
-    table = given.get("recordings") or Config().recordings
+    table = config.recordings
     try:
-        config = configuration.load(given)
-    except BadInputError as err:
-        problems += err.problems
-    try:
-        rows = recordings.read_table(table)
+        rows = None if "recordings" in wrong else recordings.read_table(table)
     except BadInputError as err:
         problems += err.problems
     if rows is not None:
         problems += check_readers(rows, table)
-    if config is not None:
-        problems += check_preprocessing(config)
-        problems += check_outputs(config)
+    problems += check_preprocessing(config)
+    problems += check_outputs(config)
+    if "sorter" not in wrong:  # its plugin may define what the table names
         problems += check_sorters(config, rows or [])
-        problems += check_force(config, rows)
-    if config is None or rows is None or problems:
+    problems += check_force(config, rows)
+    if rows is None or problems:
         raise BadInputError(problems)
     return config, rows
 

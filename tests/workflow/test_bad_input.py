@@ -13,11 +13,14 @@ def test_everything_wrong_is_reported_together(project):
     project.config["canry"] = {}
     project.config["canary"] = {"windw_s": 3}
     project.config["sorter"] = {"name": "spykingcircus2", "params": {"detecion": {}}}
+    project.config["analysis"] = {"extensions": {"wavforms": {}}}
     run = project.run()
     assert run.returncode == 1
     for expected in (
         "config: canry: unknown key (did you mean 'canary'?)",
         "config: canary.windw_s: unknown key (did you mean 'window_s'?)",
+        "config: analysis.extensions: unknown extension 'wavforms' (did you mean 'waveforms'?)",
+        "spykingcircus2 has no parameter 'detecion' (did you mean 'detection'?)",
         "recordings.tsv, line 3: recording 'good' is already in line 2",
         "line 4 (recording '../x'): illegal id '../x'",
         "line 6 (recording 'json'): reader_options is not JSON",
@@ -65,6 +68,10 @@ def test_wrong_types(project):
     assert "config: canary.window_s: Input should be a valid number" in run.output
     assert "got 'biologic'" in run.output
     assert "config: gate.waves: Input should be greater than or equal to 1, got 0" in run.output
+    project.config = {"recordings": ["a.tsv"]}
+    run = project.run()
+    assert "1 problem in the configuration or the table:" in run.output
+    assert "config: recordings: Input should be a valid string, got ['a.tsv']" in run.output
 
 
 def test_missing_column_and_missing_table(project):
