@@ -49,11 +49,10 @@ FAULTS = {
 }
 
 BARE = """
-import json, sys, traceback
+import json, traceback
 from pathlib import Path
 from spikecanary import analysis, curation, exports, figures, outputs, recordings, sorters
 from spikecanary.config import Config
-from spikecanary.recordings import Recording
 from spikeinterface.core import set_global_job_kwargs
 from spikeinterface.sorters import run_sorter
 
@@ -74,7 +73,7 @@ def process(row):
     )
     curation.run(config.curation, metrics_path=metrics, **at)
     figures.run(task, config.analysis, config.curation, folder=folder / "figures", **at)
-    for name in ("phy", "nwb", "npz", "mat", "report"):
+    for name in [each for each in config.outputs if each not in ("units", "figures")]:
         exports.run(name, row, config.exports, path=folder / outputs.FILES[name], **at)
 
 config = Config.model_validate(json.loads(Path("config.yaml").read_text()))
@@ -182,10 +181,11 @@ def check(folder: Path) -> None:
     from scipy.io import loadmat
     from spikeinterface.core import load_sorting_analyzer
 
-    for path in sorted((folder / "results").glob("*/canary.json")):
-        place, canary = path.parent, json.loads(path.read_text())
+    for name in [line.split("\t")[0] for line in (folder / "recordings.tsv").open()][1:]:
+        place = folder / "results" / name
+        canary = json.loads((place / "canary.json").read_text())
         verdict = (canary["verdict"], (canary["failure"] or {}).get("class", ""))
-        assert verdict == FAULTS.get(place.name, ("proceed", "")), (place.name, verdict)
+        assert verdict == FAULTS.get(name, ("proceed", "")), (name, verdict)
         if canary["verdict"] == "stop":
             if canary["failure"]["category"] == "biological":
                 assert Image.open(place / "canary.png").width, place
@@ -200,7 +200,9 @@ def check(folder: Path) -> None:
         n_spikes = np.load(place / "spikes.npz")["spike_times_s"].size
         assert loadmat(place / "spikes.mat")["spike_times_s"].size == n_spikes, place
         assert list((place / "report").glob("*.csv")), place
-        assert all(Image.open(png).width for png in (place / "figures").glob("*.png")), place
+        drawn = list((place / "figures").glob("*.png"))
+        assert drawn, place
+        assert all(Image.open(png).width for png in drawn), place
     assert (folder / "results/report.html").exists()
 
 

@@ -23,13 +23,17 @@ def canary_runtime(wildcards, attempt):
     return attempt * SETTINGS.job.canary_runtime_min
 
 
-def ask_for(wildcards, attempt, resource, unknown):
-    """Return what a full sort asks for by its forecast, or, without one, what is given."""
+def expect(wildcards):
+    """Return the forecast of a full sort."""
     digest = get_task(wildcards).digest()
-    expected = forecast.of_recording(
+    return forecast.of_recording(
         results_path(), wildcards.recording, digest, SETTINGS.forecast
     )
-    asked = forecast.request(SETTINGS.forecast, expected, attempt)
+
+
+def ask_for(wildcards, attempt, resource, unknown):
+    """Return what a full sort asks for by its forecast, or, without one, what is given."""
+    asked = forecast.request(SETTINGS.forecast, expect(wildcards), attempt)
     return asked.get(resource, attempt * unknown)
 
 
@@ -50,16 +54,10 @@ def sort_disk_mb(wildcards, attempt):
 
 def sort_gpus(wildcards):
     """Return the GPUs of a full sort: one where its canary was seen to use one."""
-    expected = forecast.of_recording(
-        results_path(),
-        wildcards.recording,
-        get_task(wildcards).digest(),
-        SETTINGS.forecast,
-    )
     asked = count_gpus()
-    return (
-        max(asked, 1) if SETTINGS.job.gpu is None and "vram_mb" in expected else asked
-    )
+    if SETTINGS.job.gpu is None and "vram_mb" in expect(wildcards):
+        return max(asked, 1)
+    return asked
 
 
 def count_gpus():

@@ -341,9 +341,10 @@ def load_right(config: Mapping[str, Any]) -> tuple[Config, set[str], list[str]]:
     try:
         return Config.model_validate(given), set(), []
     except ValidationError as err:
-        wrong = {str(error["loc"][0]) for error in err.errors()}
+        errors = err.errors()
+        wrong = {str(error["loc"][0]) for error in errors}
         right = {key: value for key, value in given.items() if key not in wrong}
-        return Config.model_validate(right), wrong, [_describe(error) for error in err.errors()]
+        return Config.model_validate(right), wrong, [_describe(error) for error in errors]
 
 
 def _describe(error: Mapping[str, Any]) -> str:
