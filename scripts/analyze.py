@@ -14,6 +14,7 @@ def main(snakemake: Any) -> int:
     interrupts.exit_on_signals()
     logs.configure(snakemake.log[0], rule="analyze", threads=snakemake.threads)
     folder = Path(snakemake.output.analyzer).parent
+    workfolders.sweep(folder)
     with compiled.kept(folder.parent / compiled.FOLDER, workfolders.work_path(folder, "compile")):
         analysis.run(
             SortTask.model_validate(snakemake.params.task | {"n_jobs": snakemake.threads}),

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import socket
 import zipfile
 
 import pytest
@@ -116,6 +117,15 @@ def test_changed_analysis_runs_all_but_the_sort(finished):
     assert plan.recordings("sort") == []
     assert plan.recordings("canary") == []
     assert plan.recordings("analyze") == ["a", "none"]
+
+
+def test_what_a_killed_analysis_left_is_removed(finished):
+    left = finished.result(f"a/.analyze-{socket.gethostname()}-{2**22 + 1}")
+    left.mkdir()
+    finished.config["analysis"]["duplicated_spikes_ms"] = 0.5
+    run = finished.run("results/a/metrics.tsv")
+    assert run.returncode == 0, run.output
+    assert not left.exists()
 
 
 def test_another_output_is_made_alone(finished):
