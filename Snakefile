@@ -2,25 +2,25 @@
 
 from snakemake.utils import min_version
 
-min_version("9.14")
+min_version("9.17.1")
 
 
 configfile: "config/config.yaml"
 
 
 include: "rules/common.smk"
-include: "rules/resources.smk"
-include: "rules/due.smk"
 include: "rules/canary.smk"
 include: "rules/sort.smk"
-include: "rules/postprocess.smk"
+include: "rules/outputs.smk"
 include: "rules/report.smk"
-include: "rules/plan.smk"
 
 
 rule all:
-    """Everything: one summary of all recordings."""
+    """Everything: all results by name, one summary and one report of all recordings."""
     default_target: True
     input:
-        due_outputs,
+        "<results>/report.html",
+        "<results>/summary.tsv",
+        all_results,
+        unchecked,
     localrule: True

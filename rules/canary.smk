@@ -1,31 +1,38 @@
-# REQUIRED INPUTS: the recordings of the table, as far as they exist
+# REQUIRED INPUTS: none; the recordings of the table are parameters (docs/architecture.md)
 # OUTPUTS: <results>/{recording}/canary.json, <results>/gates/{wave}.tsv
 
 
 wildcard_constraints:
     recording=recordings.ID_PATTERN,
-    wave=r"\d+",
+    wave=r"\d+(-[\w.-]+)?",
 
 
 rule canary:
     """Sort a short window of one recording and write the verdict."""
-    input:
-        recording=recording_files,
     output:
         sentinel="<results>/{recording}/canary.json",
     log:
         "<logs>/canary/{recording}.log",
     benchmark:
         "<benchmarks>/canary/{recording}.tsv"
+    # Verdicts first: what can be found out is known before the hours begin.
+    priority: 1
+    # A canary whose job is killed must not cost its wave: the last attempt does not sort.
+    retries: 1
     conda:
         "../envs/sorter.yaml"
     threads: SETTINGS.job.threads
     resources:
-        mem_mb=unless_dry(canary_mem_mb, SETTINGS.job.mem_mb),
-        runtime=unless_dry(canary_runtime, SETTINGS.job.canary_runtime_min),
-        gpu=count_gpus(),
+        mem_mb=times_attempt(SETTINGS.job.mem_mb),
+        runtime=times_attempt(SETTINGS.job.canary_runtime_min),
+        gpu=resources.count_gpus(SETTINGS),
+        attempt=times_attempt(1),
     params:
-        given=canary_params,
+        version=canary_param("version"),
+        task=canary_param("task"),
+        data=canary_param("data"),
+        settings=canary_param("settings"),
+        attempt=canary_param("attempt"),
     script:
         "../scripts/canary.py"
 

@@ -5,45 +5,39 @@ import re
 import sys
 from pathlib import Path
 
+from snakemake.exceptions import WorkflowError
+from snakemake.logging import logger
+from snakemake.settings.types import RerunTrigger
 from snakemake.sourcecache import LocalSourceFile
 
-# Only scripts find the package by themselves, beside them; here its folder has to be named.
-# Of a hosted repository no folder can be listed, so its files are fetched by their names.
-PACKAGE = """
-    __init__ analysis canary capacity catalogue checkup child claims classify compiled config
-    containers curation diagnosis exports failures figures forecast fullsort gate gpus hooks
-    inputcheck interrupts jobs locks logs outputs plan preflight processes progress recordings
-    report reruns sampling sentinel signals signatures/__init__ signatures/biological
-    signatures/container signatures/environment signatures/gpu signatures/resource
-    signatures/row sorters summary supervisor tables watchdogs windows workfolders
-""".split()
+
+def check_installed(scripts):
+    """Check that the package is installed as a hosted repository has it, which cannot be listed."""
+    source = Path(workflow.source_path("../scripts/spikecanary/__init__.py")).read_text()
+    wanted = re.search(r'__version__ = "(.+)"', source)[1]
+    try:
+        from spikecanary import __version__ as installed
+    except ImportError:
+        installed = "none"
+    if installed != wanted:
+        where = f"git+https://{scripts.host}/{scripts.repo}@{scripts.ref}"
+        msg = (
+            f"these rules need spikecanary {wanted}, installed is {installed}: pip install {where}"
+        )
+        raise WorkflowError(msg)
+
+
 SCRIPTS = workflow.current_basedir.join("../scripts")
 if isinstance(SCRIPTS, LocalSourceFile):
-    FOLDER = Path(SCRIPTS.get_path_or_uri(secret_free=False)).resolve()
+    sys.path.insert(0, str(Path(SCRIPTS.get_path_or_uri(secret_free=False)).resolve()))
 else:
-    fetched = [
-        workflow.source_path(f"../scripts/spikecanary/{name}.py") for name in PACKAGE
-    ]
-    FOLDER = Path(fetched[0]).parents[1]
-sys.path.insert(0, str(FOLDER))
+    check_installed(SCRIPTS)
 
-from snakemake.exceptions import WorkflowError
-from spikecanary import (
-    hooks,
-    inputcheck,
-    recordings,
-    reruns,
-    sentinel,
-    sorters,
-)
-from spikecanary import report as report_page
-from spikecanary.config import BadInputError, Config, did_you_mean
-from spikecanary.failures import ConcurrentSortError
+from spikecanary import gate, hooks, inputcheck, outputs, recordings, resources
+from spikecanary.config import BadInputError, as_set, did_you_mean
+from spikecanary.reruns import OUTPUT_VERSIONS, State, limits_of
 
-# While rules are parsed Snakemake does not say yet whether this is a dry run.
-DRY = any(
-    re.fullmatch(r"--dry-?run|-[Ffkpq]*n[Ffkpq]*", given) for given in sys.argv[1:]
-)
+DRY = workflow.output_settings.dryrun
 # The report's template.
 PAGE = workflow.source_path("../scripts/report/page.html")
 # Captured while parsing: inside a module, the importer's redirections.
@@ -51,19 +45,17 @@ PATHVARS = workflow.pathvars
 
 
 def read_inputs():
-    """Read config and table; in the main process, check every name in them.
-
-    `snakemake --lint` looks at the rules alone and needs no recordings.
-    """
-    read = inputcheck.read_inputs
-    if workflow.is_main_process:
-        read = inputcheck.check_inputs
+    """Read config and table; in the main process, check every name in them."""
+    main = workflow.is_main_process
     try:
-        return read(config)
+        return (inputcheck.check_inputs if main else inputcheck.read_inputs)(config)
     except BadInputError as err:
-        if "--lint" in sys.argv:
-            return Config(), []
         raise WorkflowError(str(err)) from None
+
+
+SETTINGS, RECORDINGS = read_inputs()
+ROWS = {row.id: row for row in RECORDINGS}
+WAVES = gate.make_waves(RECORDINGS, SETTINGS.gate.wave_size, SETTINGS.sorter.name)
 
 
 def results_path(*parts):
@@ -71,107 +63,150 @@ def results_path(*parts):
     return Path(PATHVARS.apply("<results>"), *parts)
 
 
-def find_left():
-    """Return the recordings that another run works on now, each with who that is."""
-    if not workflow.is_main_process or DRY:
-        return {}
-    return hooks.look_around(results_path(), ROWS)
-
-
 @functools.cache
-def find_task(recording):
-    """Return the full sort of a recording, made once."""
-    return sorters.make_task(ROWS[recording], SETTINGS)
-
-
-@functools.cache
-def dump_task(recording):
-    """Return the full sort of a recording as plain data, for params."""
-    return find_task(recording).model_dump(mode="json")
-
-
-SETTINGS, RECORDINGS = read_inputs()
-ROWS = {row.id: row for row in RECORDINGS}
-METADATA = {row.id: row.metadata for row in RECORDINGS}
-LEFT = find_left()
-
-
-def write_page():
-    """Write the report of what stands, after a run with errors."""
-    path = results_path("report.html")
-    report_page.write(path, Path(PAGE), SETTINGS, results_path())
-
-
-def only_plans():
-    """Return whether this run executes nothing but rule plan."""
-    return all(job.rule.name.endswith("plan") for job in workflow.dag.needrun_jobs())
-
-
-def get_row(wildcards):
-    """Return the table's row of the recording that a path names."""
-    recording = wildcards.recording
+def state_of(recording):
+    """Return a recording's records beside the settings of now, each read once."""
     if recording not in ROWS:
-        msg = f"no recording {recording!r} in {SETTINGS.recordings}"
-        raise WorkflowError(msg + did_you_mean(recording, ROWS))
-    return ROWS[recording]
+        hint = did_you_mean(recording, ROWS)
+        raise WorkflowError(f"no recording {recording!r} in {SETTINGS.recordings}{hint}")
+    return State(SETTINGS, ROWS[recording], results_path(recording))
 
 
-def get_task(wildcards):
-    """Return the full sort of the recording that a path names."""
-    return find_task(get_row(wildcards).id)
+@functools.cache
+def check_options():
+    """Refuse what would silently do something else here; known once the DAG is built."""
+    if not ROWS:
+        hint = "lists no recording; add one row for each (docs/own-data.md)"
+        raise WorkflowError(f"{SETTINGS.recordings}: {hint}")
+    # Jobs behind a checkpoint are not known yet: a real run would leave them out.
+    if pruned := workflow.dag_settings.until | workflow.dag_settings.omit_from:
+        hint = "do nothing behind a checkpoint. Ask for the target `sorted` instead, or for files"
+        raise WorkflowError(f"--until, --omit-from ({', '.join(map(str, pruned))}) {hint}")
+    if RerunTrigger.CODE in workflow.rerun_triggers:
+        hint = "add to your profile: rerun-triggers: [mtime, params, input]"
+        logger.warning(f"An update of Spike Canary will sort everything again; {hint}")
 
 
-def recording_files(wildcards):
-    """Return the files that exist: the canary classifies a recording that does not."""
-    return get_task(wildcards).files()
+# The engine: what is asked for, wave by wave, behind the one checkpoint.
 
 
-def canary_params(wildcards):
-    """Return all that decides a canary: what to sort, settings, and its attempts so far.
+def wave_sentinels(wildcards):
+    """Return the sentinels of one wave."""
+    check_options()
+    return [f"<results>/{each}/canary.json" for each in WAVES[wildcards.wave]]
 
-    One value, since Snakemake takes its time for each function. Settings are, of a sorted
-    recording, those of its sentinel; the attempts are those that stopped for the
-    environment or a resource.
+
+def split_wave(wave):
+    """Return the recordings of a wave that are sorted, and those whose silence is drawn.
+
+    A dry run cannot pass the checkpoint: it goes by the sentinels that stand, and counts what will
+    be tested (again) as sorted.
     """
-    task, folder = get_task(wildcards), results_path(wildcards.recording)
-    return {
-        "task": dump_task(wildcards.recording),
-        "settings": reruns.canary_settings(SETTINGS, task, folder),
-        "attempt": sentinel.count_retestable(folder / "attempts.jsonl"),
-    }
+    if DRY:
+        states = {each: state_of(each) for each in WAVES[wave]}
+        passed = {each for each, state in states.items() if state.may_proceed}
+        silent = {each for each, state in states.items() if state.is_silent}
+    else:
+        table = Path(checkpoints.gate.get(wave=wave).output.table)
+        passed, silent = gate.proceeding(table), gate.stopped_for_biology(table)
+    passed |= set(SETTINGS.canary.force)
+    return [each for each in WAVES[wave] if each in passed], sorted(silent - passed)
+
+
+def results_of(wave):
+    """Return the files that there are to be of a wave's recordings."""
+    passed, silent = split_wave(wave)
+    drawn = silent if "figures" in SETTINGS.outputs else []
+    made = [f"<results>/{each}/{name}" for each in passed for name in state_of(each).files()]
+    return made + [f"<results>/{each}/{outputs.CANARY_FIGURE}" for each in drawn]
+
+
+def wave_results(wildcards):
+    """Return the files that there are to be of one wave."""
+    return results_of(wildcards.wave)
+
+
+def all_results(wildcards):
+    """Return all files by name, so that a removed one is made again."""
+    check_options()
+    return [path for wave in WAVES for path in results_of(wave)]
+
+
+def all_sorts(wildcards):
+    """Return the records of all full sorts."""
+    check_options()
+    return [f"<results>/{each}/sort.json" for wave in WAVES for each in split_wave(wave)[0]]
 
 
 def sort_sentinel(wildcards):
     """Return the sentinel, without its time where a finished sort stands.
 
-    So a canary that runs again never invalidates a finished sort. A sort that is to run
-    again must not have it as ancient: Snakemake does not look at such a job's own
-    changes while the canary before it is still to run.
+    So a canary that runs again never invalidates a finished sort. Of a sort that is to run it is
+    plain: Snakemake does not see a job's own changes while the job behind ancient() is to run.
     """
     path = f"<results>/{wildcards.recording}/canary.json"
-    stands = reruns.sort_stands(get_task(wildcards), results_path(wildcards.recording))
-    return ancient(path) if stands else path
+    return ancient(path) if state_of(wildcards.recording).sort_stands else path
 
 
-def sort_params(wildcards):
-    """Return all that decides a sort; settings are, of a finished one, those it was made with."""
-    task, folder = get_task(wildcards), results_path(wildcards.recording)
-    return {
-        "task": dump_task(wildcards.recording),
-        "settings": reruns.sort_settings(SETTINGS, task, folder),
-    }
+@functools.cache
+def find_disagreeing():
+    """Return what records should say that disagree with the settings of now, by recording."""
+    return {each: state_of(each).expected for each in ROWS if state_of(each).disagreement}
 
 
-def task_params(wildcards):
+def unchecked(wildcards):
+    """Return what has records checked, while some disagree."""
+    return ["<results>/.checked"] if find_disagreeing() else []
+
+
+# What jobs are told, and what they ask for.
+
+
+def canary_param(name):
+    """Return a function of one of the settings that decide a canary."""
+    return lambda wildcards: state_of(wildcards.recording).canary_settings[name]
+
+
+def sort_param(name):
+    """Return a function of one of the settings that decide a sort."""
+    return lambda wildcards: state_of(wildcards.recording).sort_settings[name]
+
+
+def sort_limits(wildcards, threads):
+    """Return what a sort goes by, but what does not decide its result.
+
+    Snakemake compares no parameters that are derived from threads, as here.
+    """
+    return limits_of(SETTINGS, wildcards.recording)
+
+
+def task_of(wildcards):
     """Return the full sort of a recording, for what is made of its sorting."""
-    return dump_task(get_row(wildcards).id)
+    return state_of(wildcards.recording).task.as_set()
 
 
-def row_params(wildcards):
-    """Return the table's row of a recording, less what does not decide its units."""
-    return task_params(wildcards)["row"]
+def named_row(wildcards):
+    """Return a recording's row with its further columns, which NWB names."""
+    return task_of(wildcards)["row"] | {"metadata": ROWS[wildcards.recording].metadata}
 
 
-def named_row_params(wildcards):
-    """Return the table's row of a recording with its further columns, which NWB names."""
-    return row_params(wildcards) | {"metadata": get_row(wildcards).metadata}
+def times_attempt(constant):
+    """Return a resource function: each retry gets as much again."""
+    return lambda wildcards, attempt: attempt * constant
+
+
+def sort_request(resource):
+    """Return a resource function of a full sort, by its forecast; a dry run asks for the least."""
+
+    def request(wildcards, attempt):
+        task = state_of(wildcards.recording).task
+        return resources.of_sort(SETTINGS, results_path(), task, attempt)[resource]
+
+    return resources.without_forecast(SETTINGS)[resource] if DRY else request
+
+
+def end_of_run(*, failed):
+    """Print how this run's recordings ended; exit status 1 where one of them needs somebody."""
+    jobs = [] if workflow.touch else workflow.dag.jobs
+    of_run = {job.wildcards.get("recording") for job in jobs} & set(ROWS)
+    hooks.end_of_run(results_path(), ROWS, of_run, (SETTINGS, Path(PAGE)) if failed else None)

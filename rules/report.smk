@@ -16,31 +16,23 @@ rule wave_summary:
     conda:
         "../envs/light.yaml"
     params:
-        metadata=lambda wildcards: {
-            member: METADATA[member] for member in find_waves()[wildcards.wave]
-        },
-        outputs=SETTINGS.outputs,
-        made_by=reruns.outputs_digest(SETTINGS),
+        version={"summary": OUTPUT_VERSIONS["summary"]},
+        rows=lambda wildcards: gate.number(RECORDINGS, WAVES[wildcards.wave]),
     script:
         "../scripts/wave_summary.py"
 
 
 rule summary:
-    """Describe all recordings, those of this run's waves and those that were settled before."""
+    """Put the tables of all waves together."""
     input:
-        waves=wave_tables,
-        settled=newly_settled,
+        waves=[f"<results>/waves/{wave}.tsv" for wave in WAVES],
     output:
-        table=report(
-            "<results>/summary.tsv", caption="captions/summary.rst", category="Batch"
-        ),
+        table=report("<results>/summary.tsv", caption="captions/summary.rst", category="Batch"),
     log:
         "<logs>/summary.log",
     localrule: True
     conda:
         "../envs/light.yaml"
-    params:
-        metadata=METADATA,
     script:
         "../scripts/summary.py"
 
@@ -49,38 +41,62 @@ rule report:
     """Write one page for people: totals, reasons, a table, figures."""
     input:
         table="<results>/summary.tsv",
-        template=PAGE,
+        template=ancient(PAGE),
     output:
-        page=report(
-            "<results>/report.html", caption="captions/report.rst", category="Batch"
-        ),
+        page=report("<results>/report.html", caption="captions/report.rst", category="Batch"),
     log:
         "<logs>/report.log",
     localrule: True
     conda:
         "../envs/light.yaml"
     params:
-        config=SETTINGS.model_dump(mode="json"),
-        code=reruns.code_digest("report"),
+        version={"page": OUTPUT_VERSIONS["page"]},
+        config=as_set(SETTINGS),
     script:
         "../scripts/report.py"
 
 
-onstart:
-    if not only_plans():
-        try:
-            hooks.begin_run(results_path(), ROWS, LEFT)
-        except (ConcurrentSortError, OSError) as err:
-            raise WorkflowError(f"{results_path()}: {err}") from None
+rule check_records:
+    """Fail where records still disagree with the settings, after all else is done.
+
+    Asked for while they do: Snakemake runs jobs again by its own memory (.snakemake), and where
+    that was lost nothing would run, and nobody say so.
+    """
+    input:
+        "<results>/summary.tsv",
+        all_results,
+    output:
+        checked=temp(touch("<results>/.checked")),
+    log:
+        "<logs>/check_records.log",
+    localrule: True
+    conda:
+        "../envs/light.yaml"
+    params:
+        expected=lambda wildcards: find_disagreeing(),
+    script:
+        "../scripts/check_records.py"
+
+
+rule plan:
+    """Plan the batch from the recordings' headers; a target of its own, runs nothing else."""
+    log:
+        "<logs>/plan.log",
+    localrule: True
+    conda:
+        "../envs/sorter.yaml"
+    threads: SETTINGS.job.threads
+    params:
+        config=as_set(SETTINGS),
+        rows=[row.model_dump(mode="json") for row in RECORDINGS],
+        results=str(results_path()),
+    script:
+        "../scripts/plan.py"
 
 
 onsuccess:
-    if hooks.has_begun():
-        hooks.end_of_run(results_path(), ROWS, write_page, write=bool(LEFT))
-        if LEFT:
-            raise WorkflowError(hooks.say_left(LEFT))
+    end_of_run(failed=False)
 
 
 onerror:
-    if hooks.has_begun():
-        hooks.end_of_run(results_path(), ROWS, write_page, write=True)
+    end_of_run(failed=True)

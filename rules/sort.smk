@@ -1,4 +1,4 @@
-# REQUIRED INPUTS: <results>/{recording}/canary.json, the recording
+# REQUIRED INPUTS: <results>/{recording}/canary.json
 # OUTPUTS: <results>/{recording}/sorting, <results>/{recording}/sort.json
 
 
@@ -6,7 +6,6 @@ rule sort:
     """Sort one whole recording, if its sentinel lets it."""
     input:
         sentinel=sort_sentinel,
-        recording=recording_files,
     output:
         sorting=directory("<results>/{recording}/sorting"),
         record="<results>/{recording}/sort.json",
@@ -18,12 +17,22 @@ rule sort:
         "../envs/sorter.yaml"
     threads: SETTINGS.job.threads
     resources:
-        mem_mb=unless_dry(sort_mem_mb, SETTINGS.job.mem_mb),
-        disk_mb=unless_dry(sort_disk_mb, SETTINGS.forecast.min_disk_mb),
-        runtime=unless_dry(sort_runtime, SETTINGS.job.sort_runtime_min),
-        gpu=unless_dry(sort_gpus, count_gpus()),
-        attempt=unless_dry(count_attempt, 1),
+        mem_mb=sort_request("mem_mb"),
+        disk_mb=sort_request("disk_mb"),
+        runtime=sort_request("runtime"),
+        gpu=sort_request("gpu"),
+        attempt=times_attempt(1),
     params:
-        given=sort_params,
+        version=sort_param("version"),
+        task=sort_param("task"),
+        data=sort_param("data"),
+        limits=sort_limits,
     script:
         "../scripts/sort.py"
+
+
+rule sorted:
+    """A target: every recording that may be is sorted, and nothing is made of it."""
+    input:
+        all_sorts,
+    localrule: True

@@ -4,7 +4,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from spikecanary import analysis, compiled, interrupts, logs, workfolders
+from spikecanary import analysis, interrupts, logs, workfolders
 from spikecanary.outputs import AnalysisSettings
 from spikecanary.sorters import SortTask
 
@@ -15,14 +15,13 @@ def main(snakemake: Any) -> int:
     logs.configure(snakemake.log[0], rule="analyze", threads=snakemake.threads)
     folder = Path(snakemake.output.analyzer).parent
     workfolders.sweep(folder)
-    with compiled.kept(folder.parent / compiled.FOLDER, workfolders.work_path(folder, "compile")):
-        analysis.run(
-            SortTask.model_validate(snakemake.params.task | {"n_jobs": snakemake.threads}),
-            AnalysisSettings.model_validate(snakemake.params.analysis),
-            sorting_path=Path(snakemake.input.sorting),
-            analyzer_path=Path(snakemake.output.analyzer),
-            metrics_path=Path(snakemake.output.metrics),
-        )
+    analysis.run(
+        SortTask.model_validate(snakemake.params.task | {"n_jobs": snakemake.threads}),
+        AnalysisSettings.model_validate(snakemake.params.analysis),
+        sorting_path=Path(snakemake.input.sorting),
+        analyzer_path=Path(snakemake.output.analyzer),
+        metrics_path=Path(snakemake.output.metrics),
+    )
     return 0
 
 

@@ -18,26 +18,29 @@ def main(snakemake: Any) -> int:
     interrupts.exit_on_signals()
     log = Path(snakemake.log[0])
     resources = {name: getattr(snakemake.resources, name) for name in ("mem_mb", "runtime")}
+    logs.new_log(log)
     logs.configure(log, rule="canary", threads=snakemake.threads, **resources)
-    given = snakemake.params.given
-    settings = given["settings"]
+    params = snakemake.params
     sentinel_path = Path(snakemake.output.sentinel)
     try:
         canary.run(
-            SortTask.model_validate(given["task"] | {"n_jobs": snakemake.threads}),
-            CanarySettings.model_validate(settings["canary"]),
+            SortTask.model_validate({**params.task, "n_jobs": snakemake.threads}),
+            CanarySettings.model_validate(params.settings["canary"]),
             sentinel_path=sentinel_path,
             journal_path=sentinel_path.with_name("attempts.jsonl"),
             job=Job(
                 log=log,
-                preflight=PreflightSettings.model_validate(settings["preflight"]),
-                watchdogs=WatchdogSettings.model_validate(settings["watchdogs"]),
-                forecast=ForecastSettings.model_validate(settings["forecast"]),
+                preflight=PreflightSettings.model_validate(params.settings["preflight"]),
+                watchdogs=WatchdogSettings.model_validate(params.settings["watchdogs"]),
+                forecast=ForecastSettings.model_validate(params.settings["forecast"]),
                 mem_mb=resources["mem_mb"],
                 runtime_min=resources["runtime"],
             ),
-            attempt=given["attempt"],
-            recorded_settings=settings,
+            attempt=params.attempt,
+            was_killed=snakemake.resources.attempt > 1,
+            recorded_settings={
+                name: params[name] for name in ("version", "task", "data", "settings")
+            },
         )
     except OSError as err:
         logger.error("the sentinel cannot be written: %s", err)  # noqa: TRY400 - one line

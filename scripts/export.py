@@ -12,12 +12,13 @@ from spikecanary.recordings import Recording
 def main(snakemake: Any) -> int:
     """Unpack Snakemake's object and export."""
     interrupts.exit_on_signals()
-    export = snakemake.params.export
+    (export,) = snakemake.params.version
     logs.configure(snakemake.log[0], rule=f"export_{export}")
+    row = snakemake.params.get("row")
     exports.run(
         export,
-        Recording.model_validate(snakemake.params.row),
-        ExportSettings.model_validate(snakemake.params.exports),
+        ExportSettings.model_validate(snakemake.params.get("settings", {})),
+        row=None if row is None else Recording.model_validate(row),
         analyzer_path=Path(snakemake.input.analyzer),
         units_path=Path(snakemake.input.units),
         path=Path(snakemake.output[0]),

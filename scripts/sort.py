@@ -6,7 +6,13 @@ from pathlib import Path
 from typing import Any
 
 from spikecanary import fullsort, interrupts, jobs, logs
-from spikecanary.config import PreflightSettings, RetrySettings, SignalSettings, WatchdogSettings
+from spikecanary.config import (
+    ForecastSettings,
+    PreflightSettings,
+    RetrySettings,
+    SignalSettings,
+    WatchdogSettings,
+)
 from spikecanary.sentinel import RecordError
 from spikecanary.sorters import SortTask
 
@@ -16,32 +22,32 @@ logger = logging.getLogger("spikecanary")
 def main(snakemake: Any) -> int:
     """Unpack Snakemake's object and run the sort; exit status 1 where it failed."""
     interrupts.exit_on_signals()
-    log = Path(snakemake.log[0])
+    log, params = Path(snakemake.log[0]), snakemake.params
     resources = {name: getattr(snakemake.resources, name) for name in ("mem_mb", "runtime")}
+    logs.new_log(log)
     logs.configure(log, rule="sort", threads=snakemake.threads, **resources)
     record_path = Path(snakemake.output.record)
-    given = snakemake.params.given
-    settings = given["settings"]
-    allowed = settings["forecast"]
+    allowed = ForecastSettings.model_validate(params.limits["forecast"])
     try:
         fullsort.run(
-            SortTask.model_validate(given["task"] | {"n_jobs": snakemake.threads}),
+            SortTask.model_validate({**params.task, "n_jobs": snakemake.threads}),
             sentinel_path=Path(snakemake.input.sentinel),
             sorting_path=Path(snakemake.output.sorting),
             record_path=record_path,
             journal_path=record_path.with_name("attempts.jsonl"),
             job=jobs.Job(
                 log=log,
-                preflight=PreflightSettings.model_validate(settings["preflight"]),
-                watchdogs=WatchdogSettings.model_validate(settings["watchdogs"]),
-                mem_mb=jobs.most(resources["mem_mb"], allowed["max_mem_mb"]),
-                runtime_min=jobs.most(resources["runtime"], allowed["max_runtime_min"]),
+                preflight=PreflightSettings.model_validate(params.limits["preflight"]),
+                watchdogs=WatchdogSettings.model_validate(params.limits["watchdogs"]),
+                mem_mb=jobs.most(resources["mem_mb"], allowed.max_mem_mb),
+                runtime_min=jobs.most(resources["runtime"], allowed.max_runtime_min),
             ),
-            retry=RetrySettings.model_validate(settings["retry"]),
-            signals=SignalSettings.model_validate(settings["signals"]),
-            forced=settings["forced"],
+            retry=RetrySettings.model_validate(params.limits["retry"]),
+            signals=SignalSettings.model_validate(params.limits["signals"]),
+            forced=params.limits["forced"],
             attempt=snakemake.resources.attempt,
-            recorded_settings=settings,
+            keep_output=params.limits["keep_output"],
+            recorded_settings={name: params[name] for name in ("version", "task", "data")},
         )
     except (fullsort.SortStoppedError, fullsort.SortFailedError, RecordError, OSError) as err:
         logger.error("%s", err)  # noqa: TRY400 - one line; the traceback tells nothing more

@@ -1,4 +1,4 @@
-"""Rule summary: describe all recordings, one row each."""
+"""Rule summary: put the tables of all waves together."""
 
 import sys
 from pathlib import Path
@@ -10,9 +10,7 @@ from spikecanary import logs, summary
 def main(snakemake: Any) -> int:
     """Unpack Snakemake's object and write the summary."""
     logs.configure(snakemake.log[0], rule="summary")
-    metadata = snakemake.params.metadata
-    path = Path(snakemake.output.table)
-    summary.write(path, summary.describe(path.parent, list(metadata), metadata))
+    summary.write(Path(snakemake.output.table), summary.merge(map(Path, snakemake.input.waves)))
     return 0
 
 

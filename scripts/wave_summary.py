@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from spikecanary import logs, outputs, summary
+from spikecanary import logs, summary
 
 logger = logging.getLogger("spikecanary")
 
@@ -13,18 +13,14 @@ logger = logging.getLogger("spikecanary")
 def main(snakemake: Any) -> int:
     """Unpack Snakemake's object and write the wave's rows; 1 where inputs have gone since."""
     logs.configure(snakemake.log[0], rule="wave_summary")
-    metadata = snakemake.params.metadata
     path = Path(snakemake.output.table)
-    rows = summary.describe(path.parents[1], list(metadata), metadata)
+    rows = summary.describe(path.parents[1], snakemake.params.rows)
     # A table of what was just removed would keep Snakemake from making it again.
     gone = [each for each in snakemake.input if not Path(each).exists()]
     if gone:
         logger.error("removed in the meantime: %s; run again", ", ".join(gone))
         return 1
     summary.write(path, rows)
-    for row in rows:
-        if row["sort"] in ("sorted", "unsortable") and snakemake.params.outputs:
-            outputs.note(path.parents[1] / row["recording"], snakemake.params.made_by)
     return 0
 
 

@@ -66,6 +66,13 @@ class Finding:
     forecast: Mapping[str, Interval] | None = None
 
 
+#: Of a canary whose job was killed: the last attempt does not sort.
+KILLED = Finding(
+    "unexpected",
+    "the canary's job was killed, so the canary proved nothing (its log is the one before)",
+)
+
+
 def run(
     task: SortTask,
     settings: CanarySettings,
@@ -74,6 +81,7 @@ def run(
     journal_path: Path,
     job: Job,
     attempt: int = 0,
+    was_killed: bool = False,
     recorded_settings: Mapping[str, Any] | None = None,
 ) -> Record:
     """Test whether a recording can be sorted, and write sentinel and journal.
@@ -94,6 +102,8 @@ def run(
         Where to log, and what the job may use.
     attempt : int
         Number of environment and resource stops of this recording so far.
+    was_killed : bool
+        Nothing is sorted: this job was killed before. Its wave must not wait for it any longer.
     recorded_settings : dict, optional
         What the sentinel notes as the settings it was made with.
 
@@ -114,7 +124,8 @@ def run(
     folder = workfolders.work_path(sentinel_path.parent, "canary")
     try:
         with workfolders.work_folder(folder):
-            finding = _Canary(task, settings, job, folder).examine()
+            canary = _Canary(task, settings, job, folder)
+            finding = KILLED if was_killed else canary.examine()
     except Interrupted as err:
         sentinel.append_interrupted(journal_path, "canary", task.row.id, started_at, err)
         raise
@@ -355,7 +366,9 @@ class _Canary:
                 failure=Failure(class_name=ended.error_name, message=said),
                 measured=ended.measured,
             )
-        if ended.stopped_by is None and isinstance(failure, RAW_RESOURCES):
+        own_limit = ended.stopped_by is not None and ended.by_job_limit
+        raw = ended.stopped_by is None and isinstance(failure, RAW_RESOURCES)
+        if own_limit or raw:
             note = f"{type(failure).__name__}: {failure}. {failure.remedy}"
             return Finding(
                 "unexpected",

@@ -41,7 +41,7 @@ def room(folder: Path, settings: ForecastSettings, watchdogs: WatchdogSettings) 
     watchdogs : WatchdogSettings
         What they leave free of the disk is no room.
     """
-    kept_mb = watchdogs.free_disk_abort_mb or 0.0
+    kept_mb = watchdogs.min_free_disk_mb or 0.0
     found = {
         "wall_s": 60.0 * settings.max_runtime_min,
         "mem_mb": min(float(settings.max_mem_mb), psutil.virtual_memory().total / MB),

@@ -55,9 +55,29 @@ OWN = (
         "Correct them; each line says where, and what was perhaps meant.",
     ),
     (
-        "recordings are left to another run",
-        "another snakemake works on them now, in this results folder",
-        "Wait for it, or stop it. This run has done the others.",
+        "recordings need somebody",
+        "the end of a run with exit status 1: recordings that were stopped or failed",
+        "Each reason has its remedy below it. Then run again: these are tested or sorted again.",
+    ),
+    (
+        "records disagree with the config or the table",
+        "settings have changed, and Snakemake does not know with which ones these were made",
+        "Run the command in the message, or go back to the settings of before.",
+    ),
+    (
+        "do nothing behind a checkpoint",
+        "--until and --omit-from cut jobs before Snakemake knows those behind the gates",
+        "Ask for the target `sorted`, or for files.",
+    ),
+    (
+        "An update of Spike Canary will sort everything again",
+        "the profile, or the command line, has the rerun trigger `code`",
+        "Add the line to your profile; with it nothing that is finished is sorted again.",
+    ),
+    (
+        "The sorter itself ended well, and its files are in",
+        "what the sorter wrote could not be read or saved, for example without disk space",
+        "Mend that and run again: the files are read, nothing is sorted. Or remove the folder.",
     ),
     (
         "is not a Spike Canary record",
@@ -83,6 +103,20 @@ OWN = (
         "not tried again, it would fail again",
         "a retry by Snakemake of a sort that did not fail for want of memory or time",
         "Repair what its log tells, then run again.",
+    ),
+)
+
+#: Snakemake's own, which users of this workflow meet.
+OF_SNAKEMAKE = (
+    (
+        "Directory cannot be locked",
+        "another snakemake runs in this folder, or one was killed (kill -9, a power cut)",
+        "Where none runs: `snakemake --unlock`, then run again.",
+    ),
+    (
+        "MissingOutputException",
+        "a network drive shows files late",
+        "Run again with a larger `--latency-wait`.",
     ),
 )
 
@@ -124,7 +158,7 @@ def _example(row: Signature) -> str:
 def troubleshooting() -> str:
     """Return the text of the page of literal texts."""
     rows = {_example(row): (row.reason, row.failure.remedy) for row in SIGNATURES}
-    rows |= {text: (meaning, remedy) for text, meaning, remedy in OWN}
+    rows |= {text: (meaning, remedy) for text, meaning, remedy in (*OWN, *OF_SNAKEMAKE)}
     lines = [
         f"| `{text}` | {meaning} | {remedy} |"
         for text, (meaning, remedy) in sorted(rows.items(), key=lambda item: item[0].lower())

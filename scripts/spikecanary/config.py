@@ -9,9 +9,9 @@ import json
 import math
 import sys
 from collections.abc import Iterable, Mapping
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, cast
 
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
 
 from spikecanary.failures import CATEGORIES, Category
 from spikecanary.outputs import (
@@ -60,6 +60,10 @@ class SorterSettings(Settings):
     image: str | None = Field(None, description="Container image; null: SpikeInterface's own.")
     plugin: str | None = Field(
         None, description="Python file that defines a sorter class of your own."
+    )
+    keep_output: bool = Field(
+        default=True,
+        description="Keep the sorter's own files in `sorter_output/`, but no copies of the data.",
     )
 
 
@@ -110,8 +114,8 @@ class CanarySettings(Settings):
 class GateSettings(Settings):
     """How recordings are grouped for the checkpoint."""
 
-    waves: Annotated[int, Field(ge=1)] = Field(
-        20, description="At most so many groups of recordings are gated one after the other."
+    wave_size: Annotated[int, Field(ge=1)] = Field(
+        50, description="Rows of the table whose verdicts are read together."
     )
 
 
@@ -130,7 +134,6 @@ class PreflightSettings(Settings):
     )
 
 
-Percent = Annotated[float, Field(gt=0, le=1_000)] | None
 Positive = Annotated[float, Field(gt=0)] | None
 
 
@@ -138,40 +141,39 @@ class WatchdogSettings(Settings):
     """When a running canary or sort is ended; null switches a watchdog off."""
 
     inactivity_base_s: Positive = Field(
-        600, description="A full sort without output, CPU time and I/O for so many s is ended."
+        600, description="A full sort that is silent and idle for this long is ended, in s."
     )
     inactivity_per_min_s: Annotated[float, Field(ge=0)] = Field(
-        10, description="So many s more for each minute of the recording."
+        10, description="Added to that for each minute of the recording, in s."
     )
     inactivity_most_s: Annotated[float, Field(gt=0)] = Field(
-        3_600, description="But never more than so many s."
+        3_600, description="The longest that a full sort may be silent and idle, in s."
     )
     wall_time: bool = Field(
-        default=True, description="End what takes longer than its job's time limit."
+        default=True, description="End a sort that takes longer than its job may."
     )
-    job_memory_warn_percent: Percent = Field(
-        90, description="Memory of the sort, in per cent of job.mem_mb, for a warning."
+    job_memory: bool = Field(
+        default=True, description="End a sort that takes more memory than its job may."
     )
-    job_memory_abort_percent: Percent = Field(100, description="The same, to end it.")
-    host_memory_warn_percent: Percent = Field(
-        85, description="Memory of the node in use, in per cent, for a warning."
+    min_free_ram_mb: Positive = Field(
+        500,
+        description="End a sort that holds most of the node's memory when less than this is free, "
+        "in MB.",
     )
-    host_memory_abort_percent: Percent = Field(95, description="The same, to end the sort.")
-    free_disk_warn_mb: Positive = Field(5_000, description="Free disk space in MB, for a warning.")
-    free_disk_abort_mb: Positive = Field(500, description="The same, to end the sort.")
-    gpu_memory_warn_percent: Percent = Field(
-        95, description="Memory of the GPU in use, in per cent, for a warning."
+    min_free_disk_mb: Positive = Field(
+        500, description="End a sort when less disk space than this is free, in MB."
     )
-    gpu_memory_abort_percent: Percent = Field(99, description="The same, to end the sort.")
-    gpu_warn_c: Positive = Field(
-        85, description="Temperature of the GPU in degrees Celsius, for a warning."
+    gpu_memory_abort_percent: Positive = Field(
+        None, description="End a sort whose GPU has more than this share of its memory in use."
     )
-    gpu_abort_c: Positive = Field(95, description="The same, to end the sort.")
+    gpu_abort_c: Positive = Field(
+        None, description="End a sort whose GPU is hotter than this, in degrees Celsius."
+    )
     io_stall_s: Positive = Field(
-        300, description="A sort that waits for storage so many s without a byte moved is ended."
+        300, description="End a sort that waits for storage for this long, in s."
     )
     max_log_mb: Annotated[float, Field(gt=0)] = Field(
-        100, description="Of what a sort prints, beginning and end are kept, so many MB."
+        100, description="The most of a sorter's output that its log keeps, in MB."
     )
 
 
@@ -345,6 +347,16 @@ def load_right(config: Mapping[str, Any]) -> tuple[Config, set[str], list[str]]:
         wrong = {str(error["loc"][0]) for error in errors}
         right = {key: value for key, value in given.items() if key not in wrong}
         return Config.model_validate(right), wrong, [_describe(error) for error in errors]
+
+
+def as_set(settings: BaseModel, **include_or_exclude: Any) -> dict[str, Any]:
+    """Return what a user set in a section, as plain data: values that are not the default.
+
+    So a key that is new in this version, with its default, changes no job's parameters. Keys are
+    sorted: their order in a file means nothing.
+    """
+    dumped = settings.model_dump(mode="json", exclude_defaults=True, **include_or_exclude)
+    return cast("dict[str, Any]", json.loads(json.dumps(dumped, sort_keys=True)))
 
 
 def _describe(error: Mapping[str, Any]) -> str:

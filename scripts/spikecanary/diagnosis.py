@@ -43,7 +43,12 @@ def too_short(task: SortTask, header: Mapping[str, Any], length_s: float) -> str
 
 
 def sort(
-    task: SortTask, settings: SignalSettings, *, folder: Path, by: Supervision
+    task: SortTask,
+    settings: SignalSettings,
+    *,
+    folder: Path,
+    by: Supervision,
+    finished: Path | None = None,
 ) -> tuple[Ended, ClassifiedSortFailure | None]:
     """Sort in a supervised child process, and tell the failure if it is a known one.
 
@@ -57,6 +62,8 @@ def sort(
         Where to work; exists and is empty. ``diagnosis`` beside it is used too.
     by : Supervision
         How the child processes are watched.
+    finished : Path, optional
+        What the sorter wrote for this very task; it is read instead of sorting.
 
     Returns
     -------
@@ -66,7 +73,11 @@ def sort(
     before = recordings.size_bytes(task.row)
     ended = supervisor.supervise(
         "spikecanary.sorters:sort",
-        {"task": task.model_dump(mode="json"), "folder": str(folder)},
+        {
+            "task": task.model_dump(mode="json"),
+            "folder": str(folder),
+            "finished": finished and str(finished),
+        },
         folder=folder,
         by=by,
     )
@@ -94,7 +105,7 @@ def _diagnose(
     """Tell the failure of a sort, looking at its data where the text alone is no proof."""
     failure = read_ending(ended)
     header = ended.facts.get("header")
-    of_sort = ended.error is not None and ended.facts.get("stage") == "sort"
+    of_sort = ended.error is not None and ended.facts.get("stage") in ("sort", "read")
     of_data = failure is None or isinstance(failure, BiologicalFailure)
     if header is None or not of_sort or not of_data:
         return failure

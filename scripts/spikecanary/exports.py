@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from spikecanary import analysis, curation, workfolders
 from spikecanary.outputs import ExportSettings
@@ -35,9 +35,9 @@ PHY_GROUPS = ("good", "mua", "noise")
 
 def run(
     export: str,
-    row: Recording,
     settings: ExportSettings,
     *,
+    row: Recording | None = None,
     analyzer_path: Path,
     units_path: Path,
     path: Path,
@@ -48,10 +48,10 @@ def run(
     ----------
     export : str
         ``phy``, ``nwb``, ``npz``, ``mat`` or ``report``.
-    row : Recording
-        The recording; columns of its row name it in NWB.
     settings : ExportSettings
         What the formats need to be told.
+    row : Recording, optional
+        The recording; columns of its row name it in NWB, which needs it.
     analyzer_path, units_path : Path
         The analyzer's folder; ``units.tsv``.
     path : Path
@@ -64,14 +64,16 @@ def run(
     units = curation.read_units(units_path)
     write: Callable[[Path], None] = {
         "phy": lambda to: write_phy(analyzer, units, settings.phy, to),
-        "nwb": lambda to: write_nwb(analyzer, units, nwb_metadata(row, settings.nwb), to),
+        "nwb": lambda to: write_nwb(
+            analyzer, units, nwb_metadata(cast("Recording", row), settings.nwb), to
+        ),
         "npz": lambda to: write_npz(analyzer, units, to),
         "mat": lambda to: write_mat(analyzer, units, to),
         "report": lambda to: write_report(analyzer, to),
     }[export]
     with appears_whole(path, f"export_{export}") as temporary:
         write(temporary)
-    logger.info("%s: %d units exported to %s", row.id, len(units), path)
+    logger.info("%d units exported to %s", len(units), path)
 
 
 @contextmanager

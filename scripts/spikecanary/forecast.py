@@ -141,7 +141,9 @@ def models(
 
 def _startup_s(measured: Measured) -> float:
     """Return the time of the stages that do not grow with the recording, in s."""
-    return sum(time for stage, time in measured.stages_s.items() if stage not in ("sort", "save"))
+    return sum(
+        time for stage, time in measured.stages_s.items() if stage not in ("sort", "read", "save")
+    )
 
 
 def _through(near: tuple[float, float], far: tuple[float, float]) -> Model:

@@ -11,6 +11,7 @@ from spikecanary import (
     forecast,
     locks,
     sentinel,
+    sorteroutput,
     sorters,
     supervisor,
     watchdogs,
@@ -79,13 +80,15 @@ def run(
     signals: SignalSettings | None = None,
     forced: bool = False,
     attempt: int = 1,
+    keep_output: bool = True,
     recorded_settings: Mapping[str, Any] | None = None,
 ) -> Record:
     """Sort a whole recording.
 
     A biological failure is a result: a sorting with zero units, and ``sort.json`` says
     why. Both outputs appear whole, by rename. Where the GPU's memory is not enough, it is
-    tried again with smaller batches.
+    tried again with smaller batches. Where the sorter's own files stand that were written for
+    these settings, they are read, and nothing is sorted.
 
     Parameters
     ----------
@@ -108,6 +111,8 @@ def run(
     attempt : int
         The how manieth time Snakemake runs this job. What failed for want of something is
         tried again, what failed otherwise would fail again.
+    keep_output : bool
+        Keep the sorter's own files beside the outputs (:mod:`spikecanary.sorteroutput`).
     recorded_settings : dict, optional
         What ``sort.json`` notes as the settings it was made with.
 
@@ -129,12 +134,14 @@ def run(
     canary = check_sentinel(sentinel_path, forced=forced)
     started_at = sentinel.now()
     results = record_path.parent
+    settings = dict(recorded_settings or {})
     record = None
     _check_worth(journal_path, results, attempt)
 
     def describe(trial: _Trial) -> Record:
         noted: dict[str, Any] = {"forced": forced, "started_at": started_at, "attempt": attempt}
-        noted["settings"] = dict(recorded_settings or {})
+        noted["settings"] = settings
+        noted["canary_settings"] = {**canary.settings, "attempt": canary.attempt}
         noted["forecast"] = canary.forecast
         return trial.describe(task, job.log).model_copy(update=noted)
 
@@ -143,13 +150,17 @@ def run(
             workfolders.sweep(results)
             with workfolders.work_folder(workfolders.work_path(results, "sort")) as folder:
                 sort = _Sort(job, signals or SignalSettings(), results, folder)
-                for trial in sort.trials(task, retry or RetrySettings()):
+                finished = sorteroutput.find(results, settings) if keep_output else None
+                for trial in sort.trials(task, retry or RetrySettings(), finished):
                     record = describe(trial)
+                    if keep_output and trial.has_output:
+                        work = trial.folder / "sorter"
+                        sorteroutput.keep(work, results, settings, record.sorter.version)
                     if record.outcome != "failed":
                         trial.keep(sorting_path)
                         sentinel.write_record(record_path, record)
                     sentinel.append_journal(journal_path, "sort", record)
-                    if record.outcome == "sorted":
+                    if record.outcome == "sorted" and finished is None:
                         forecast.remember(results.parent, canary, record)
     except ConcurrentSortError as err:
         record = describe(_Trial(task, results, Ended(), err))
@@ -212,6 +223,11 @@ class _Trial:
         biological = isinstance(self.failure, BiologicalFailure)
         return "unsortable" if biological and self.header else "failed"
 
+    @property
+    def has_output(self) -> bool:
+        """Whether the sorter itself ended well, even where its result could not be read."""
+        return bool(self.ended.facts.get("sorter_ended_well"))
+
     def describe(self, asked: SortTask, log: Path) -> Record:
         """Describe this try as the record of the sort that was asked for."""
         ended = self.ended
@@ -225,6 +241,12 @@ class _Trial:
             header = self.header
             short = header and diagnosis.too_short(asked, header, header["duration_s"])
             reason = short or ended.describe()
+        if self.outcome == "failed" and ended.facts.get("stage") in ("read", "save"):
+            reason = (
+                f"{reason.rstrip('.')}. The sorter itself ended well, and its files are in "
+                f"{sorteroutput.NAME}/ of the recording's results: the next run reads them again. "
+                "Remove that folder to sort anew"
+            )
         return Record(
             recording=asked.row.id,
             verdict="proceed",
@@ -236,6 +258,7 @@ class _Trial:
                 name=asked.sorter.name,
                 version=ended.facts.get("sorter_version"),
                 params_digest=asked.digest(),
+                params=ended.facts.get("sorter_params"),
             ),
             n_units=n_units,
             n_spikes=ended.result["n_spikes"] if ended.result else None,
@@ -268,8 +291,14 @@ class _Sort:
         self.results = results
         self.folder = folder
 
-    def trials(self, task: SortTask, retry: RetrySettings) -> Iterator[_Trial]:
+    def trials(
+        self, task: SortTask, retry: RetrySettings, finished: Path | None
+    ) -> Iterator[_Trial]:
         """Yield each try; the last decides. Its folder is removed when the next is asked for."""
+        if finished is not None:
+            with workfolders.work_folder(self.folder / "try-again") as folder:
+                yield self._read(task, folder, finished)
+            return
         warnings: tuple[str, ...] = ()
         for number in range(1, retry.gpu_memory_times + 2):
             with workfolders.work_folder(self.folder / f"try-{number}") as folder:
@@ -283,6 +312,14 @@ class _Sort:
             note = f"the GPU's memory was not enough, so it was sorted with {changed}"
             logger.warning("%s: %s: again with %s", task.row.id, trial.failure, changed)
             warnings, task = (*warnings, note), smaller
+
+    def _read(self, task: SortTask, folder: Path, finished: Path) -> _Trial:
+        """Read what the sorter wrote for this very task."""
+        by = self._supervision(task, 0.0)
+        ended, failure = diagnosis.sort(task, self.signals, folder=folder, by=by, finished=finished)
+        note = f"not sorted again: read from {finished}, which was written for these settings"
+        logger.warning("%s: %s", task.row.id, note)
+        return _Trial(task, folder, ended, failure, warnings=(note,))
 
     def _try(self, task: SortTask, folder: Path) -> _Trial:
         """Check the node, then sort."""

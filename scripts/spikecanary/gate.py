@@ -1,39 +1,51 @@
 """The gate: waves of recordings, and who may pass."""
 
-import math
-from collections.abc import Container, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from spikecanary import sentinel, tables
+from spikecanary.recordings import Recording
 
 COLUMNS = ("recording", "verdict", "category")
 
 
-def make_waves(
-    ids: Sequence[str], n_waves: int, without: Container[str] = ()
-) -> dict[str, list[str]]:
-    """Group recordings into at most ``n_waves`` runs of consecutive rows.
+def make_waves(rows: Sequence[Recording], size: int, sorter: str) -> dict[str, list[str]]:
+    """Group recordings by the blocks of rows that they are in, and by their sorters.
+
+    Rows that are added at the end change the last block's waves alone. A wave is of one sorter,
+    since what keeps its canaries waiting (a queue, a container) may be that sorter's alone.
 
     Parameters
     ----------
-    ids : sequence of str
+    rows : sequence of Recording
         The recordings, in the order of the table.
-    n_waves : int
-        Most waves.
-    without : container of str
-        Recordings that are left out of their wave; they change no other wave.
+    size : int
+        Rows of a block.
+    sorter : str
+        The sorter of rows that name none.
 
     Returns
     -------
     dict
-        Recordings by the wave's name: its number, with leading zeros. No wave is empty.
+        Recordings by the wave's name: the number of its block, from 1, and its sorter where that
+        is another one.
     """
-    size = max(1, math.ceil(len(ids) / n_waves))
-    groups = [list(ids[start : start + size]) for start in range(0, len(ids), size)]
-    width = len(str(len(groups)))
-    waves = {f"{number:0{width}d}": group for number, group in enumerate(groups, start=1)}
-    left = {name: [each for each in group if each not in without] for name, group in waves.items()}
-    return {name: group for name, group in left.items() if group}
+    waves: dict[str, list[str]] = {}
+    for position, row in enumerate(rows):
+        own = f"-{row.sorter}" if row.sorter not in (None, sorter) else ""
+        name = f"{position // size + 1}{own}"
+        waves.setdefault(name, []).append(row.id)
+    return waves
+
+
+def number(rows: Sequence[Recording], members: Iterable[str]) -> dict[str, dict[str, str]]:
+    """Return the further columns of a wave's recordings, and where they are in the table."""
+    wanted = set(members)
+    return {
+        row.id: {"table_row": str(position), **row.metadata}
+        for position, row in enumerate(rows)
+        if row.id in wanted
+    }
 
 
 def read_wave(sentinels: Iterable[Path]) -> list[dict[str, str]]:

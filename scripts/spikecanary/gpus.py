@@ -10,13 +10,17 @@ MB = 1e6
 
 @dataclass(frozen=True)
 class Gpu:
-    """One GPU that a sort uses; ``tree_mb`` is the sort's own part of its memory."""
+    """One GPU that a sort uses.
+
+    ``tree_mb`` is the sort's own part of its memory; ``busy``: it computed in the last second.
+    """
 
     name: str
     used_mb: float
     total_mb: float
     tree_mb: float
     temperature_c: float | None
+    busy: bool = False
 
 
 @functools.cache
@@ -75,7 +79,11 @@ def _describe(nvml: Any, index: int, device: Any, own: list[Any]) -> Gpu:
     temperature_c = None
     with contextlib.suppress(nvml.NVMLError):
         temperature_c = float(nvml.nvmlDeviceGetTemperature(device, nvml.NVML_TEMPERATURE_GPU))
+    busy = False
+    with contextlib.suppress(nvml.NVMLError):
+        busy = nvml.nvmlDeviceGetUtilizationRates(device).gpu > 0
     return Gpu(
+        busy=busy,
         name=f"GPU {index} ({name.decode() if isinstance(name, bytes) else name})",
         used_mb=memory.used / MB,
         total_mb=memory.total / MB,

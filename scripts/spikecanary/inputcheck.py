@@ -1,5 +1,6 @@
 """Check config and table against what SpikeInterface offers, before any job runs."""
 
+import importlib.util
 import inspect
 from collections.abc import Mapping
 from pathlib import Path
@@ -27,6 +28,9 @@ def read_inputs(given: Mapping[str, Any]) -> tuple[Config, list[Recording]]:
 def check_inputs(given: Mapping[str, Any]) -> tuple[Config, list[Recording]]:
     """Read config and table and check every name in them.
 
+    Names of readers, sorters, steps and extensions are checked where SpikeInterface is installed:
+    the environment of snakemake need not have it. Elsewhere the plan and the canaries find them.
+
     Raises
     ------
     BadInputError
@@ -39,16 +43,26 @@ def check_inputs(given: Mapping[str, Any]) -> tuple[Config, list[Recording]]:
         rows = None if "recordings" in wrong else recordings.read_table(table)
     except BadInputError as err:
         problems += err.problems
-    if rows is not None:
-        problems += check_readers(rows, table)
-    problems += check_preprocessing(config)
-    problems += check_outputs(config)
-    if "sorter" not in wrong:  # its plugin may define what the table names
-        problems += check_sorters(config, rows or [])
+    if importlib.util.find_spec("spikeinterface") is not None:
+        problems += check_names(config, rows or [], table)
+        if "sorter" not in wrong:  # its plugin may define what the table names
+            problems += check_sorters(config, rows or [])
+    if "sorter" not in wrong:
+        problems += check_sorter_files(config)
+    problems += check_models(config)
     problems += check_force(config, rows)
     if rows is None or problems:
         raise BadInputError(problems)
     return config, rows
+
+
+def check_names(config: Config, rows: list[Recording], table: str) -> list[str]:
+    """Find names of readers, steps and extensions that SpikeInterface does not have."""
+    return [
+        *check_readers(rows, table),
+        *check_preprocessing(config),
+        *check_extensions(config),
+    ]
 
 
 def check_readers(rows: list[Recording], table: str) -> list[str]:
@@ -120,25 +134,39 @@ def check_preprocessing(config: Config) -> list[str]:
     return problems
 
 
-def check_outputs(config: Config) -> list[str]:
-    """Find unknown extensions of the analysis, and models of the curation that are not there."""
-    problems = []
+def check_extensions(config: Config) -> list[str]:
+    """Find unknown extensions of the analysis."""
     extensions = config.analysis.extensions
-    if extensions.keys() != AnalysisSettings().extensions.keys():
-        from spikeinterface.core import get_available_analyzer_extensions
+    if extensions.keys() == AnalysisSettings().extensions.keys():
+        return []
+    from spikeinterface.core import get_available_analyzer_extensions
 
-        known = get_available_analyzer_extensions()
-        problems += [
-            f"config: analysis.extensions: unknown extension {name!r}{did_you_mean(name, known)}"
-            for name in extensions
-            if name not in known
-        ]
+    known = get_available_analyzer_extensions()
+    return [
+        f"config: analysis.extensions: unknown extension {name!r}{did_you_mean(name, known)}"
+        for name in extensions
+        if name not in known
+    ]
+
+
+def check_models(config: Config) -> list[str]:
+    """Find models of the curation that are not there."""
     models = config.curation.unitrefine.model_dump(exclude_none=True)
-    problems += [
+    return [
         f"config: curation.unitrefine.{name}: {path} does not exist"
         for name, path in models.items()
         if not Path(path).exists()
     ]
+
+
+def check_sorter_files(config: Config) -> list[str]:
+    """Find a plugin that is not there, and an image without a container."""
+    problems = []
+    plugin = config.sorter.plugin
+    if plugin is not None and not Path(plugin).is_file():
+        problems.append(f"config: sorter.plugin: {plugin} does not exist")
+    if config.sorter.image is not None and config.sorter.container is None:
+        problems.append("config: sorter.image is set, but sorter.container is null")
     return problems
 
 
@@ -156,16 +184,12 @@ def check_sorters(config: Config, rows: list[Recording]) -> list[str]:
         plugin = Path(config.sorter.plugin)
         if plugin.is_file():
             plugin_text = plugin.read_text(encoding="utf-8", errors="replace")
-        else:
-            problems.append(f"config: sorter.plugin: {plugin} does not exist")
     named = {"config: sorter.name": config.sorter.name}
     named |= {f"recording {row.id!r}: sorter": row.sorter for row in rows if row.sorter}
     named |= {f"config: sorter.params_of.{name}": name for name in config.sorter.params_of}
     for where, name in named.items():
         if name not in sorter_dict and not _plugin_may_define(name, plugin_text):
             problems.append(f"{where}: unknown sorter {name!r}{did_you_mean(name, sorter_dict)}")
-    if config.sorter.image is not None and config.sorter.container is None:
-        problems.append("config: sorter.image is set, but sorter.container is null")
     params_of = {**config.sorter.params_of, config.sorter.name: config.sorter.params}
     for name, params in params_of.items():
         problems += _check_params(name, params)

@@ -1,5 +1,6 @@
 """Logging of a script: the rule's log file and stderr, versions first."""
 
+import contextlib
 import logging
 import os
 import platform
@@ -15,6 +16,30 @@ logger = logging.getLogger("spikecanary")
 
 #: What is kept in memory of a child's output, for the diagnosis.
 TAIL_BYTES = 200_000
+
+
+def new_log(log: str | Path) -> None:
+    """Give an attempt a log of its own beside a rule's log, which becomes a link to it.
+
+    So ``canary/x.log`` is the newest of ``canary/x.1.log``, ``x.2.log``, ...: the logs of earlier
+    attempts stay. Where there are no links, the rule's log is a file, and the newest only.
+    """
+    path = Path(log)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    numbers = [
+        int(number)
+        for each in path.parent.glob(f"{path.stem}.*{path.suffix}")
+        if (number := each.name[len(path.stem) + 1 : -len(path.suffix)]).isdecimal()
+    ]
+    own = path.with_name(f"{path.stem}.{max(numbers, default=0) + 1}{path.suffix}")
+    with contextlib.suppress(OSError):
+        if path.is_symlink():
+            path.unlink()
+        elif path.exists():
+            own = path.rename(own).with_name(
+                f"{path.stem}.{max(numbers, default=0) + 2}{path.suffix}"
+            )
+        path.symlink_to(own.name)
 
 
 def configure(log: str | Path, **facts: object) -> None:

@@ -1,15 +1,13 @@
 """What is made of a sorting: the outputs by name, their files, the settings of their steps."""
 
-import hashlib
-import json
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
+    FieldSerializationInfo,
     ValidationInfo,
     field_serializer,
     field_validator,
@@ -29,8 +27,6 @@ FILES: dict[Output, str] = {
 }
 #: Of a recording that is stopped for a biological reason, where figures are wanted.
 CANARY_FIGURE = "canary.png"
-#: Notes by what settings the outputs of a recording were made; no output itself.
-NOTE = ".outputs"
 
 
 class Settings(BaseModel):
@@ -42,7 +38,28 @@ class Settings(BaseModel):
 def _merged(model: type[BaseModel], name: str | None, given: Any) -> Any:
     """Put entries that are given over those of the default, as Snakemake merges config files."""
     default = model.model_fields[name or ""].default
+    given = as_steps(given)
     return {**default, **given} if isinstance(given, dict) else given
+
+
+def as_pairs(steps: Mapping[str, Any]) -> list[list[Any]]:
+    """Return steps as pairs, which keep their order where the keys of a dict are sorted."""
+    return [[name, params] for name, params in steps.items()]
+
+
+def as_steps(given: Any) -> Any:
+    """Return what :func:`as_pairs` returned as steps again; anything else as it is."""
+    return dict(given) if isinstance(given, list | tuple) else given
+
+
+def _differing(
+    model: type[BaseModel], info: FieldSerializationInfo, value: dict[str, Any]
+) -> dict[str, Any]:
+    """Return the entries of a merged field, without the default's where defaults are left out."""
+    if not info.exclude_defaults:
+        return value
+    default = model.model_fields[info.field_name].default
+    return {k: v for k, v in value.items() if k not in default or v != default[k]}
 
 
 class AnalysisSettings(Settings):
@@ -87,6 +104,13 @@ class AnalysisSettings(Settings):
     def _over_defaults(cls, given: Any, info: ValidationInfo) -> Any:
         """Keep the entries of the default that are not given."""
         return _merged(cls, info.field_name, given)
+
+    @field_serializer("preprocessing", "extensions")
+    def _as_set(self, value: dict[str, Any], info: FieldSerializationInfo) -> Any:
+        """Leave out entries of the default where defaults are left out."""
+        differing = _differing(type(self), info, value)
+        ordered = info.field_name == "preprocessing" and info.exclude_defaults
+        return as_pairs(differing) if ordered else differing
 
 
 class Threshold(Settings):
@@ -144,11 +168,13 @@ class CurationSettings(Settings):
         return {name: limit for name, limit in self.thresholds.items() if limit is not None}
 
     @field_serializer("thresholds")
-    def _short(self, value: dict[str, Threshold | None]) -> dict[str, dict[str, Any] | None]:
+    def _short(
+        self, value: dict[str, Threshold | None], info: FieldSerializationInfo
+    ) -> dict[str, dict[str, Any] | None]:
         """Write thresholds as people do."""
         return {
             name: None if limit is None else limit.model_dump(exclude_defaults=True)
-            for name, limit in value.items()
+            for name, limit in _differing(type(self), info, value).items()
         }
 
     @model_validator(mode="after")
@@ -186,25 +212,3 @@ def wanted(outputs: Iterable[Output]) -> list[Output]:
     """Return the outputs to make, units first, since all others show their labels."""
     chosen = set(outputs)
     return [name for name in FILES if name in chosen or (name == "units" and chosen)]
-
-
-def digest(settings: Mapping[str, Any]) -> str:
-    """Digest of settings as plain data (16 hex digits of SHA-256)."""
-    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
-
-
-def note(folder: Path, made_by: str) -> None:
-    """Note that a recording's outputs, which stand, were made by settings with that digest."""
-    (folder / NOTE).write_text(made_by + "\n", encoding="utf-8")
-
-
-def stand(folder: Path, outputs: Iterable[Output], made_by: str) -> bool:
-    """Whether a recording's outputs are there, by those settings, and untouched since."""
-    try:
-        if (folder / NOTE).read_text(encoding="utf-8").strip() != made_by:
-            return False
-        noted = (folder / NOTE).stat().st_mtime
-        paths = [folder / FILES[name] for name in wanted(outputs)]
-        return all(path.stat().st_mtime <= noted for path in paths)
-    except OSError:
-        return False

@@ -9,10 +9,11 @@ from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from spikecanary import forecast, recordings, reruns, sentinel, sorters
+from spikecanary import forecast, recordings
 from spikecanary.config import Config
 from spikecanary.failures import ClassifiedSortFailure
 from spikecanary.recordings import Recording
+from spikecanary.reruns import State
 from spikecanary.sentinel import RecordError
 from spikecanary.sorters import SortTask
 
@@ -119,8 +120,11 @@ def make(
     planned = []
     for row in rows:
         header = headers[row.id]
-        task = sorters.make_task(row, config)
-        action = _act(config, task, results / row.id, header)
+        state = State(config, row, results / row.id)
+        try:
+            action = _act(state, header)
+        except RecordError as err:
+            action = f"error: {err}"
         planned.append(
             {
                 "recording": row.id,
@@ -128,7 +132,7 @@ def make(
                 "n_channels": header.get("n_channels"),
                 "size_mb": round(recordings.size_bytes(row) / 1e6, 1),
                 "action": action,
-                **_estimate(config, task, results, header, action),
+                **_estimate(config, state.task, results, header, action),
                 "problems": "; ".join([*_problems(header), *twice.get(row.id, [])]),
             }
         )
@@ -136,25 +140,20 @@ def make(
     return table.astype({"n_channels": "Int64"})
 
 
-def _act(config: Config, task: SortTask, folder: Path, header: Mapping[str, Any]) -> str:
+def _act(state: State, header: Mapping[str, Any]) -> str:
     """Say what the next run does with a recording."""
-    try:
-        record = sentinel.read_record_if_any(folder / "canary.json")
-        due = reruns.canary_is_due(config, task, folder)
-    except RecordError as err:
-        return f"error: {err}"
-    if reruns.sort_stands(task, folder):
+    config, record = state.config, state.sentinel
+    if state.is_done:
         return "done"
+    if state.sort_stands:
+        return "sort" if not (state.folder / "sorting").exists() else "outputs"
     if "problem" in header:
         return "canary"
-    if due or record is None:
+    if state.canary_is_due or record is None:
         enough = max(config.canary.window_s, config.canary.min_recording_s)
         too_short = header.get("duration_s", enough) < enough or not config.canary.window_s
         return "skip + sort" if too_short else "canary + sort"
-    if record.verdict == "stop" and task.row.id not in config.canary.force:
-        name = record.failure.class_name if record.failure else "unknown"
-        return f"stopped: {name}"
-    return "sort"
+    return "sort" if state.may_sort else f"stopped: {record['failure']}"
 
 
 def _estimate(

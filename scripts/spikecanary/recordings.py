@@ -47,7 +47,7 @@ class Recording(BaseModel):
     line: int | None = None
 
     def files(self) -> list[str]:
-        """Return the paths and the probe file that exist here, and so can be inputs."""
+        """Return the paths and the probe file that exist here."""
         named = [*self.paths, *([self.probe] if self.probe else [])]
         return [path for path in named if Path(path).exists()]
 
@@ -74,7 +74,7 @@ def read_table(path: str | Path) -> list[Recording]:
     Returns
     -------
     list of Recording
-        One a row, in the order of the file.
+        One a row, in the order of the file; none where the table has no row yet.
 
     Raises
     ------
@@ -100,8 +100,6 @@ def read_table(path: str | Path) -> list[Recording]:
             )
         first_line.setdefault(row.id, line)
         rows.append(row.model_copy(update={"line": line}))
-    if not rows and not problems:
-        problems = [f"{path}: lists no recording; add one row for each (docs/own-data.md)"]
     if problems:
         raise BadInputError(problems)
     return rows

@@ -1,154 +1,278 @@
-"""What makes a finished canary or sort run again, as values for Snakemake's params.
+"""What makes a finished job run again: versions, and settings beside those on record.
 
-Snakemake runs a job again when a value in ``params`` changes. These functions return
-the present settings, except where a finished sort must not be touched: there they
-return what was recorded when it was made.
+Snakemake runs a job again when a value in its ``params`` changes. These are the values: what the
+user set, the stamps of the recording's files, and a version for each kind of result. A version is
+bumped by hand when what comes out changes; nobody's edit of a docstring sorts anything again.
 """
 
-import functools
-import hashlib
-import json
+from collections.abc import Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from spikecanary import outputs, sentinel
-from spikecanary.config import Config
-from spikecanary.sentinel import RecordError
+from spikecanary import outputs, sentinel, sorters, stamps
+from spikecanary.config import Config, as_set
+from spikecanary.recordings import Recording
 from spikecanary.sorters import SortTask
 
-#: Modules of this package that decide what a sort gives, and what a canary says.
-SORT_MODULES = ("recordings", "sorters")
-#: What of the forecast's settings a sort and a canary go by.
-OF_A_SORT = {"max_mem_mb", "max_runtime_min"}
-OF_A_CANARY = {"second_window", "min_mem_mb", "min_runtime_min", *OF_A_SORT}
-#: Those that decide what is made of a sorting.
-OUTPUT_MODULES = ("analysis", "curation", "exports", "figures")
-CANARY_MODULES = (*SORT_MODULES, "failures", "signatures", "classify", "signals", "canary")
+#: Bump this when a canary may come to another verdict: what is not sorted is tested again.
+CANARY_VERSION = 1
+#: Bump this when a sorter is handed other traces or parameters: every recording is sorted again.
+SORT_VERSION = 1
+#: Bump one of these when that kind of output becomes another: it is made again from the sortings.
+OUTPUT_VERSIONS = {
+    "analyze": 1,
+    "curate": 1,
+    "figures": 1,
+    "canary_figure": 1,
+    "phy": 1,
+    "nwb": 1,
+    "npz": 1,
+    "mat": 1,
+    "report": 1,
+    "summary": 1,
+    "page": 1,
+}
+#: Settings of the forecast by which a canary goes.
+OF_A_CANARY = {"second_window", "min_mem_mb", "min_runtime_min", "max_mem_mb", "max_runtime_min"}
 
 
-@functools.cache
-def code_digest(*modules: str) -> str:
-    """Digest of modules of this package (16 hex digits of SHA-256)."""
-    digest = hashlib.sha256()
-    for module in modules:
-        for path in sorted(Path(__file__).parent.glob(f"{module}.py")):
-            digest.update(path.read_bytes())
-        for path in sorted(Path(__file__).parent.glob(f"{module}/*.py")):
-            digest.update(path.read_bytes())
-    return digest.hexdigest()[:16]
+def limits_of(config: Config, recording: str) -> dict[str, Any]:
+    """Return what a sort goes by, but what does not decide its result: other limits run nothing."""
+    return {
+        "preflight": as_set(config.preflight),
+        "watchdogs": as_set(config.watchdogs),
+        "retry": as_set(config.retry),
+        "forecast": as_set(config.forecast),
+        "signals": as_set(config.canary.signals),
+        "forced": recording in config.canary.force,
+        "keep_output": config.sorter.keep_output,
+    }
 
 
-SORT_CODE = code_digest(*SORT_MODULES)
-CANARY_CODE = code_digest(*CANARY_MODULES)
-
-
-def sort_digest(task: SortTask) -> str:
-    """Digest of all that decides a full sort: recording, settings, code (16 hex digits)."""
-    decisive = {"task": task.model_dump(mode="json", exclude={"n_jobs"}), "code": SORT_CODE}
-    return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()[:16]
-
-
-def canary_settings(config: Config, task: SortTask, folder: Path) -> dict[str, Any]:
-    """Return the settings of one recording's canary.
-
-    Those in the config; but those that the sentinel records where the recording is
-    sorted, so that another window or threshold does not run its canary again.
+class State:
+    """One recording's records beside the settings of now; each is read when it is first needed.
 
     Parameters
     ----------
     config : Config
         The config of now.
-    task : SortTask
-        The recording's full sort, with the settings of now.
+    row : Recording
+        The recording's row.
     folder : Path
-        The recording's results folder.
+        Its results folder.
     """
-    present = {
-        "canary": config.canary.model_dump(mode="json", exclude={"force"}),
-        "preflight": config.preflight.model_dump(mode="json"),
-        "watchdogs": config.watchdogs.model_dump(mode="json"),
-        "forecast": config.forecast.model_dump(mode="json", include=OF_A_CANARY),
-        "code": CANARY_CODE,
-    }
-    if not sort_stands(task, folder):
-        return present
-    try:
-        record = sentinel.read_record_if_any(folder / "canary.json")
-    except RecordError:
-        return present
-    return record.settings if record and record.settings else present
+
+    def __init__(self, config: Config, row: Recording, folder: Path) -> None:
+        self.config = config
+        self.row = row
+        self.folder = folder
+
+    @cached_property
+    def task(self) -> SortTask:
+        """The recording's full sort."""
+        return sorters.make_task(self.row, self.config)
+
+    @cached_property
+    def sentinel(self) -> Mapping[str, Any] | None:
+        """What its canary wrote, as far as it decides what runs."""
+        return _read_sentinel(self.folder)
+
+    @cached_property
+    def sort(self) -> Mapping[str, Any] | None:
+        """What its full sort wrote, as far as it decides what runs."""
+        return _read_sort(self.folder)
+
+    @cached_property
+    def data(self) -> Mapping[str, Any] | None:
+        """The stamps of its files; while they are away, those that its sort has noted."""
+        found = stamps.of_recording(self.row, self.task.sorter.plugin)
+        if found is None and self.sort is not None:
+            noted: Mapping[str, Any] | None = (self.sort["settings"] or {}).get("data")
+            return noted
+        return found
+
+    @cached_property
+    def sort_settings(self) -> dict[str, Any]:
+        """All that decides what its full sort gives."""
+        return {
+            "version": {"sort": SORT_VERSION},
+            "task": self.task.as_set(),
+            "data": self.data,
+        }
+
+    @cached_property
+    def sort_stands(self) -> bool:
+        """Whether a finished sort has the settings of now."""
+        return self.sort is not None and self.sort["settings"] == self.sort_settings
+
+    @cached_property
+    def canary_settings(self) -> dict[str, Any]:
+        """All that decides its canary's verdict, and the attempts so far.
+
+        A sorted recording's canary is not asked again: its settings are those that the sort's
+        record holds. They are not read from the sentinel, since Snakemake removes a job's own
+        outputs before it starts, and jobs on a cluster read the rules again after that.
+        """
+        if self.sort_stands and self.sort is not None and self.sort["canary_settings"]:
+            return dict(self.sort["canary_settings"])
+        config = self.config
+        return {
+            "version": {"canary": CANARY_VERSION, **self.sort_settings["version"]},
+            "task": self.sort_settings["task"],
+            "data": self.data,
+            "settings": {
+                "canary": as_set(config.canary, exclude={"force"}),
+                "preflight": as_set(config.preflight),
+                "watchdogs": as_set(config.watchdogs),
+                "forecast": as_set(config.forecast, include=OF_A_CANARY),
+            },
+            "attempt": sentinel.count_retestable(self.folder / "attempts.jsonl"),
+        }
+
+    @property
+    def canary_is_due(self) -> bool:
+        """Whether its canary will run: no sentinel, other settings, or a verdict to test again."""
+        found = self.sentinel
+        if found is None or found["settings"] != _recorded(self.canary_settings):
+            return True
+        return _waits(found) and not self.sort_stands
+
+    @property
+    def may_proceed(self) -> bool:
+        """Whether a plan counts it as sorted: forced, proceeding, or tested (again)."""
+        return self.may_sort or self.canary_is_due
+
+    @property
+    def may_sort(self) -> bool:
+        """Whether it is forced, or its sentinel, if any, says proceed."""
+        forced = self.row.id in self.config.canary.force
+        return forced or self.sentinel is None or self.sentinel["verdict"] == "proceed"
+
+    @property
+    def is_silent(self) -> bool:
+        """Whether it is stopped for a biological reason, which will not be tested again."""
+        found = self.sentinel
+        return not self.may_proceed and found is not None and found["category"] == "biological"
+
+    def files(self) -> list[str]:
+        """Return what there is to be of it once it is sorted, below its results folder."""
+        named = [outputs.FILES[name] for name in outputs.wanted(self.config.outputs)]
+        analyzed = ["analyzer", "metrics.tsv"] if named else []
+        return ["sorting", "sort.json", *analyzed, *named]
+
+    @property
+    def is_done(self) -> bool:
+        """Whether it is sorted with the settings of now, and all that there is to be is there."""
+        return self.sort_stands and all((self.folder / name).exists() for name in self.files())
+
+    @property
+    def expected(self) -> dict[str, Any]:
+        """What its records should say, for :func:`disagreement`."""
+        forced = self.row.id in self.config.canary.force
+        return {"canary": self.canary_settings, "sort": self.sort_settings, "forced": forced}
+
+    @property
+    def disagreement(self) -> str | None:
+        """How its records disagree with the settings of now; None where they do not."""
+        recorded = self.sentinel is not None or self.sort is not None
+        return disagreement(self.sentinel, self.sort, self.expected) if recorded else None
 
 
-def sort_settings(config: Config, task: SortTask, folder: Path) -> dict[str, Any]:
-    """Return the full sort's settings that do not decide its result, and its digest.
+def disagreement(
+    canary: Mapping[str, Any] | None, sort: Mapping[str, Any] | None, expected: Mapping[str, Any]
+) -> str | None:
+    """Say how a recording's records disagree with what they should say; None where they do not."""
+    tested = canary is not None and canary["settings"] == _recorded(expected["canary"])
+    stopped = tested and canary is not None and canary["verdict"] == "stop"
+    if sort is not None and (expected["forced"] or not stopped):
+        return None if sort["settings"] == expected["sort"] else "sorted with other settings"
+    if canary is None:
+        return None
+    if not tested:
+        return "tested with other settings"
+    again = canary["attempt"] >= expected["canary"]["attempt"]
+    return "not tested again" if _waits(canary) and not again else None
 
-    Those in the config; those in ``sort.json`` where it stands, so that other limits do not
-    run a finished sort again.
+
+def _recorded(canary_settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a canary's settings as its sentinel records them: the attempt apart."""
+    return {name: value for name, value in canary_settings.items() if name != "attempt"}
+
+
+def _waits(canary: Mapping[str, Any]) -> bool:
+    """Whether a sentinel stops for a reason that may be gone by now."""
+    return canary["verdict"] == "stop" and canary["category"] in sentinel.RETESTED
+
+
+def _read_sentinel(folder: Path) -> Mapping[str, Any] | None:
+    record = _read(folder / "canary.json")
+    if record is None:
+        return None
+    failure = record.get("failure") or {}
+    kept = {name: record.get(name) for name in ("verdict", "attempt", "settings")}
+    return kept | {"category": failure.get("category"), "failure": failure.get("class")}
+
+
+def _read_sort(folder: Path) -> Mapping[str, Any] | None:
+    record = _read(folder / "sort.json")
+    kept = ("settings", "canary_settings")
+    return None if record is None else {name: record.get(name) for name in kept}
+
+
+def _read(path: Path) -> Mapping[str, Any] | None:
+    """Read a record without checking it, since parsing reads thousands; None where there is none.
+
+    Raises
+    ------
+    RecordError
+        It is no record of this version.
     """
-    if sort_stands(task, folder):
-        return sentinel.read_record(folder / "sort.json").settings
-    return {
-        "digest": sort_digest(task),
-        "preflight": config.preflight.model_dump(mode="json"),
-        "watchdogs": config.watchdogs.model_dump(mode="json"),
-        "retry": config.retry.model_dump(mode="json"),
-        "forecast": config.forecast.model_dump(
-            mode="json", include={"max_mem_mb", "max_runtime_min"}
-        ),
-        "signals": config.canary.signals.model_dump(mode="json"),
-        "forced": task.row.id in config.canary.force,
-    }
-
-
-def sort_stands(task: SortTask, folder: Path) -> bool:
-    """Whether a finished sort has the settings of now and is newer than the recording."""
-    path = folder / "sort.json"
     try:
-        record = sentinel.read_record_if_any(path)
-        if record is None or record.settings.get("digest") != sort_digest(task):
-            return False
-        finished = path.stat().st_mtime
-        return all(Path(file).stat().st_mtime <= finished for file in task.files())
-    except (RecordError, OSError):
-        return False
+        text = path.read_bytes()
+    except FileNotFoundError:
+        return None
+    return sentinel.parse(text, path)
 
 
-def canary_is_due(config: Config, task: SortTask, folder: Path) -> bool:
-    """Whether a canary will run: no sentinel, other settings, or a verdict to test again."""
-    record = sentinel.read_record_if_any(folder / "canary.json")
-    if record is None or record.settings != canary_settings(config, task, folder):
-        return True
-    if record.sorter.params_digest != task.digest():
-        return True
-    category = record.failure.category if record.failure else None
-    return record.verdict == "stop" and category in sentinel.RETESTED
+def compare(results: Path, expected: Mapping[str, Mapping[str, Any]], most: int = 3) -> str:
+    """Compare records with the settings that they should have been made with.
 
+    Parameters
+    ----------
+    results : Path
+        The results folder.
+    expected : dict
+        By recording: its :attr:`State.expected`.
+    most : int
+        Recordings that are named for each reason.
 
-def outputs_digest(config: Config) -> str:
-    """Digest of all that decides what is made of a sorting (16 hex digits of SHA-256)."""
-    sections = {"outputs", "analysis", "curation", "exports"}
-    return outputs.digest(
-        {**config.model_dump(mode="json", include=sections), "code": code_digest(*OUTPUT_MODULES)}
+    Returns
+    -------
+    str
+        Which recordings disagree, and the command that runs them again; empty where none does.
+    """
+    reasons: dict[str, list[str]] = {}
+    for id_, settings in expected.items():
+        folder = results / id_
+        reason = disagreement(_read_sentinel(folder), _read_sort(folder), settings)
+        if reason:
+            reasons.setdefault(reason, []).append(id_)
+    if not reasons:
+        return ""
+    named = [
+        f"{len(ids)} {reason} ({', '.join(ids[:most])}{', ...' if len(ids) > most else ''})"
+        for reason, ids in reasons.items()
+    ]
+    files = [
+        str(path)
+        for ids in reasons.values()
+        for id_ in ids
+        for path in (results / id_ / "canary.json", results / id_ / "sort.json")
+        if path.exists()
+    ]
+    return (
+        f"records disagree with the config or the table: {'; '.join(named)}. Snakemake's own notes "
+        "of them (.snakemake) are lost, or say otherwise. To run them again: "
+        f"snakemake --forcerun {' '.join(files)}"
     )
-
-
-def is_settled(config: Config, task: SortTask, folder: Path) -> bool:
-    """Whether nothing is left to do for a recording: sorted, or stopped for good.
-
-    Thousands of such recordings need not be in a run's DAG.
-    """
-    sentinel_path = folder / "canary.json"
-    try:
-        if sort_stands(task, folder):
-            made = not config.outputs or outputs.stand(
-                folder, config.outputs, outputs_digest(config)
-            )
-            return made and not canary_is_due(config, task, folder)
-        if task.row.id in config.canary.force or canary_is_due(config, task, folder):
-            return False
-        looked = sentinel_path.stat().st_mtime
-        unchanged = all(Path(file).stat().st_mtime <= looked for file in task.files())
-        drawn = "figures" not in config.outputs or (folder / outputs.CANARY_FIGURE).exists()
-        return drawn and unchanged and sentinel.read_record(sentinel_path).verdict == "stop"
-    except (RecordError, OSError):
-        return False

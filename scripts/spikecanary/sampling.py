@@ -93,12 +93,14 @@ class Sampler:
             output_bytes=output_bytes,
             work_bytes=round(self._slow.disk_mb * MB),
         )
-        if self._life is None or _shows_life(self._life, use):
+        busy_gpu = any(gpu.busy for gpu in self._slow.gpus)
+        if self._life is None or busy_gpu or _shows_life(self._life, use):
             self._life = use
         waits = any(each.status == psutil.STATUS_DISK_SLEEP for each in counted)
         runs = any(each.status == psutil.STATUS_RUNNING for each in counted)
         if self._moved is None or not waits or runs or _moves(self._moved, use):
             self._moved = use
+        node = psutil.virtual_memory()
         shared = max((each.shmem_bytes for each in counted), default=0)
         return replace(
             self._slow,
@@ -107,7 +109,8 @@ class Sampler:
             rss_mb=(sum(each.own_bytes for each in counted) + shared) / MB,
             idle_s=now - self._life.at,
             stalled_s=now - self._moved.at,
-            host_memory_percent=psutil.virtual_memory().percent,
+            free_ram_mb=node.available / MB,
+            total_ram_mb=node.total / MB,
         )
 
     def _look_slowly(self, family: Iterable[psutil.Process]) -> Sample:

@@ -88,11 +88,12 @@ class Window(_Model):
 
 
 class SorterInfo(_Model):
-    """Which sorter ran; the digest covers everything that decides its result."""
+    """Which sorter ran, a digest of what was set, and a full sort's parameters with defaults."""
 
     name: str
     version: str | None = None
     params_digest: str
+    params: dict[str, Any] | None = None
 
 
 class Record(_Model):
@@ -116,6 +117,7 @@ class Record(_Model):
     measured: Measured | None = None
     attempt: int = 0
     settings: dict[str, Any] = {}
+    canary_settings: dict[str, Any] | None = None
     forced: bool = False
     host: str = Field(default_factory=socket.gethostname)
     started_at: str
@@ -169,19 +171,16 @@ def write_record(path: Path, record: Record) -> None:
     write_atomic(path, record.model_dump_json(by_alias=True, indent=1) + "\n")
 
 
-def read_record(path: Path) -> Record:
-    """Read a sentinel or sort record.
+def parse(text: bytes, path: Path) -> dict[str, Any]:
+    """Parse the text of a record, without checking its fields.
 
     Raises
     ------
-    FileNotFoundError
-        There is none.
     RecordError
-        It is not valid, or of a schema version that this Spike Canary does not know.
+        It is no JSON, or of a schema version that this Spike Canary does not know.
     """
-    text = path.read_text(encoding="utf-8")
     try:
-        data = json.loads(text)
+        data: dict[str, Any] = json.loads(text)
         version = data["schema_version"]
     except (ValueError, KeyError, TypeError) as err:
         msg = f"{path} is not a Spike Canary record ({err}); delete it to have it made again"
@@ -193,6 +192,20 @@ def read_record(path: Path) -> Record:
             "it made again"
         )
         raise RecordError(msg)
+    return data
+
+
+def read_record(path: Path) -> Record:
+    """Read a sentinel or sort record.
+
+    Raises
+    ------
+    FileNotFoundError
+        There is none.
+    RecordError
+        It is not valid, or of a schema version that this Spike Canary does not know.
+    """
+    data = parse(path.read_bytes(), path)
     try:
         return Record.model_validate(data)
     except ValidationError as err:
@@ -218,10 +231,16 @@ Kind = Literal["canary", "sort"]
 
 
 def append_journal(path: Path, kind: Kind, record: Record) -> None:
-    """Append one finished attempt to the journal."""
-    append_line(
-        path, {"kind": kind, **record.model_dump(by_alias=True, exclude={"settings", "versions"})}
-    )
+    """Append one finished attempt to the journal, which names that attempt's own log."""
+    entry: dict[str, Any] = {
+        "kind": kind,
+        **record.model_dump(by_alias=True, exclude={"settings", "canary_settings", "versions"}),
+    }
+    del entry["sorter"]["params"]
+    log = Path(record.log or "")
+    if log.is_symlink():
+        entry["log"] = str(log.with_name(log.readlink().name))
+    append_line(path, entry)
 
 
 def append_interrupted(

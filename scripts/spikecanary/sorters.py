@@ -10,12 +10,30 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, cast
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    FieldSerializationInfo,
+    field_serializer,
+    field_validator,
+)
 
-from spikecanary import recordings
-from spikecanary.config import Config, SorterSettings, did_you_mean
+from spikecanary import recordings, sorteroutput
+from spikecanary.config import Config, SorterSettings, as_set, did_you_mean
 from spikecanary.failures import DependencyError, SorterUnavailableError
+from spikecanary.outputs import as_pairs, as_steps
 from spikecanary.recordings import Recording
+
+#: SpikeInterface's sorters (0.105), which no plugin defines; known without SpikeInterface, since
+#: rules are read where it may not be installed.
+BUILT_IN = frozenset(
+    (
+        *("combinato", "dartsort", "hdsort", "herdingspikes", "ironclust", "kilosort"),
+        *("kilosort2", "kilosort2_5", "kilosort3", "kilosort4", "lupin", "mountainsort4"),
+        *("mountainsort5", "pykilosort", "rtsort", "simple", "spykingcircus", "spykingcircus2"),
+        *("tridesclous", "tridesclous2", "waveclus", "waveclus_snippets", "yass"),
+    )
+)
 
 #: Parameters by which sorters choose their device; the values are torch's names.
 DEVICE_PARAMS = ("torch_device", "device")
@@ -52,6 +70,22 @@ class SortTask(BaseModel):
     n_jobs: int = 1
     window_s: tuple[float, float] | None = None
 
+    @field_validator("preprocessing", mode="before")
+    @classmethod
+    def _read_pairs(cls, given: Any) -> Any:
+        """Read steps as pairs, too."""
+        return as_steps(given)
+
+    @field_serializer("preprocessing")
+    def _keep_order(self, steps: dict[str, Any], info: FieldSerializationInfo) -> Any:
+        """Keep the order of the steps where keys are sorted."""
+        return as_pairs(steps) if info.exclude_defaults else steps
+
+    def as_set(self) -> dict[str, Any]:
+        """Return what a user set, as plain data; the sorter's name always."""
+        found = as_set(self, exclude={"n_jobs", "window_s"})
+        return found | {"sorter": {**found.get("sorter", {}), "name": self.sorter.name}}
+
     def for_canary(self, start_s: float, end_s: float) -> "SortTask":
         """Clone this task for a short sort of [start_s, end_s]; nothing else changes."""
         return self.model_copy(update={"window_s": (start_s, end_s)})
@@ -77,13 +111,8 @@ class SortTask(BaseModel):
 
     def digest(self) -> str:
         """Digest of the sorter, its parameters and the preprocessing (16 hex of SHA-256)."""
-        decisive = self.model_dump(mode="json", include={"sorter", "preprocessing"})
+        decisive = {name: value for name, value in self.as_set().items() if name != "row"}
         return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()[:16]
-
-    def files(self) -> list[str]:
-        """Return the files that exist and decide the sort: the recording's, the plugin."""
-        plugin = self.sorter.plugin
-        return [*self.row.files(), *([plugin] if plugin and Path(plugin).exists() else [])]
 
 
 def changed_params(before: SortTask, after: SortTask) -> dict[str, Any]:
@@ -107,12 +136,16 @@ def settings_for(row: Recording, settings: SorterSettings) -> SorterSettings:
     ``params`` belong to the config's sorter, ``params_of`` to the others, the plugin to
     sorters that SpikeInterface does not have.
     """
-    from spikeinterface.sorters import sorter_dict
-
     name = row.sorter or settings.name
     params = settings.params if name == settings.name else settings.params_of.get(name, {})
-    plugin = None if name in sorter_dict else settings.plugin
-    update = {"name": name, "params": params, "params_of": {}, "plugin": plugin}
+    plugin = None if name in BUILT_IN else settings.plugin
+    update = {
+        "name": name,
+        "params": params,
+        "params_of": {},
+        "plugin": plugin,
+        "keep_output": SorterSettings().keep_output,  # of the files, not of what comes out
+    }
     return settings.model_copy(update=update)
 
 
@@ -208,6 +241,7 @@ def sort(
     folder: str,
     stage: Callable[[str], None],
     tell: Callable[..., None],
+    finished: str | None = None,
 ) -> dict[str, Any]:
     """Sort one recording, or a window of it; for a supervised child process.
 
@@ -224,6 +258,9 @@ def sort(
         Called with the name of each stage as it begins.
     tell : callable
         Called with facts (keyword arguments) that are wanted even if the sort fails.
+    finished : str, optional
+        A folder that :mod:`spikecanary.sorteroutput` keeps: what a sorter wrote for this very
+        task. It is read, and nothing is sorted.
 
     Returns
     -------
@@ -240,21 +277,47 @@ def sort(
     what = SortTask.model_validate(task)
     stage("load")
     from spikeinterface.core import set_global_job_kwargs
-    from spikeinterface.sorters import run_sorter
+    from spikeinterface.sorters import read_sorter_folder
 
     set_global_job_kwargs(n_jobs=what.n_jobs, progress_bar=False)
     recording = recordings.open_recording(what.row)
     tell(header=recordings.header(recording))
     if what.window_s is not None:
         recording = recordings.cut_window(recording, *what.window_s)
+    if what.sorter.plugin:
+        load_plugin(what.sorter.plugin)
+    work = Path(folder) / "sorter"
+    if finished is None:
+        _run_sorter(what, recording, work, stage, tell)
+    else:
+        sorteroutput.lay_out(Path(finished), work)
+    stage("read")
+    tell(sorter_params=_read_params(work))
+    sorting = cast("Any", read_sorter_folder(work))
+    stage("save")
+    sorting.save(folder=Path(folder) / "sorting")
+    return {
+        "n_units": len(sorting.unit_ids),
+        "n_spikes": int(sorting.count_total_num_spikes()),
+    }
+
+
+def _run_sorter(
+    what: SortTask,
+    recording: Any,
+    folder: Path,
+    stage: Callable[[str], None],
+    tell: Callable[..., None],
+) -> None:
+    """Preprocess and sort; the sorter leaves its files in a folder."""
+    from spikeinterface.sorters import run_sorter
+
     stage("preprocess")
     recording = recordings.preprocess(recording, what.preprocessing)
     if not recording.is_binary_compatible():
         tell(copied_mb=recording.get_total_memory_size() / 1e6)
     stage("sort")
     settings = what.sorter
-    if settings.plugin:
-        load_plugin(settings.plugin)
     cls = sorter_class(settings.name, container=settings.container is not None)
     params = with_device(settings.name, cls.default_params(), settings)
     tell(sorter_version=version_of(cls))
@@ -262,26 +325,26 @@ def sort(
     # and numba in memory 0.2 s each time, unless what is there by now is left out.
     gc.freeze()
     try:
-        sorting = cast(
-            "Any",
-            run_sorter(
-                settings.name,
-                recording,
-                folder=str(Path(folder) / "sorter"),
-                verbose=True,
-                **container_arguments(settings),
-                **params,
-            ),
+        run_sorter(
+            settings.name,
+            recording,
+            folder=str(folder),
+            verbose=True,
+            with_output=False,
+            **container_arguments(settings),
+            **params,
         )
     except Exception:
-        tell(sorter_log=_read_sorter_log(Path(folder) / "sorter"))
+        tell(sorter_log=_read_sorter_log(folder))
         raise
-    stage("save")
-    sorting.save(folder=Path(folder) / "sorting")
-    return {
-        "n_units": len(sorting.unit_ids),
-        "n_spikes": int(sorting.count_total_num_spikes()),
-    }
+    tell(sorter_ended_well=True)
+
+
+def _read_params(folder: Path) -> dict[str, Any] | None:
+    """Return the parameters with which a sorter ran, defaults included."""
+    text = (folder / "spikeinterface_params.json").read_text(encoding="utf-8")
+    params: dict[str, Any] | None = json.loads(text).get("sorter_params")
+    return params
 
 
 def _read_sorter_log(folder: Path, most: int = 2000) -> str:

@@ -1,7 +1,7 @@
 """The summary: one row a recording, from what stands in a results folder."""
 
 import textwrap
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +23,7 @@ SUMMARY_COLUMNS = (
     "sort",
     "n_units",
     "n_good",
+    "canary_units",
     "reason",
     "remedy",
     "warnings",
@@ -45,50 +46,24 @@ SUMMARY_COLUMNS = (
 
 
 #: Columns of whole numbers.
-COUNTS = ("n_units", "n_good", "n_channels", "attempt")
+COUNTS = ("n_units", "n_good", "canary_units", "n_channels", "attempt")
 #: What describe_recordings shows.
 SCREEN_COLUMNS = ("recording", "verdict", "outcome", "category", "sort", "n_units", "reason")
-
-
-def stands(path: Path, metadata: Mapping[str, Mapping[str, str]]) -> bool:
-    """Whether a summary is of these recordings with this metadata, and newer than their records."""
-    try:
-        written = path.stat().st_mtime
-        rows = tables.read(path)
-        told = [(row["recording"], _filled(row, SUMMARY_COLUMNS)) for row in rows]
-    except (OSError, KeyError):
-        return False
-    now = [(recording, _filled(row, ())) for recording, row in metadata.items()]
-    return told == now and not changed_since(written, path.parent, metadata)
-
-
-def _filled(row: Mapping[str, str], without: Collection[str]) -> dict[str, str]:
-    return {name: value for name, value in row.items() if value and name not in without}
-
-
-def changed_since(when: float, results: Path, ids: Iterable[str]) -> list[Path]:
-    """Return the records of some recordings that were written after a time (as of stat)."""
-    paths = (results / each / name for each in ids for name in ("canary.json", "sort.json"))
-    return [path for path in paths if path.exists() and path.stat().st_mtime > when]
 
 
 def _category(record: Record) -> str:
     return (record.failure.category if record.failure else None) or ""
 
 
-def describe(
-    results: Path, ids: Iterable[str], metadata: Mapping[str, Mapping[str, str]] | None = None
-) -> list[dict[str, Any]]:
-    """Describe every recording from what stands in the results folder now.
+def describe(results: Path, further: Mapping[str, Mapping[str, str]]) -> list[dict[str, Any]]:
+    """Describe recordings from what stands in the results folder now.
 
     Parameters
     ----------
     results : Path
         The results folder.
-    ids : iterable of str
-        The recordings, in the order wanted.
-    metadata : dict, optional
-        Further columns of each recording.
+    further : dict
+        Further columns of each recording, by its id; in the order wanted.
 
     Returns
     -------
@@ -96,7 +71,14 @@ def describe(
         One row a recording. ``sort`` is ``sorted``, ``unsortable``, ``failed``,
         ``stopped`` (not sorted because of the verdict) or ``pending``.
     """
-    return [{**_row(results / each, each), **(metadata or {}).get(each, {})} for each in ids]
+    return [{**_row(results / id_, id_), **columns} for id_, columns in further.items()]
+
+
+def merge(waves: Iterable[Path]) -> list[dict[str, str]]:
+    """Put the tables of waves together, in the order of the recordings table."""
+    rows = [row for path in waves for row in tables.read(path)]
+    rows.sort(key=lambda row: int(row["table_row"]))
+    return [{name: value for name, value in row.items() if name != "table_row"} for row in rows]
 
 
 def _columns(rows: Iterable[Mapping[str, Any]]) -> list[str]:
@@ -123,6 +105,8 @@ def _row(folder: Path, recording: str) -> dict[str, Any]:
         sort = sentinel.read_record_if_any(folder / "sort.json")
     except RecordError as err:
         return {"recording": recording, "sort": "pending", "reason": str(err)}
+    if sort and canary and _is_superseded(sort, canary):
+        sort = None
     failed = None if sort else _failed_sort(folder / "attempts.jsonl", canary)
     row: dict[str, Any] = {"recording": recording, "sort": _sort_state(canary, sort, failed)}
     if canary is None:
@@ -136,6 +120,7 @@ def _row(folder: Path, recording: str) -> dict[str, Any]:
         "failure": told.failure.class_name if told.failure else "",
         "n_units": sort.n_units if sort else None,
         "n_good": _count_good(folder / FILES["units"]) if sort else None,
+        "canary_units": canary.n_units,
         "reason": told.reason,
         "remedy": told.failure.remedy if told.failure else "",
         "warnings": "; ".join(canary.warnings),
@@ -156,6 +141,13 @@ def _row(folder: Path, recording: str) -> dict[str, Any]:
         "log": (sort or failed or canary).log,
     }
     return row
+
+
+def _is_superseded(sort: Record, canary: Record) -> bool:
+    """Whether a sort is of other settings, with which the recording is stopped by now."""
+    parts = ("task", "data")
+    same = all(sort.settings.get(name) == canary.settings.get(name) for name in parts)
+    return canary.verdict == "stop" and not sort.forced and not same
 
 
 def _first(*values: Any) -> Any:
@@ -232,3 +224,43 @@ def describe_counts(table: "pd.DataFrame") -> str:
     if unexpected:
         text += f"; {unexpected} unexpected canaries proved nothing"
     return text
+
+
+def needs_somebody(row: Mapping[str, Any]) -> bool:
+    """Whether a described recording needs a person.
+
+    A sort that failed, a stop for the environment or a resource, a record that cannot be read, and
+    a full sort that found nothing to sort where its canary found units.
+    """
+    state = row["sort"]
+    stopped = state == "stopped" and row["category"] in sentinel.RETESTED
+    doubtful = state == "unsortable" and bool(row.get("canary_units"))
+    unreadable = state == "pending" and bool(row.get("reason")) and not row.get("verdict")
+    return state == "failed" or stopped or doubtful or unreadable
+
+
+def describe_needs(rows: Iterable[Mapping[str, Any]], most: int = 5) -> str:
+    """Say which recordings need a person, by what went wrong, with its remedy; or nothing.
+
+    Parameters
+    ----------
+    rows : iterable of dict
+        Of :func:`describe`.
+    most : int
+        Recordings that are named for each failure.
+    """
+    groups: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
+    for row in filter(needs_somebody, rows):
+        key = (row["sort"], row.get("failure") or row.get("reason", ""))
+        groups.setdefault(key, []).append(row)
+    if not groups:
+        return ""
+    count = sum(map(len, groups.values()))
+    lines = ["1 recording needs somebody:" if count == 1 else f"{count} recordings need somebody:"]
+    for (state, failure), members in groups.items():
+        names = ", ".join(row["recording"] for row in members[:most])
+        more = f" and {len(members) - most} more" if len(members) > most else ""
+        lines.append(f"  {len(members)} {state}, {failure}: {names}{more}")
+        reason = textwrap.shorten(members[0].get("reason", ""), 300)
+        lines.append(f"    {reason.rstrip('.')}. {members[0].get('remedy', '')}".rstrip())
+    return "\n".join(lines)

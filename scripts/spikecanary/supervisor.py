@@ -23,7 +23,7 @@ from spikecanary.failures import ClassifiedSortFailure
 from spikecanary.logs import CappedLog
 from spikecanary.sampling import Sampler
 from spikecanary.sentinel import Measured
-from spikecanary.watchdogs import Sample, Watchdog
+from spikecanary.watchdogs import OF_A_JOB, Sample, Watchdog
 from spikecanary.workfolders import work_folder
 
 logger = logging.getLogger(__name__)
@@ -44,12 +44,13 @@ class Ended:
 
     ``error`` is what :func:`spikecanary.child.describe_error` returns; ``signum`` is
     the signal that killed the child; ``exit_status`` is set where it ended itself
-    without a word.
+    without a word. ``by_job_limit`` says that what ended it was a limit of its job, memory or time.
     """
 
     result: Any = None
     error: Mapping[str, Any] | None = None
     stopped_by: ClassifiedSortFailure | None = None
+    by_job_limit: bool = False
     signum: int | None = None
     exit_status: int | None = None
     facts: dict[str, Any] = field(default_factory=dict)
@@ -248,6 +249,7 @@ class _Watch:
         self.peak_rss_mb = self.peak_disk_mb = 0.0
         self.peak_vram_mb: float | None = None
         self.warned: dict[Watchdog, str] = {}
+        self.by_job_limit = False
         self.stage = "start"
         self.shown = time.monotonic()
 
@@ -283,6 +285,7 @@ class _Watch:
             found = watchdog(sample)
             if isinstance(found, ClassifiedSortFailure):
                 logger.error("ended by a watchdog: %s", found)
+                self.by_job_limit = isinstance(watchdog, OF_A_JOB)
                 return found
             if found is not None and watchdog not in self.warned:
                 self.warned[watchdog] = found
@@ -328,7 +331,7 @@ def _read_end(
     facts["stage"] = list(stages)[-1] if "error" not in outcome else list(stages)[-2]
     ending: dict[str, Any] = {}
     if stopped_by is not None:
-        ending["stopped_by"] = stopped_by
+        ending |= {"stopped_by": stopped_by, "by_job_limit": watch.by_job_limit}
     elif outcome:
         ending |= {name: outcome[name] for name in ("result", "error") if name in outcome}
     elif watch.process.returncode < 0:

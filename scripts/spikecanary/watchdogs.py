@@ -5,6 +5,7 @@ the supervisor ends the tree. What needs a memory (how long a tree has been idle
 measured by the sampler, so that a check looks at one sample only.
 """
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -38,8 +39,10 @@ class Sample:
         Since the tree last printed, computed, or read or wrote a disk.
     stalled_s : float
         Since when a process of the tree waits uninterruptibly and nothing moves.
-    host_memory_percent : float
-        Memory of the node in use.
+    free_ram_mb : float
+        Memory of the node that is available to anybody.
+    total_ram_mb : float
+        Memory of the node.
     free_mb : dict
         Free disk space by folder; None where the folder is gone.
     largest : tuple of str
@@ -53,11 +56,19 @@ class Sample:
     disk_mb: float = 0.0
     idle_s: float = 0.0
     stalled_s: float = 0.0
-    host_memory_percent: float = 0.0
+    free_ram_mb: float = math.inf
+    total_ram_mb: float = math.inf
     free_mb: Mapping[str, float | None] | None = None
     largest: tuple[str, ...] = ()
     gpus: tuple[Gpu, ...] = ()
 
+
+#: A warning comes at this share of the job's memory, at so many times the least free memory or
+#: disk, and at this use and temperature (NVIDIA's cards slow down from 83 degrees on) of a GPU.
+WARN_SHARE = 0.9
+WARN_TIMES = 10.0
+WARN_GPU_PERCENT = 95.0
+WARN_GPU_C = 85.0
 
 Watchdog = Callable[[Sample], ClassifiedSortFailure | str | None]
 
@@ -88,21 +99,19 @@ def make_watchdogs(settings: WatchdogSettings, limits: Limits) -> list[Watchdog]
         dogs.append(Inactivity(limits.inactivity_s))
     if limits.wall_s is not None and settings.wall_time:
         dogs.append(WallTime(limits.wall_s))
-    if limits.mem_mb is not None:
-        dogs.append(
-            JobMemory(
-                limits.mem_mb, settings.job_memory_warn_percent, settings.job_memory_abort_percent
-            )
-        )
-    dogs += [
-        HostMemory(settings.host_memory_warn_percent, settings.host_memory_abort_percent),
-        FreeDisk(settings.free_disk_warn_mb, settings.free_disk_abort_mb),
-        GpuMemory(settings.gpu_memory_warn_percent, settings.gpu_memory_abort_percent),
-        GpuTemperature(settings.gpu_warn_c, settings.gpu_abort_c),
-    ]
+    if limits.mem_mb is not None and settings.job_memory:
+        dogs.append(JobMemory(limits.mem_mb))
+    if settings.min_free_ram_mb is not None:
+        dogs.append(NodeMemory(settings.min_free_ram_mb))
+    if settings.min_free_disk_mb is not None:
+        dogs.append(FreeDisk(settings.min_free_disk_mb))
     if settings.io_stall_s is not None:
         dogs.append(IOStall(settings.io_stall_s))
-    return dogs
+    return [
+        *dogs,
+        GpuMemory(settings.gpu_memory_abort_percent),
+        GpuTemperature(settings.gpu_abort_c),
+    ]
 
 
 #: Shortest and longest inactivity limit of a canary in s, and its share of the window
@@ -157,42 +166,43 @@ class JobMemory:
     """The tree's own memory against what its job asked for."""
 
     mem_mb: float
-    warn_percent: float | None
-    abort_percent: float | None
 
     def __call__(self, sample: Sample) -> ClassifiedSortFailure | str | None:
         """Check one sample."""
-        percent = 100 * sample.rss_mb / self.mem_mb
-        msg = f"the sort holds {sample.rss_mb:.0f} MB, {percent:.0f} % of the job's mem_mb"
-        if _reaches(percent, self.abort_percent):
+        share = sample.rss_mb / self.mem_mb
+        msg = f"the sort holds {sample.rss_mb:.0f} MB, {share:.0%} of the job's mem_mb"
+        if share >= 1.0:
             return HostMemoryWatchdogError(msg, peak_rss_mb=sample.rss_mb, limit_mb=self.mem_mb)
-        return msg if _reaches(percent, self.warn_percent) else None
+        return msg if share >= WARN_SHARE else None
 
 
 @dataclass(frozen=True)
-class HostMemory:
-    """The memory of the node, whoever uses it."""
+class NodeMemory:
+    """The memory of the node, where this sort holds most of it.
 
-    warn_percent: float | None
-    abort_percent: float | None
+    Others may fill a node's memory, and give it back: their use is no reason to end a sort.
+    """
+
+    least_mb: float
 
     def __call__(self, sample: Sample) -> ClassifiedSortFailure | str | None:
         """Check one sample."""
+        if sample.rss_mb <= sample.total_ram_mb / 2:
+            return None
         msg = (
-            f"{sample.host_memory_percent:.0f} % of the node's memory are in use, "
-            f"{sample.rss_mb:.0f} MB of it by this sort"
+            f"{sample.free_ram_mb:.0f} MB of the node's memory are free, and this sort holds "
+            f"{sample.rss_mb:.0f} of its {sample.total_ram_mb:.0f} MB"
         )
-        if _reaches(sample.host_memory_percent, self.abort_percent):
+        if sample.free_ram_mb < self.least_mb:
             return HostMemoryWatchdogError(msg, peak_rss_mb=sample.rss_mb)
-        return msg if _reaches(sample.host_memory_percent, self.warn_percent) else None
+        return msg if sample.free_ram_mb < WARN_TIMES * self.least_mb else None
 
 
 @dataclass(frozen=True)
 class FreeDisk:
     """Free space of the work and the results folder."""
 
-    warn_mb: float | None
-    abort_mb: float | None
+    least_mb: float
 
     def __call__(self, sample: Sample) -> ClassifiedSortFailure | str | None:
         """Check one sample."""
@@ -201,11 +211,11 @@ class FreeDisk:
             return None
         path, free_mb = min(known.items(), key=lambda item: item[1])
         msg = f"{free_mb:.0f} MB free for {path}, {sample.disk_mb:.0f} MB used by this sort"
-        if self.abort_mb is not None and free_mb < self.abort_mb:
+        if free_mb < self.least_mb:
             return DiskExhaustionError(
                 msg, path=path, free_mb=free_mb, largest=list(sample.largest)
             )
-        return msg if self.warn_mb is not None and free_mb < self.warn_mb else None
+        return msg if free_mb < WARN_TIMES * self.least_mb else None
 
 
 def watch_folders(sample: Sample) -> ClassifiedSortFailure | str | None:
@@ -219,9 +229,11 @@ def watch_folders(sample: Sample) -> ClassifiedSortFailure | str | None:
 
 @dataclass(frozen=True)
 class GpuMemory:
-    """Memory of the GPUs that the tree uses."""
+    """Memory of the GPUs that the tree uses: a warning, unless a user wants the sort ended.
 
-    warn_percent: float | None
+    PyTorch's allocator keeps nearly all memory of a GPU in a healthy sort.
+    """
+
     abort_percent: float | None
 
     def __call__(self, sample: Sample) -> ClassifiedSortFailure | str | None:
@@ -234,16 +246,18 @@ class GpuMemory:
             )
             if _reaches(percent, self.abort_percent):
                 return GpuMemoryWatchdogError(msg, used_mb=gpu.used_mb)
-            if _reaches(percent, self.warn_percent):
+            if percent >= WARN_GPU_PERCENT:
                 return msg
         return None
 
 
 @dataclass(frozen=True)
 class GpuTemperature:
-    """Temperature of the GPUs that the tree uses."""
+    """Temperature of the GPUs that the tree uses: a warning, unless a user wants the sort ended.
 
-    warn_c: float | None
+    NVIDIA's drivers slow a hot GPU down by themselves.
+    """
+
     abort_c: float | None
 
     def __call__(self, sample: Sample) -> ClassifiedSortFailure | str | None:
@@ -254,7 +268,7 @@ class GpuTemperature:
             msg = f"{gpu.name} has {gpu.temperature_c:.0f} degrees Celsius"
             if _reaches(gpu.temperature_c, self.abort_c):
                 return GpuThermalWatchdogError(msg, temperature_c=gpu.temperature_c)
-            if _reaches(gpu.temperature_c, self.warn_c):
+            if gpu.temperature_c >= WARN_GPU_C:
                 return msg
         return None
 
@@ -277,3 +291,7 @@ class IOStall:
 
 def _reaches(value: float, limit: float | None) -> bool:
     return limit is not None and value >= limit
+
+
+#: Limits of one job alone: a canary that reaches them says nothing of the full sort.
+OF_A_JOB = (JobMemory, WallTime)

@@ -1,6 +1,5 @@
-"""Work folders, locks and claims, between real processes."""
+"""Work folders and locks, between real processes."""
 
-import json
 import os
 import socket
 import subprocess
@@ -10,7 +9,7 @@ import time
 import psutil
 import pytest
 
-from spikecanary import claims, locks, processes, workfolders
+from spikecanary import locks, workfolders
 from spikecanary.failures import ConcurrentSortError
 
 HOST = socket.gethostname()
@@ -47,8 +46,9 @@ def dead_pid():
 def holding(path):
     return (
         "import time; from pathlib import Path; from spikecanary import locks\n"
-        f"lock = locks.acquire(Path({str(path)!r}), 'sorts'); print('held', flush=True)\n"
-        "time.sleep(60)"
+        f"with locks.hold(Path({str(path)!r}), 'sorts'):\n"
+        "    print('held', flush=True)\n"
+        "    time.sleep(60)"
     )
 
 
@@ -106,8 +106,8 @@ def test_sweep_where_nothing_is(tmp_path):
 def test_lock_names_its_holder(tmp_path, other):
     path = tmp_path / "x/.sort.lock"
     holder = other(holding(path))
-    with pytest.raises(ConcurrentSortError) as caught:
-        locks.acquire(path, "sorts this recording")
+    with pytest.raises(ConcurrentSortError) as caught, locks.hold(path, "sorts this recording"):
+        pass
     text = str(caught.value)
     today = time.strftime("%Y-%m-%d")
     assert text.startswith(f"process {holder.pid} on host {HOST}, since {today}")
@@ -123,81 +123,7 @@ def test_lock_names_its_holder(tmp_path, other):
 def test_lock_of_another_host_is_never_taken_over(tmp_path):
     path = tmp_path / ".sort.lock"
     path.write_text(f"{dead_pid()}\nelsewhere\n")
-    with pytest.raises(ConcurrentSortError, match="on host elsewhere, since"):
-        locks.acquire(path, "sorts")
+    held = locks.hold(path, "sorts")
+    with pytest.raises(ConcurrentSortError, match="on host elsewhere, since"), held:
+        pass
     assert path.exists()
-
-
-def test_lock_that_stayed_empty_is_of_a_dead_process(tmp_path):
-    path = tmp_path / ".sort.lock"
-    path.touch()
-    with pytest.raises(ConcurrentSortError):
-        locks.acquire(path, "sorts")
-    long_ago = time.time() - 60
-    os.utime(path, (long_ago, long_ago))
-    locks.acquire(path, "sorts").release()
-
-
-def test_claims_of_a_running_process(tmp_path, other):
-    code = (
-        "import time; from pathlib import Path; from spikecanary import claims\n"
-        f"claims.claim(Path({str(tmp_path)!r}), ['a', 'b']); print('claimed', flush=True)\n"
-        "time.sleep(60)"
-    )
-    holder = other(code)
-    claimed = claims.find_claimed(tmp_path, ["b", "c"])
-    assert list(claimed) == ["b"]
-    assert claimed["b"].startswith(f"process {holder.pid} on host {HOST}, since ")
-    with pytest.raises(ConcurrentSortError, match="has just begun to work on 1 of them"):
-        claims.claim(tmp_path, ["b", "c"])
-    holder.kill()
-    holder.wait()
-    assert claims.find_claimed(tmp_path, ["b", "c"]) == {}
-    assert list((tmp_path / ".runs").iterdir()) == []
-
-
-def test_claim_ends_with_its_process(tmp_path):
-    code = (
-        "from pathlib import Path; from spikecanary import claims\n"
-        f"claims.claim(Path({str(tmp_path)!r}), ['a'])\n"
-    )
-    path = os.pathsep.join(sys.path)
-    subprocess.run([sys.executable, "-c", code], check=True, env={**os.environ, "PYTHONPATH": path})
-    assert list((tmp_path / ".runs").iterdir()) == []
-
-
-def test_locks_of_a_killed_snakemake(tmp_path, other):
-    snakemakes = tmp_path / "locks/0.input.lock"
-    snakemakes.parent.mkdir()
-    snakemakes.touch()
-    assert not claims.release_killed(tmp_path)  # nobody of ours was here
-    code = (
-        "import time; from pathlib import Path; from spikecanary import claims\n"
-        f"claims.take_workdir(Path({str(tmp_path)!r})); print('here', flush=True)\n"
-        "time.sleep(60)"
-    )
-    time.sleep(0.05)
-    holder = other(code)
-    assert not claims.release_killed(tmp_path)
-    assert snakemakes.exists()
-    holder.kill()
-    holder.wait()
-    younger = tmp_path / "locks/1.input.lock"
-    younger.touch()
-    os.utime(younger, (time.time() + 60, time.time() + 60))
-    assert claims.release_killed(tmp_path)
-    assert not snakemakes.exists()
-    assert younger.exists()
-    assert not claims.release_killed(tmp_path)
-
-
-def test_claims_file_is_json(tmp_path, other):
-    code = (
-        "import time; from pathlib import Path; from spikecanary import claims\n"
-        f"claims.claim(Path({str(tmp_path)!r}), ['b', 'a']); print('claimed', flush=True)\n"
-        "time.sleep(60)"
-    )
-    holder = other(code)
-    path = tmp_path / f".runs/{HOST}-{holder.pid}.json"
-    assert json.loads(path.read_text()) == ["a", "b"]
-    assert processes.is_alive(psutil.Process(holder.pid))

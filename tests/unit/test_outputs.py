@@ -69,8 +69,8 @@ def export(made, n, name, settings=CONFIG.exports):
     path = folder / str(n) / outputs.FILES[name]
     exports.run(
         name,
-        row,
         settings,
+        row=row,
         analyzer_path=folder / str(n) / "analyzer",
         units_path=folder / str(n) / "units.tsv",
         path=path,
@@ -266,15 +266,9 @@ def test_recording_without_probe_and_gain(write_binary, reader_options):
     assert recording.get_channel_gains().tolist() == [1.0] * 4
 
 
-def test_outputs_stand_until_settings_or_files_change(tmp_path):
+def test_units_are_wanted_with_any_other_output():
     assert outputs.wanted([]) == []
     assert outputs.wanted(["npz"]) == ["units", "npz"]
-    assert not outputs.stand(tmp_path, ["units"], "abc")
-    (tmp_path / "units.tsv").write_text("")
-    outputs.note(tmp_path, "abc")
-    assert outputs.stand(tmp_path, ["units"], "abc")
-    assert not outputs.stand(tmp_path, ["units"], "abd")
-    assert not outputs.stand(tmp_path, ["npz"], "abc")
 
 
 def test_nwb_file_is_hdf5(made):

@@ -5,6 +5,7 @@ import pytest
 from spikecanary import plan, sentinel
 from spikecanary.config import Config
 from spikecanary.recordings import Recording
+from spikecanary.reruns import State
 from spikecanary.sentinel import Failure
 from workbench import ROOT, make_record
 
@@ -66,15 +67,13 @@ def test_plan_of_what_stands(rows, config, tmp_path):
     )
     assert plan.make(short, few, tmp_path, 1)["action"].tolist() == ["skip + sort"]
     failure = Failure(class_name="InsufficientActivityError", category="biological", message="m")
-    from spikecanary import reruns, sorters
-
-    task = sorters.make_task(rows["good"], config)
+    state = State(config, rows["good"], tmp_path / "good")
+    settings = {k: v for k, v in state.canary_settings.items() if k != "attempt"}
     record = make_record(
         verdict="stop",
         outcome="stopped",
         failure=failure,
-        settings=reruns.canary_settings(config, task, tmp_path / "good"),
-        sorter={"name": "quick", "params_digest": task.digest()},
+        settings=settings,
     )
     sentinel.write_record(tmp_path / "good/canary.json", record)
     table = plan.make(config, few, tmp_path, 1)

@@ -69,7 +69,6 @@ def test_bad_row(tmp_path, line, problem):
     [
         ("", "is empty"),
         ("# only a comment\n", "is empty"),
-        (HEADER, "lists no recording"),
         ("recording\tpaths\treader\n", "column 'path' is missing (did you mean 'paths'?)"),
     ],
 )

@@ -48,7 +48,7 @@ def write_recording(results, name, canary, sort=None, n_figures=0):
 
 
 def write_report(results, names, config=None):
-    summary.write(results / "summary.tsv", summary.describe(results, names))
+    summary.write(results / "summary.tsv", summary.describe(results, {name: {} for name in names}))
     path = results / "report.html"
     report.write(path, TEMPLATE, config or Config(), results)
     return path

@@ -97,6 +97,10 @@ def test_device():
     assert sorters.with_device("kilosort4", defaults, said) == {"torch_device": "cuda:1"}
 
 
+def test_sorters_of_spikeinterface_are_known_without_it():
+    assert set(sorter_dict) <= sorters.BUILT_IN
+
+
 def test_device_parameters_still_exist():
     assert "device" in sorter_dict["rtsort"].default_params()
     for name, param in sorters.DEVICE_PARAM_OF.items():
@@ -150,9 +154,11 @@ def test_sort_of_a_window(tmp_path, write_binary, reader_options):
     )
     assert gc.get_freeze_count() > 0  # copying for the sorter is slow otherwise
     gc.unfreeze()
-    assert stages == ["load", "preprocess", "sort", "save"]
+    assert stages == ["load", "preprocess", "sort", "read", "save"]
     assert facts["header"]["duration_s"] == 8.0
     assert facts["sorter_version"] == "1.0"
+    assert facts["sorter_params"]["threshold"] == 5.0  # a default
+    assert facts["sorter_ended_well"] is True
     sorting = load(tmp_path / "sorting")
     assert result["n_units"] == len(sorting.unit_ids) == 4
     assert result["n_spikes"] == sorting.count_total_num_spikes()

@@ -1,30 +1,36 @@
 """Waves, the gate's table, the summary, what the screen shows."""
 
-import os
-
-import pytest
-
 from spikecanary import gate, sentinel, summary, tables
+from spikecanary.recordings import Recording
 from spikecanary.sentinel import Failure
 from workbench import make_record, stopped
 
 
-@pytest.mark.parametrize(
-    ("n", "waves", "sizes"),
-    [
-        (3, 20, [1, 1, 1]),
-        (20, 20, [1] * 20),
-        (21, 20, [2] * 10 + [1]),
-        (5, 1, [5]),
-        (1000, 20, [50] * 20),
-    ],
-)
-def test_waves_are_consecutive_and_no_more_than_asked(n, waves, sizes):
-    ids = [f"r{i}" for i in range(n)]
-    made = gate.make_waves(ids, waves)
-    assert [len(members) for members in made.values()] == sizes
-    assert [each for members in made.values() for each in members] == ids
-    assert list(made) == sorted(made)
+def rows_of(*sorters):
+    """Return rows whose sorters are these; None: the config's."""
+    return [
+        Recording(id=f"r{n}", paths=("x",), reader="binary", sorter=sorter, metadata={"at": str(n)})
+        for n, sorter in enumerate(sorters)
+    ]
+
+
+def test_waves_are_blocks_of_rows():
+    rows = rows_of(*[None] * 7)
+    waves = gate.make_waves(rows, 3, "quick")
+    assert waves == {"1": ["r0", "r1", "r2"], "2": ["r3", "r4", "r5"], "3": ["r6"]}
+    more = gate.make_waves([*rows, *rows_of(*[None] * 9)[7:]], 3, "quick")
+    assert list(more) == ["1", "2", "3"]
+    assert (more["1"], more["2"], len(more["3"])) == (waves["1"], waves["2"], 3)
+    assert gate.make_waves([], 3, "quick") == {}
+
+
+def test_waves_are_of_one_sorter():
+    waves = gate.make_waves(rows_of(None, "ks2", "quick", "ks2", "ks2"), 4, "quick")
+    assert waves == {"1": ["r0", "r2"], "1-ks2": ["r1", "r3"], "2-ks2": ["r4"]}
+    assert gate.number(rows_of(None, "ks2", None), ["r2", "r0"]) == {
+        "r0": {"table_row": "0", "at": "0"},
+        "r2": {"table_row": "2", "at": "2"},
+    }
 
 
 def test_gate_reads_verdicts(tmp_path):
@@ -64,7 +70,7 @@ def test_summary_of_each_state(tmp_path):
     sentinel.append_journal(tmp_path / "broken/attempts.jsonl", "sort", failed)
     names = ["done", "odd", "empty", "stopped", "waiting", "broken", "new"]
     table = summary.to_frame(
-        summary.describe(tmp_path, names, {"done": {"subject": "m1"}})
+        summary.describe(tmp_path, {name: {} for name in names} | {"done": {"subject": "m1"}})
     ).set_index("recording")
     assert table["sort"].to_list() == [
         "sorted",
@@ -89,7 +95,7 @@ def test_summary_of_each_state(tmp_path):
 def test_summary_survives_a_record_that_it_cannot_read(tmp_path):
     (tmp_path / "a").mkdir()
     (tmp_path / "a/canary.json").write_text("{")
-    table = summary.to_frame(summary.describe(tmp_path, ["a"]))
+    table = summary.to_frame(summary.describe(tmp_path, {"a": {}}))
     assert "is not a Spike Canary record" in table.loc[0, "reason"]
 
 
@@ -97,7 +103,7 @@ def test_failure_of_an_older_sort_is_not_told_after_a_newer_canary(tmp_path):
     old = make_record(outcome="failed", finished_at="2026-01-01T00:00:00+00:00")
     sentinel.append_journal(tmp_path / "a/attempts.jsonl", "sort", old)
     sentinel.write_record(tmp_path / "a/canary.json", make_record())
-    assert summary.to_frame(summary.describe(tmp_path, ["a"])).loc[0, "sort"] == "pending"
+    assert summary.to_frame(summary.describe(tmp_path, {"a": {}})).loc[0, "sort"] == "pending"
 
 
 def test_screen_shows_trouble_first_and_says_what_it_leaves_out(tmp_path):
@@ -106,25 +112,54 @@ def test_screen_shows_trouble_first_and_says_what_it_leaves_out(tmp_path):
         sentinel.write_record(tmp_path / f"r{number}/canary.json", make_record())
         sentinel.write_record(tmp_path / f"r{number}/sort.json", record)
     sentinel.write_record(tmp_path / "bad/canary.json", stopped("biological"))
-    table = summary.to_frame(summary.describe(tmp_path, [*(f"r{n}" for n in range(5)), "bad"]))
+    names = [*(f"r{n}" for n in range(5)), "bad"]
+    table = summary.to_frame(summary.describe(tmp_path, {name: {} for name in names}))
     shown = summary.describe_recordings(table, most=2).splitlines()
     assert shown[1].split()[0] == "bad"
     assert shown[-1] == "... and 4 more"
 
 
-def test_summary_stands_while_its_records_are_older_and_of_the_table(tmp_path):
-    path = tmp_path / "summary.tsv"
-    assert not summary.stands(path, {"007": {}})
-    sentinel.write_record(tmp_path / "007/canary.json", make_record())
-    of_table = {"007": {"subject": "m1"}}
-    summary.write(path, summary.describe(tmp_path, ["007"], of_table))
-    assert summary.stands(path, of_table)
-    assert not summary.stands(path, {"007": {}})
-    assert not summary.stands(path, {"007": {"subject": "m2"}})
-    assert not summary.stands(path, {**of_table, "008": {}})
-    later = path.stat().st_mtime + 5
-    os.utime(tmp_path / "007/canary.json", (later, later))
-    assert not summary.stands(path, of_table)
-    assert summary.changed_since(path.stat().st_mtime, tmp_path, ["007", "008"]) == [
-        tmp_path / "007/canary.json"
+def test_waves_are_put_together_in_the_order_of_the_table(tmp_path):
+    for name, rows in {"1": {"c": "2", "a": "0"}, "1-ks2": {"b": "1"}}.items():
+        described = summary.describe(tmp_path, {k: {"table_row": v} for k, v in rows.items()})
+        summary.write(tmp_path / f"{name}.tsv", described)
+    merged = summary.merge([tmp_path / "1.tsv", tmp_path / "1-ks2.tsv"])
+    assert [row["recording"] for row in merged] == ["a", "b", "c"]
+    assert "table_row" not in merged[0]
+
+
+def test_who_needs_somebody(tmp_path):
+    def row(**fields):
+        return {"recording": "x", "category": "", "failure": "", "reason": "it broke"} | fields
+
+    assert not summary.needs_somebody(row(sort="sorted"))
+    assert not summary.needs_somebody(row(sort="stopped", category="biological"))
+    assert not summary.needs_somebody(row(sort="unsortable", canary_units=None))
+    assert not summary.needs_somebody(row(sort="pending", verdict="proceed"))
+    needy = [
+        row(
+            sort="stopped", category="environment", failure="DependencyError", remedy="Install it."
+        ),
+        row(sort="stopped", category="resource", failure="DiskExhaustionError"),
+        row(sort="failed"),
+        row(sort="unsortable", category="biological", canary_units=4),
+        row(sort="pending", reason="not a record"),
     ]
+    assert all(map(summary.needs_somebody, needy))
+    lines = summary.describe_needs([*needy, *[needy[0]] * 6]).splitlines()
+    assert lines[0] == "11 recordings need somebody:"
+    assert lines[1] == "  7 stopped, DependencyError: x, x, x, x, x and 2 more"
+    assert lines[2] == "    it broke. Install it."
+    assert summary.describe_needs([row(sort="sorted")]) == ""
+
+
+def test_sort_with_other_settings_is_not_told_where_the_recording_is_stopped_by_now(tmp_path):
+    old = make_record(outcome="sorted", n_units=9, settings={"task": 1, "data": 1})
+    sentinel.write_record(tmp_path / "a/sort.json", old)
+    for settings, state in (
+        ({"task": 1, "data": 1}, "sorted"),
+        ({"task": 2, "data": 1}, "stopped"),
+    ):
+        canary = stopped("environment").model_copy(update={"settings": settings})
+        sentinel.write_record(tmp_path / "a/canary.json", canary)
+        assert summary.describe(tmp_path, {"a": {}})[0]["sort"] == state

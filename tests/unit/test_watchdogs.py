@@ -10,6 +10,7 @@ from spikecanary.watchdogs import Limits, Sample, make_watchdogs
 
 LIMITS = Limits(inactivity_s=120.0, wall_s=3600.0, mem_mb=1000.0)
 WARNING = "a warning"
+MEMORY = "HostMemoryWatchdogError"
 
 
 def gpu(used_mb=100.0, temperature_c=40.0):
@@ -36,18 +37,22 @@ def judge(sample, settings=None, limits=LIMITS):
         (Sample(rss_mb=899.0), []),
         (Sample(rss_mb=900.0), [WARNING]),
         (Sample(rss_mb=1000.0), ["HostMemoryWatchdogError"]),
-        (Sample(host_memory_percent=84.0), []),
-        (Sample(host_memory_percent=85.0), [WARNING]),
-        (Sample(host_memory_percent=95.0), ["HostMemoryWatchdogError"]),
+        (Sample(rss_mb=600.0, total_ram_mb=1_000.0, free_ram_mb=5_000.0), []),
+        (Sample(rss_mb=600.0, total_ram_mb=1_000.0, free_ram_mb=4_999.0), [WARNING]),
+        (Sample(rss_mb=600.0, total_ram_mb=1_000.0, free_ram_mb=499.0), [MEMORY]),
+        # A node of 1 TB, 95.2 % of it used by others.
+        (Sample(rss_mb=800.0, total_ram_mb=1e6, free_ram_mb=48_000.0), []),
+        (Sample(rss_mb=800.0, total_ram_mb=1e6, free_ram_mb=100.0), []),
         (Sample(free_mb={"/a": 6_000.0, "/b": 5_000.0}), []),
         (Sample(free_mb={"/a": 6_000.0, "/b": 4_999.0}), [WARNING]),
         (Sample(free_mb={"/a": 6_000.0, "/b": 499.0}), ["DiskExhaustionError"]),
         (Sample(free_mb={"/a": None, "/b": 6_000.0}), ["FolderNotWritableError"]),
         (Sample(gpus=(gpu(),)), []),
         (Sample(gpus=(gpu(), gpu(used_mb=7_700.0))), [WARNING]),
-        (Sample(gpus=(gpu(used_mb=7_950.0),)), ["GpuMemoryWatchdogError"]),
+        # 99.2 % reserved by PyTorch's allocator, as in a healthy sort.
+        (Sample(gpus=(gpu(used_mb=7_936.0),)), [WARNING]),
         (Sample(gpus=(gpu(temperature_c=86.0),)), [WARNING]),
-        (Sample(gpus=(gpu(temperature_c=95.0),)), ["GpuThermalWatchdogError"]),
+        (Sample(gpus=(gpu(temperature_c=99.0),)), [WARNING]),
         (Sample(gpus=(gpu(temperature_c=None),)), []),
         (Sample(stalled_s=300.0), []),
         (Sample(stalled_s=301.0), ["IOStallError"]),
@@ -57,28 +62,32 @@ def test_one_sample(sample, said):
     assert judge(sample) == said
 
 
+def test_gpus_end_a_sort_only_where_asked_for():
+    asked = WatchdogSettings(gpu_memory_abort_percent=99, gpu_abort_c=95)
+    full = Sample(gpus=(gpu(used_mb=7_936.0),))
+    assert judge(full, asked) == ["GpuMemoryWatchdogError"]
+    assert judge(Sample(gpus=(gpu(temperature_c=95.0),)), asked) == ["GpuThermalWatchdogError"]
+
+
 def test_each_can_be_switched_off():
-    off = {
-        name: None
-        for name in WatchdogSettings.model_fields
-        if name.endswith(("_percent", "_mb", "_c", "base_s", "stall_s")) and name != "max_log_mb"
-    }
-    settings = WatchdogSettings(**off, wall_time=False)
+    off = ("inactivity_base_s", "min_free_ram_mb", "min_free_disk_mb", "io_stall_s")
+    settings = WatchdogSettings(**dict.fromkeys(off), wall_time=False, job_memory=False)
     worst = Sample(
         elapsed_s=1e6,
         rss_mb=1e6,
         idle_s=1e6,
         stalled_s=1e6,
-        host_memory_percent=100.0,
+        free_ram_mb=0.0,
+        total_ram_mb=1e6,
         free_mb={"/a": 0.0},
         gpus=(gpu(used_mb=8_000.0, temperature_c=120.0),),
     )
-    assert judge(worst, settings) == []
+    assert judge(worst, settings) == [WARNING, WARNING]  # of the GPU
     assert len(judge(worst)) == 8
 
 
 def test_failure_of_the_disk_lists_the_largest_files():
-    dog = watchdogs.FreeDisk(warn_mb=None, abort_mb=500.0)
+    dog = watchdogs.FreeDisk(500.0)
     failure = dog(Sample(free_mb={"/w": 1.0}, disk_mb=20.0, largest=("/w/big: 19 MB",)))
     assert failure.evidence == {"path": "/w", "free_mb": 1.0, "largest": ["/w/big: 19 MB"]}
     assert str(failure) == "1 MB free for /w, 20 MB used by this sort"

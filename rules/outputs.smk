@@ -1,6 +1,11 @@
 # REQUIRED INPUTS: <results>/{recording}/sorting, <results>/{recording}/sort.json
 # OUTPUTS: <results>/{recording}/analyzer, metrics.tsv, units.tsv, and what `outputs` names
 
+OUTPUT_RESOURCES = {
+    "mem_mb": times_attempt(SETTINGS.job.output_mem_mb),
+    "runtime": times_attempt(SETTINGS.job.output_runtime_min),
+}
+
 
 rule analyze:
     """Make a SortingAnalyzer of a sorting, and the metrics of its units."""
@@ -18,12 +23,11 @@ rule analyze:
         "../envs/sorter.yaml"
     threads: SETTINGS.job.output_threads
     resources:
-        mem_mb=output_mem_mb,
-        runtime=output_runtime,
+        **OUTPUT_RESOURCES,
     params:
-        task=task_params,
-        analysis=SETTINGS.analysis.model_dump(mode="json"),
-        code=reruns.code_digest("analysis", "recordings"),
+        version={"analyze": OUTPUT_VERSIONS["analyze"]},
+        task=task_of,
+        analysis=as_set(SETTINGS.analysis),
     script:
         "../scripts/analyze.py"
 
@@ -40,11 +44,10 @@ rule curate:
     conda:
         "../envs/sorter.yaml"
     resources:
-        mem_mb=output_mem_mb,
-        runtime=output_runtime,
+        **OUTPUT_RESOURCES,
     params:
-        curation=SETTINGS.curation.model_dump(mode="json"),
-        code=reruns.code_digest("curation"),
+        version={"curate": OUTPUT_VERSIONS["curate"]},
+        curation=as_set(SETTINGS.curation),
     script:
         "../scripts/curate.py"
 
@@ -61,13 +64,10 @@ rule export_phy:
     conda:
         "../envs/sorter.yaml"
     resources:
-        mem_mb=output_mem_mb,
-        runtime=output_runtime,
+        **OUTPUT_RESOURCES,
     params:
-        export="phy",
-        row=row_params,
-        exports={"phy": SETTINGS.exports.phy},
-        code=reruns.code_digest("exports"),
+        version={"phy": OUTPUT_VERSIONS["phy"]},
+        settings={"phy": SETTINGS.exports.phy},
     script:
         "../scripts/export.py"
 
@@ -78,10 +78,9 @@ use rule export_phy as export_nwb with:
     log:
         "<logs>/export_nwb/{recording}.log",
     params:
-        export="nwb",
-        row=named_row_params,
-        exports={"nwb": SETTINGS.exports.nwb},
-        code=reruns.code_digest("exports"),
+        version={"nwb": OUTPUT_VERSIONS["nwb"]},
+        row=named_row,
+        settings={"nwb": SETTINGS.exports.nwb},
 
 
 use rule export_phy as export_npz with:
@@ -90,10 +89,7 @@ use rule export_phy as export_npz with:
     log:
         "<logs>/export_npz/{recording}.log",
     params:
-        export="npz",
-        row=row_params,
-        exports={},
-        code=reruns.code_digest("exports"),
+        version={"npz": OUTPUT_VERSIONS["npz"]},
 
 
 use rule export_npz as export_mat with:
@@ -102,10 +98,7 @@ use rule export_npz as export_mat with:
     log:
         "<logs>/export_mat/{recording}.log",
     params:
-        export="mat",
-        row=row_params,
-        exports={},
-        code=reruns.code_digest("exports"),
+        version={"mat": OUTPUT_VERSIONS["mat"]},
 
 
 use rule export_npz as export_report with:
@@ -114,10 +107,7 @@ use rule export_npz as export_report with:
     log:
         "<logs>/export_report/{recording}.log",
     params:
-        export="report",
-        row=row_params,
-        exports={},
-        code=reruns.code_digest("exports"),
+        version={"report": OUTPUT_VERSIONS["report"]},
 
 
 rule figures:
@@ -139,13 +129,12 @@ rule figures:
     conda:
         "../envs/sorter.yaml"
     resources:
-        mem_mb=output_mem_mb,
-        runtime=output_runtime,
+        **OUTPUT_RESOURCES,
     params:
-        task=task_params,
-        analysis=SETTINGS.analysis.model_dump(mode="json"),
-        curation=SETTINGS.curation.model_dump(mode="json"),
-        code=reruns.code_digest("figures"),
+        version={"figures": OUTPUT_VERSIONS["figures"]},
+        task=task_of,
+        analysis=as_set(SETTINGS.analysis),
+        curation=as_set(SETTINGS.curation),
     script:
         "../scripts/figures.py"
 
@@ -166,11 +155,10 @@ rule canary_figure:
     conda:
         "../envs/sorter.yaml"
     resources:
-        mem_mb=output_mem_mb,
-        runtime=output_runtime,
+        **OUTPUT_RESOURCES,
     params:
-        task=task_params,
-        analysis=SETTINGS.analysis.model_dump(mode="json"),
-        code=reruns.code_digest("figures"),
+        version={"canary_figure": OUTPUT_VERSIONS["canary_figure"]},
+        task=task_of,
+        analysis=as_set(SETTINGS.analysis),
     script:
         "../scripts/canary_figure.py"

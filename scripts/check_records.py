@@ -1,0 +1,24 @@
+"""Rule check_records: fail where records disagree with the settings, and say how to mend it."""
+
+import logging
+import sys
+from pathlib import Path
+from typing import Any
+
+from spikecanary import logs, reruns
+
+logger = logging.getLogger("spikecanary")
+
+
+def main(snakemake: Any) -> int:
+    """Unpack Snakemake's object and compare; exit status 1 where something disagrees."""
+    logs.configure(snakemake.log[0], rule="check_records")
+    problem = reruns.compare(Path(snakemake.output.checked).parent, snakemake.params.expected)
+    if problem:
+        logger.error("%s", problem)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(snakemake))  # noqa: F821 - Snakemake defines it

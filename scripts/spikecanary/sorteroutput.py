@@ -1,0 +1,123 @@
+"""The sorter's own files, kept beside a sorting: without copies of the data, written whole.
+
+They are no output that is declared to Snakemake, which deletes the outputs of a job that failed: a
+sorting that cannot be read must not cost the hours of its sort. Where settings and data are still
+those of the files, they are read again instead of sorting.
+"""
+
+import json
+import logging
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from spikecanary import sentinel
+
+logger = logging.getLogger(__name__)
+
+NAME = "sorter_output"
+#: What was sorted, and which files the sorter wrote.
+NOTE = "spikecanary.json"
+#: Copies of the recording that sorters write into their folder, from their wrappers in
+#: SpikeInterface 0.105: the kilosorts, klusta, yass, tridesclous, spykingcircus, ironclust,
+#: rtsort, mountainsort5, and the cached preprocessing of spykingcircus2, tridesclous2, lupin.
+COPIES = (
+    "recording.dat",
+    "temp_wh.dat",
+    "data.bin",
+    "raw_signals_*.raw",
+    "recording.npy",
+    "raw.mda",
+    "scaled_traces.npy",
+    "recording",
+    "cache_preprocessing",
+)
+#: SpikeInterface's files beside a sorter's folder, without which it does not read it.
+BESIDE = ("spikeinterface_*.*", "recording_attributes.json")
+
+
+def keep(work: Path, results: Path, settings: Mapping[str, Any], version: str | None) -> None:
+    """Keep what a sorter wrote, in a recording's results folder.
+
+    Parameters
+    ----------
+    work : Path
+        The folder that SpikeInterface made for the sorter, on the file system of the results.
+    results : Path
+        The recording's results folder. What it has kept so far is replaced; where a person has
+        changed it, it stays as ``sorter_output.N``.
+    settings : dict
+        All that decides the sort.
+    version : str or None
+        The sorter's.
+    """
+    source, target = work / NAME, results / NAME
+    if not source.is_dir():
+        return
+    for path in [path for pattern in COPIES for path in source.glob(pattern)]:
+        shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+    for path in [path for pattern in BESIDE for path in work.glob(pattern)]:
+        path.rename(source / path.name)
+    note = {"settings": settings, "sorter_version": version, "files": _list_files(source)}
+    sentinel.write_atomic(source / NOTE, json.dumps(note) + "\n")
+    if target.exists():
+        _make_room(target, work)
+    source.rename(target)
+
+
+def find(results: Path, settings: Mapping[str, Any]) -> Path | None:
+    """Return the kept folder where it was written for these settings and is as it was written."""
+    folder = results / NAME
+    note = _read_note(folder)
+    if note is None or note["settings"] != settings or _is_changed(folder, note):
+        return None
+    return folder
+
+
+def lay_out(kept: Path, work: Path) -> None:
+    """Lay a kept folder out as SpikeInterface reads it: its own files beside the sorter's."""
+    work.mkdir(parents=True)
+    for path in [path for pattern in BESIDE for path in kept.glob(pattern)]:
+        shutil.copy(path, work / path.name)
+    (work / NAME).symlink_to(kept.absolute(), target_is_directory=True)
+
+
+def _make_room(target: Path, work: Path) -> None:
+    """Move a kept folder out of the way: into a work folder, or aside where a person changed it."""
+    note = _read_note(target)
+    if note is not None and not _is_changed(target, note, added=True):
+        target.rename(work / "replaced")
+        return
+    number = 1
+    while (aside := target.with_name(f"{NAME}.{number}")).exists():
+        number += 1
+    target.rename(aside)
+    logger.warning("%s was changed by hand: it is kept as %s", target, aside)
+
+
+def _is_changed(folder: Path, note: Mapping[str, Any], *, added: bool = False) -> bool:
+    """Whether a file that a sorter wrote is gone or another, or (asked for) one was added."""
+    now, then = _list_files(folder), note["files"]
+    now.pop(NOTE, None)
+    return now != then if added else any(now.get(name) != stamp for name, stamp in then.items())
+
+
+def _list_files(folder: Path) -> dict[str, list[int]]:
+    """Return size and time (s) of each file of a folder, by its path in it."""
+    found = {}
+    for root, _, names in os.walk(folder):
+        for name in names:
+            path = Path(root, name)
+            status = path.lstat()
+            found[str(path.relative_to(folder))] = [status.st_size, int(status.st_mtime)]
+    return dict(sorted(found.items()))
+
+
+def _read_note(folder: Path) -> Mapping[str, Any] | None:
+    try:
+        note: Mapping[str, Any] = json.loads((folder / NOTE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return note

@@ -1,0 +1,122 @@
+"""Stamps of a recording's files, which tell whether it has changed since it was sorted.
+
+Stamps are parameters of jobs, not inputs: Snakemake would sort again when a raw file is
+archived, fail every job of one dated in the future, and not see one that was completed by a
+copy with an older time.
+"""
+
+import functools
+import hashlib
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from spikecanary.recordings import Recording
+
+#: Of a folder count the files that its reader reads, by their names (regular expressions, tried
+#: on the whole name); of readers that are not here all files. From the readers' own sources
+#: (neo's rawio, SpikeInterface 0.105); other programs leave files in such folders.
+DATA_FILES = {
+    "alphaomega": r".+\.(mpx|lsx)",
+    "binaryfolder": r".+\.(raw|npy)|(binary|probe)\.json",
+    "compressedbinaryibl": r".+\.(cbin|ch|meta)",
+    "mda": r".+\.mda|geom\.csv|params\.json",
+    "neuralynx": r".+\.(ncs|nrd)",
+    "openephysbinary": r"structure\.oebin|continuous\.dat|(timestamps|sample_numbers)\.npy",
+    "openephyslegacy": r".+\.(continuous|openephys)",
+    "spikeglx": r".+\.(bin|cbin|ch|meta)",
+    # Saved by SpikeInterface: a binary folder, or zarr's arrays and their chunks (0.1, c/0/1).
+    "spikeinterface": r".+\.(raw|npy)|(binary|probe|zarr)\.json|\.z(array|attrs|group|metadata)"
+    r"|[0-9.]+",
+    "tdt": r".+\.(tbk|tdx|tev|tin|tnt|tsq|sev)",
+}
+#: Files beside the one that a row names, which its reader reads too: for which names ({stem}: of
+#: that file), and which files.
+BESIDE = {
+    "axona": (".+", r"{stem}\.(bin|set|[0-9]+)"),
+    "blackrock": (".+", r"{stem}\.(ns[1-9]|nev)"),
+    "intan": (r"info\.rh[ds]", r".+\.dat"),
+    "neuronexus": (r".+\.xdat\.json", r"{stem}.*\.xdat"),
+    "neuroscope": (".+", r"{stem}\.(xml|dat)"),
+}
+
+
+def of_recording(row: Recording, plugin: str | None) -> dict[str, Any] | None:
+    """Return the stamps of all files that decide what a sort of a recording gives.
+
+    Parameters
+    ----------
+    row : Recording
+        The recording.
+    plugin : str or None
+        The file that defines its sorter.
+
+    Returns
+    -------
+    dict or None
+        ``paths``: of each path its name, size and time (ns), of a folder the number of data files,
+        their size and a digest of their names, sizes and times. ``probe`` and ``plugin``: digests
+        of their contents, since a checkout of a repository gives files a new time. None while
+        any path is away.
+    """
+    paths = [_of_path(path, row.reader) for path in row.paths]
+    if None in paths:
+        return None
+    texts = {"probe": row.probe, "plugin": plugin}
+    return {"paths": paths} | {name: _of_text(path) for name, path in texts.items() if path}
+
+
+def _of_path(path: str, reader: str) -> list[Any] | None:
+    """Return the stamp of a file, a folder or an address; None where there is no data."""
+    if "://" in path:
+        return [path]
+    named = Path(path)
+    try:
+        status = named.stat()
+        if named.is_dir():
+            found = _files(path, re.compile(DATA_FILES.get(reader, ".*"), re.DOTALL), deep=True)
+        elif (beside := _beside(named, reader)) is not None:
+            found = _files(str(named.parent), beside, deep=False)
+        else:
+            return [named.name, status.st_size, status.st_mtime_ns]
+        files = sorted(found)
+    except OSError:
+        return None
+    if not files:
+        return None
+    folder = len(str(named if named.is_dir() else named.parent))
+    listed = repr([(name[folder:], size, time_ns) for name, size, time_ns in files])
+    digest = hashlib.sha256(listed.encode()).hexdigest()[:16]
+    return [named.name, len(files), sum(size for _, size, _ in files), digest]
+
+
+def _beside(named: Path, reader: str) -> re.Pattern[str] | None:
+    """Return the pattern of a file and those beside it; None where it is read alone."""
+    names, files = BESIDE.get(reader, ("", ""))
+    if not re.fullmatch(names, named.name):
+        return None
+    stem = re.escape(re.sub(r"(\.xdat)?\.[^.]+$", "", named.name))
+    return re.compile(f"{re.escape(named.name)}|{files.replace('{stem}', stem)}")
+
+
+def _files(folder: str, pattern: re.Pattern[str], *, deep: bool) -> Iterator[tuple[str, int, int]]:
+    """Yield path, size and time of a folder's files whose names match."""
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.is_dir():
+                if deep:
+                    yield from _files(entry.path, pattern, deep=True)
+            elif pattern.fullmatch(entry.name):
+                status = entry.stat()
+                yield entry.path, status.st_size, status.st_mtime_ns
+
+
+@functools.cache
+def _of_text(path: str) -> str | None:
+    """Digest of a small file (16 hex digits of SHA-256); None where it cannot be read."""
+    try:
+        return hashlib.sha256(Path(path).read_bytes()).hexdigest()[:16]
+    except OSError:
+        return None

@@ -1,0 +1,76 @@
+"""The sorter's own files: kept whole, read again, never lost."""
+
+import pytest
+
+from spikecanary import sorteroutput
+
+SETTINGS = {"task": 1, "data": 2}
+
+
+@pytest.fixture
+def work(tmp_path):
+    """Return a function that writes what a sorter leaves in a work folder."""
+
+    def write(name="work", text="1"):
+        folder = tmp_path / name
+        (folder / "sorter_output/cache_preprocessing").mkdir(parents=True)
+        (folder / "spikeinterface_log.json").write_text("{}")
+        (folder / "recording_attributes.json").write_text("{}")
+        (folder / "sorter_output/ops.npy").write_text(text)
+        (folder / "sorter_output/recording.dat").write_text("a copy")
+        (folder / "sorter_output/cache_preprocessing/traces.raw").write_text("a copy")
+        return folder
+
+    return write
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_kept_without_copies_of_the_data(work, tmp_path):
+    sorteroutput.keep(work(), tmp_path, SETTINGS, "4.1.7")
+    kept = tmp_path / "sorter_output"
+    assert names(kept) == [
+        *("ops.npy", "recording_attributes.json", "spikecanary.json", "spikeinterface_log.json")
+    ]
+    assert sorteroutput.find(tmp_path, SETTINGS) == kept
+    assert sorteroutput.find(tmp_path, {"task": 2}) is None
+    assert sorteroutput.find(tmp_path / "none", SETTINGS) is None
+
+
+def test_laid_out_as_spikeinterface_reads_it(work, tmp_path):
+    sorteroutput.keep(work(), tmp_path, SETTINGS, None)
+    sorteroutput.lay_out(tmp_path / "sorter_output", tmp_path / "again")
+    assert names(tmp_path / "again") == [
+        *("recording_attributes.json", "sorter_output", "spikeinterface_log.json")
+    ]
+    assert (tmp_path / "again/sorter_output/ops.npy").read_text() == "1"
+
+
+def test_replaced_by_the_next_sort(work, tmp_path):
+    sorteroutput.keep(work(), tmp_path, SETTINGS, None)
+    sorteroutput.keep(work("next", "2"), tmp_path, {"task": 2}, None)
+    assert (tmp_path / "sorter_output/ops.npy").read_text() == "2"
+    assert not list(tmp_path.glob("sorter_output.*"))
+    assert sorteroutput.find(tmp_path, {"task": 2})
+
+
+@pytest.mark.parametrize("change", ["edited", "added"])
+def test_what_a_person_changed_is_never_removed(work, tmp_path, change):
+    for number in (1, 2):
+        sorteroutput.keep(work(f"work{number}"), tmp_path, SETTINGS, None)
+        name = "ops.npy" if change == "edited" else "cluster_group.tsv"
+        (tmp_path / "sorter_output" / name).write_text(f"by hand, {number}")
+        # Only what the sorter wrote itself has to be as it was to be read again.
+        assert bool(sorteroutput.find(tmp_path, SETTINGS)) is (change == "added")
+    sorteroutput.keep(work("next", "2"), tmp_path, SETTINGS, None)
+    for number in (1, 2):
+        aside = tmp_path / f"sorter_output.{number}"
+        assert f"by hand, {number}" in [path.read_text() for path in aside.iterdir()]
+    assert (tmp_path / "sorter_output/ops.npy").read_text() == "2"
+
+
+def test_sorter_without_a_folder(tmp_path):
+    sorteroutput.keep(tmp_path / "work", tmp_path, SETTINGS, None)
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,140 @@
+"""Stamps of a recording's files: what counts as a change, and what does not."""
+
+import os
+import shutil
+
+import pytest
+from spikeinterface.core import generate_recording
+from spikeinterface.extractors import recording_extractor_full_dict
+
+from spikecanary import stamps
+from spikecanary.recordings import Recording
+
+
+def row(path, reader="binary", **fields):
+    return Recording(id="x", paths=(str(path),), reader=reader, **fields)
+
+
+def of(path, reader="binary", plugin=None, **fields):
+    """Return the stamps, read anew."""
+    stamps._of_text.cache_clear()
+    return stamps.of_recording(row(path, reader, **fields), plugin)
+
+
+def test_file_by_name_size_and_time(tmp_path):
+    path = tmp_path / "a.raw"
+    path.write_bytes(b"12")
+    os.utime(path, ns=(5, 5))
+    assert of(path) == {"paths": [["a.raw", 2, 5]]}
+    shutil.copy2(path, tmp_path / "b.raw")
+    moved = tmp_path / "elsewhere"
+    moved.mkdir()
+    shutil.move(path, moved)
+    assert of(path) is None
+    assert of(moved / "a.raw") == {"paths": [["a.raw", 2, 5]]}  # found again at another place
+
+
+def test_address_has_no_stamp_but_itself():
+    assert of("s3://bucket/a.zarr") == {"paths": [["s3://bucket/a.zarr"]]}
+
+
+#: Of a reader: what it reads in a folder, and what others leave there.
+FOLDERS = {
+    "spikeglx": (["run_g0/run_g0_imec0/run_g0_t0.imec0.ap.bin", "run.meta"], ["cluster_info.tsv"]),
+    "openephysbinary": (
+        ["node/recording1/structure.oebin", "node/recording1/continuous/A/continuous.dat"],
+        ["node/settings.xml", "node/recording1/continuous/A/params.py"],
+    ),
+    "openephyslegacy": (["100_CH1.continuous"], ["notes.txt"]),
+    "neuralynx": (["CSC1.ncs"], ["CheetahLogFile.txt"]),
+    "tdt": (["Block-1.tev", "Block-1.tsq"], ["StoresListing.txt"]),
+    "spikeinterface": (["traces_cached_seg0.raw", "binary.json"], ["phy/params.py", "x.log"]),
+    "nobody": (["anything", "deep/er"], []),
+}
+
+
+@pytest.mark.parametrize("reader", FOLDERS)
+def test_folder_by_the_files_that_its_reader_reads(tmp_path, reader):
+    data, others = FOLDERS[reader]
+    for name in data:
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"data")
+    before = of(tmp_path, reader)
+    assert before["paths"][0][:3] == [tmp_path.name, len(data), 4 * len(data)]
+    for name in others:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("by another program")
+    os.utime(tmp_path)
+    assert of(tmp_path, reader) == before
+    path = tmp_path / data[-1]
+    os.utime(path, ns=(7, 7))
+    changed = of(tmp_path, reader)
+    assert changed != before
+    path.rename(path.with_name("9" + path.name.replace(".", "-", 1)))
+    assert of(tmp_path, reader) != changed
+
+
+def test_emptied_folder_is_away(tmp_path):
+    (tmp_path / "notes.txt").write_text("archived")
+    assert of(tmp_path, "spikeglx") is None
+
+
+@pytest.mark.parametrize("kind", ["binary", "zarr"])
+def test_folder_saved_by_spikeinterface(tmp_path, kind):
+    folder = tmp_path / ("saved" if kind == "binary" else "saved.zarr")
+    generate_recording(durations=[0.1], num_channels=2).save(folder=folder, format=kind)
+    before = of(folder, "spikeinterface")
+    assert before["paths"][0][1] >= 3
+    (folder / "analysis.txt").write_text("by somebody")
+    assert of(folder, "spikeinterface") == before
+    largest = max((p for p in folder.rglob("*") if p.is_file()), key=lambda p: p.stat().st_size)
+    os.utime(largest, ns=(9, 9))
+    assert of(folder, "spikeinterface") != before
+
+
+@pytest.mark.parametrize(
+    ("reader", "named", "beside", "stranger"),
+    [
+        ("intan", "info.rhd", "amplifier.dat", "notes.txt"),
+        ("blackrock", "FileSpec2.3001.ns5", "FileSpec2.3001.nev", "FileSpec2.3002.ns5"),
+        ("neuronexus", "a.xdat.json", "a_data.xdat", "b_data.xdat"),
+        ("neuroscope", "a.xml", "a.dat", "a.clu.1"),
+        ("axona", "a.bin", "a.set", "b.set"),
+    ],
+)
+def test_files_beside_the_one_that_is_named(tmp_path, reader, named, beside, stranger):
+    for name in (named, beside):
+        (tmp_path / name).write_bytes(b"data")
+    before = of(tmp_path / named, reader)
+    assert before["paths"][0][1] == 2
+    (tmp_path / stranger).write_text("x")
+    assert of(tmp_path / named, reader) == before
+    (tmp_path / beside).write_bytes(b"more data")
+    assert of(tmp_path / named, reader) != before
+
+
+def test_single_file_of_a_reader_of_several(tmp_path):
+    (tmp_path / "one.rhd").write_bytes(b"data")
+    (tmp_path / "two.rhd").write_bytes(b"data")
+    assert of(tmp_path / "one.rhd", "intan")["paths"][0][:2] == ["one.rhd", 4]
+
+
+def test_texts_count_by_content(tmp_path):
+    probe, plugin, raw = tmp_path / "p.json", tmp_path / "s.py", tmp_path / "a.raw"
+    for path in (probe, plugin, raw):
+        path.write_text("1")
+    before = of(raw, probe=str(probe), plugin=str(plugin))
+    for path in (probe, plugin):
+        os.utime(path, ns=(3, 3))
+    assert of(raw, probe=str(probe), plugin=str(plugin)) == before
+    for path in (probe, plugin):
+        path.write_text("2")
+        changed = of(raw, probe=str(probe), plugin=str(plugin))
+        assert changed != before
+        before = changed
+
+
+def test_readers_of_the_tables_exist():
+    known = {*recording_extractor_full_dict, "spikeinterface"}
+    assert {*stamps.DATA_FILES, *stamps.BESIDE} <= known

@@ -1,0 +1,271 @@
+"""What runs, what runs again and what is cut: the real rules, with stubs for jobs.
+
+The scenarios are real runs; a dry run is looked at where it promises something.
+"""
+
+import os
+import shutil
+import time
+
+import pytest
+
+from engine import Engine
+
+IDS = "a b c d e f"
+
+
+@pytest.fixture
+def engine(tmp_path):
+    return Engine(tmp_path, IDS)
+
+
+def test_story_of_a_batch(engine):
+    """First run, repair, rows added, windows changed, versions bumped."""
+    engine.world(b="biological", d="environment")
+    assert engine.plan() == "6 canaries, 6 sorts"
+    first = engine.run()
+    assert first.done() == "canary: a b c d e f; sort: a c e f; exit 1"
+    assert [rule for rule, _ in first.order[:6]] == ["canary"] * 6  # verdicts first
+    assert engine.plan() == "1 canaries, 1 sorts"
+    assert engine.run().done() == "canary: d; exit 1"
+    engine.world(b="biological")
+    assert engine.run().done() == "canary: d; sort: d; exit 0"
+    again = engine.run()
+    assert again.done() == "exit 0"
+    assert "Nothing to be done" in again.output
+    engine.rows(IDS + " g h")
+    assert engine.run().done() == "canary: g h; sort: g h; exit 0"
+    assert engine.result("gates/1.tsv").read_text().count("\n") == 4
+    longer = {"canary": {"window_s": 60}}
+    assert engine.run(**longer).done() == "canary: b; exit 0"
+    engine.rows("a c d e")
+    assert engine.run(**longer).done() == "exit 0"
+    assert "Nothing to be done" in engine.run(**longer).output
+
+
+def test_nothing_is_sorted_again_by_an_update(engine):
+    engine.run()
+    later = time.time() + 5
+    for path in [
+        *engine.folder.rglob("*.py"),
+        *engine.folder.rglob("*.smk"),
+        *engine.folder.rglob("*.yaml"),
+    ]:
+        if ".snakemake" not in path.parts:
+            os.utime(path, (later, later))
+    touched = engine.run("--printshellcmds", outputs=["units"])
+    assert touched.done("canary", "sort", "curate") == "curate: a b c d e f; exit 0"
+
+
+@pytest.mark.parametrize(
+    "name", ["sorting", "sort.json", "analyzer", "metrics.tsv", "units.tsv", "phy"]
+)
+def test_removed_output_is_made_again(tmp_path, name):
+    engine = Engine(tmp_path, "a b", outputs=["units", "phy"])
+    assert engine.run().status == 0
+    path = engine.result("a", name)
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink()
+    plan = engine.plan()
+    run = engine.run()
+    assert path.exists()
+    assert (engine.result("a/units.tsv").exists(), run.status) == (True, 0)
+    sorts = name in ("sorting", "sort.json")
+    assert run.done() == ("sort: a; exit 0" if sorts else "exit 0")
+    assert plan == f"0 canaries, {int(sorts)} sorts"
+    assert {recording for _, recording in run.order} == {"a"}
+    assert "Nothing to be done" in engine.run().output
+
+
+def test_raw_files(engine):
+    """Archived and back, dated in the future, completed by a copy with an older time, linked."""
+    assert engine.run().status == 0
+    away = engine.folder / "away"
+    away.mkdir()
+    shutil.move(engine.folder / "a.raw", away)
+    assert "Nothing to be done" in engine.run().output
+    shutil.move(away / "a.raw", engine.folder)
+    assert "Nothing to be done" in engine.run().output
+    engine.raw("b", "x", age_s=-7200, new=True)
+    assert engine.run().done() == "canary: b; sort: b; exit 0"
+    assert "Nothing to be done" in engine.run().output
+    engine.raw("c", "xx", age_s=86_400, new=True)
+    assert engine.run().done() == "canary: c; sort: c; exit 0"
+    engine.raw("other", "yy", age_s=10)
+    (engine.folder / "d.raw").unlink()
+    (engine.folder / "d.raw").symlink_to("other.raw")
+    assert engine.run().done() == "canary: d; sort: d; exit 0"
+    assert "Nothing to be done" in engine.run().output
+
+
+def test_a_new_recording_dated_in_the_future_costs_nobody(tmp_path):
+    engine = Engine(tmp_path, "a b")
+    engine.raw("a", age_s=-7200, new=True)
+    assert engine.run().done() == "canary: a b; sort: a b; exit 0"
+    assert "Nothing to be done" in engine.run().output
+
+
+def test_versions(engine):
+    """A bumped version runs again what it is of, and nothing else."""
+    engine.world(b="biological")
+    assert engine.run().status == 0
+    reruns = engine.folder / "scripts/spikecanary/reruns.py"
+    text = reruns.read_text()
+    reruns.write_text(text.replace("CANARY_VERSION = 1", "CANARY_VERSION = 2"))
+    assert engine.plan() == "1 canaries, 1 sorts"
+    assert engine.run().done() == "canary: b; exit 0"
+    reruns.write_text(text.replace("SORT_VERSION = 1", "SORT_VERSION = 2"))
+    assert engine.plan() == "6 canaries, 6 sorts"
+    assert engine.run().done() == "canary: a b c d e f; sort: a c d e f; exit 0"
+    assert "Nothing to be done" in engine.run().output
+
+
+def test_unsorted_recording_turns_to_stop(engine):
+    engine.run()
+    engine.result("f/sort.json").unlink()
+    engine.world(f="biological")
+    changed = {"canary": {"window_s": 90}}
+    assert engine.run(**changed).done() == "canary: f; exit 0"
+
+
+def test_killed_canary_costs_nobody(engine):
+    engine.world(b="killed")
+    run = engine.run("--retries", "0")
+    assert run.done() == "canary: a b b c d e f; sort: a b c d e f; exit 0"
+
+
+def test_failed_sort_leaves_a_whole_summary(engine):
+    engine.world(b="fails")
+    run = engine.run()
+    assert run.done() == "canary: a b c d e f; sort: a b c d e f; exit 1"
+    rows = engine.result("summary.tsv").read_text().splitlines()
+    assert [row.split("\t")[0] for row in rows[1:]] == IDS.split()
+    assert "1 recording needs somebody" in run.output
+    engine.world()
+    assert engine.run().done() == "sort: b; exit 0"
+
+
+def test_waves_are_of_one_sorter_and_the_summary_in_the_order_of_the_table(engine):
+    engine.rows(IDS, sorter="- mountainsort5 - mountainsort5 kilosort4 -")
+    assert engine.run().status == 0
+    gates = sorted(path.name for path in engine.result("gates").iterdir())
+    assert gates == ["1-mountainsort5.tsv", "1.tsv", "2-mountainsort5.tsv", "2.tsv"]
+    rows = engine.result("summary.tsv").read_text().splitlines()
+    assert [row.split("\t")[0] for row in rows[1:]] == IDS.split()
+    assert "table_row" not in rows[0]
+
+
+@pytest.mark.parametrize("option", [("--until", "sort"), ("--omit-from", "sort")])
+def test_options_that_do_nothing_behind_a_checkpoint_are_refused(engine, option):
+    run = engine.run(*option)
+    assert run.done() == "exit 1"
+    assert "Ask for the target `sorted` instead" in run.output
+
+
+def test_target_sorted(engine):
+    engine.world(b="biological")
+    run = engine.run("sorted", outputs=["units"])
+    assert run.done("sort", "analyze") == "sort: a c d e f; exit 0"
+    assert not engine.result("summary.tsv").exists()
+
+
+def test_trigger_of_code_is_warned_of(engine):
+    text = "Put this line into your profile: rerun-triggers: [mtime, params, input]"
+    assert text not in engine.run("-n").output
+    assert text in engine.run("-n", "--rerun-triggers", "mtime", "params", "input", "code").output
+
+
+@pytest.mark.parametrize("dry", ["-n", "-nc1", "--dry-run"])
+def test_every_way_to_ask_for_a_dry_run(engine, dry):
+    run = engine.run(dry)
+    assert (run.status, run.order) == (0, [])
+    assert "sort                6" in run.output
+
+
+@pytest.mark.parametrize("lost", ["folder", "touch", "metadata", "triggers"])
+def test_records_that_disagree_are_said(engine, lost):
+    """Snakemake's memory is lost or says otherwise: nothing would run, and nobody say so."""
+    options = ["--drop-metadata"] if lost == "metadata" else []
+    assert engine.run(*options).status == 0
+    changed = {"sorter": {"params": {"nblocks": 3}}, "canary": {"force": ["c"]}}
+    if lost == "folder":
+        shutil.rmtree(engine.folder / ".snakemake")
+    if lost == "touch":
+        assert engine.run("--touch", **changed).status == 0
+    options = ["--rerun-triggers", "mtime"] if lost == "triggers" else options
+    run = engine.run(*options, **changed)
+    assert run.done() == "exit 1"
+    assert "6 sorted with other settings (a, b, c, ...)" in run.output
+    command = next(line for line in run.output.splitlines() if "snakemake --forcerun" in line)
+    files = command.split("--forcerun ")[1].split()
+    assert len(files) == 12
+    mended = engine.run(*options, "--forcerun", *files, **changed)
+    assert mended.done() == "canary: a b c d e f; sort: a b c d e f; exit 0"
+    assert engine.run(*options, **changed).done() == "exit 0"
+
+
+def test_environment_stop_that_is_not_tested_again_is_said(engine):
+    engine.world(b="environment")
+    assert engine.run().status == 1
+    shutil.rmtree(engine.folder / ".snakemake")
+    engine.world()
+    run = engine.run()
+    assert run.done() == "exit 1"
+    assert "1 not tested again (b)" in run.output
+    assert engine.run("--forcerun", "results/b/canary.json").done() == "canary: b; sort: b; exit 0"
+    assert engine.run().done() == "exit 0"
+
+
+def test_a_sort_that_found_nothing_needs_somebody(engine):
+    engine.world(b="unsortable")
+    run = engine.run()
+    assert run.done() == "canary: a b c d e f; sort: a b c d e f; exit 1"
+    assert "1 unsortable" in run.output
+
+
+def test_status_is_of_this_runs_targets(engine):
+    engine.world(b="environment")
+    assert engine.run().status == 1
+    assert engine.run("results/a/sort.json", "--forcerun", "sort").status == 0
+    assert engine.run("results/b/canary.json").status == 1
+
+
+@pytest.mark.parametrize("cores", [1, 2])
+def test_verdicts_come_first(tmp_path, cores):
+    engine = Engine(tmp_path, "a b c d e f g h", gate={"wave_size": 2})
+    run = engine.run(cores=cores)
+    rules = [rule for rule, _ in run.order]
+    # The job beside the last canary may begin before it where two run at a time.
+    assert rules[: 8 - (cores - 1)] == ["canary"] * (8 - (cores - 1))
+    assert run.done() == "canary: a b c d e f g h; sort: a b c d e f g h; exit 0"
+
+
+def test_a_new_key_with_its_default_runs_nothing(engine):
+    assert engine.run(outputs=["units"]).status == 0
+    config = engine.folder / "scripts/spikecanary/config.py"
+    text = config.read_text()
+    for name in ("SorterSettings", "CanarySettings", "WatchdogSettings", "ForecastSettings"):
+        head = f"class {name}(Settings):"
+        at = text.index("\n\n    ", text.index(head))
+        text = text[:at] + '\n\n    new_key: int = Field(3, description="New.")' + text[at:]
+    config.write_text(text)
+    assert "Nothing to be done" in engine.run(outputs=["units"], sorter={"new_key": 3}).output
+
+
+def test_keys_in_another_order_run_nothing(engine):
+    first = {"sorter": {"params": {"nblocks": 1, "batch_size": 50_000}}}
+    other = {"sorter": {"params": {"batch_size": 50_000, "nblocks": 1}}}
+    assert engine.run(**first).status == 0
+    assert "Nothing to be done" in engine.run(**other).output
+
+
+def test_limits_sort_nothing_again(engine):
+    assert engine.run().status == 0
+    limits = {
+        "watchdogs": {"io_stall_s": 99},
+        "retry": {"gpu_memory_times": 1},
+        "sorter": {"keep_output": False},
+    }
+    assert engine.run(**limits).done() == "exit 0"
