@@ -76,7 +76,7 @@ def sort(task: SortTask, folder: Path, sentinel: Path, limits: dict[str, float])
         job = Job(
             log=folder.with_suffix(".log"),
             preflight=PreflightSettings(min_free_disk_mb=0),
-            watchdogs=WatchdogSettings(free_disk_abort_mb=2, free_disk_warn_mb=None),
+            watchdogs=WatchdogSettings(min_free_disk_mb=2),
             mem_mb=limits.get("mem_mb"),
             runtime_min=limits["wall_s"] / 60 if "wall_s" in limits else None,
         )

@@ -1,16 +1,20 @@
-"""What the gate costs: our DAG against a plain static one of the same size.
+"""What the gate costs: our DAG against a plain static one of as many jobs.
 
-The scripts of canary and sort are replaced by ones that only write their outputs, in a
-copy of this repository; the static DAG has three rules with the same scripts: canary,
-sort, summary. Both run alternately; time and peak memory are of the snakemake process.
+In a copy of this repository the scripts of all jobs are replaced by ones that only write their
+outputs. The static DAG has rules of the same number, with the same scripts and raw files as inputs:
+a canary, a sort, the default outputs, one summary. Both run alternately with the default profile;
+time and peak memory are of the snakemake process.
 
-    python benchmarks/dag_scale.py dry [100 1000 10000] [--rounds 3]
-    python benchmarks/dag_scale.py full [100 300 1000] [--rounds 1]
-    python benchmarks/dag_scale.py grow [1000] ten recordings more, the others done
+    python benchmarks/dag_scale.py dry [1000 10000] [--rounds 3]
+    python benchmarks/dag_scale.py full [1000] [--rounds 1]
+    python benchmarks/dag_scale.py grow [1000]    ten rows more, to a dry run
+
+``--outputs none`` leaves out what is made of a sorting. ``--files 1000`` makes each recording a
+folder of so many files. ``--wave-size 50``: the size of a wave.
 """
 
 import argparse
-import math
+import json
 import os
 import shutil
 import statistics
@@ -19,29 +23,18 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
+
+import yaml
 
 ROOT = Path(__file__).resolve().parents[1]
 COPIED = ("Snakefile", "rules", "scripts", "config", "envs", "profiles")
+OPTIONS = '{"sampling_frequency": 30000, "dtype": "int16", "num_channels": 4}'
+#: Our dry and full runs may take so many times the static DAG's, and ten rows more so many
+#: times its dry run.
+MOST = {"dry": 1.3, "full": 1.3, "grow": 4.0}
 
-#: Writes what the real scripts write, as quickly as possible.
-CANARY = """
-import json
-from pathlib import Path
-record = {record}
-record["recording"] = snakemake.wildcards.recording
-record["settings"] = snakemake.params.get("given", {{}}).get("settings", {{}})
-Path(snakemake.output.sentinel).write_text(json.dumps(record))
-"""
-SORT = """
-import json
-from pathlib import Path
-record = {record}
-record["recording"] = snakemake.wildcards.recording
-record["outcome"] = "sorted"
-record["settings"] = snakemake.params.get("given", {{}}).get("settings", {{}})
-Path(snakemake.output.sorting).mkdir()
-Path(snakemake.output.record).write_text(json.dumps(record))
-"""
+#: The parameters of kilosort4 with their defaults are what makes a sort's record large.
 RECORD = {
     "schema_version": 1,
     "verdict": "proceed",
@@ -51,88 +44,169 @@ RECORD = {
     "finished_at": "2026-01-01T00:01:00+00:00",
     "duration_s": 600.0,
     "n_channels": 4,
+    "n_units": 3,
+    "measured": {"wall_s": 60.0, "stages_s": {"load": 1.0, "preprocess": 1.0, "sort": 58.0}},
+    "versions": {"spikeinterface": "0.105.3", "kilosort": "4.1.7", "torch": "2.13.0"},
+    "log": "logs/canary/x.log",
 }
-
-#: Ten recordings beside finished ones may take so much more than alone: reading their records.
-GROW_MOST = 1.25
-
+CANARY = """
+import json
+from pathlib import Path
+params = snakemake.params
+record = {record} | {{"recording": snakemake.wildcards.recording}}
+if "settings" in params.keys():
+    record["settings"] = {{n: params[n] for n in ("task", "data", "settings")}}
+Path(snakemake.output.sentinel).write_text(json.dumps(record))
+"""
+SORT = """
+import json
+from pathlib import Path
+params = snakemake.params
+canary = json.loads(Path(snakemake.input.sentinel).read_text())
+record = canary | {{"outcome": "sorted", "sorter": {sorter}}}
+if "data" in params.keys():
+    record["settings"] = {{n: params[n] for n in ("version", "task", "data")}}
+    record["canary_settings"] = canary["settings"] | {{"attempt": 0}}
+Path(snakemake.output.sorting).mkdir()
+Path(snakemake.output.record).write_text(json.dumps(record))
+"""
+OUTPUT = """
+from pathlib import Path
+for path in map(Path, snakemake.output):
+    path.write_text("unit") if path.suffix in (".tsv", ".nwb") else path.mkdir()
+"""
 STATIC = """
 RECORDINGS = open("names.txt").read().split()
+MADE = {made}
 
 rule all:
     input: "results/summary.tsv"
 
 rule canary:
-    input: "x.raw"
-    output: sentinel="results/{recording}/canary.json"
-    log: "logs/canary/{recording}.log"
+    input: "raw/{{recording}}"
+    output: sentinel="results/{{recording}}/canary.json"
+    log: "logs/canary/{{recording}}.log"
     script: "canary.py"
 
 rule sort:
-    input: sentinel=ancient("results/{recording}/canary.json"), recording="x.raw"
+    input: sentinel=ancient("results/{{recording}}/canary.json"), recording="raw/{{recording}}"
     output:
-        sorting=directory("results/{recording}/sorting"),
-        record="results/{recording}/sort.json",
-    log: "logs/sort/{recording}.log"
+        sorting=directory("results/{{recording}}/sorting"),
+        record="results/{{recording}}/sort.json",
+    log: "logs/sort/{{recording}}.log"
     script: "sort.py"
 
 rule summary:
-    input: expand("results/{recording}/sort.json", recording=RECORDINGS)
+    input: expand("results/{{recording}}/{{name}}", recording=RECORDINGS, name=MADE)
     output: "results/summary.tsv"
-    shell: "touch {output}"
+    shell: "touch {{output}}"
+"""
+STATIC_OUTPUTS = """
+rule analyze:
+    input: sorting="results/{recording}/sorting", record="results/{recording}/sort.json"
+    output: directory("results/{recording}/analyzer"), "results/{recording}/metrics.tsv"
+    log: "logs/analyze/{recording}.log"
+    script: "output.py"
+
+rule curate:
+    input: "results/{recording}/analyzer", "results/{recording}/metrics.tsv"
+    output: "results/{recording}/units.tsv"
+    log: "logs/curate/{recording}.log"
+    script: "output.py"
+
+rule export_phy:
+    input: "results/{recording}/analyzer", "results/{recording}/units.tsv"
+    output: directory("results/{recording}/phy")
+    log: "logs/phy/{recording}.log"
+    script: "output.py"
+
+rule export_nwb:
+    input: "results/{recording}/analyzer", "results/{recording}/units.tsv"
+    output: "results/{recording}/units.nwb"
+    log: "logs/nwb/{recording}.log"
+    script: "output.py"
+
+rule figures:
+    input: "results/{recording}/analyzer", "results/{recording}/units.tsv"
+    output: directory("results/{recording}/figures")
+    log: "logs/figures/{recording}.log"
+    script: "output.py"
 """
 
 
-def digest_of_sorter(ours: Path) -> str:
-    """Return the parameters digest that the copy's config has."""
-    sys.path.insert(0, str(ours / "scripts"))
-    from spikecanary import sorters
-    from spikecanary.config import Config
-    from spikecanary.recordings import Recording
+def describe_sorter() -> dict[str, Any]:
+    """Return what a record says of kilosort4, all parameters in full."""
+    from spikeinterface.sorters import sorter_dict
 
-    task = sorters.make_task(Recording(id="x", paths=("x.raw",), reader="binary"), Config())
-    return task.digest()
+    params = json.loads(json.dumps(sorter_dict["kilosort4"].default_params(), default=str))
+    return {"name": "kilosort4", "version": "4.1.7", "params_digest": "0", "params": params}
 
 
-def make(folder: Path, n: int) -> tuple[Path, Path]:
-    """Write both projects of n recordings; return their folders."""
-    ours, static = folder / "ours", folder / "static"
-    for each in (ours, static):
-        each.mkdir(exist_ok=True)
-        (each / "x.raw").write_bytes(b"\0" * 1000)
-        old = time.time() - 1000
-        os.utime(each / "x.raw", (old, old))
-    for name in COPIED:
-        source, target = ROOT / name, ours / name
-        if source.is_dir():
-            shutil.copytree(source, target, dirs_exist_ok=True)
+class Batch:
+    """Both projects with the same raw files."""
+
+    def __init__(self, folder: Path, arguments: argparse.Namespace) -> None:
+        self.ours, self.static = folder / "ours", folder / "static"
+        self.n_files = arguments.files
+        self.n = 0
+        (self.static / "raw").mkdir(parents=True)
+        self.ours.mkdir()
+        (self.ours / "raw").symlink_to(self.static / "raw")
+        for name in COPIED:
+            source, target = ROOT / name, self.ours / name
+            (shutil.copytree if source.is_dir() else shutil.copy)(source, target)
+        made = ["sort.json"]
+        config = {"job": {"threads": 1, "output_threads": 1}}
+        config["gate"] = {"wave_size": arguments.wave_size}
+        if arguments.outputs == "none":
+            config["outputs"] = []
+            (self.static / "Snakefile").write_text(STATIC.format(made=made))
         else:
-            shutil.copy(source, target)
-    # As the static DAG: jobs on one core each, nothing after the sort.
-    config = ours / "config/config.yaml"
-    text = config.read_text().replace("\n  threads: 4\n", "\n  threads: 1\n")
-    config.write_text(text + "\noutputs: []\n")
-    record = RECORD | {"sorter": {"name": "none", "params_digest": digest_of_sorter(ours)}}
-    for target in (ours / "scripts", static):
-        (target / "canary.py").write_text(CANARY.format(record=record))
-        (target / "sort.py").write_text(SORT.format(record=record))
-    (static / "Snakefile").write_text(STATIC)
-    add(ours, static, n)
-    return ours, static
+            made += ["units.tsv", "phy", "units.nwb", "figures"]
+            (self.static / "Snakefile").write_text(STATIC.format(made=made) + STATIC_OUTPUTS)
+        (self.ours / "more.yaml").write_text(yaml.safe_dump(config))
+        (self.static / "more.yaml").write_text("{}")
+        shutil.copytree(ROOT / "profiles", self.static / "profiles")
+        sorter = describe_sorter()
+        small = {name: value for name, value in sorter.items() if name != "params"}
+        for target in (self.ours / "scripts", self.static):
+            (target / "canary.py").write_text(CANARY.format(record=RECORD | {"sorter": small}))
+            (target / "sort.py").write_text(SORT.format(sorter=sorter))
+            for name in ("output", "analyze", "curate", "export", "figures"):
+                (target / f"{name}.py").write_text(OUTPUT)
 
+    def grow(self, n: int) -> None:
+        """Make it n recordings."""
+        names = [f"rec{number:05d}" for number in range(n)]
+        when = time.time() - 10_000
+        for name in names[self.n :]:
+            raw = self.static / "raw" / name
+            paths = [raw]
+            if self.n_files:
+                raw.mkdir()
+                paths = [raw / f"CSC{number}.ncs" for number in range(self.n_files)]
+            for path in paths:
+                path.touch()
+                os.utime(path, (when, when))
+            os.utime(raw, (when, when))
+        self.n = n
+        reader = "neuralynx\t" if self.n_files else f"binary\t{OPTIONS}"
+        rows = [f"{name}\traw/{name}\t{reader}" for name in names]
+        table = ["recording\tpath\treader\treader_options", *rows]
+        (self.ours / "config/recordings.tsv").write_text("\n".join(table) + "\n")
+        (self.static / "names.txt").write_text("\n".join(names))
 
-def add(ours: Path, static: Path, n: int) -> None:
-    """Make it n recordings."""
-    options = '{"sampling_frequency": 30000, "dtype": "int16", "num_channels": 4}'
-    rows = [f"rec{number:05d}\tx.raw\tbinary\t{options}" for number in range(n)]
-    table = ["recording\tpath\treader\treader_options", *rows]
-    (ours / "config/recordings.tsv").write_text("\n".join(table) + "\n")
-    (static / "names.txt").write_text("\n".join(row.split("\t")[0] for row in rows))
+    def clear(self) -> None:
+        """Remove what runs left."""
+        for folder in (self.ours, self.static):
+            for name in ("results", "logs", "benchmarks", ".snakemake"):
+                shutil.rmtree(folder / name, ignore_errors=True)
 
 
 def run(folder: Path, *arguments: str) -> tuple[float, float]:
     """Run snakemake; return its wall time in s and its peak memory in MB."""
-    command = [sys.executable, "-m", "snakemake", "--cores", "2", "--quiet", "all", *arguments]
+    given = [*arguments, "--cores", "2", "--quiet", "all", "--configfile", "more.yaml"]
+    command = [sys.executable, "-m", "snakemake", *given]
     with (folder / "output.txt").open("w") as output:
         started = time.perf_counter()
         process = subprocess.Popen(command, cwd=folder, stdout=output, stderr=output)
@@ -143,79 +217,66 @@ def run(folder: Path, *arguments: str) -> tuple[float, float]:
     return took_s, usage.ru_maxrss / 1000
 
 
-def clear(*folders: Path) -> None:
-    """Remove what a run left."""
-    for folder in folders:
-        for name in ("results", "logs", "benchmarks", ".snakemake"):
-            shutil.rmtree(folder / name, ignore_errors=True)
-
-
-def compare(sizes: list[int], rounds: int, *arguments: str) -> dict[int, float]:
-    """Run both of each size alternately; print and return our time over the static one's."""
-    ratios, times = {}, {}
-    for n in sizes:
-        with tempfile.TemporaryDirectory() as folder:
-            both = make(Path(folder), n)
-            taken = []
-            for number in range(rounds):
-                clear(*both)
-                order = both if number % 2 else both[::-1]
-                found = {each: run(each, *arguments) for each in order}
-                taken.append([found[each] for each in both])
-            ratios[n] = statistics.median(ours[0] / static[0] for ours, static in taken)
-            times[n] = statistics.median(ours[0] for ours, _ in taken)
-            static_s = statistics.median(static[0] for _, static in taken)
-            (_, ours_mb), (_, static_mb) = taken[-1]
+def compare(n: int, arguments: argparse.Namespace) -> float:
+    """Run both alternately; print and return our time over the static one's, the median."""
+    further = ["--dry-run"] if arguments.what == "dry" else []
+    taken = []
+    with tempfile.TemporaryDirectory() as folder:
+        batch = Batch(Path(folder), arguments)
+        batch.grow(n)
+        both = (batch.ours, batch.static)
+        for number in range(arguments.rounds):
+            batch.clear()
+            found = {each: run(each, *further) for each in (both if number % 2 else both[::-1])}
+            taken.append([found[each] for each in both])
+            (ours_s, ours_mb), (static_s, static_mb) = taken[-1]
             print(
-                f"{n:6} recordings: ours {times[n]:7.1f} s {ours_mb:6.0f} MB, "
-                f"static {static_s:7.1f} s {static_mb:6.0f} MB, ratio {ratios[n]:.2f}",
+                f"{n:6} recordings: ours {ours_s:7.1f} s {ours_mb:6.0f} MB, "
+                f"static {static_s:7.1f} s {static_mb:6.0f} MB, ratio {ours_s / static_s:.2f}",
                 flush=True,
             )
-    if len(times) > 1:
-        print(f"exponent of our time: {exponent(times):.2f}")
-    return ratios
+    median = statistics.median(ours[0] / static[0] for ours, static in taken)
+    print(f"{n:6} recordings: median ratio {median:.2f}")
+    return median
 
 
-def exponent(times: dict[int, float]) -> float:
-    """Return the slope of a straight line through log time over log size."""
-    points = [(math.log(n), math.log(took)) for n, took in times.items()]
-    return statistics.linear_regression(*zip(*points, strict=True)).slope
-
-
-def grow(sizes: list[int], rounds: int) -> float:
-    """Add ten recordings to many that are done, and to none; return the worst median ratio."""
-    worst = 0.0
-    for n in sizes:
-        ratios = []
-        with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryDirectory() as other:
-            many, static = make(Path(folder), n)
-            run(many)
-            for number in range(1, rounds + 1):
-                add(many, static, n + 10 * number)
-                more_s, _ = run(many)
-                few, _ = make(Path(other), 10)
-                clear(few)
-                alone_s, _ = run(few)
-                ratios.append(more_s / alone_s)
-                print(f"ten recordings: alone {alone_s:.1f} s, beside {n} done {more_s:.1f} s")
-        worst = max(worst, statistics.median(ratios))
-        print(f"median ratio {worst:.2f}")
-    return worst
+def grow(n: int, arguments: argparse.Namespace) -> float:
+    """Add ten rows to finished ones, really run; return its time over a static dry run's."""
+    ratios = []
+    with tempfile.TemporaryDirectory() as folder:
+        batch = Batch(Path(folder), arguments)
+        batch.grow(n)
+        run(batch.ours)
+        run(batch.static)
+        for number in range(1, arguments.rounds + 1):
+            batch.grow(n + 10 * number)
+            ours_s, _ = run(batch.ours)
+            static_s, _ = run(batch.static, "--dry-run")
+            run(batch.static)
+            ours_dry_s, _ = run(batch.ours, "--dry-run")
+            ratios.append(ours_s / static_s)
+            print(
+                f"{n:6} finished, ten more: run {ours_s:.1f} s, static dry run {static_s:.1f} s, "
+                f"ratio {ratios[-1]:.2f}; our dry run of all that is finished {ours_dry_s:.1f} s",
+                flush=True,
+            )
+    print(f"{n:6} finished, ten more: median ratio {statistics.median(ratios):.2f}")
+    return statistics.median(ratios)
 
 
 def main() -> int:
     """Measure; exit status 1 where our time is more than allowed."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("what", choices=["dry", "full", "grow"])
+    parser.add_argument("what", choices=list(MOST))
     parser.add_argument("sizes", type=int, nargs="*")
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--outputs", choices=["default", "none"], default="default")
+    parser.add_argument("--files", type=int, default=0)
+    parser.add_argument("--wave-size", type=int, default=50)
     arguments = parser.parse_args()
-    if arguments.what == "grow":
-        return int(grow(arguments.sizes or [1000], arguments.rounds) > GROW_MOST)
-    dry = arguments.what == "dry"
-    sizes = arguments.sizes or ([100, 1000, 10_000] if dry else [100, 300, 1000])
-    ratios = compare(sizes, arguments.rounds, *(["--dry-run"] if dry else []))
-    return int(max(ratios.values()) > (1.5 if dry else 2.0))
+    sizes = arguments.sizes or ([1000, 10_000] if arguments.what == "dry" else [1000])
+    measure = grow if arguments.what == "grow" else compare
+    return int(max(measure(n, arguments) for n in sizes) > MOST[arguments.what])
 
 
 if __name__ == "__main__":

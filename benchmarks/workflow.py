@@ -74,7 +74,8 @@ def process(row):
     curation.run(config.curation, metrics_path=metrics, **at)
     figures.run(task, config.analysis, config.curation, folder=folder / "figures", **at)
     for name in [each for each in config.outputs if each not in ("units", "figures")]:
-        exports.run(name, row, config.exports, path=folder / outputs.FILES[name], **at)
+        path = folder / outputs.FILES[name]
+        exports.run(name, config.exports, row=row, path=path, **at)
 
 config = Config.model_validate(json.loads(Path("config.yaml").read_text()))
 set_global_job_kwargs(n_jobs=2, progress_bar=False)

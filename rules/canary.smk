@@ -28,7 +28,6 @@ rule canary:
         gpu=resources.count_gpus(SETTINGS),
         attempt=times_attempt(1),
     params:
-        version=canary_param("version"),
         task=canary_param("task"),
         data=canary_param("data"),
         settings=canary_param("settings"),

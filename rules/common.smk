@@ -28,16 +28,19 @@ def check_installed(scripts):
 
 
 SCRIPTS = workflow.current_basedir.join("../scripts")
+FOLDER = None
 if isinstance(SCRIPTS, LocalSourceFile):
-    sys.path.insert(0, str(Path(SCRIPTS.get_path_or_uri(secret_free=False)).resolve()))
+    FOLDER = Path(SCRIPTS.get_path_or_uri(secret_free=False)).resolve().parent
+    sys.path.insert(0, str(FOLDER / "scripts"))
 else:
     check_installed(SCRIPTS)
 
 from spikecanary import gate, hooks, inputcheck, outputs, recordings, resources
 from spikecanary.config import BadInputError, as_set, did_you_mean
-from spikecanary.reruns import OUTPUT_VERSIONS, State, limits_of
+from spikecanary.reruns import OUTPUT_VERSIONS, SORT_VERSION, State, limits_of
 
 DRY = workflow.output_settings.dryrun
+IN_MODULE = Path(workflow.main_snakefile).resolve().parent != FOLDER
 # The report's template.
 PAGE = workflow.source_path("../scripts/report/page.html")
 # Captured while parsing: inside a module, the importer's redirections.
@@ -113,23 +116,25 @@ def split_wave(wave):
     return [each for each in WAVES[wave] if each in passed], sorted(silent - passed)
 
 
-def results_of(wave):
-    """Return the files that there are to be of a wave's recordings."""
+def results_of(wave, names):
+    """Return the files of a wave's recordings: those names of each that is sorted, or a picture."""
     passed, silent = split_wave(wave)
     drawn = silent if "figures" in SETTINGS.outputs else []
-    made = [f"<results>/{each}/{name}" for each in passed for name in state_of(each).files()]
+    made = [f"<results>/{each}/{name}" for each in passed for name in names]
     return made + [f"<results>/{each}/{outputs.CANARY_FIGURE}" for each in drawn]
 
 
 def wave_results(wildcards):
-    """Return the files that there are to be of one wave."""
-    return results_of(wildcards.wave)
+    """Return what is made last of a wave's recordings; what it is made of comes by itself."""
+    return results_of(wildcards.wave, outputs.last(SETTINGS.outputs))
 
 
 def all_results(wildcards):
     """Return all files by name, so that a removed one is made again."""
     check_options()
-    return [path for wave in WAVES for path in results_of(wave)]
+    names = outputs.all_files(SETTINGS.outputs)
+    sentinels = [f"<results>/{each}/canary.json" for each in ROWS]
+    return sentinels + [path for wave in WAVES for path in results_of(wave, names)]
 
 
 def all_sorts(wildcards):
@@ -191,8 +196,8 @@ def named_row(wildcards):
 
 
 def times_attempt(constant):
-    """Return a resource function: each retry gets as much again."""
-    return lambda wildcards, attempt: attempt * constant
+    """Return a resource function: each retry gets as much again. A dry run retries nothing."""
+    return constant if DRY else lambda wildcards, attempt: attempt * constant
 
 
 def sort_request(resource):

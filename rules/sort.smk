@@ -23,7 +23,7 @@ rule sort:
         gpu=sort_request("gpu"),
         attempt=times_attempt(1),
     params:
-        version=sort_param("version"),
+        version={"sort": SORT_VERSION},
         task=sort_param("task"),
         data=sort_param("data"),
         limits=sort_limits,

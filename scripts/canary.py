@@ -38,9 +38,7 @@ def main(snakemake: Any) -> int:
             ),
             attempt=params.attempt,
             was_killed=snakemake.resources.attempt > 1,
-            recorded_settings={
-                name: params[name] for name in ("version", "task", "data", "settings")
-            },
+            recorded_settings={name: params[name] for name in ("task", "data", "settings")},
         )
     except OSError as err:
         logger.error("the sentinel cannot be written: %s", err)  # noqa: TRY400 - one line

@@ -1,10 +1,14 @@
 """The gate: waves of recordings, and who may pass."""
 
+import logging
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from spikecanary import sentinel, tables
 from spikecanary.recordings import Recording
+from spikecanary.sentinel import RecordError
+
+logger = logging.getLogger(__name__)
 
 COLUMNS = ("recording", "verdict", "category")
 
@@ -54,18 +58,20 @@ def read_wave(sentinels: Iterable[Path]) -> list[dict[str, str]]:
     Returns
     -------
     list of dict
-        ``recording``, ``verdict``, ``category`` (empty where there is no failure).
-
-    Raises
-    ------
-    RecordError
-        A sentinel cannot be read.
+        ``recording``, ``verdict``, ``category`` (empty where there is no failure). A sentinel that
+        cannot be read has no verdict, and costs no other recording; the summary tells why.
     """
-    records = [sentinel.read_record(path) for path in sentinels]
-    values = (
-        (r.recording, r.verdict, (r.failure.category if r.failure else None) or "") for r in records
-    )
-    return [dict(zip(COLUMNS, row, strict=True)) for row in values]
+    return [_read_one(path) for path in sentinels]
+
+
+def _read_one(path: Path) -> dict[str, str]:
+    try:
+        record = sentinel.read_record(path)
+    except RecordError as err:
+        logger.error("%s", err)  # noqa: TRY400 - one line
+        return {"recording": path.parent.name, "verdict": "", "category": ""}
+    category = record.failure.category if record.failure else None
+    return dict(zip(COLUMNS, (record.recording, record.verdict, category or ""), strict=True))
 
 
 def proceeding(table: Path) -> set[str]:

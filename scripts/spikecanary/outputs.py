@@ -212,3 +212,14 @@ def wanted(outputs: Iterable[Output]) -> list[Output]:
     """Return the outputs to make, units first, since all others show their labels."""
     chosen = set(outputs)
     return [name for name in FILES if name in chosen or (name == "units" and chosen)]
+
+
+def last(outputs: Iterable[Output]) -> list[str]:
+    """Return the files of a sorted recording that are made last, below its results folder."""
+    return [FILES[name] for name in wanted(outputs)] or ["sort.json"]
+
+
+def all_files(outputs: Iterable[Output]) -> list[str]:
+    """Return all files that there are to be of a sorted recording, below its results folder."""
+    named = [FILES[name] for name in wanted(outputs)]
+    return ["sorting", "sort.json", *(["analyzer", "metrics.tsv"] if named else []), *named]

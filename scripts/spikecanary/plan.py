@@ -14,7 +14,6 @@ from spikecanary.config import Config
 from spikecanary.failures import ClassifiedSortFailure
 from spikecanary.recordings import Recording
 from spikecanary.reruns import State
-from spikecanary.sentinel import RecordError
 from spikecanary.sorters import SortTask
 
 if TYPE_CHECKING:
@@ -121,10 +120,7 @@ def make(
     for row in rows:
         header = headers[row.id]
         state = State(config, row, results / row.id)
-        try:
-            action = _act(state, header)
-        except RecordError as err:
-            action = f"error: {err}"
+        action = _act(state, header)
         planned.append(
             {
                 "recording": row.id,
@@ -143,6 +139,8 @@ def make(
 def _act(state: State, header: Mapping[str, Any]) -> str:
     """Say what the next run does with a recording."""
     config, record = state.config, state.sentinel
+    if state.problem is not None:
+        return f"error: {state.problem}"
     if state.is_done:
         return "done"
     if state.sort_stands:

@@ -5,7 +5,7 @@ user set, the stamps of the recording's files, and a version for each kind of re
 bumped by hand when what comes out changes; nobody's edit of a docstring sorts anything again.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from typing import Any
 from spikecanary import outputs, sentinel, sorters, stamps
 from spikecanary.config import Config, as_set
 from spikecanary.recordings import Recording
+from spikecanary.sentinel import RecordError
 from spikecanary.sorters import SortTask
 
 #: Bump this when a canary may come to another verdict: what is not sorted is tested again.
@@ -67,6 +68,7 @@ class State:
         self.config = config
         self.row = row
         self.folder = folder
+        self._problems: list[str] = []
 
     @cached_property
     def task(self) -> SortTask:
@@ -76,12 +78,26 @@ class State:
     @cached_property
     def sentinel(self) -> Mapping[str, Any] | None:
         """What its canary wrote, as far as it decides what runs."""
-        return _read_sentinel(self.folder)
+        return self._try_to(_read_sentinel)
 
     @cached_property
     def sort(self) -> Mapping[str, Any] | None:
         """What its full sort wrote, as far as it decides what runs."""
-        return _read_sort(self.folder)
+        return self._try_to(_read_sort)
+
+    def _try_to(self, read: Callable[[Path], Mapping[str, Any] | None]) -> Mapping[str, Any] | None:
+        """Read a record; one that cannot be read is as none, since it must not cost the others."""
+        try:
+            return read(self.folder)
+        except RecordError as err:
+            self._problems.append(str(err))
+            return None
+
+    @property
+    def problem(self) -> str | None:
+        """Why one of its records cannot be read; None where both can, or are not there."""
+        both = (self.sentinel, self.sort)  # read by now
+        return self._problems[0] if self._problems and None in both else None
 
     @cached_property
     def data(self) -> Mapping[str, Any] | None:
@@ -118,10 +134,10 @@ class State:
             return dict(self.sort["canary_settings"])
         config = self.config
         return {
-            "version": {"canary": CANARY_VERSION, **self.sort_settings["version"]},
             "task": self.sort_settings["task"],
             "data": self.data,
             "settings": {
+                "version": {"canary": CANARY_VERSION, **self.sort_settings["version"]},
                 "canary": as_set(config.canary, exclude={"force"}),
                 "preflight": as_set(config.preflight),
                 "watchdogs": as_set(config.watchdogs),
@@ -155,16 +171,11 @@ class State:
         found = self.sentinel
         return not self.may_proceed and found is not None and found["category"] == "biological"
 
-    def files(self) -> list[str]:
-        """Return what there is to be of it once it is sorted, below its results folder."""
-        named = [outputs.FILES[name] for name in outputs.wanted(self.config.outputs)]
-        analyzed = ["analyzer", "metrics.tsv"] if named else []
-        return ["sorting", "sort.json", *analyzed, *named]
-
     @property
     def is_done(self) -> bool:
         """Whether it is sorted with the settings of now, and all that there is to be is there."""
-        return self.sort_stands and all((self.folder / name).exists() for name in self.files())
+        names = outputs.all_files(self.config.outputs)
+        return self.sort_stands and all((self.folder / name).exists() for name in names)
 
     @property
     def expected(self) -> dict[str, Any]:

@@ -24,7 +24,7 @@ record = {
     "sorter": {"name": "stub", "params_digest": "0"},
     "n_units": 3,
     "attempt": params.attempt,
-    "settings": {name: params[name] for name in ("version", "task", "data", "settings")},
+    "settings": {name: params[name] for name in ("task", "data", "settings")},
     "started_at": "2026-01-01T00:00:00+00:00",
     "finished_at": "2026-01-01T00:00:01+00:00",
 }

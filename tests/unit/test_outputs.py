@@ -269,6 +269,11 @@ def test_recording_without_probe_and_gain(write_binary, reader_options):
 def test_units_are_wanted_with_any_other_output():
     assert outputs.wanted([]) == []
     assert outputs.wanted(["npz"]) == ["units", "npz"]
+    assert outputs.last([]) == ["sort.json"]
+    assert outputs.last(["phy"]) == ["units.tsv", "phy"]
+    assert outputs.all_files([]) == ["sorting", "sort.json"]
+    assert outputs.all_files(["npz"])[:4] == ["sorting", "sort.json", "analyzer", "metrics.tsv"]
+    assert outputs.all_files(["npz"])[4:] == ["units.tsv", "spikes.npz"]
 
 
 def test_nwb_file_is_hdf5(made):

@@ -62,12 +62,12 @@ def test_names_that_spikeinterface_does_not_have(project):
 def test_wrong_types(project):
     project.add("good")
     project.config["canary"] = {"window_s": "long", "stop_on": ["biologic"]}
-    project.config["gate"] = {"waves": 0}
+    project.config["gate"] = {"wave_size": 0}
     run = project.run()
     assert run.returncode == 1
     assert "config: canary.window_s: Input should be a valid number" in run.output
     assert "got 'biologic'" in run.output
-    assert "config: gate.waves: Input should be greater than or equal to 1, got 0" in run.output
+    assert "config: gate.wave_size: Input should be greater than or equal to 1, got 0" in run.output
     project.config = {"recordings": ["a.tsv"]}
     run = project.run()
     assert "1 problem in the configuration or the table:" in run.output
@@ -88,7 +88,7 @@ def test_missing_column_and_missing_table(project):
 def test_plugin_that_does_not_register_the_sorter_is_a_verdict(project):
     project.add("good", sorter="mysorter_of_2026")
     run = project.run()
-    assert run.returncode == 0, run.output
+    assert run.returncode == 1, run.output
     verdict = project.sentinel("good")
     assert verdict["failure"]["class"] == "SorterUnavailableError"
     assert "kilosort4" in verdict["failure"]["evidence"]["known"]

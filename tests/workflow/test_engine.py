@@ -58,7 +58,7 @@ def test_nothing_is_sorted_again_by_an_update(engine):
 
 
 @pytest.mark.parametrize(
-    "name", ["sorting", "sort.json", "analyzer", "metrics.tsv", "units.tsv", "phy"]
+    "name", ["canary.json", "sorting", "sort.json", "analyzer", "metrics.tsv", "units.tsv", "phy"]
 )
 def test_removed_output_is_made_again(tmp_path, name):
     engine = Engine(tmp_path, "a b", outputs=["units", "phy"])
@@ -72,9 +72,10 @@ def test_removed_output_is_made_again(tmp_path, name):
     run = engine.run()
     assert path.exists()
     assert (engine.result("a/units.tsv").exists(), run.status) == (True, 0)
-    sorts = name in ("sorting", "sort.json")
-    assert run.done() == ("sort: a; exit 0" if sorts else "exit 0")
-    assert plan == f"0 canaries, {int(sorts)} sorts"
+    sorts, tests = name in ("sorting", "sort.json"), name == "canary.json"
+    done = [*(["canary: a"] if tests else []), *(["sort: a"] if sorts else []), "exit 0"]
+    assert run.done() == "; ".join(done)
+    assert plan == f"{int(tests)} canaries, {int(sorts)} sorts"
     assert {recording for _, recording in run.order} == {"a"}
     assert "Nothing to be done" in engine.run().output
 

@@ -1,4 +1,4 @@
-"""SIGTERM and SIGINT to snakemake during a canary leave nothing behind."""
+"""Signals to snakemake during a canary: Snakemake's own ways, and nothing half done is left."""
 
 import os
 import signal
@@ -24,43 +24,73 @@ def wait_for(condition, timeout_s=60.0):
     pytest.fail("it did not happen in time")
 
 
-@pytest.mark.parametrize("whole_group", [False, True], ids=["snakemake", "group"])
-@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
-def test_interrupted_canary_leaves_nothing(project, signum, whole_group):
-    project.add("slow")
-    project.config["sorter"]["params"] = {"sleep_s": 120.0, "grandchild": True}
-    project.write()
-    output = project.folder / "output.txt"
-    with output.open("w") as file:
-        snakemake = subprocess.Popen(
-            snakemake_command(*project.arguments()),
-            cwd=project.folder,
-            stdout=file,
-            stderr=file,
-            start_new_session=True,
-        )
-    log = project.folder / "logs/canary/slow.log"
-    wait_for(lambda: log.exists() and "quick sorter" in log.read_text())
-    tree = wait_for(
-        lambda: [
-            each
-            for each in psutil.Process(snakemake.pid).children(recursive=True)
-            if each.name() == "sleep"
-        ]
-    )
-    tree = psutil.Process(snakemake.pid).children(recursive=True)
-    assert len(tree) >= 3
-    assert list(project.result("slow").glob(".canary-*"))
-    if whole_group:
-        os.killpg(snakemake.pid, signum)
-    else:
-        os.kill(snakemake.pid, signum)
-    assert snakemake.wait(timeout=30) == 128 + signum
-    assert [each for each in tree if is_alive(each)] == []
+@pytest.fixture
+def sorting(project):
+    """Return a function that starts snakemake, and waits until a sorter and its child run."""
+
+    def start(sleep_s):
+        project.add("slow")
+        project.config["sorter"]["params"] = {"sleep_s": sleep_s, "grandchild": True}
+        project.write()
+        output = project.folder / "output.txt"
+        with output.open("w") as file:
+            snakemake = subprocess.Popen(
+                snakemake_command(*project.arguments()),
+                cwd=project.folder,
+                stdout=file,
+                stderr=file,
+                start_new_session=True,
+            )
+        log = project.folder / "logs/canary/slow.log"
+        wait_for(lambda: log.exists() and "quick sorter" in log.read_text())
+        process = psutil.Process(snakemake.pid)
+        wait_for(lambda: any(each.name() == "sleep" for each in process.children(recursive=True)))
+        tree = process.children(recursive=True)
+        assert len(tree) >= 3
+        assert list(project.result("slow").glob(".canary-*"))
+        return snakemake, tree
+
+    return start
+
+
+def check_nothing_is_left(project, tree):
+    wait_for(lambda: not any(is_alive(each) for each in tree), timeout_s=15)
     assert list(project.result().rglob("canary.json")) == []
     assert list(project.result().rglob("*canary-*")) == []
     (line,) = read_journal(project.result("slow/attempts.jsonl"))
     assert (line["kind"], line["outcome"]) == ("canary", "interrupted")
-    assert list(project.summary()["sort"]) == ["pending"]
     project.config["sorter"]["params"] = {}
     assert project.run().returncode == 0
+
+
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+def test_signal_to_the_whole_group_ends_the_jobs(project, sorting, signum):
+    """Ctrl-C in a terminal; a batch system that ends the job in which snakemake runs."""
+    snakemake, tree = sorting(120.0)
+    os.killpg(snakemake.pid, signum)
+    assert snakemake.wait(timeout=30) == 1
+    assert list(project.summary()["sort"]) == ["pending"]
+    check_nothing_is_left(project, tree)
+
+
+@pytest.mark.parametrize("signum", [signal.SIGHUP, signal.SIGKILL])
+def test_jobs_of_a_snakemake_that_died_end_themselves(project, sorting, signum):
+    snakemake, tree = sorting(120.0)
+    os.kill(snakemake.pid, signum)
+    assert snakemake.wait(timeout=10) == -signum
+    wait_for(lambda: not any(is_alive(each) for each in tree), timeout_s=15)
+    locked = project.run()
+    assert locked.returncode == 1
+    assert "Directory cannot be locked" in locked.output
+    assert "--unlock" in locked.output
+    assert project.run("--unlock").returncode == 0
+    check_nothing_is_left(project, tree)
+
+
+def test_sigterm_to_snakemake_lets_running_jobs_finish(project, sorting):
+    snakemake, tree = sorting(5.0)
+    snakemake.send_signal(signal.SIGTERM)
+    assert snakemake.wait(timeout=60) == 1
+    assert project.sentinel("slow")["outcome"] == "passed"
+    assert not project.result("slow/sort.json").exists()
+    assert not any(is_alive(each) for each in tree)

@@ -14,7 +14,7 @@ def test_plan(project):
     table = pd.read_csv(project.result("plan.tsv"), sep="\t", index_col="recording")
     assert table.loc["good", "action"] == "canary + sort"
     assert sorted(path.name for path in project.result().iterdir()) == ["plan.tsv"]
-    assert project.run().returncode == 0
+    assert project.run().returncode == 1
     assert project.run("plan").returncode == 0
     table = pd.read_csv(project.result("plan.tsv"), sep="\t", index_col="recording")
     assert table["action"].to_dict() == {"good": "done", "missing": "canary"}
