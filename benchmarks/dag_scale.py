@@ -138,7 +138,8 @@ def describe_sorter() -> dict[str, Any]:
     """Return what a record says of kilosort4, all parameters in full."""
     from spikeinterface.sorters import sorter_dict
 
-    params = json.loads(json.dumps(sorter_dict["kilosort4"].default_params(), default=str))
+    text = json.dumps(sorter_dict["kilosort4"].default_params(), default=str)
+    params = json.loads(text, parse_constant=str)
     return {"name": "kilosort4", "version": "4.1.7", "params_digest": "0", "params": params}
 
 
@@ -246,8 +247,8 @@ def grow(n: int, arguments: argparse.Namespace) -> float:
     with tempfile.TemporaryDirectory() as folder:
         batch = Batch(Path(folder), arguments)
         batch.grow(n)
-        run(batch.ours)
-        run(batch.static)
+        first_s, static_first_s = run(batch.ours)[0], run(batch.static)[0]
+        print(f"{n:6} recordings, full run: ours {first_s:.0f} s, static {static_first_s:.0f} s")
         for number in range(1, arguments.rounds + 1):
             batch.grow(n + 10 * number)
             ours_s, _ = run(batch.ours)

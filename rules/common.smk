@@ -94,9 +94,14 @@ def check_options():
 
 
 def wave_sentinels(wildcards):
-    """Return the sentinels of one wave."""
+    """Return the sentinels of one wave.
+
+    A finished sort does without one that was removed: to have it made again would, to Snakemake, be
+    an input that was updated, ancient() or not.
+    """
     check_options()
-    return [f"<results>/{each}/canary.json" for each in WAVES[wildcards.wave]]
+    members = [each for each in WAVES[wildcards.wave] if not state_of(each).lacks_sentinel]
+    return [f"<results>/{each}/canary.json" for each in members]
 
 
 def split_wave(wave):
@@ -113,6 +118,7 @@ def split_wave(wave):
         table = Path(checkpoints.gate.get(wave=wave).output.table)
         passed, silent = gate.proceeding(table), gate.stopped_for_biology(table)
     passed |= set(SETTINGS.canary.force)
+    passed |= {each for each in WAVES[wave] if state_of(each).lacks_sentinel}
     return [each for each in WAVES[wave] if each in passed], sorted(silent - passed)
 
 
@@ -133,7 +139,8 @@ def all_results(wildcards):
     """Return all files by name, so that a removed one is made again."""
     check_options()
     names = outputs.all_files(SETTINGS.outputs)
-    sentinels = [f"<results>/{each}/canary.json" for each in ROWS]
+    tested = [each for each in ROWS if not state_of(each).sort_stands]
+    sentinels = [f"<results>/{each}/canary.json" for each in tested]
     return sentinels + [path for wave in WAVES for path in results_of(wave, names)]
 
 

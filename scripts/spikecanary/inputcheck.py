@@ -1,6 +1,5 @@
 """Check config and table against what SpikeInterface offers, before any job runs."""
 
-import importlib.util
 import inspect
 from collections.abc import Mapping
 from pathlib import Path
@@ -43,7 +42,7 @@ def check_inputs(given: Mapping[str, Any]) -> tuple[Config, list[Recording]]:
         rows = None if "recordings" in wrong else recordings.read_table(table)
     except BadInputError as err:
         problems += err.problems
-    if importlib.util.find_spec("spikeinterface") is not None:
+    if has_spikeinterface():
         problems += check_names(config, rows or [], table)
         if "sorter" not in wrong:  # its plugin may define what the table names
             problems += check_sorters(config, rows or [])
@@ -54,6 +53,15 @@ def check_inputs(given: Mapping[str, Any]) -> tuple[Config, list[Recording]]:
     if rows is None or problems:
         raise BadInputError(problems)
     return config, rows
+
+
+def has_spikeinterface() -> bool:
+    """Whether SpikeInterface can be imported where the rules are read."""
+    try:
+        import spikeinterface.extractors
+    except ImportError:
+        return False
+    return bool(spikeinterface.extractors)
 
 
 def check_names(config: Config, rows: list[Recording], table: str) -> list[str]:

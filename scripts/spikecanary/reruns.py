@@ -122,6 +122,11 @@ class State:
         """Whether a finished sort has the settings of now."""
         return self.sort is not None and self.sort["settings"] == self.sort_settings
 
+    @property
+    def lacks_sentinel(self) -> bool:
+        """Whether its finished sort stands, and its sentinel was removed."""
+        return self.sort_stands and not (self.folder / "canary.json").exists()
+
     @cached_property
     def canary_settings(self) -> dict[str, Any]:
         """All that decides its canary's verdict, and the attempts so far.

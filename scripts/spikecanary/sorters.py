@@ -341,9 +341,9 @@ def _run_sorter(
 
 
 def _read_params(folder: Path) -> dict[str, Any] | None:
-    """Return the parameters with which a sorter ran, defaults included."""
+    """Return the parameters with which a sorter ran, defaults included; infinity as a text."""
     text = (folder / "spikeinterface_params.json").read_text(encoding="utf-8")
-    params: dict[str, Any] | None = json.loads(text).get("sorter_params")
+    params: dict[str, Any] | None = json.loads(text, parse_constant=str).get("sorter_params")
     return params
 
 

@@ -109,36 +109,37 @@ def _row(folder: Path, recording: str) -> dict[str, Any]:
         sort = None
     failed = None if sort else _failed_sort(folder / "attempts.jsonl", canary)
     row: dict[str, Any] = {"recording": recording, "sort": _sort_state(canary, sort, failed)}
-    if canary is None:
+    known = canary or sort
+    if known is None:
         return row
-    told = sort if sort is not None and sort.outcome == "unsortable" else canary
+    told = sort if sort is not None and sort.outcome == "unsortable" else known
     told = failed or told
     row |= {
-        "verdict": canary.verdict,
-        "outcome": canary.outcome,
+        "verdict": known.verdict,
+        "outcome": canary.outcome if canary else "",
         "category": _category(told),
         "failure": told.failure.class_name if told.failure else "",
         "n_units": sort.n_units if sort else None,
         "n_good": _count_good(folder / FILES["units"]) if sort else None,
-        "canary_units": canary.n_units,
+        "canary_units": canary.n_units if canary else None,
         "reason": told.reason,
         "remedy": told.failure.remedy if told.failure else "",
-        "warnings": "; ".join(canary.warnings),
-        "window": "; ".join(f"{w.start_s:g}-{w.end_s:g} s" for w in canary.windows),
-        "duration_s": _first(canary.duration_s, sort and sort.duration_s),
-        "n_channels": _first(canary.n_channels, sort and sort.n_channels),
-        "sorter": canary.sorter.name,
-        "sorter_version": _first(canary.sorter.version, sort and sort.sorter.version),
-        "canary_wall_s": canary.measured.wall_s if canary.measured else None,
+        "warnings": "; ".join(known.warnings),
+        "window": "; ".join(f"{w.start_s:g}-{w.end_s:g} s" for w in known.windows),
+        "duration_s": _first(known.duration_s, sort and sort.duration_s),
+        "n_channels": _first(known.n_channels, sort and sort.n_channels),
+        "sorter": known.sorter.name,
+        "sorter_version": _first(known.sorter.version, sort and sort.sorter.version),
+        "canary_wall_s": canary.measured.wall_s if canary and canary.measured else None,
         "sort_wall_s": sort.measured.wall_s if sort and sort.measured else None,
-        "forecast_s": _likely(canary, "wall_s"),
-        "forecast_mem_mb": _likely(canary, "mem_mb"),
+        "forecast_s": _likely(known, "wall_s"),
+        "forecast_mem_mb": _likely(known, "mem_mb"),
         "sort_mem_mb": sort.measured.peak_rss_mb if sort and sort.measured else None,
         "peak_rss_mb": _peak_rss_mb(canary, sort),
-        "attempt": canary.attempt,
+        "attempt": known.attempt,
         "forced": bool(sort and sort.forced),
-        "host": (sort or failed or canary).host,
-        "log": (sort or failed or canary).log,
+        "host": (sort or failed or known).host,
+        "log": (sort or failed or known).log,
     }
     return row
 
@@ -167,7 +168,7 @@ def _likely(canary: Record, cost: str) -> float | None:
     return canary.forecast[cost].likely if canary.forecast and cost in canary.forecast else None
 
 
-def _peak_rss_mb(canary: Record, sort: Record | None) -> float | None:
+def _peak_rss_mb(canary: Record | None, sort: Record | None) -> float | None:
     peaks = [r.measured.peak_rss_mb or 0.0 for r in (canary, sort) if r and r.measured]
     return max(peaks, default=None)
 

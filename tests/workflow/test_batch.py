@@ -98,7 +98,11 @@ def test_second_run_tests_only_the_environment_verdict_again(project):
     again = project.run()
     assert again.returncode == 1, again.output
     assert again.jobs() == {
-        **{"canary": 1, "gate": 1, "wave_summary": 1, "summary": 1, "report": 1},
+        "canary": 1,
+        "gate": 1,
+        "wave_summary": 1,
+        "summary": 1,
+        "report": 1,
         "check_records": 1,  # its canary waited for a test
     }
     assert project.sentinel("missing")["attempt"] == 1

@@ -58,7 +58,7 @@ def test_nothing_is_sorted_again_by_an_update(engine):
 
 
 @pytest.mark.parametrize(
-    "name", ["canary.json", "sorting", "sort.json", "analyzer", "metrics.tsv", "units.tsv", "phy"]
+    "name", ["sorting", "sort.json", "analyzer", "metrics.tsv", "units.tsv", "phy"]
 )
 def test_removed_output_is_made_again(tmp_path, name):
     engine = Engine(tmp_path, "a b", outputs=["units", "phy"])
@@ -72,11 +72,23 @@ def test_removed_output_is_made_again(tmp_path, name):
     run = engine.run()
     assert path.exists()
     assert (engine.result("a/units.tsv").exists(), run.status) == (True, 0)
-    sorts, tests = name in ("sorting", "sort.json"), name == "canary.json"
-    done = [*(["canary: a"] if tests else []), *(["sort: a"] if sorts else []), "exit 0"]
-    assert run.done() == "; ".join(done)
-    assert plan == f"{int(tests)} canaries, {int(sorts)} sorts"
+    sorts = name in ("sorting", "sort.json")
+    assert run.done() == ("sort: a; exit 0" if sorts else "exit 0")
+    assert plan == f"0 canaries, {int(sorts)} sorts"
     assert {recording for _, recording in run.order} == {"a"}
+    assert "Nothing to be done" in engine.run().output
+
+
+def test_removed_sentinel(engine):
+    """It does not cost a finished sort, whatever else its wave has to do; else it is made again."""
+    engine.world(b="biological")
+    assert engine.run().status == 0
+    engine.result("a/canary.json").unlink()
+    engine.result("b/canary.json").unlink()
+    engine.rows("a b c d e f g")
+    assert engine.run().done() == "canary: b g; sort: g; exit 0"
+    rows = engine.result("summary.tsv").read_text().splitlines()
+    assert [row.split("\t")[5] for row in rows[1:3]] == ["sorted", "stopped"]
     assert "Nothing to be done" in engine.run().output
 
 
@@ -270,3 +282,60 @@ def test_limits_sort_nothing_again(engine):
         "sorter": {"keep_output": False},
     }
     assert engine.run(**limits).done() == "exit 0"
+
+
+def test_through_an_executor_whose_jobs_read_the_rules_again(engine):
+    """As on a cluster: each job is a snakemake of its own, after its outputs were removed."""
+    remote = (
+        "--executor",
+        "cluster-generic",
+        "--cluster-generic-submit-cmd",
+        "bash",
+        "--jobs",
+        "1",
+    )
+    remote = (*remote, "--latency-wait", "1", "--max-status-checks-per-second", "100")
+    engine.rows("a b c")
+    engine.world(b="biological", c="environment")
+    first = engine.run(*remote)
+    assert first.done() == "canary: a b c; sort: a; exit 1"
+    engine.world(b="biological")
+    assert engine.run(*remote).done() == "canary: c; sort: c; exit 0"
+    shutil.move(engine.folder / "a.raw", engine.folder / "archived")
+    assert "Nothing to be done" in engine.run(*remote).output
+    longer = {"canary": {"window_s": 60}}
+    assert engine.run(*remote, **longer).done() == "canary: b; exit 0"
+    shutil.rmtree(engine.result("c/sorting"))
+    assert engine.run(*remote, **longer).done() == "sort: c; exit 0"
+    assert "Nothing to be done" in engine.run(*remote, **longer).output
+
+
+def test_without_spikeinterface(engine, monkeypatch):
+    """The process that reads the rules needs snakemake, pydantic and pandas alone."""
+    site = engine.folder / "site"
+    site.mkdir()
+    (site / "sitecustomize.py").write_text(HIDDEN)
+    monkeypatch.setenv("PYTHONPATH", str(site))
+    engine.rows(IDS, sorter="quick - - - - -")
+    assert engine.plan() == "6 canaries, 6 sorts"
+    assert engine.run("--lint").status == 0
+    run = engine.run()
+    assert run.done() == "canary: a b c d e f; sort: a b c d e f; exit 0"
+    monkeypatch.delenv("PYTHONPATH")
+    # The same parameters where it is installed: nothing runs again.
+    engine.rows(IDS, sorter="kilosort4 - - - - -")
+    assert engine.run().done() == "canary: a; sort: a; exit 0"
+
+
+#: Hides all that SpikeInterface and the sorters need from the processes of a run.
+HIDDEN = """
+import sys
+
+class Hide:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in {"spikeinterface", "kilosort", "neo", "probeinterface", "torch",
+                                  "numba", "scipy", "filelock", "docker", "matplotlib"}:
+            raise ModuleNotFoundError(f"hidden: {name}", name=name)
+
+sys.meta_path.insert(0, Hide())
+"""

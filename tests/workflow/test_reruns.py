@@ -1,9 +1,12 @@
 """A changed setting runs again exactly what it should."""
 
 import copy
+import json
+import os
 import shutil
 
 import pytest
+from spikeinterface.core import BinaryRecordingExtractor
 
 from workbench import new_project
 
@@ -104,5 +107,70 @@ def test_record_of_an_unknown_version_is_an_error_that_says_so(finished):
     assert run.recordings("sort") == ["c"]  # it costs nobody else
     assert said in finished.run("plan").output
     path.unlink()
-    assert finished.run().returncode == 0
-    assert finished.sentinel("a")["outcome"] == "passed"
+    assert finished.run().recordings("sort") == []
+    assert finished.summary().loc["a", ["sort", "n_units"]].to_list() == ["sorted", "4"]
+    assert finished.run().nothing_to_do
+
+
+def sorts_of(project, recording):
+    """Return how often the sorter itself ran on a whole recording, by the logs of all attempts."""
+    logs = (project.folder / "logs/sort").glob(f"{recording}.*.log")
+    return sum("quick sorter: 8.0 s" in log.read_text() for log in logs)
+
+
+def test_sorting_that_cannot_be_read_does_not_cost_the_sort(project):
+    project.add("a")
+    assert project.run("results/a/canary.json").returncode == 0
+    broken = project.folder / "reader_is_broken"
+    broken.touch()
+    for _ in range(2):
+        run = project.run()
+        assert run.returncode == 1
+        assert "cannot read the sorter's own files" in run.output
+        assert "The sorter itself ended well, and its files are in sorter_output/" in run.output
+        assert project.result("a/sorter_output/sorting.npz").exists()
+        assert not project.result("a/sort.json").exists()
+    broken.unlink()
+    assert project.run().returncode == 0
+    assert sorts_of(project, "a") == 1
+    record = project.sort_record("a")
+    assert record["n_units"] == 4
+    assert "not sorted again: read from" in record["warnings"][0]
+    assert record["sorter"]["params"]["threshold"] == 5.0
+    project.config["sorter"]["params"] = {"threshold": 6.0}
+    assert project.run().returncode == 0
+    assert sorts_of(project, "a") == 2
+    assert project.run().nothing_to_do
+
+
+def test_sorters_own_files_can_be_left_out(project):
+    project.add("a")
+    project.config["sorter"]["keep_output"] = False
+    assert project.run().returncode == 0
+    assert not project.result("a/sorter_output").exists()
+    shutil.rmtree(project.result("a/sorting"))
+    project.config["sorter"]["keep_output"] = True
+    assert project.run().recordings("sort") == ["a"]
+    assert sorts_of(project, "a") == 2
+
+
+def test_folder_in_which_a_program_leaves_a_file(project):
+    folder = project.folder / "saved"
+    options = json.loads(project.options)
+    raw = BinaryRecordingExtractor(
+        project.write_binary(),
+        num_channels=4,
+        **{name: value for name, value in options.items() if name != "num_channels"},
+    )
+    raw.save(folder=folder)
+    project.add("a", path=str(folder), reader="spikeinterface", reader_options="")
+    assert project.run().returncode == 0
+    (folder / "notes.txt").write_text("looks good")
+    (folder / "phy").mkdir()
+    (folder / "phy/params.py").touch()
+    assert project.run().nothing_to_do
+    traces = folder / "traces_cached_seg0.raw"
+    os.utime(traces, (1, 1))
+    run = project.run()
+    assert (run.recordings("canary"), run.recordings("sort")) == (["a"], ["a"])
+    assert project.run().nothing_to_do
