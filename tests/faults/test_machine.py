@@ -28,22 +28,19 @@ def small_disk(tmp_path):
 @pytest.mark.parametrize("part", ["window", "full"])
 def test_disk_fills(project, small_disk, ledger, part):
     project.config["preflight"] = {"min_free_disk_mb": 1}
-    project.config["watchdogs"] = {"free_disk_warn_mb": 60, "free_disk_abort_mb": 30}
+    project.config["watchdogs"] = {"min_free_disk_mb": 30}
     what = "a tmpfs of 100 MB"
     results = small_disk
     if small_disk is None:  # a stand-in: the limit comes near instead of the disk's end
         what = "stand-in: a limit 70 MB below the free space, no mount allowed"
         results = project.result()
         free_mb = psutil.disk_usage(str(project.folder)).free / 1e6
-        project.config["watchdogs"] = {
-            "free_disk_warn_mb": free_mb - 40,
-            "free_disk_abort_mb": free_mb - 70,
-        }
+        project.config["watchdogs"] = {"min_free_disk_mb": free_mb - 70}
     project.config["pathvars"] = {"results": str(results)}
     project.add("healthy")
     project.add("filler", sorter=f"fill_{part}")
     run = project.run("--cores", "1")
-    assert run.returncode == (1 if part == "full" else 0)
+    assert run.returncode == 1
     last = read_journal(results / "filler/attempts.jsonl")[-1]
     failure = last["failure"]
     wrong = [last] * (failure["class"] != "DiskExhaustionError")

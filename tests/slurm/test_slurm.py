@@ -4,6 +4,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 
 import pandas as pd
@@ -104,7 +105,7 @@ def test_demo_batch(demo, cluster):
         timeout=800,
         check=False,
     )
-    assert run.returncode == 0, run.stdout + run.stderr
+    assert run.returncode == 1, run.stdout + run.stderr  # `missing` needs somebody
     summary = pd.read_csv(demo / "results/summary.tsv", sep="\t", index_col="recording")
     assert summary["sort"].to_dict() == {
         "healthy": "sorted",
@@ -146,11 +147,15 @@ def test_scancel(batch, cluster):
     run = start(batch, cluster, "--retries", "0")
     wait_until(lambda: log_has(batch, "canary", "x", "quick sorter"), 120)
     cluster.run("scancel", *{job["JobId"] for job in jobs(cluster, since)})
-    assert run.wait(timeout=200) == 1
-    (line,) = read_journal(batch.result("x/attempts.jsonl"))
+    wait_until(lambda: batch.result("x/canary.json").exists(), 200)
+    line = read_journal(batch.result("x/attempts.jsonl"))[0]
     assert (line["kind"], line["outcome"], line["exit_status"]) == ("canary", "interrupted", 143)
-    assert not batch.result("x/canary.json").exists()
-    assert list(batch.result("x").glob(".*-*")) == []
+    assert batch.sentinel("x")["outcome"] == "unexpected"  # it was not sorted again
+    assert "the canary's job was killed" in batch.sentinel("x")["reason"]
+    run.send_signal(signal.SIGINT)
+    run.wait(timeout=200)
+    cluster.run("scancel", "--user=root")
+    assert list(batch.result("x").glob(".canary-*")) == []
 
 
 def test_scancel_of_a_sort(batch, cluster):
@@ -168,8 +173,7 @@ def test_scancel_of_a_sort(batch, cluster):
 def test_memory_limit_is_raised_by_a_retry(batch, cluster):
     """Slurm kills the first sort (no watchdog here), the second one gets as much again."""
     batch.add("x", sorter="block_full")
-    off = {"job_memory_warn_percent": None, "job_memory_abort_percent": None}
-    batch.config["watchdogs"] = off
+    batch.config["watchdogs"] = {"job_memory": False}
     since = newest(cluster)
     run = start(batch, cluster, "--retries", "1")
     assert run.wait(timeout=400) == 0, (batch.folder / "output.txt").read_text()
