@@ -136,12 +136,17 @@ def wave_results(wildcards):
 
 
 def all_results(wildcards):
-    """Return all files by name, so that a removed one is made again."""
+    """Return all files by name that are to be made, so that a removed one is made again.
+
+    Those that stand are in the DAG by what is made of them, down to the tables of the waves.
+    """
     check_options()
     names = outputs.all_files(SETTINGS.outputs)
     tested = [each for each in ROWS if not state_of(each).sort_stands]
     sentinels = [f"<results>/{each}/canary.json" for each in tested]
-    return sentinels + [path for wave in WAVES for path in results_of(wave, names)]
+    results, folder = results_path(), "<results>/"
+    made = [path for wave in WAVES for path in results_of(wave, names)]
+    return sentinels + [path for path in made if not (results / path[len(folder) :]).exists()]
 
 
 def all_sorts(wildcards):

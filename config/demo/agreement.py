@@ -12,7 +12,6 @@ import pandas as pd
 from spikeinterface.comparison import compare_sorter_to_ground_truth
 from spikeinterface.core import load
 
-
 #: Of each recording: the canary's verdict and outcome, and how the sort ended.
 EXPECTED = {
     "healthy": ["proceed", "passed", "sorted"],

@@ -2,7 +2,7 @@
 
 import pytest
 
-from spikecanary import canary, forecast, fullsort, sentinel, sorters
+from spikecanary import canary, forecast, fullsort, sentinel, sorters, watchdogs
 from spikecanary.config import CanarySettings, Config, ForecastSettings, SorterSettings
 from spikecanary.fullsort import SortFailedError, SortStoppedError
 from spikecanary.jobs import Job
@@ -96,6 +96,38 @@ def test_no_memory_in_a_canary_proceeds_with_a_warning(run, sort, task, tmp_path
         sort(with_params(task, fail_in="always", fail_how="memory"))
     last = sentinel.read_journal(tmp_path / "x/attempts.jsonl")[-1]
     assert last["failure"]["category"] == "resource"
+
+
+def test_hang_stops_and_a_limit_of_the_canarys_own_job_does_not(run, task, tmp_path, monkeypatch):
+    hanging = with_params(task, fail_in="window", fail_how="hang")
+    monkeypatch.setattr(watchdogs, "CANARY_INACTIVITY_S", (3.0, 3.0, 0.0))
+    record = run(hanging)
+    assert (record.verdict, record.failure.class_name) == ("stop", "SorterTimeoutError")
+    assert "neither output nor CPU time nor I/O" in record.reason
+    monkeypatch.undo()
+    for limit, said in (({"runtime_min": 0.1}, "SorterTimeoutError"), ({"mem_mb": 60}, "Memory")):
+        record = canary.run(
+            hanging,
+            CanarySettings(window_s=2, min_recording_s=4),
+            sentinel_path=tmp_path / "x/canary.json",
+            journal_path=tmp_path / "x/attempts.jsonl",
+            job=Job(log=tmp_path / "log.txt", **limit),
+        )
+        assert (record.verdict, record.outcome) == ("proceed", "unexpected")
+        assert said in record.warnings[0]
+
+
+def test_canary_that_was_killed_sorts_nothing(task, tmp_path):
+    record = canary.run(
+        task,
+        CanarySettings(window_s=2, min_recording_s=4),
+        sentinel_path=tmp_path / "x/canary.json",
+        journal_path=tmp_path / "x/attempts.jsonl",
+        job=Job(log=tmp_path / "log.txt"),
+        was_killed=True,
+    )
+    assert (record.verdict, record.outcome, record.windows) == ("proceed", "unexpected", [])
+    assert "the canary's job was killed" in record.reason
 
 
 def test_second_opinion_can_be_switched_off(run, task, monkeypatch):

@@ -24,7 +24,7 @@ PAGES = sorted(
 #: Run as they are: quick, and the others only planned (-n).
 WHOLE = ("plan", "--report")
 #: What stands in a command for something of the reader's.
-STANDS_FOR = {"LOG...": "logs/sort/healthy.log", "REC": "healthy", "all=1/10": "all=1/1"}
+STANDS_FOR = {"LOG...": "logs/sort/healthy.log", "REC": "healthy"}
 COMMANDS = ("snakemake", "make", "python", "source", "phy", "cd")
 
 
