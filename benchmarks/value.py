@@ -67,7 +67,7 @@ def write_batch(folder: Path, minutes: float) -> None:
             recording.set_channel_gains(1.0)
             recording.set_channel_offsets(0.0)
         name = "-".join(filter(None, [f"r{number + 1:02d}", fault]))
-        recording.save(folder=folder / "raw" / name, dtype="int16")
+        recording.save(folder=folder / "raw" / name, dtype="int16", progress_bar=False)
         sorter = "kilosort4_lacks_module" if fault == "lacks_module" else ""
         rows.append(f"{name}\t{folder}/raw/{name}\tspikeinterface\t{sorter}")
     (folder / "recordings.tsv").write_text("\n".join(rows) + "\n")

@@ -136,17 +136,21 @@ def wave_results(wildcards):
 
 
 def all_results(wildcards):
-    """Return all files by name that are to be made, so that a removed one is made again.
+    """Return all files by name that are missing, so that a removed one is made again.
 
-    Those that stand are in the DAG by what is made of them, down to the tables of the waves.
+    What stands, and what is new, is in the DAG by the tables of the waves.
     """
     check_options()
-    names = outputs.all_files(SETTINGS.outputs)
-    tested = [each for each in ROWS if not state_of(each).sort_stands]
-    sentinels = [f"<results>/{each}/canary.json" for each in tested]
-    results, folder = results_path(), "<results>/"
-    made = [path for wave in WAVES for path in results_of(wave, names)]
-    return sentinels + [path for path in made if not (results / path[len(folder) :]).exists()]
+    begun = [wave for wave in WAVES if results_path("gates", f"{wave}.tsv").exists()]
+    return [path for wave in begun for path in missing_of(wave)]
+
+
+def missing_of(wave):
+    """Return the files that there are to be of a wave's recordings, and are not there."""
+    tested = [each for each in WAVES[wave] if not state_of(each).sort_stands]
+    names = [f"<results>/{each}/canary.json" for each in tested]
+    names += results_of(wave, outputs.all_files(SETTINGS.outputs))
+    return [name for name in names if not results_path(name.removeprefix("<results>/")).exists()]
 
 
 def all_sorts(wildcards):

@@ -5,4 +5,4 @@ Snakemake. Each module is one idea and imports only those above it in the list o
 ``docs/architecture.md``.
 """
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

@@ -59,13 +59,12 @@ def of_recording(row: Recording, plugin: str | None) -> dict[str, Any] | None:
         ``paths``: of each path its name, size and time (ns), of a folder the number of data files,
         their size and a digest of their names, sizes and times. ``probe`` and ``plugin``: digests
         of their contents, since a checkout of a repository gives files a new time. None while
-        any path is away.
+        any of them is away.
     """
     paths = [_of_path(path, row.reader) for path in row.paths]
-    if None in paths:
-        return None
-    texts = {"probe": row.probe, "plugin": plugin}
-    return {"paths": paths} | {name: _of_text(path) for name, path in texts.items() if path}
+    named = {"probe": row.probe, "plugin": plugin}
+    texts = {name: _of_text(path) for name, path in named.items() if path}
+    return None if None in [*paths, *texts.values()] else {"paths": paths, **texts}
 
 
 def _of_path(path: str, reader: str) -> list[Any] | None:

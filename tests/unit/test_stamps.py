@@ -133,6 +133,8 @@ def test_texts_count_by_content(tmp_path):
         changed = of(raw, probe=str(probe), plugin=str(plugin))
         assert changed != before
         before = changed
+    probe.unlink()
+    assert of(raw, probe=str(probe), plugin=str(plugin)) is None
 
 
 def test_readers_of_the_tables_exist():

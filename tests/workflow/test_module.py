@@ -5,6 +5,7 @@ import subprocess
 
 import yaml
 
+from spikecanary import __version__
 from workbench import ROOT, snakemake
 
 
@@ -34,7 +35,15 @@ def test_imported_as_a_module(project):
     assert (project.folder / "counts/good.txt").read_text() == "4\n"
     assert (project.folder / "sorted/logs/sort/good.log").exists()
     assert not project.result().exists()
+    assert "2 recordings: 1 sorted, 1 stopped, stopped for: 1 biological" in run.output
     assert snakemake(project.folder).nothing_to_do
+    # What Snakemake's memory would have run again is said here, too.
+    shutil.rmtree(project.folder / ".snakemake")
+    config["spikecanary"]["sorter"]["params"] = {"threshold": 6.0}
+    (project.folder / "config.yaml").write_text(yaml.safe_dump(config))
+    run = snakemake(project.folder)
+    assert run.returncode == 1
+    assert "1 sorted with other settings (good)" in run.output
 
 
 def git(folder, *arguments):
@@ -78,3 +87,18 @@ def test_imported_from_a_hosted_repository(project, tmp_path, monkeypatch):
     assert run.returncode == 0, run.output
     assert (project.folder / "counts/good.txt").read_text() == "4\n"
     assert list((tmp_path / "cache").rglob("github.com/lab/spikecanary*"))
+
+    # The package comes from the environment, and has to be that of the rules.
+    package = work / "scripts/spikecanary/__init__.py"
+    package.write_text(package.read_text().replace(f'"{__version__}"', '"9.9.9"'))
+    git(work, "commit", "--quiet", "--all", "--message", "another version")
+    git(work, "push", "--quiet", str(bare), "HEAD")
+    other = git(work, "rev-parse", "HEAD")
+    text = (project.folder / "Snakefile").read_text().replace(commit, other)
+    (project.folder / "Snakefile").write_text(text)
+    run = snakemake(project.folder)
+    assert run.returncode == 1
+    assert (
+        f"these rules need spikecanary 9.9.9, installed is {__version__}: "
+        f"pip install git+https://github.com/lab/spikecanary@{other}"
+    ) in run.output
