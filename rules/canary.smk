@@ -28,10 +28,10 @@ rule canary:
         gpu=resources.count_gpus(SETTINGS),
         attempt=times_attempt(1),
     params:
-        task=canary_param("task"),
-        data=canary_param("data"),
-        settings=canary_param("settings"),
-        attempt=canary_param("attempt"),
+        task=setting("canary", "task"),
+        data=setting("canary", "data"),
+        settings=setting("canary", "settings"),
+        attempt=setting("canary", "attempt"),
     script:
         "../scripts/canary.py"
 

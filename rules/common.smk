@@ -21,10 +21,8 @@ def check_installed(scripts):
         installed = "none"
     if installed != wanted:
         where = f"git+https://{scripts.host}/{scripts.repo}@{scripts.ref}"
-        msg = (
-            f"these rules need spikecanary {wanted}, installed is {installed}: pip install {where}"
-        )
-        raise WorkflowError(msg)
+        found = f"these rules need spikecanary {wanted}, installed is {installed}"
+        raise WorkflowError(f"{found}: pip install {where}")
 
 
 SCRIPTS = workflow.current_basedir.join("../scripts")
@@ -37,7 +35,7 @@ else:
 
 from spikecanary import gate, hooks, inputcheck, outputs, recordings, resources
 from spikecanary.config import BadInputError, as_set, did_you_mean
-from spikecanary.reruns import OUTPUT_VERSIONS, SORT_VERSION, State, limits_of
+from spikecanary.reruns import OUTPUT_VERSIONS, SORT_VERSION, State, compare, limits_of
 
 DRY = workflow.output_settings.dryrun
 IN_MODULE = Path(workflow.main_snakefile).resolve().parent != FOLDER
@@ -88,6 +86,9 @@ def check_options():
     if RerunTrigger.CODE in workflow.rerun_triggers:
         hint = "add to your profile: rerun-triggers: [mtime, params, input]"
         logger.warning(f"An update of Spike Canary will sort everything again; {hint}")
+    # At home rule all asks for the check; an importer's targets need not.
+    if IN_MODULE and (text := compare(results_path(), find_disagreeing())):
+        logger.warning(f"Unless these run again by themselves: {text}")
 
 
 # The engine: what is asked for, wave by wave, behind the one checkpoint.
@@ -130,11 +131,6 @@ def results_of(wave, names):
     return made + [f"<results>/{each}/{outputs.CANARY_FIGURE}" for each in drawn]
 
 
-def wave_results(wildcards):
-    """Return what is made last of a wave's recordings; what it is made of comes by itself."""
-    return results_of(wildcards.wave, outputs.last(SETTINGS.outputs))
-
-
 def all_results(wildcards):
     """Return all files by name that are missing, so that a removed one is made again.
 
@@ -175,22 +171,12 @@ def find_disagreeing():
     return {each: state_of(each).expected for each in ROWS if state_of(each).disagreement}
 
 
-def unchecked(wildcards):
-    """Return what has records checked, while some disagree."""
-    return ["<results>/.checked"] if find_disagreeing() else []
-
-
 # What jobs are told, and what they ask for.
 
 
-def canary_param(name):
-    """Return a function of one of the settings that decide a canary."""
-    return lambda wildcards: state_of(wildcards.recording).canary_settings[name]
-
-
-def sort_param(name):
-    """Return a function of one of the settings that decide a sort."""
-    return lambda wildcards: state_of(wildcards.recording).sort_settings[name]
+def setting(kind, name):
+    """Return a function of one of the settings that decide a canary, or a sort."""
+    return lambda wildcards: getattr(state_of(wildcards.recording), f"{kind}_settings")[name]
 
 
 def sort_limits(wildcards, threads):

@@ -24,8 +24,8 @@ rule sort:
         attempt=times_attempt(1),
     params:
         version={"sort": SORT_VERSION},
-        task=sort_param("task"),
-        data=sort_param("data"),
+        task=setting("sort", "task"),
+        data=setting("sort", "data"),
         limits=sort_limits,
     script:
         "../scripts/sort.py"

@@ -198,7 +198,7 @@ def test_target_sorted(engine):
 
 
 def test_trigger_of_code_is_warned_of(engine):
-    text = "Put this line into your profile: rerun-triggers: [mtime, params, input]"
+    text = "add to your profile: rerun-triggers: [mtime, params, input]"
     assert text not in engine.run("-n").output
     assert text in engine.run("-n", "--rerun-triggers", "mtime", "params", "input", "code").output
 

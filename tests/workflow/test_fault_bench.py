@@ -212,7 +212,7 @@ def test_faults_of_the_set_up(project, probe, capsys):
 
 def expect_stop(project: Project, failure: str, evidence: dict[str, str]) -> None:
     """Run the canary of `active`, then its sort, forced: both must name the failure."""
-    assert project.run().returncode == 0
+    assert project.run().returncode == 1
     canary = project.sentinel("active")
     assert (canary["verdict"], canary["failure"]["class"]) == ("stop", failure)
     assert evidence.items() <= canary["failure"]["evidence"].items()

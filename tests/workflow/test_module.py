@@ -42,8 +42,12 @@ def test_imported_as_a_module(project):
     config["spikecanary"]["sorter"]["params"] = {"threshold": 6.0}
     (project.folder / "config.yaml").write_text(yaml.safe_dump(config))
     run = snakemake(project.folder)
-    assert run.returncode == 1
+    assert run.nothing_to_do
+    assert "Unless these run again by themselves: records disagree" in run.output
     assert "1 sorted with other settings (good)" in run.output
+    run = snakemake(project.folder, "sorted/.checked")
+    assert run.returncode == 1
+    assert "ERROR records disagree with the config or the table" in run.output
 
 
 def git(folder, *arguments):
