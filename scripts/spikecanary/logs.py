@@ -19,27 +19,22 @@ TAIL_BYTES = 200_000
 
 
 def new_log(log: str | Path) -> None:
-    """Give an attempt a log of its own beside a rule's log, which becomes a link to it.
+    """Give an attempt a log of its own, to which a rule's log becomes a link.
 
-    So ``canary/x.log`` is the newest of ``canary/x.1.log``, ``x.2.log``, ...: the logs of earlier
-    attempts stay. Where there are no links, the rule's log is a file, and the newest only.
+    So ``canary/x.log`` is the newest of ``canary/x/canary.1.log``, ``canary.2.log``, ...: the logs
+    of earlier attempts stay. Where there are no links, the rule's log is a file, the newest only.
     """
     path = Path(log)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    numbers = [
-        int(number)
-        for each in path.parent.glob(f"{path.stem}.*{path.suffix}")
-        if (number := each.name[len(path.stem) + 1 : -len(path.suffix)]).isdecimal()
-    ]
-    own = path.with_name(f"{path.stem}.{max(numbers, default=0) + 1}{path.suffix}")
+    folder, rule = path.with_suffix(""), path.parent.name
     with contextlib.suppress(OSError):
-        if path.is_symlink():
-            path.unlink()
-        elif path.exists():
-            own = path.rename(own).with_name(
-                f"{path.stem}.{max(numbers, default=0) + 2}{path.suffix}"
-            )
-        path.symlink_to(own.name)
+        folder.mkdir(parents=True, exist_ok=True)
+        numbers = [int(each.name.split(".")[-2]) for each in folder.glob(f"{rule}.*{path.suffix}")]
+        own = folder / f"{rule}.{max(numbers, default=0) + 1}{path.suffix}"
+        if path.exists() and not path.is_symlink():  # of a Spike Canary before 0.2
+            path.rename(own)
+            own = folder / f"{rule}.{max(numbers, default=0) + 2}{path.suffix}"
+        path.unlink(missing_ok=True)
+        path.symlink_to(own.relative_to(path.parent))
 
 
 def configure(log: str | Path, **facts: object) -> None:

@@ -239,7 +239,7 @@ def append_journal(path: Path, kind: Kind, record: Record) -> None:
     del entry["sorter"]["params"]
     log = Path(record.log or "")
     if log.is_symlink():
-        entry["log"] = str(log.with_name(log.readlink().name))
+        entry["log"] = str(log.parent / log.readlink())
     append_line(path, entry)
 
 

@@ -110,7 +110,7 @@ def test_second_run_tests_only_the_environment_verdict_again(project):
     attempts = [json.loads(line) for line in lines]
     assert [attempt["attempt"] for attempt in attempts] == [0, 1]
     logs = [project.folder / attempt["log"] for attempt in attempts]
-    assert [log.name for log in logs] == ["missing.1.log", "missing.2.log"]
+    assert [log.name for log in logs] == ["canary.1.log", "canary.2.log"]
     assert all("does not exist" in log.read_text() for log in logs)
     newest = project.folder / project.sentinel("missing")["log"]
     assert (newest.name, newest.resolve()) == ("missing.log", logs[1].resolve())
