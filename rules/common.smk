@@ -70,7 +70,7 @@ def state_of(recording):
     if recording not in ROWS:
         hint = did_you_mean(recording, ROWS)
         raise WorkflowError(f"no recording {recording!r} in {SETTINGS.recordings}{hint}")
-    return State(SETTINGS, ROWS[recording], results_path(recording))
+    return State(SETTINGS, ROWS[recording], results_path(recording), dry=DRY)
 
 
 @functools.cache

@@ -62,10 +62,14 @@ class State:
         The recording's row.
     folder : Path
         Its results folder.
+    dry : bool
+        Whether this is a dry run: files of recordings without records are not looked at, since
+        their stamps decide nothing yet.
     """
 
-    def __init__(self, config: Config, row: Recording, folder: Path) -> None:
+    def __init__(self, config: Config, row: Recording, folder: Path, *, dry: bool = False) -> None:
         self.config = config
+        self.dry = dry
         self.row = row
         self.folder = folder
         self._problems: list[str] = []
@@ -102,6 +106,8 @@ class State:
     @cached_property
     def data(self) -> Mapping[str, Any] | None:
         """The stamps of its files; while they are away, those that its sort has noted."""
+        if self.dry and self.sentinel is None and self.sort is None:
+            return None
         found = stamps.of_recording(self.row, self.task.sorter.plugin)
         if found is None and self.sort is not None:
             noted: Mapping[str, Any] | None = (self.sort["settings"] or {}).get("data")
