@@ -369,11 +369,12 @@ class _Canary:
         own_limit = ended.stopped_by is not None and ended.by_job_limit
         raw = ended.stopped_by is None and isinstance(failure, RAW_RESOURCES)
         if own_limit or raw:
+            name = type(failure).__name__ if own_limit else ended.error_name
             note = f"{type(failure).__name__}: {failure}. {failure.remedy}"
             return Finding(
                 "unexpected",
                 f"{failure}, which may be different in the full sort",
-                failure=Failure(class_name=ended.error_name, message=ended.describe()),
+                failure=Failure(class_name=name, message=ended.describe()),
                 warnings=(note,),
                 measured=ended.measured,
             )
