@@ -134,11 +134,13 @@ def results_of(wave, names):
 def all_results(wildcards):
     """Return all files by name that are missing, so that a removed one is made again.
 
-    What stands, and what is new, is in the DAG by the tables of the waves.
+    What stands, and what is new, is in the DAG by the tables of the waves: these too by name, since
+    the summary of a run with errors is made without them.
     """
     check_options()
     begun = [wave for wave in WAVES if results_path("gates", f"{wave}.tsv").exists()]
-    return [path for wave in begun for path in missing_of(wave)]
+    tables = [f"<results>/waves/{wave}.tsv" for wave in WAVES]
+    return [*filter(is_missing, tables), *(path for wave in begun for path in missing_of(wave))]
 
 
 def missing_of(wave):
@@ -146,7 +148,12 @@ def missing_of(wave):
     tested = [each for each in WAVES[wave] if not state_of(each).sort_stands]
     names = [f"<results>/{each}/canary.json" for each in tested]
     names += results_of(wave, outputs.all_files(SETTINGS.outputs))
-    return [name for name in names if not results_path(name.removeprefix("<results>/")).exists()]
+    return [name for name in names if is_missing(name)]
+
+
+def is_missing(name):
+    """Return whether a file of the results folder is not there."""
+    return not results_path(name.removeprefix("<results>/")).exists()
 
 
 def all_sorts(wildcards):

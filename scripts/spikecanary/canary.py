@@ -359,11 +359,10 @@ class _Canary:
     def _judge(self, failure: ClassifiedSortFailure | None, ended: Ended) -> Finding:
         """Turn a step that failed into a finding: stopped if classified, else unexpected."""
         if failure is None:
-            said = ended.describe()
             return Finding(
                 "unexpected",
-                f"not a known failure, so the canary proved nothing: {said}",
-                failure=Failure(class_name=ended.error_name, message=said),
+                f"not a known failure, so the canary proved nothing: {ended.describe()}",
+                failure=Failure(class_name=ended.error_name, message=ended.describe()),
                 measured=ended.measured,
             )
         own_limit = ended.stopped_by is not None and ended.by_job_limit

@@ -10,6 +10,8 @@ with Path("order.log").open("a") as file:
 wanted = world.get(recording, "passed")
 if wanted == "killed" and snakemake.resources.attempt == 1:
     raise SystemExit(137)
+if wanted == "interrupted":
+    raise SystemExit(143)
 stopped = wanted in ("biological", "environment", "resource")
 params = snakemake.params
 record = {
