@@ -170,7 +170,7 @@ def test_run_that_was_interrupted_before_any_gate_goes_on(engine):
     assert engine.result("summary.tsv").exists()
     assert not engine.result("gates/1.tsv").exists()
     engine.world()
-    assert {name for rule, name in engine.run().order if rule == "sort"} == set(IDS.split())
+    assert {name for rule, name in engine.run().order if rule == "sort"} == set("abc")
     assert "Nothing to be done" in engine.run().output
 
 
