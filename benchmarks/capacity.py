@@ -22,7 +22,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from forecast import write_recording
 
-from spikecanary import canary, capacity, fullsort, logs
+from spikecanary import canary, forecast, fullsort
 from spikecanary.config import (
     CanarySettings,
     Config,
@@ -31,9 +31,10 @@ from spikecanary.config import (
     WatchdogSettings,
 )
 from spikecanary.failures import CapacityForecastError
-from spikecanary.jobs import Job
-from spikecanary.recordings import Recording
-from spikecanary.sorters import SortTask, make_task
+from spikecanary.sorter import SortTask, make_task
+from spikecanary.supervise import log
+from spikecanary.supervise.job import Job
+from spikecanary.table import Recording
 
 WINDOW_S = 15.0
 #: Filtered, so that Kilosort 4 is given a copy of the whole recording: disk that grows.
@@ -106,7 +107,7 @@ def main() -> int:
         for minutes, n_channels in itertools.product((1, 2), (16, 32)):
             folder = Path(name) / f"{minutes}-{n_channels}"
             write_recording(folder / "recording", minutes, n_channels)
-            logs.configure(folder / "log.txt")
+            log.configure(folder / "log.txt")
             task = make(folder / "recording")
             verdict = canary.run(
                 task,
@@ -116,7 +117,7 @@ def main() -> int:
                 job=Job(log=folder / "log.txt"),
             )
             for cost, limit in limits.items():
-                said = say(*capacity.check(verdict.forecast, {cost: limit}, task))
+                said = say(*forecast.check(verdict.forecast, {cost: limit}, task))
                 ended = sort(task, folder / cost, folder / "x/canary.json", {cost: limit})
                 fits = ended == "sorted"
                 right += (said, fits) in {("stop", False), ("fits", True)}

@@ -20,12 +20,13 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts"))
 
-from spikecanary import canary, forecast, fullsort, logs
+from spikecanary import canary, forecast, fullsort
 from spikecanary.config import CanarySettings, Config, ForecastSettings, SorterSettings
-from spikecanary.jobs import Job
-from spikecanary.recordings import Recording
 from spikecanary.sentinel import Window
-from spikecanary.sorters import make_task
+from spikecanary.sorter import make_task
+from spikecanary.supervise import log
+from spikecanary.supervise.job import Job
+from spikecanary.table import Recording
 
 RATE_HZ = 30_000.0
 #: Parameters that fit recordings of a short probe.
@@ -59,7 +60,7 @@ def measure_one(recording: Path, folder: Path, sorter: str, window_s: float) -> 
         "journal_path": folder / "x/attempts.jsonl",
         "job": Job(log=folder / "log.txt"),
     }
-    logs.configure(folder / "log.txt")
+    log.configure(folder / "log.txt")
     verdict = canary.run(task, CanarySettings(window_s=window_s, min_recording_s=window_s), **files)
     record = fullsort.run(
         task,

@@ -33,15 +33,16 @@ run_sorter("kilosort4", window, folder=folder + "/sorter", verbose=True, torch_d
 CANARY = """
 import sys
 from pathlib import Path
-from spikecanary import canary, logs
+from spikecanary import canary
+from spikecanary.supervise import log
 from spikecanary.config import CanarySettings, SorterSettings
-from spikecanary.jobs import Job
-from spikecanary.recordings import Recording
-from spikecanary.sorters import SortTask
+from spikecanary.supervise.job import Job
+from spikecanary.table import Recording
+from spikecanary.sorter import SortTask
 
 recording, folder, threads = sys.argv[1:]
 folder = Path(folder)
-logs.configure(folder / "log.txt")
+log.configure(folder / "log.txt")
 record = canary.run(
     SortTask(
         row=Recording(id="x", paths=(recording,), reader="spikeinterface"),

@@ -51,15 +51,17 @@ FAULTS = {
 BARE = """
 import json, traceback
 from pathlib import Path
-from spikecanary import analysis, curation, exports, figures, outputs, recordings, sorters
+from spikecanary.recording import open_recording
+from spikecanary.outputs import analysis, curation, exports, figures
+from spikecanary import outputs, table, sorter
 from spikecanary.config import Config
 from spikeinterface.core import set_global_job_kwargs
 from spikeinterface.sorters import run_sorter
 
 def process(row):
-    task = sorters.make_task(row, config).model_copy(update={"n_jobs": 2})
+    task = sorter.make_task(row, config).model_copy(update={"n_jobs": 2})
     folder = Path("bare", row.id)
-    recording = recordings.open_recording(row)
+    recording = open_recording(row)
     arguments = dict(verbose=True, torch_device="cpu", **config.sorter.params)
     window = recording.frame_slice(0, round(config.canary.window_s * recording.sampling_frequency))
     run_sorter("kilosort4", window, folder=folder / "window", **arguments)
@@ -79,7 +81,7 @@ def process(row):
 
 config = Config.model_validate(json.loads(Path("config.yaml").read_text()))
 set_global_job_kwargs(n_jobs=2, progress_bar=False)
-for row in recordings.read_table("recordings.tsv"):
+for row in table.read_table("recordings.tsv"):
     try:
         process(row)
     except Exception:
@@ -160,7 +162,7 @@ def accuracy(folder: Path, made: str) -> dict[str, float]:
     from spikeinterface.comparison import compare_sorter_to_ground_truth
     from spikeinterface.core import load
 
-    from spikecanary import curation
+    from spikecanary.outputs import curation
 
     found = {}
     for place in sorted(path.parent for path in (folder / made).glob("*/units.tsv")):

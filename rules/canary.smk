@@ -3,7 +3,7 @@
 
 
 wildcard_constraints:
-    recording=recordings.ID_PATTERN,
+    recording=ID_PATTERN,
     wave=r"\d+(-[\w.-]+)?",
 
 
@@ -25,7 +25,7 @@ rule canary:
     resources:
         mem_mb=times_attempt(SETTINGS.job.mem_mb),
         runtime=times_attempt(SETTINGS.job.canary_runtime_min),
-        gpu=resources.count_gpus(SETTINGS),
+        gpu=forecast.count_gpus(SETTINGS),
         attempt=times_attempt(1),
     params:
         task=setting("canary", "task"),

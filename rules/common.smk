@@ -33,9 +33,10 @@ if isinstance(SCRIPTS, LocalSourceFile):
 else:
     check_installed(SCRIPTS)
 
-from spikecanary import gate, hooks, inputcheck, outputs, recordings, resources
+from spikecanary import forecast, gate, inputcheck, outputs, summary
 from spikecanary.config import BadInputError, as_set, did_you_mean
 from spikecanary.reruns import OUTPUT_VERSIONS, SORT_VERSION, State, compare, limits_of
+from spikecanary.table import ID_PATTERN
 
 DRY = workflow.output_settings.dryrun
 IN_MODULE = Path(workflow.main_snakefile).resolve().parent != FOLDER
@@ -214,13 +215,13 @@ def sort_request(resource):
 
     def request(wildcards, attempt):
         task = state_of(wildcards.recording).task
-        return resources.of_sort(SETTINGS, results_path(), task, attempt)[resource]
+        return forecast.of_sort(SETTINGS, results_path(), task, attempt)[resource]
 
-    return resources.without_forecast(SETTINGS)[resource] if DRY else request
+    return forecast.without_forecast(SETTINGS)[resource] if DRY else request
 
 
 def end_of_run(*, failed):
     """Print how this run's recordings ended; exit status 1 where one of them needs somebody."""
     jobs = [] if workflow.touch else workflow.dag.jobs
     of_run = {job.wildcards.get("recording") for job in jobs} & set(ROWS)
-    hooks.end_of_run(results_path(), ROWS, of_run, (SETTINGS, Path(PAGE)) if failed else None)
+    summary.end_of_run(results_path(), ROWS, of_run, (SETTINGS, Path(PAGE)) if failed else None)

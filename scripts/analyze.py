@@ -4,17 +4,17 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from spikecanary import analysis, interrupts, logs, workfolders
-from spikecanary.outputs import AnalysisSettings
-from spikecanary.sorters import SortTask
+from spikecanary.outputs import AnalysisSettings, analysis
+from spikecanary.sorter import SortTask
+from spikecanary.supervise import folders, interrupts, log
 
 
 def main(snakemake: Any) -> int:
     """Unpack Snakemake's object and analyze."""
     interrupts.exit_on_signals()
-    logs.configure(snakemake.log[0], rule="analyze", threads=snakemake.threads)
+    log.configure(snakemake.log[0], rule="analyze", threads=snakemake.threads)
     folder = Path(snakemake.output.analyzer).parent
-    workfolders.sweep(folder)
+    folders.sweep(folder)
     analysis.run(
         SortTask.model_validate(snakemake.params.task | {"n_jobs": snakemake.threads}),
         AnalysisSettings.model_validate(snakemake.params.analysis),

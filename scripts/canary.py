@@ -5,10 +5,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from spikecanary import canary, interrupts, logs
+from spikecanary import canary
 from spikecanary.config import CanarySettings, ForecastSettings, PreflightSettings, WatchdogSettings
-from spikecanary.jobs import Job
-from spikecanary.sorters import SortTask
+from spikecanary.sorter import SortTask
+from spikecanary.supervise import interrupts
+from spikecanary.supervise.job import Job
 
 logger = logging.getLogger("spikecanary")
 
@@ -18,8 +19,8 @@ def main(snakemake: Any) -> int:
     interrupts.exit_on_signals()
     log = Path(snakemake.log[0])
     resources = {name: getattr(snakemake.resources, name) for name in ("mem_mb", "runtime")}
-    logs.new_log(log)
-    logs.configure(log, rule="canary", threads=snakemake.threads, **resources)
+    log.new_log(log)
+    log.configure(log, rule="canary", threads=snakemake.threads, **resources)
     params = snakemake.params
     sentinel_path = Path(snakemake.output.sentinel)
     try:

@@ -5,14 +5,15 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from spikecanary import logs, reruns
+from spikecanary import reruns
+from spikecanary.supervise import log
 
 logger = logging.getLogger("spikecanary")
 
 
 def main(snakemake: Any) -> int:
     """Unpack Snakemake's object and compare; exit status 1 where something disagrees."""
-    logs.configure(snakemake.log[0], rule="check_records")
+    log.configure(snakemake.log[0], rule="check_records")
     problem = reruns.compare(Path(snakemake.output.checked).parent, snakemake.params.expected)
     if problem:
         logger.error("%s", problem)

@@ -5,15 +5,15 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from spikecanary import curation, logs
-from spikecanary.outputs import CurationSettings
+from spikecanary.outputs import CurationSettings, curation
+from spikecanary.supervise import log
 
 logger = logging.getLogger("spikecanary")
 
 
 def main(snakemake: Any) -> int:
     """Unpack Snakemake's object and curate; exit status 1 where the settings do not fit."""
-    logs.configure(snakemake.log[0], rule="curate")
+    log.configure(snakemake.log[0], rule="curate")
     try:
         curation.run(
             CurationSettings.model_validate(snakemake.params.curation),

@@ -4,7 +4,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from spikecanary import logs
+from spikecanary.supervise import log
 
 N_CHANNELS = 16
 N_UNITS = 8
@@ -17,7 +17,7 @@ SILENT_S = 60.0
 
 def main(snakemake: Any) -> int:
     """Write each recording as a SpikeInterface binary folder, its truth beside."""
-    logs.configure(snakemake.log[0], rule="demo_recordings")
+    log.configure(snakemake.log[0], rule="demo_recordings")
     from spikeinterface.core import set_global_job_kwargs
     from spikeinterface.generation import (
         NoiseGeneratorRecording,

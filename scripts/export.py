@@ -4,16 +4,16 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from spikecanary import exports, interrupts, logs
-from spikecanary.outputs import ExportSettings
-from spikecanary.recordings import Recording
+from spikecanary.outputs import ExportSettings, exports
+from spikecanary.supervise import interrupts, log
+from spikecanary.table import Recording
 
 
 def main(snakemake: Any) -> int:
     """Unpack Snakemake's object and export."""
     interrupts.exit_on_signals()
     (export,) = snakemake.params.version
-    logs.configure(snakemake.log[0], rule=f"export_{export}")
+    log.configure(snakemake.log[0], rule=f"export_{export}")
     row = snakemake.params.get("row")
     exports.run(
         export,

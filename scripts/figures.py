@@ -4,15 +4,15 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from spikecanary import figures, interrupts, logs
-from spikecanary.outputs import AnalysisSettings, CurationSettings
-from spikecanary.sorters import SortTask
+from spikecanary.outputs import AnalysisSettings, CurationSettings, figures
+from spikecanary.sorter import SortTask
+from spikecanary.supervise import interrupts, log
 
 
 def main(snakemake: Any) -> int:
     """Unpack Snakemake's object and draw."""
     interrupts.exit_on_signals()
-    logs.configure(snakemake.log[0], rule="figures")
+    log.configure(snakemake.log[0], rule="figures")
     figures.run(
         SortTask.model_validate(snakemake.params.task),
         AnalysisSettings.model_validate(snakemake.params.analysis),

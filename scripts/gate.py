@@ -4,12 +4,13 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from spikecanary import gate, logs, tables
+from spikecanary import gate, tables
+from spikecanary.supervise import log
 
 
 def main(snakemake: Any) -> int:
     """Unpack Snakemake's object and write the gate's table."""
-    logs.configure(snakemake.log[0], rule="gate")
+    log.configure(snakemake.log[0], rule="gate")
     rows = gate.read_wave(Path(path) for path in snakemake.input.sentinels)
     tables.write(Path(snakemake.output.table), gate.COLUMNS, rows)
     return 0

@@ -5,16 +5,17 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from spikecanary import logs, plan, tables
+from spikecanary import plan, tables
 from spikecanary.config import Config
-from spikecanary.recordings import Recording
+from spikecanary.supervise import log
+from spikecanary.table import Recording
 
 logger = logging.getLogger("spikecanary")
 
 
 def main(snakemake: Any) -> int:
     """Unpack Snakemake's object, plan, write and print."""
-    logs.configure(snakemake.log[0], rule="plan", threads=snakemake.threads)
+    log.configure(snakemake.log[0], rule="plan", threads=snakemake.threads)
     results = Path(snakemake.params.results)
     rows = [Recording.model_validate(row) for row in snakemake.params.rows]
     config = Config.model_validate(snakemake.params.config)

@@ -4,13 +4,14 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from spikecanary import logs, report
+from spikecanary import report
 from spikecanary.config import Config
+from spikecanary.supervise import log
 
 
 def main(snakemake: Any) -> int:
     """Unpack Snakemake's object and write the page."""
-    logs.configure(snakemake.log[0], rule="report")
+    log.configure(snakemake.log[0], rule="report")
     report.write(
         Path(snakemake.output.page),
         Path(snakemake.input.template),

@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from spikecanary import fullsort, interrupts, jobs, logs
+from spikecanary import fullsort
 from spikecanary.config import (
     ForecastSettings,
     PreflightSettings,
@@ -14,7 +14,8 @@ from spikecanary.config import (
     WatchdogSettings,
 )
 from spikecanary.sentinel import RecordError
-from spikecanary.sorters import SortTask
+from spikecanary.sorter import SortTask
+from spikecanary.supervise import interrupts, job
 
 logger = logging.getLogger("spikecanary")
 
@@ -24,8 +25,8 @@ def main(snakemake: Any) -> int:
     interrupts.exit_on_signals()
     log, params = Path(snakemake.log[0]), snakemake.params
     resources = {name: getattr(snakemake.resources, name) for name in ("mem_mb", "runtime")}
-    logs.new_log(log)
-    logs.configure(log, rule="sort", threads=snakemake.threads, **resources)
+    log.new_log(log)
+    log.configure(log, rule="sort", threads=snakemake.threads, **resources)
     record_path = Path(snakemake.output.record)
     allowed = ForecastSettings.model_validate(params.limits["forecast"])
     try:
@@ -35,12 +36,12 @@ def main(snakemake: Any) -> int:
             sorting_path=Path(snakemake.output.sorting),
             record_path=record_path,
             journal_path=record_path.with_name("attempts.jsonl"),
-            job=jobs.Job(
+            job=job.Job(
                 log=log,
                 preflight=PreflightSettings.model_validate(params.limits["preflight"]),
                 watchdogs=WatchdogSettings.model_validate(params.limits["watchdogs"]),
-                mem_mb=jobs.most(resources["mem_mb"], allowed.max_mem_mb),
-                runtime_min=jobs.most(resources["runtime"], allowed.max_runtime_min),
+                mem_mb=job.most(resources["mem_mb"], allowed.max_mem_mb),
+                runtime_min=job.most(resources["runtime"], allowed.max_runtime_min),
             ),
             retry=RetrySettings.model_validate(params.limits["retry"]),
             signals=SignalSettings.model_validate(params.limits["signals"]),

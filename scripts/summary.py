@@ -4,12 +4,13 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from spikecanary import logs, summary
+from spikecanary import summary
+from spikecanary.supervise import log
 
 
 def main(snakemake: Any) -> int:
     """Unpack Snakemake's object and write the summary."""
-    logs.configure(snakemake.log[0], rule="summary")
+    log.configure(snakemake.log[0], rule="summary")
     summary.write(Path(snakemake.output.table), summary.merge(map(Path, snakemake.input.waves)))
     return 0
 

@@ -5,14 +5,15 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from spikecanary import logs, summary
+from spikecanary import summary
+from spikecanary.supervise import log
 
 logger = logging.getLogger("spikecanary")
 
 
 def main(snakemake: Any) -> int:
     """Unpack Snakemake's object and write the wave's rows; 1 where inputs have gone since."""
-    logs.configure(snakemake.log[0], rule="wave_summary")
+    log.configure(snakemake.log[0], rule="wave_summary")
     path = Path(snakemake.output.table)
     rows = summary.describe(path.parents[1], snakemake.params.rows)
     # A table of what was just removed would keep Snakemake from making it again.

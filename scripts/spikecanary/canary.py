@@ -1,21 +1,12 @@
 """The canary: sort a short window of a recording, write the verdict to the sentinel."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from spikecanary import (
-    capacity,
-    diagnosis,
-    forecast,
-    sentinel,
-    supervisor,
-    watchdogs,
-    windows,
-    workfolders,
-)
+from spikecanary import checkup, diagnosis, forecast, sentinel, signals, windows
 from spikecanary.config import CanarySettings
 from spikecanary.failures import (
     ClassifiedSortFailure,
@@ -23,21 +14,14 @@ from spikecanary.failures import (
     HostMemoryWatchdogError,
     InsufficientActivityError,
 )
-from spikecanary.interrupts import Interrupted
-from spikecanary.jobs import Job
 from spikecanary.preflight import Check
-from spikecanary.sentinel import (
-    Failure,
-    Interval,
-    Measured,
-    Outcome,
-    Record,
-    SorterInfo,
-    Window,
-)
+from spikecanary.sentinel import Failure, Interval, Measured, Outcome, Record, SorterInfo, Window
 from spikecanary.signals import SignalReport
-from spikecanary.sorters import LEARN_S, LEAST_BATCHES, SortTask
-from spikecanary.supervisor import Ended, Supervision
+from spikecanary.sorter import LEARN_S, LEAST_BATCHES, SortTask
+from spikecanary.supervise import folders, watchdogs
+from spikecanary.supervise.interrupts import Interrupted
+from spikecanary.supervise.job import Job
+from spikecanary.supervise.run import Ended, Supervision, call
 from spikecanary.windows import Attempt
 
 logger = logging.getLogger(__name__)
@@ -120,10 +104,10 @@ def run(
         The sentinel cannot be written.
     """
     started_at = sentinel.now()
-    workfolders.sweep(sentinel_path.parent)
-    folder = workfolders.work_path(sentinel_path.parent, "canary")
+    folders.sweep(sentinel_path.parent)
+    folder = folders.work_path(sentinel_path.parent, "canary")
     try:
-        with workfolders.work_folder(folder):
+        with folders.work_folder(folder):
             canary = _Canary(task, settings, job, folder)
             finding = KILLED if was_killed else canary.examine()
     except Interrupted as err:
@@ -190,7 +174,7 @@ class _Canary:
         if not self.settings.window_s:
             return Finding("skipped", "no canary: canary.window_s is 0")
         looked = self._call(
-            "spikecanary.checkup:look",
+            checkup.look,
             {
                 "task": self.task.model_dump(mode="json"),
                 "folder": str(self.folder),
@@ -236,7 +220,7 @@ class _Canary:
         batch_s = self.task.batch_s(header["sampling_frequency_hz"])
         learn_s = batch_s or LEARN_S
         scan = self._call(
-            "spikecanary.signals:scan",
+            signals.scan,
             {
                 "row": self.task.row.model_dump(mode="json"),
                 "batch_s": learn_s,
@@ -269,8 +253,8 @@ class _Canary:
         )
         by = forecast.models(tried, rate, history)
         expected = forecast.predict(by, finding.header["duration_s"], history)
-        room = capacity.room(self.folder, settings, self.job.watchdogs)
-        failure, tight = capacity.check(expected, room, self.task)
+        room = forecast.room(self.folder, settings, self.job.watchdogs)
+        failure, tight = forecast.check(expected, room, self.task)
         finding = replace(
             finding,
             windows=tuple(tried),
@@ -341,15 +325,15 @@ class _Canary:
             why,
             self.settings.signals,
             folder=self.folder / why.replace(" ", "-"),
-            by=self._supervision(),
+            supervision=self._supervision(),
         )
         self.warnings += attempt.ended.warnings
         return attempt
 
-    def _call(self, target: str, arguments: Mapping[str, Any]) -> Ended:
+    def _call(self, target: Callable[..., Any], arguments: Mapping[str, Any]) -> Ended:
         """Run a step in a child process."""
-        folder = self.folder / target.rsplit(":", maxsplit=1)[-1]
-        return supervisor.call(target, arguments, folder=folder, by=self._supervision())
+        folder = self.folder / target.__name__
+        return call(target, arguments, folder=folder, supervision=self._supervision())
 
     def _supervision(self) -> Supervision:
         """Return how the next child process is watched."""

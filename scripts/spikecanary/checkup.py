@@ -5,9 +5,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from spikecanary import preflight, recordings, signals
+from spikecanary import preflight, signals
 from spikecanary.config import CanarySettings, PreflightSettings
-from spikecanary.sorters import LEAST_BATCHES, SortTask
+from spikecanary.recording import describe_header, open_recording
+from spikecanary.sorter import LEAST_BATCHES, SortTask
 
 
 def look(
@@ -44,8 +45,8 @@ def look(
         The recording cannot be opened.
     """
     what = SortTask.model_validate(task)
-    recording = recordings.open_recording(what.row)
-    header = recordings.header(recording)
+    recording = open_recording(what.row)
+    header = describe_header(recording)
     tell(header=header)
     found: dict[str, Any] = {"header": header, "skip": None}
     canary = None if settings is None else CanarySettings.model_validate(settings)

@@ -14,13 +14,7 @@ from typing import Annotated, Any, Literal, Self, cast
 from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
 
 from spikecanary.failures import CATEGORIES, Category
-from spikecanary.outputs import (
-    AnalysisSettings,
-    CurationSettings,
-    ExportSettings,
-    Output,
-    Settings,
-)
+from spikecanary.outputs import AnalysisSettings, CurationSettings, ExportSettings, Output, Settings
 
 
 class BadInputError(ValueError):

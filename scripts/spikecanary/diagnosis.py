@@ -6,8 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from spikecanary import recordings, signals, supervisor
-from spikecanary.classify import by_text, classify
+from spikecanary import signals, sorter
 from spikecanary.config import SignalSettings
 from spikecanary.failures import (
     BiologicalFailure,
@@ -15,8 +14,10 @@ from spikecanary.failures import (
     DependencyError,
     RecordingUnreadableError,
 )
-from spikecanary.sorters import SortTask
-from spikecanary.supervisor import Ended, Supervision
+from spikecanary.failures.classify import by_text, classify
+from spikecanary.recording import size_bytes
+from spikecanary.sorter import SortTask
+from spikecanary.supervise.run import Ended, Supervision, call, supervise
 
 
 def read_ending(ended: Ended) -> ClassifiedSortFailure | None:
@@ -47,7 +48,7 @@ def sort(
     settings: SignalSettings,
     *,
     folder: Path,
-    by: Supervision,
+    supervision: Supervision,
     finished: Path | None = None,
 ) -> tuple[Ended, ClassifiedSortFailure | None]:
     """Sort in a supervised child process, and tell the failure if it is a known one.
@@ -60,7 +61,7 @@ def sort(
         Thresholds of the signal check, by which a biological failure is told apart.
     folder : Path
         Where to work; exists and is empty. ``diagnosis`` beside it is used too.
-    by : Supervision
+    supervision : Supervision
         How the child processes are watched.
     finished : Path, optional
         What the sorter wrote for this very task; it is read instead of sorting.
@@ -70,18 +71,18 @@ def sort(
     (Ended, ClassifiedSortFailure or None)
         How it ended, with a warning where the recording grew meanwhile.
     """
-    before = recordings.size_bytes(task.row)
-    ended = supervisor.supervise(
-        "spikecanary.sorters:sort",
+    before = size_bytes(task.row)
+    ended = supervise(
+        sorter.sort,
         {
             "task": task.model_dump(mode="json"),
             "folder": str(folder),
             "finished": finished and str(finished),
         },
         folder=folder,
-        by=by,
+        supervision=supervision,
     )
-    after = recordings.size_bytes(task.row)
+    after = size_bytes(task.row)
     if after > before:
         grown = (
             f"the recording grew while it was sorted, from {before:,} to {after:,} bytes: is it "
@@ -96,11 +97,11 @@ def sort(
         )
         where = {"path": task.row.paths[0], "reader": task.row.reader}
         return ended, RecordingUnreadableError(shrank, **where)
-    return ended, _diagnose(ended, task, settings, folder.with_name("diagnosis"), by)
+    return ended, _diagnose(ended, task, settings, folder.with_name("diagnosis"), supervision)
 
 
 def _diagnose(
-    ended: Ended, task: SortTask, settings: SignalSettings, folder: Path, by: Supervision
+    ended: Ended, task: SortTask, settings: SignalSettings, folder: Path, supervision: Supervision
 ) -> ClassifiedSortFailure | None:
     """Tell the failure of a sort, looking at its data where the text alone is no proof."""
     failure = read_ending(ended)
@@ -113,14 +114,14 @@ def _diagnose(
     length_s = window_s[1] - window_s[0] if window_s else header["duration_s"]
     if too_short(task, header, length_s):
         return None
-    looked = supervisor.call(
-        "spikecanary.signals:check_window",
+    looked = call(
+        signals.check_window,
         {
             "row": task.row.model_dump(mode="json"),
             "window_s": window_s,
             "settings": settings.model_dump(mode="json"),
         },
         folder=folder,
-        by=by,
+        supervision=supervision,
     )
     return failure if looked.result is None else signals.tell_apart(failure, looked.result)

@@ -6,17 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from spikecanary import (
-    diagnosis,
-    forecast,
-    locks,
-    sentinel,
-    sorteroutput,
-    sorters,
-    supervisor,
-    watchdogs,
-    workfolders,
-)
+from spikecanary import checkup, diagnosis, forecast, sentinel, sorter, sorteroutput
 from spikecanary.config import RetrySettings, SignalSettings
 from spikecanary.failures import (
     BiologicalFailure,
@@ -25,12 +15,13 @@ from spikecanary.failures import (
     GpuMemoryWatchdogError,
     GPUOutOfMemoryError,
 )
-from spikecanary.interrupts import Interrupted
-from spikecanary.jobs import Job
 from spikecanary.preflight import Check
 from spikecanary.sentinel import Failure, Outcome, Record, SorterInfo
-from spikecanary.sorters import SortTask
-from spikecanary.supervisor import Ended, Supervision
+from spikecanary.sorter import SortTask
+from spikecanary.supervise import folders, watchdogs
+from spikecanary.supervise.interrupts import Interrupted
+from spikecanary.supervise.job import Job
+from spikecanary.supervise.run import Ended, Supervision, call
 
 logger = logging.getLogger(__name__)
 
@@ -146,9 +137,9 @@ def run(
         return trial.describe(task, job.log).model_copy(update=noted)
 
     try:
-        with locks.hold(results / LOCK, "sorts this recording"):
-            workfolders.sweep(results)
-            with workfolders.work_folder(workfolders.work_path(results, "sort")) as folder:
+        with folders.hold(results / LOCK, "sorts this recording"):
+            folders.sweep(results)
+            with folders.work_folder(folders.work_path(results, "sort")) as folder:
                 sort = _Sort(job, signals or SignalSettings(), results, folder)
                 finished = sorteroutput.find(results, settings) if keep_output else None
                 for trial in sort.trials(task, retry or RetrySettings(), finished):
@@ -276,7 +267,7 @@ class _Trial:
         """Move the sorting to its place, in one step."""
         if self.outcome == "unsortable":
             rate_hz = self.header["sampling_frequency_hz"]
-            sorters.save_empty_sorting(self.folder / "sorting", rate_hz)
+            sorter.save_empty_sorting(self.folder / "sorting", rate_hz)
         if path.exists():  # of an earlier sort, where it was not Snakemake that started this one
             path.rename(self.folder / "replaced")
         (self.folder / "sorting").replace(path)
@@ -296,35 +287,37 @@ class _Sort:
     ) -> Iterator[_Trial]:
         """Yield each try; the last decides. Its folder is removed when the next is asked for."""
         if finished is not None:
-            with workfolders.work_folder(self.folder / "try-again") as folder:
+            with folders.work_folder(self.folder / "try-again") as folder:
                 yield self._read(task, folder, finished)
             return
         warnings: tuple[str, ...] = ()
         for number in range(1, retry.gpu_memory_times + 2):
-            with workfolders.work_folder(self.folder / f"try-{number}") as folder:
+            with folders.work_folder(self.folder / f"try-{number}") as folder:
                 trial = replace(self._try(task, folder), warnings=warnings)
                 yield trial
             short = isinstance(trial.failure, GPU_MEMORY)
             smaller = task.with_less_memory(retry.gpu_memory_factor) if short else None
             if smaller is None or number > retry.gpu_memory_times:
                 return
-            changed = sorters.changed_params(task, smaller)
+            changed = sorter.changed_params(task, smaller)
             note = f"the GPU's memory was not enough, so it was sorted with {changed}"
             logger.warning("%s: %s: again with %s", task.row.id, trial.failure, changed)
             warnings, task = (*warnings, note), smaller
 
     def _read(self, task: SortTask, folder: Path, finished: Path) -> _Trial:
         """Read what the sorter wrote for this very task."""
-        by = self._supervision(task, 0.0)
-        ended, failure = diagnosis.sort(task, self.signals, folder=folder, by=by, finished=finished)
+        supervision = self._supervision(task, 0.0)
+        ended, failure = diagnosis.sort(
+            task, self.signals, folder=folder, supervision=supervision, finished=finished
+        )
         note = f"not sorted again: read from {finished}, which was written for these settings"
         logger.warning("%s: %s", task.row.id, note)
         return _Trial(task, folder, ended, failure, warnings=(note,))
 
     def _try(self, task: SortTask, folder: Path) -> _Trial:
         """Check the node, then sort."""
-        looked = supervisor.call(
-            "spikecanary.checkup:look",
+        looked = call(
+            checkup.look,
             {
                 "task": task.model_dump(mode="json"),
                 "folder": str(self.folder),
@@ -332,7 +325,7 @@ class _Sort:
                 "settings": None,
             },
             folder=folder / "look",
-            by=self._supervision(task, 0.0),
+            supervision=self._supervision(task, 0.0),
         )
         if looked.result is None:
             return _Trial(task, folder, looked, diagnosis.read_ending(looked))
@@ -342,8 +335,8 @@ class _Sort:
         failed = [check for check in checks if check.level == "fail"]
         if failed:
             return _Trial(task, folder, replace(looked, result=None), failed[0].error())
-        by = self._supervision(task, looked.result["header"]["duration_s"])
-        ended, failure = diagnosis.sort(task, self.signals, folder=folder, by=by)
+        supervision = self._supervision(task, looked.result["header"]["duration_s"])
+        ended, failure = diagnosis.sort(task, self.signals, folder=folder, supervision=supervision)
         return _Trial(task, folder, ended, failure)
 
     def _supervision(self, task: SortTask, duration_s: float) -> Supervision:

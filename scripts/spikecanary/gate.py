@@ -5,8 +5,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from spikecanary import sentinel, tables
-from spikecanary.recordings import Recording
 from spikecanary.sentinel import RecordError
+from spikecanary.table import Recording
 
 logger = logging.getLogger(__name__)
 

@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from spikecanary import config as configuration
-from spikecanary import recordings
 from spikecanary.config import BadInputError, Config, did_you_mean
 from spikecanary.outputs import AnalysisSettings, switched_on
-from spikecanary.recordings import Recording
+from spikecanary.recording import readers
+from spikecanary.table import Recording, read_table
 
 
 def read_inputs(given: Mapping[str, Any]) -> tuple[Config, list[Recording]]:
@@ -21,7 +21,7 @@ def read_inputs(given: Mapping[str, Any]) -> tuple[Config, list[Recording]]:
         All problems of the config, or all of the table.
     """
     config = configuration.load(given)
-    return config, recordings.read_table(config.recordings)
+    return config, read_table(config.recordings)
 
 
 def check_inputs(given: Mapping[str, Any]) -> tuple[Config, list[Recording]]:
@@ -39,7 +39,7 @@ def check_inputs(given: Mapping[str, Any]) -> tuple[Config, list[Recording]]:
     rows: list[Recording] | None = None
     table = config.recordings
     try:
-        rows = None if "recordings" in wrong else recordings.read_table(table)
+        rows = None if "recordings" in wrong else read_table(table)
     except BadInputError as err:
         problems += err.problems
     if has_spikeinterface():
@@ -75,7 +75,7 @@ def check_names(config: Config, rows: list[Recording], table: str) -> list[str]:
 
 def check_readers(rows: list[Recording], table: str) -> list[str]:
     """Find unknown readers, and options that a reader does not have or lacks."""
-    known = recordings.readers()
+    known = readers()
     problems = []
     for row in rows:
         where = f"{table}, line {row.line} (recording {row.id!r})"
@@ -232,7 +232,7 @@ def _check_params(name: str, params: Mapping[str, Any]) -> list[str]:
 
 def check_force(config: Config, rows: list[Recording] | None) -> list[str]:
     """Find forced recordings that the table does not have."""
-    known = recordings.ids(rows or [])
+    known = [row.id for row in rows or []]
     return [
         f"config: canary.force: no recording {name!r} in {config.recordings}"
         f"{did_you_mean(name, known)}"

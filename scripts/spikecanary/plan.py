@@ -9,12 +9,13 @@ from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from spikecanary import forecast, recordings
+from spikecanary import forecast
 from spikecanary.config import Config
 from spikecanary.failures import ClassifiedSortFailure
-from spikecanary.recordings import Recording
+from spikecanary.recording import describe_header, open_recording, size_bytes
 from spikecanary.reruns import State
-from spikecanary.sorters import SortTask
+from spikecanary.sorter import SortTask
+from spikecanary.table import Recording
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -49,8 +50,8 @@ def inspect(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 def _inspect(row: Recording) -> dict[str, Any]:
     try:
-        recording = recordings.open_recording(row)
-        header = recordings.header(recording)
+        recording = open_recording(row)
+        header = describe_header(recording)
         gains = recording.get_channel_gains()
     except ClassifiedSortFailure as err:
         return {"problem": str(err)}
@@ -65,7 +66,7 @@ def read_headers(rows: Sequence[Recording], n_workers: int) -> dict[str, dict[st
     Returns
     -------
     dict
-        By recording: its :func:`spikecanary.recordings.header` and ``gains``, or ``problem``.
+        By recording: its :func:`spikecanary.recording.header` and ``gains``, or ``problem``.
     """
     chunks = [rows[start : start + CHUNK] for start in range(0, len(rows), CHUNK)]
     found = dict(_read_chunks(chunks, n_workers))
@@ -126,7 +127,7 @@ def make(
                 "recording": row.id,
                 "duration_s": header.get("duration_s"),
                 "n_channels": header.get("n_channels"),
-                "size_mb": round(recordings.size_bytes(row) / 1e6, 1),
+                "size_mb": round(size_bytes(row) / 1e6, 1),
                 "action": action,
                 **_estimate(config, state.task, results, header, action),
                 "problems": "; ".join([*_problems(header), *twice.get(row.id, [])]),
@@ -165,7 +166,7 @@ def _estimate(
     if not expected:
         history = forecast.read_history(forecast.history_path(results, task.digest()))
         expected = forecast.by_rates(
-            config.forecast, header["duration_s"], recordings.size_bytes(task.row), history
+            config.forecast, header["duration_s"], size_bytes(task.row), history
         )
     return {
         "canary_s": canary_s,

@@ -12,10 +12,11 @@ from typing import Any, Literal
 
 import psutil
 
-from spikecanary import failures, gpus, sorters
+from spikecanary import failures, sorter
 from spikecanary.config import PreflightSettings
 from spikecanary.failures import ClassifiedSortFailure
-from spikecanary.sorters import SortTask
+from spikecanary.sorter import SortTask
+from spikecanary.supervise import gpus
 
 MB = 1e6
 #: Versions of sorters that were tried with this Spike Canary: first, and first not tried.
@@ -55,7 +56,7 @@ def run(
     settings : PreflightSettings
         Limits; ``strict`` turns warnings into failures.
     header : dict
-        The recording's :func:`spikecanary.recordings.header`.
+        The recording's :func:`spikecanary.recording.header`.
 
     Returns
     -------
@@ -83,15 +84,15 @@ def _check_sorter(task: SortTask) -> Iterator[Check]:
     settings = task.sorter
     try:
         if settings.plugin:
-            sorters.load_plugin(settings.plugin)
-        cls = sorters.sorter_class(settings.name, container=settings.container is not None)
+            sorter.load_plugin(settings.plugin)
+        cls = sorter.sorter_class(settings.name, container=settings.container is not None)
     except ClassifiedSortFailure as err:
         yield Check("sorter", "fail", type(err).__name__, str(err), err.evidence)
         return
     if settings.name in TESTED and settings.container is None:
         from packaging.version import Version
 
-        version, (first, after) = sorters.version_of(cls), TESTED[settings.name]
+        version, (first, after) = sorter.version_of(cls), TESTED[settings.name]
         if version is None or not Version(first) <= Version(version) < Version(after):
             msg = f"{settings.name} {version} was not tried here (tried: {first} to before {after})"
             yield Check(

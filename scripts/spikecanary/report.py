@@ -10,8 +10,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from spikecanary import figures, forecast, sentinel, tables
+from spikecanary import forecast, sentinel, tables
 from spikecanary.config import Config
+from spikecanary.outputs import figures
 
 logger = logging.getLogger(__name__)
 

@@ -10,11 +10,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from spikecanary import outputs, sentinel, sorters, stamps
+from spikecanary import outputs, sentinel, sorter, stamps
 from spikecanary.config import Config, as_set
-from spikecanary.recordings import Recording
 from spikecanary.sentinel import RecordError
-from spikecanary.sorters import SortTask
+from spikecanary.sorter import SortTask
+from spikecanary.table import Recording
 
 #: Bump this when a canary may come to another verdict: what is not sorted is tested again.
 CANARY_VERSION = 1
@@ -77,7 +77,7 @@ class State:
     @cached_property
     def task(self) -> SortTask:
         """The recording's full sort."""
-        return sorters.make_task(self.row, self.config)
+        return sorter.make_task(self.row, self.config)
 
     @cached_property
     def sentinel(self) -> Mapping[str, Any] | None:

@@ -17,6 +17,7 @@ from spikecanary.failures import (
     NonFiniteSignalError,
     SaturatedSignalError,
 )
+from spikecanary.recording import cut_window, open_recording
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -168,13 +169,13 @@ def check_window(
     Sampled chunks, and for samples that are not finite all of a window: a single one can
     spoil a sort.
     """
-    from spikecanary import recordings
+    from spikecanary import table
 
-    recording = recordings.open_recording(recordings.Recording.model_validate(row))
+    recording = open_recording(table.Recording.model_validate(row))
     given = SignalSettings.model_validate(settings)
     if window_s is None:
         return asdict(check(recording, given))
-    window = recordings.cut_window(recording, *window_s)
+    window = cut_window(recording, *window_s)
     report = asdict(check(window, given))
     if window.get_dtype().kind == "f":
         bad = _count_non_finite(window)
@@ -221,9 +222,9 @@ def scan(row: Mapping[str, Any], batch_s: float, shortest_s: float) -> dict[str,
         all channels together; ``silent``: whether these may be noise alone; ``read_s``: how
         much was read.
     """
-    from spikecanary import recordings
+    from spikecanary import table
 
-    raw = recordings.open_recording(recordings.Recording.model_validate(row))
+    raw = open_recording(table.Recording.model_validate(row))
     recording = _band_passed(raw)
     last_s = max(0.0, recording.get_duration() - shortest_s)
     edges = np.linspace(0.0, max(last_s, PIECE_S), N_PIECES + 1)

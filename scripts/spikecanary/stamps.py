@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from spikecanary.recordings import Recording
+from spikecanary.table import Recording
 
 #: Of a folder count the files that its reader reads, by their names (regular expressions, tried
 #: on the whole name); of readers that are not here all files. From the readers' own sources

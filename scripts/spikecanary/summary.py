@@ -1,15 +1,19 @@
 """The summary: one row a recording, from what stands in a results folder."""
 
+import logging
+import sys
 import textwrap
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from spikecanary import sentinel, tables
+from spikecanary import report, sentinel, tables
+from spikecanary.config import Config
 from spikecanary.outputs import FILES
 from spikecanary.sentinel import Record, RecordError
+from spikecanary.table import Recording
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -265,3 +269,78 @@ def describe_needs(rows: Iterable[Mapping[str, Any]], most: int = 5) -> str:
         reason = textwrap.shorten(members[0].get("reason", ""), 300)
         lines.append(f"    {reason.rstrip('.')}. {members[0].get('remedy', '')}".rstrip())
     return "\n".join(lines)
+
+
+logger = logging.getLogger(__name__)
+
+
+def end_of_run(
+    results: Path,
+    rows: Mapping[str, Recording],
+    of_run: Collection[str],
+    failed: tuple[Config, Path] | None,
+) -> None:
+    """Print how a run's recordings ended, and last which of them need somebody.
+
+    Parameters
+    ----------
+    results : Path
+        The results folder.
+    rows : dict
+        The table's recordings.
+    of_run : collection of str
+        Those of this run's targets; where there are none, nothing is printed.
+    failed : (Config, Path) or None
+        Config and the report's template after a run with errors: the rules of summary and report
+        did not run, so both are written here, by the same functions.
+
+    Raises
+    ------
+    SystemExit
+        A recording needs somebody, and the run itself had no errors: exit status 1.
+    """
+    if not of_run:
+        return
+    further = {name: row.metadata for name, row in rows.items()}
+    if failed:
+        write(results / "summary.tsv", describe(results, further))
+        try:
+            report.write(results / "report.html", failed[1], failed[0], results)
+        except Exception:
+            logger.exception("the report could not be written")
+    needs = _say_end(results, {name: further[name] for name in further if name in of_run})
+    if needs and not failed:
+        sys.exit(1)
+
+
+def end_of_module_run(results: str | Path) -> None:
+    """Print the last lines for a workflow that imports this one, whose hooks do not run.
+
+    Parameters
+    ----------
+    results : str or Path
+        The results folder; every recording in it counts.
+
+    Raises
+    ------
+    SystemExit
+        A recording needs somebody: exit status 1.
+    """
+    found = sorted(path.parent.name for path in Path(results).glob("*/canary.json"))
+    if _say_end(Path(results), {name: {} for name in found}):
+        sys.exit(1)
+
+
+def _say_end(results: Path, further: Mapping[str, Mapping[str, str]]) -> str:
+    """Print how recordings ended, and which need somebody; return the latter."""
+    rows = describe(results, further)
+    table = to_frame(rows)
+    lines = ["", describe_recordings(table), "", describe_counts(table)]
+    written = [results / name for name in ("summary.tsv", "report.html")]
+    found = ", ".join(str(path) for path in written if path.exists())
+    lines += [f"Summary and report: {found}"] if found else []
+    sys.stdout.write("\n".join([*lines, ""]))
+    sys.stdout.flush()
+    needs = describe_needs(rows)
+    sys.stderr.write(f"{needs}\n" if needs else "")
+    return needs

@@ -10,9 +10,9 @@ from spikecanary import diagnosis
 from spikecanary.config import SignalSettings
 from spikecanary.failures import BiologicalFailure, ClassifiedSortFailure
 from spikecanary.sentinel import Measured, Window
-from spikecanary.sorters import LEAST_BATCHES, SortTask
-from spikecanary.supervisor import Ended, Supervision
-from spikecanary.workfolders import work_folder
+from spikecanary.sorter import LEAST_BATCHES, SortTask
+from spikecanary.supervise.folders import work_folder
+from spikecanary.supervise.run import Ended, Supervision
 
 logger = logging.getLogger(__name__)
 
@@ -63,7 +63,7 @@ def sort_window(
     signals: SignalSettings,
     *,
     folder: Path,
-    by: Supervision,
+    supervision: Supervision,
 ) -> Attempt:
     """Sort one window with the code of the full sort.
 
@@ -79,13 +79,13 @@ def sort_window(
         Thresholds by which a biological failure is told apart.
     folder : Path
         Where to work; made empty, and removed.
-    by : Supervision
+    supervision : Supervision
         How the child process is watched.
     """
     start_s, end_s = window_s
     with work_folder(folder):
         ended, failure = diagnosis.sort(
-            task.for_canary(start_s, end_s), signals, folder=folder, by=by
+            task.for_canary(start_s, end_s), signals, folder=folder, supervision=supervision
         )
     found = ended.result or {}
     said = f"{found['n_units']} units" if found else ended.describe()

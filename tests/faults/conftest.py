@@ -10,8 +10,9 @@ import psutil
 import pytest
 from spikeinterface.core import load
 
-from spikecanary import processes, sentinel
-from spikecanary.processes import MARK
+from spikecanary import sentinel
+from spikecanary.supervise import processes
+from spikecanary.supervise.processes import MARK
 
 COLUMNS = ("fault", "survived", "files lost", "processes left", "wrong verdicts")
 LEDGER = pytest.StashKey[list]()

@@ -14,8 +14,8 @@ from dataclasses import replace
 import psutil
 import pytest
 
-from spikecanary.processes import is_alive
 from spikecanary.sentinel import read_journal
+from spikecanary.supervise.processes import is_alive
 from workbench import snakemake_command
 
 KILLS = int(os.environ.get("FAULT_KILLS", "2"))

@@ -5,11 +5,11 @@ import time
 
 import pytest
 
-from spikecanary import fullsort, sentinel, sorters
+from spikecanary import fullsort, sentinel, sorter
 from spikecanary.config import Config, SorterSettings
-from spikecanary.jobs import Job
-from spikecanary.recordings import Recording
 from spikecanary.sentinel import read_journal
+from spikecanary.supervise.job import Job
+from spikecanary.table import Recording
 from workbench import ROOT, make_record
 
 #: What the full sort is to say of each fault: the failure's class, None: not classified,
@@ -105,7 +105,7 @@ def sort(tmp_path, write_binary, reader_options):
         plugin = str(ROOT / "tests/quick_sorter.py")
         settings = SorterSettings(name="quick", plugin=plugin, params=params)
         return fullsort.run(
-            sorters.make_task(row, Config(sorter=settings)),
+            sorter.make_task(row, Config(sorter=settings)),
             sentinel_path=tmp_path / "x/canary.json",
             sorting_path=tmp_path / "x/sorting",
             record_path=tmp_path / "x/sort.json",
@@ -128,7 +128,7 @@ def when_sorting(log, act):
 
 
 def test_gpu_memory_is_tried_again_with_smaller_batches(sort, monkeypatch, tmp_path, ledger):
-    monkeypatch.setitem(sorters.MEMORY_KNOBS, "quick", ("unused", 64, 1, 4))
+    monkeypatch.setitem(sorter.MEMORY_KNOBS, "quick", ("unused", 64, 1, 4))
     record = sort(fail_in="full", fail_how="gpu_memory", unused=64)
     assert record.outcome == "sorted"
     assert [w.split("sorted with ")[1] for w in record.warnings] == [
@@ -142,7 +142,7 @@ def test_gpu_memory_is_tried_again_with_smaller_batches(sort, monkeypatch, tmp_p
 
 
 def test_gpu_memory_that_no_batch_helps(sort, monkeypatch, tmp_path, ledger):
-    monkeypatch.setitem(sorters.MEMORY_KNOBS, "quick", ("unused", 64, 1, 4))
+    monkeypatch.setitem(sorter.MEMORY_KNOBS, "quick", ("unused", 64, 1, 4))
     with pytest.raises(fullsort.SortFailedError, match="GPU's memory was not enough"):
         sort(fail_in="full", fail_how="gpu_memory", unused=1000)
     journal = read_journal(tmp_path / "x/attempts.jsonl")

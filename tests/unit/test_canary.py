@@ -2,11 +2,12 @@
 
 import pytest
 
-from spikecanary import canary, forecast, fullsort, sentinel, sorters, watchdogs
+from spikecanary import canary, forecast, fullsort, sentinel, sorter
 from spikecanary.config import CanarySettings, Config, ForecastSettings, SorterSettings
 from spikecanary.fullsort import SortFailedError, SortStoppedError
-from spikecanary.jobs import Job
-from spikecanary.recordings import Recording
+from spikecanary.supervise import watchdogs
+from spikecanary.supervise.job import Job
+from spikecanary.table import Recording
 from workbench import ROOT
 
 
@@ -19,7 +20,7 @@ def task(write_binary, reader_options):
         reader_options=reader_options,
     )
     plugin = str(ROOT / "tests/quick_sorter.py")
-    return sorters.make_task(row, Config(sorter=SorterSettings(name="quick", plugin=plugin)))
+    return sorter.make_task(row, Config(sorter=SorterSettings(name="quick", plugin=plugin)))
 
 
 def with_params(task, **params):

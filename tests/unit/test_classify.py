@@ -6,13 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from spikecanary import child, classify
 from spikecanary.failures import (
     DependencyError,
     HostMemoryWatchdogError,
     RecordingUnreadableError,
+    classify,
 )
-from spikecanary.signatures import SIGNATURES
+from spikecanary.failures.signatures import SIGNATURES
+from spikecanary.supervise import child
 
 
 def described(error):

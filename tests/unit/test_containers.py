@@ -10,7 +10,7 @@ from socketserver import ThreadingUnixStreamServer
 
 import pytest
 
-from spikecanary import containers
+from spikecanary.supervise import containers
 
 
 @pytest.fixture

@@ -10,8 +10,7 @@ from spikeinterface.core import create_sorting_analyzer
 from spikeinterface.curation import bombcell_get_default_thresholds
 from spikeinterface.generation import generate_ground_truth_recording
 
-from spikecanary import curation
-from spikecanary.outputs import CurationSettings, Threshold, UnitRefineSettings
+from spikecanary.outputs import CurationSettings, Threshold, UnitRefineSettings, curation
 
 METRICS = pd.DataFrame(
     {

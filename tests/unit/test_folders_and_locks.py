@@ -9,8 +9,8 @@ import time
 import psutil
 import pytest
 
-from spikecanary import locks, workfolders
 from spikecanary.failures import ConcurrentSortError
+from spikecanary.supervise import folders
 
 HOST = socket.gethostname()
 
@@ -45,8 +45,8 @@ def dead_pid():
 
 def holding(path):
     return (
-        "import time; from pathlib import Path; from spikecanary import locks\n"
-        f"with locks.hold(Path({str(path)!r}), 'sorts'):\n"
+        "import time; from pathlib import Path; from spikecanary.supervise import folders\n"
+        f"with folders.hold(Path({str(path)!r}), 'sorts'):\n"
         "    print('held', flush=True)\n"
         "    time.sleep(60)"
     )
@@ -55,13 +55,13 @@ def holding(path):
 def test_sweep_takes_what_is_dead_and_only_that(tmp_path):
     pid = dead_pid()
     dead = [tmp_path / f".sort-{HOST}-{pid}", tmp_path / f".canary-{HOST}-{pid}"]
-    alive = [workfolders.work_path(tmp_path, "sort"), tmp_path / f".sort-elsewhere-{pid}"]
+    alive = [folders.work_path(tmp_path, "sort"), tmp_path / f".sort-elsewhere-{pid}"]
     for folder in [*dead, *alive, tmp_path / "sorting"]:
         (folder / "work").mkdir(parents=True)
     torn = tmp_path / f".canary.json.{HOST}.{pid}.tmp"
     torn.touch()
     (tmp_path / "canary.json").touch()
-    removed = workfolders.sweep(tmp_path)
+    removed = folders.sweep(tmp_path)
     assert sorted(removed) == sorted([*dead, torn])
     assert sorted(tmp_path.iterdir()) == sorted(
         [*alive, tmp_path / "sorting", tmp_path / "canary.json"]
@@ -71,19 +71,19 @@ def test_sweep_takes_what_is_dead_and_only_that(tmp_path):
 def test_sweep_of_another_host_waits_for_an_hour_of_silence(tmp_path):
     folder = tmp_path / ".sort-elsewhere-17"
     (folder / "work").mkdir(parents=True)
-    long_ago = time.time() - 2 * workfolders.ABANDONED_S
+    long_ago = time.time() - 2 * folders.ABANDONED_S
     os.utime(folder, (long_ago, long_ago))
-    assert workfolders.sweep(tmp_path) == []  # a folder in it was touched
+    assert folders.sweep(tmp_path) == []  # a folder in it was touched
     os.utime(folder / "work", (long_ago, long_ago))
-    assert workfolders.sweep(tmp_path) == [folder]
+    assert folders.sweep(tmp_path) == [folder]
 
 
 def test_sweep_of_a_number_that_was_given_again(tmp_path):
-    folder = workfolders.work_path(tmp_path, "sort")
+    folder = folders.work_path(tmp_path, "sort")
     folder.mkdir()
     before = psutil.Process().create_time() - 60
     os.utime(folder, (before, before))
-    assert workfolders.sweep(tmp_path) == [folder]
+    assert folders.sweep(tmp_path) == [folder]
 
 
 def test_sweep_ends_what_still_runs_there(tmp_path, other):
@@ -94,19 +94,19 @@ def test_sweep_ends_what_still_runs_there(tmp_path, other):
         "os.execv('/bin/sh', ['sh', '-c', 'echo ready; sleep 300'])"
     )
     stray = other(f"import sys; sys.argv.append({str(folder / 'sub')!r})\n{code}")
-    workfolders.sweep(tmp_path)
+    folders.sweep(tmp_path)
     assert stray.wait(timeout=5) != 0
     assert not folder.exists()
 
 
 def test_sweep_where_nothing_is(tmp_path):
-    assert workfolders.sweep(tmp_path / "none") == []
+    assert folders.sweep(tmp_path / "none") == []
 
 
 def test_lock_names_its_holder(tmp_path, other):
     path = tmp_path / "x/.sort.lock"
     holder = other(holding(path))
-    with pytest.raises(ConcurrentSortError) as caught, locks.hold(path, "sorts this recording"):
+    with pytest.raises(ConcurrentSortError) as caught, folders.hold(path, "sorts this recording"):
         pass
     text = str(caught.value)
     today = time.strftime("%Y-%m-%d")
@@ -115,7 +115,7 @@ def test_lock_names_its_holder(tmp_path, other):
     assert caught.value.category == "environment"
     holder.kill()
     holder.wait()
-    with locks.hold(path, "sorts this recording"):  # taken over
+    with folders.hold(path, "sorts this recording"):  # taken over
         assert path.exists()
     assert not path.exists()
 
@@ -123,7 +123,7 @@ def test_lock_names_its_holder(tmp_path, other):
 def test_lock_of_another_host_is_never_taken_over(tmp_path):
     path = tmp_path / ".sort.lock"
     path.write_text(f"{dead_pid()}\nelsewhere\n")
-    held = locks.hold(path, "sorts")
+    held = folders.hold(path, "sorts")
     with pytest.raises(ConcurrentSortError, match="on host elsewhere, since"), held:
         pass
     assert path.exists()

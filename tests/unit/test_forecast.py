@@ -2,10 +2,10 @@
 
 import pytest
 
-from spikecanary import capacity, forecast, sorters
+from spikecanary import forecast, sorter
 from spikecanary.config import Config, ForecastSettings, SorterSettings, WatchdogSettings
-from spikecanary.recordings import Recording
 from spikecanary.sentinel import Interval, Measured, Window, read_record, write_record
+from spikecanary.table import Recording
 from workbench import make_record
 
 RATE = 1.0  # MB of samples a second
@@ -136,7 +136,7 @@ def test_request(high, attempt, asked):
     assert (found["runtime"], found["mem_mb"]) == asked
 
 
-TASK = sorters.make_task(
+TASK = sorter.make_task(
     Recording(id="x", paths=("x",), reader="binary"), Config(sorter=SorterSettings())
 )
 
@@ -152,12 +152,12 @@ TASK = sorters.make_task(
 )
 def test_capacity(cost, knob):
     expected = {cost: Interval(low=100.0, likely=150.0, high=200.0)}
-    assert capacity.check(expected, {cost: 200.0}, TASK) == (None, [])
-    failure, (warning,) = capacity.check(expected, {cost: 199.0}, TASK)
+    assert forecast.check(expected, {cost: 200.0}, TASK) == (None, [])
+    failure, (warning,) = forecast.check(expected, {cost: 199.0}, TASK)
     assert failure is None
     assert "100 to 200" in warning
     assert knob in warning
-    failure, _ = capacity.check(expected, {cost: 99.0}, TASK)
+    failure, _ = forecast.check(expected, {cost: 99.0}, TASK)
     assert failure.category == "resource"
     assert (failure.evidence["low"], failure.evidence["room"]) == (100.0, 99.0)
     assert knob in str(failure)
@@ -165,7 +165,7 @@ def test_capacity(cost, knob):
 
 def test_room_is_what_may_be_asked_for(tmp_path):
     settings = ForecastSettings(max_mem_mb=5_000, max_runtime_min=60)
-    found = capacity.room(tmp_path, settings, WatchdogSettings())
+    found = forecast.room(tmp_path, settings, WatchdogSettings())
     assert found["mem_mb"] == 5_000
     assert found["wall_s"] == 3_600
     assert found["disk_mb"] > 0

@@ -1,10 +1,10 @@
 """Logs of attempts: each its own, the rule's log the newest."""
 
-from spikecanary import logs
+from spikecanary.supervise import log
 
 
 def attempt(path, text):
-    logs.new_log(path)
+    log.new_log(path)
     with path.open("a") as file:
         file.write(text)
 

@@ -12,11 +12,18 @@ from scipy.io import loadmat
 from spikeinterface.core import load, load_sorting_analyzer
 from spikeinterface.generation import generate_ground_truth_recording
 
-from spikecanary import analysis, curation, exports, figures, outputs, sentinel, sorters
+from spikecanary import outputs, sentinel, sorter
 from spikecanary.config import Config
-from spikecanary.outputs import AnalysisSettings, ExportSettings
-from spikecanary.recordings import Recording
+from spikecanary.outputs import (
+    AnalysisSettings,
+    ExportSettings,
+    analysis,
+    curation,
+    exports,
+    figures,
+)
 from spikecanary.sentinel import Window
+from spikecanary.table import Recording
 from workbench import stopped
 
 N_UNITS = (8, 1, 0)
@@ -44,7 +51,7 @@ def made(tmp_path_factory):
     row = Recording(
         id="x", paths=(str(folder / "recording"),), reader="spikeinterface", metadata=METADATA
     )
-    task = sorters.make_task(row, CONFIG).model_copy(update={"n_jobs": 1})
+    task = sorter.make_task(row, CONFIG).model_copy(update={"n_jobs": 1})
     for n in N_UNITS:
         place = folder / str(n)
         sorting.select_units(sorting.unit_ids[:n]).save(folder=place / "sorting")
@@ -259,7 +266,7 @@ def test_recording_without_probe_and_gain(write_binary, reader_options):
         reader="binary",
         reader_options=plain,
     )
-    recording = analysis.open_filtered(sorters.make_task(row, CONFIG), CONFIG.analysis)
+    recording = analysis.open_filtered(sorter.make_task(row, CONFIG), CONFIG.analysis)
     places = recording.get_channel_locations()
     assert np.diff(places[:, 1]).tolist() == [analysis.NO_PROBE_PITCH_UM] * 3
     assert recording.has_scaleable_traces()

@@ -4,9 +4,9 @@ import pytest
 
 from spikecanary import plan, sentinel
 from spikecanary.config import Config
-from spikecanary.recordings import Recording
 from spikecanary.reruns import State
 from spikecanary.sentinel import Failure
+from spikecanary.table import Recording
 from workbench import ROOT, make_record
 
 

@@ -10,18 +10,19 @@ import docker
 import pynvml
 import pytest
 
-from spikecanary import checkup, gpus, preflight, sorters
+from spikecanary import checkup, preflight, sorter
 from spikecanary.config import CanarySettings, Config, PreflightSettings, SorterSettings
 from spikecanary.preflight import Check
-from spikecanary.recordings import Recording
+from spikecanary.supervise import gpus
+from spikecanary.table import Recording
 from workbench import ROOT
 
 HEADER = {"dtype": "int16", "n_samples": 1000, "n_channels": 4}
 
 
-def make_task(reader="nwb", **sorter):
+def make_task(reader="nwb", **settings):
     row = Recording(id="x", paths=("/x",), reader=reader)
-    return sorters.make_task(row, Config(sorter=SorterSettings(**sorter)))
+    return sorter.make_task(row, Config(sorter=SorterSettings(**settings)))
 
 
 def codes(found):
@@ -180,7 +181,7 @@ def test_limits(run):
 
 @pytest.fixture
 def look(write_binary, reader_options, tmp_path):
-    def start(duration_s, sorter, **settings):
+    def start(duration_s, of, **settings):
         row = Recording(
             id="x",
             paths=(str(write_binary("active", duration_s)),),
@@ -188,7 +189,7 @@ def look(write_binary, reader_options, tmp_path):
             reader_options=reader_options,
         )
         plugin = str(ROOT / "tests/quick_sorter.py")
-        task = sorters.make_task(row, Config(sorter=SorterSettings(plugin=plugin, **sorter)))
+        task = sorter.make_task(row, Config(sorter=SorterSettings(plugin=plugin, **of)))
         return checkup.look(
             task.model_dump(mode="json"),
             str(tmp_path),

@@ -5,7 +5,7 @@ import re
 import pytest
 import yaml
 
-from spikecanary import catalogue
+from spikecanary import reference
 from workbench import ROOT
 
 
@@ -27,19 +27,19 @@ def test_conda_environments_name_the_pinned_versions():
         assert len(pins(packages)) == len(packages), path
 
 
-@pytest.mark.parametrize("page", catalogue.PAGES)
+@pytest.mark.parametrize("page", reference.PAGES)
 def test_generated_pages_are_in_step(page):
     written = (ROOT / f"docs/{page}.md").read_text()
-    assert written == catalogue.PAGES[page](), "run `make schema`"
+    assert written == reference.PAGES[page](), "run `make schema`"
 
 
 def test_own_texts_of_troubleshooting_are_printed_by_somebody():
     package = ROOT / "scripts/spikecanary"
-    sources = [path for path in package.glob("*.py") if path.name != "catalogue.py"]
+    sources = [path for path in package.glob("*.py") if path.name != "reference.py"]
     sources += [*(ROOT / "scripts").glob("*.py"), *(ROOT / "rules").glob("*.smk")]
     text = "\n".join(path.read_text() for path in sources)
     text = re.sub(r'"\s*f?"', "", text)  # texts that go over several lines
-    for printed, _, _ in catalogue.OWN:
+    for printed, _, _ in reference.OWN:
         assert printed in text, printed
 
 

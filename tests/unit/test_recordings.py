@@ -5,17 +5,18 @@ import json
 import numpy as np
 import pytest
 
-from spikecanary import recordings
+from spikecanary import table
 from spikecanary.config import BadInputError
 from spikecanary.failures import RecordingUnreadableError
-from spikecanary.recordings import Recording
+from spikecanary.recording import cut_window, describe_header, inspect, open_recording, preprocess
+from spikecanary.table import Recording
 
 HEADER = "recording\tpath\treader\treader_options\tstart_s\tend_s\tsubject\n"
 
 
 def read(tmp_path, text):
     (tmp_path / "table.tsv").write_text(text)
-    return recordings.read_table(tmp_path / "table.tsv")
+    return table.read_table(tmp_path / "table.tsv")
 
 
 def test_table(tmp_path):
@@ -90,8 +91,8 @@ def row(write_binary, reader_options):
 
 def test_open_concatenates_and_cuts(row, write_binary):
     both = row.model_copy(update={"paths": (*row.paths, str(write_binary("noise", 3.0)))})
-    whole = recordings.open_recording(both)
-    assert recordings.header(whole) == {
+    whole = open_recording(both)
+    assert describe_header(whole) == {
         "duration_s": 11.0,
         "n_samples": 330_000,
         "n_channels": 4,
@@ -100,15 +101,15 @@ def test_open_concatenates_and_cuts(row, write_binary):
         "has_probe": False,
         "is_binary": False,
     }
-    cut = recordings.open_recording(both.model_copy(update={"start_s": 7.5, "end_s": 9.0}))
+    cut = open_recording(both.model_copy(update={"start_s": 7.5, "end_s": 9.0}))
     assert cut.get_num_samples() == 45_000
     np.testing.assert_array_equal(cut.get_traces(), whole.get_traces(0, 225_000, 270_000))
-    window = recordings.cut_window(cut, 0.5, 1.0)
+    window = cut_window(cut, 0.5, 1.0)
     np.testing.assert_array_equal(window.get_traces(), whole.get_traces(0, 240_000, 255_000))
 
 
 def test_probe(row, tetrode):
-    opened = recordings.open_recording(row.model_copy(update={"probe": str(tetrode)}))
+    opened = open_recording(row.model_copy(update={"probe": str(tetrode)}))
     assert opened.get_channel_locations().shape == (4, 2)
 
 
@@ -125,7 +126,7 @@ def test_probe(row, tetrode):
 )
 def test_what_cannot_be_opened(row, update, message):
     with pytest.raises(RecordingUnreadableError) as caught:
-        recordings.open_recording(row.model_copy(update=update))
+        open_recording(row.model_copy(update=update))
     assert message in str(caught.value)
 
 
@@ -135,40 +136,40 @@ def test_probe_that_does_not_fit(row, tmp_path):
     path = tmp_path / "long.json"
     write_probeinterface(path, generate_linear_probe(32))
     with pytest.raises(RecordingUnreadableError, match="does not fit the recording"):
-        recordings.open_recording(row.model_copy(update={"probe": str(path)}))
+        open_recording(row.model_copy(update={"probe": str(path)}))
 
 
 def test_spikeinterface_folder_and_preprocessing(row, tmp_path):
-    saved = recordings.open_recording(row).save(folder=tmp_path / "saved", progress_bar=False)
-    opened = recordings.open_recording(
+    saved = open_recording(row).save(folder=tmp_path / "saved", progress_bar=False)
+    opened = open_recording(
         Recording(id="y", paths=(str(tmp_path / "saved"),), reader="spikeinterface")
     )
     steps = {"common_reference": {"operator": "average"}}
-    referenced = recordings.preprocess(opened, steps)
+    referenced = preprocess(opened, steps)
     raw = saved.get_traces(0, 0, 100).astype(float)
     expected = raw - raw.mean(axis=1, keepdims=True)
     np.testing.assert_allclose(referenced.get_traces(0, 0, 100), expected, atol=1)
     assert steps == {"common_reference": {"operator": "average"}}
-    assert recordings.preprocess(opened, {}) is opened
+    assert preprocess(opened, {}) is opened
 
 
 def test_real_spikeglx(data):
     row = Recording(
         id="np2", paths=(str(data / "sglx_np2"),), reader="spikeglx", stream_id="imec0.ap"
     )
-    opened = recordings.open_recording(row)
-    header = recordings.header(opened)
+    opened = open_recording(row)
+    header = describe_header(opened)
     assert (header["n_channels"], header["duration_s"], header["has_probe"]) == (384, 0.5, True)
     assert opened.get_property("inter_sample_shift") is not None
     wrong = row.model_copy(update={"stream_id": "imec0.lf"})
     with pytest.raises(RecordingUnreadableError, match=r"imec0\.lf is not in"):
-        recordings.open_recording(wrong)
+        open_recording(wrong)
 
 
 def test_real_biocam(data):
     path = data / "biocam/biocam_hw3.0_fw1.6.brw"
-    opened = recordings.open_recording(Recording(id="b", paths=(str(path),), reader="biocam"))
-    header = recordings.header(opened)
+    opened = open_recording(Recording(id="b", paths=(str(path),), reader="biocam"))
+    header = describe_header(opened)
     assert header["sampling_frequency_hz"] == pytest.approx(19_753.774, abs=1e-3)
     assert (header["n_channels"], header["dtype"]) == (36, "uint16")
     microvolts = opened.get_traces(return_in_uV=True)
@@ -178,4 +179,4 @@ def test_real_biocam(data):
 
 def test_inspect_takes_plain_data(row):
     plain = json.loads(row.model_dump_json())
-    assert recordings.inspect(plain)["duration_s"] == 8.0
+    assert inspect(plain)["duration_s"] == 8.0

@@ -12,8 +12,9 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.support import expected_conditions
 from selenium.webdriver.support.wait import WebDriverWait
 
-from spikecanary import figures, report, sentinel, summary
+from spikecanary import report, sentinel, summary
 from spikecanary.config import Config
+from spikecanary.outputs import figures
 from spikecanary.sentinel import Failure, Interval, Measured
 from workbench import ROOT, make_record, stopped
 

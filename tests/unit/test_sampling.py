@@ -9,8 +9,8 @@ import psutil
 import pynvml
 import pytest
 
-from spikecanary import gpus, sampling
-from spikecanary.sampling import Sampler
+from spikecanary.supervise import gpus, sample
+from spikecanary.supervise.sample import Sampler
 
 #: A process in uninterruptible wait: its vfork child, which shares its memory, sleeps.
 STALLED = "import ctypes, time; ctypes.CDLL(None).vfork(); time.sleep(60)"
@@ -165,7 +165,7 @@ def test_gpu_without_figures(watch, driver, monkeypatch):
     monkeypatch.setattr(pynvml, "nvmlDeviceGetTemperature", refuse)
     assert sampler.take().gpus == (gpus.Gpu("GPU 0 (RTX)", 6_000.0, 8_000.0, 0.0, None),)
     monkeypatch.setattr(pynvml, "nvmlDeviceGetComputeRunningProcesses", refuse)
-    time.sleep(sampling.SLOW_S)
+    time.sleep(sample.SLOW_S)
     assert sampler.take().gpus == ()
 
 

@@ -13,7 +13,7 @@ from spikecanary.failures import (
     NonFiniteSignalError,
     SaturatedSignalError,
 )
-from spikecanary.recordings import Recording
+from spikecanary.table import Recording
 
 RATE_HZ = 30_000.0
 SETTINGS = SignalSettings()

@@ -6,11 +6,11 @@ import pytest
 from spikeinterface.core import load
 from spikeinterface.sorters import sorter_dict
 
-from spikecanary import sorters
+from spikecanary import sorter
 from spikecanary.config import Config, SorterSettings
 from spikecanary.failures import DependencyError, SorterUnavailableError
-from spikecanary.recordings import Recording
-from spikecanary.sorters import SortTask
+from spikecanary.sorter import SortTask
+from spikecanary.table import Recording
 from workbench import ROOT
 
 PLUGIN = str(ROOT / "tests/quick_sorter.py")
@@ -27,22 +27,22 @@ def test_settings_of_a_recording():
         params_of={"simple": {"apply_motion_correction": False}},
         plugin=PLUGIN,
     )
-    own = sorters.settings_for(make_row(), settings)
+    own = sorter.settings_for(make_row(), settings)
     assert (own.name, own.params, own.plugin) == ("kilosort4", {"nblocks": 0}, None)
-    other = sorters.settings_for(make_row(sorter="simple"), settings)
+    other = sorter.settings_for(make_row(sorter="simple"), settings)
     assert other.params == {"apply_motion_correction": False}
-    plugged = sorters.settings_for(make_row(sorter="quick"), settings)
+    plugged = sorter.settings_for(make_row(sorter="quick"), settings)
     assert (plugged.params, plugged.plugin) == ({}, PLUGIN)
 
 
 def test_task_leaves_out_what_decides_nothing():
-    plain = sorters.make_task(make_row(), Config())
-    noted = sorters.make_task(make_row(metadata={"subject": "m1"}, line=3), Config())
+    plain = sorter.make_task(make_row(), Config())
+    noted = sorter.make_task(make_row(metadata={"subject": "m1"}, line=3), Config())
     assert plain == noted
 
 
 def test_canary_task_is_a_clone():
-    task = sorters.make_task(make_row(), Config())
+    task = sorter.make_task(make_row(), Config())
     canary = task.for_canary(5.0, 35.0)
     assert canary.window_s == (5.0, 35.0)
     assert task.window_s is None
@@ -68,7 +68,7 @@ def test_canary_task_is_a_clone():
 )
 def test_less_memory(name, params, smaller):
     settings = SorterSettings(name=name, params=params)
-    task = sorters.make_task(make_row(), Config(sorter=settings))
+    task = sorter.make_task(make_row(), Config(sorter=settings))
     reduced = task.with_less_memory(0.5)
     assert (reduced.sorter.params if reduced else None) == smaller
     assert task.sorter.params == params
@@ -76,7 +76,7 @@ def test_less_memory(name, params, smaller):
 
 def test_digest_follows_what_decides():
     digests = {
-        sorters.make_task(make_row(), config).digest()
+        sorter.make_task(make_row(), config).digest()
         for config in (
             Config(),
             Config(sorter=SorterSettings(params={"nblocks": 0})),
@@ -90,51 +90,51 @@ def test_digest_follows_what_decides():
 def test_device():
     defaults = sorter_dict["kilosort4"].default_params()
     cpu = SorterSettings(device="cpu")
-    assert sorters.with_device("kilosort4", defaults, cpu) == {"torch_device": "cpu"}
-    assert sorters.with_device("kilosort4", defaults, SorterSettings()) == {}
-    assert sorters.with_device("simple", sorter_dict["simple"].default_params(), cpu) == {}
+    assert sorter.with_device("kilosort4", defaults, cpu) == {"torch_device": "cpu"}
+    assert sorter.with_device("kilosort4", defaults, SorterSettings()) == {}
+    assert sorter.with_device("simple", sorter_dict["simple"].default_params(), cpu) == {}
     said = SorterSettings(device="cpu", params={"torch_device": "cuda:1"})
-    assert sorters.with_device("kilosort4", defaults, said) == {"torch_device": "cuda:1"}
+    assert sorter.with_device("kilosort4", defaults, said) == {"torch_device": "cuda:1"}
 
 
 def test_sorters_of_spikeinterface_are_known_without_it():
-    assert set(sorter_dict) <= sorters.BUILT_IN
+    assert set(sorter_dict) <= sorter.BUILT_IN
 
 
 def test_device_parameters_still_exist():
     assert "device" in sorter_dict["rtsort"].default_params()
-    for name, param in sorters.DEVICE_PARAM_OF.items():
+    for name, param in sorter.DEVICE_PARAM_OF.items():
         assert param in sorter_dict[name].default_params()
 
 
 def test_plugin_registers_its_sorters():
-    assert "quick" in sorters.load_plugin(PLUGIN)
-    assert sorters.version_of(sorters.sorter_class("quick")) == "1.0"
+    assert "quick" in sorter.load_plugin(PLUGIN)
+    assert sorter.version_of(sorter.sorter_class("quick")) == "1.0"
 
 
 def test_plugins_that_do_not_load(tmp_path):
     with pytest.raises(DependencyError, match="does not exist"):
-        sorters.load_plugin(tmp_path / "none.py")
+        sorter.load_plugin(tmp_path / "none.py")
     (tmp_path / "broken.py").write_text("import no_such_module_of_mine\n")
     with pytest.raises(DependencyError, match="cannot be imported") as caught:
-        sorters.load_plugin(tmp_path / "broken.py")
+        sorter.load_plugin(tmp_path / "broken.py")
     assert caught.value.evidence == {"module": "no_such_module_of_mine"}
 
 
 def test_sorters_that_are_not_there():
     with pytest.raises(SorterUnavailableError, match=r"did you mean 'kilosort4'"):
-        sorters.sorter_class("kilosrt4")
+        sorter.sorter_class("kilosrt4")
     with pytest.raises(SorterUnavailableError, match="kilosort2_5 is not installed"):
-        sorters.sorter_class("kilosort2_5")
-    assert sorters.sorter_class("kilosort2_5", container=True).sorter_name == "kilosort2_5"
+        sorter.sorter_class("kilosort2_5")
+    assert sorter.sorter_class("kilosort2_5", container=True).sorter_name == "kilosort2_5"
 
 
 def test_container_arguments():
-    assert sorters.container_arguments(SorterSettings()) == {}
+    assert sorter.container_arguments(SorterSettings()) == {}
     docker = SorterSettings(container="docker")
-    assert sorters.container_arguments(docker) == {"docker_image": True}
+    assert sorter.container_arguments(docker) == {"docker_image": True}
     own = SorterSettings(container="singularity", image="ks4.sif")
-    assert sorters.container_arguments(own) == {"singularity_image": "ks4.sif"}
+    assert sorter.container_arguments(own) == {"singularity_image": "ks4.sif"}
 
 
 def test_sort_of_a_window(tmp_path, write_binary, reader_options):
@@ -149,7 +149,7 @@ def test_sort_of_a_window(tmp_path, write_binary, reader_options):
         preprocessing={"common_reference": {}},
         window_s=(1.0, 3.0),
     )
-    result = sorters.sort(
+    result = sorter.sort(
         task.model_dump(mode="json"), str(tmp_path), stages.append, lambda **f: facts.update(f)
     )
     assert gc.get_freeze_count() > 0  # copying for the sorter is slow otherwise
@@ -166,6 +166,6 @@ def test_sort_of_a_window(tmp_path, write_binary, reader_options):
 
 
 def test_empty_sorting(tmp_path):
-    sorters.save_empty_sorting(tmp_path / "sorting", 19_753.774)
+    sorter.save_empty_sorting(tmp_path / "sorting", 19_753.774)
     sorting = load(tmp_path / "sorting")
     assert (len(sorting.unit_ids), sorting.sampling_frequency) == (0, 19_753.774)

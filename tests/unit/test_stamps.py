@@ -8,7 +8,7 @@ from spikeinterface.core import generate_recording
 from spikeinterface.extractors import recording_extractor_full_dict
 
 from spikecanary import stamps
-from spikecanary.recordings import Recording
+from spikecanary.table import Recording
 
 
 def row(path, reader="binary", **fields):

@@ -6,8 +6,8 @@ import pytest
 
 from spikecanary import reruns, sentinel
 from spikecanary.config import Config
-from spikecanary.recordings import Recording
 from spikecanary.reruns import State
+from spikecanary.table import Recording
 from workbench import make_record, stopped
 
 

@@ -1,5 +1,6 @@
 """Child processes: results, errors, deaths, measurements, a clean end. Nothing is mocked."""
 
+import importlib
 import os
 import signal
 import subprocess
@@ -9,10 +10,11 @@ import time
 import psutil
 import pytest
 
-from spikecanary import processes, supervisor
 from spikecanary.failures import SorterTimeoutError
-from spikecanary.supervisor import Supervision, supervise
-from spikecanary.workfolders import work_folder
+from spikecanary.supervise import processes
+from spikecanary.supervise import run as supervision
+from spikecanary.supervise.folders import work_folder
+from spikecanary.supervise.run import Supervision, supervise
 
 #: Functions for the child process; written to a module that it imports.
 CHILD = """
@@ -77,15 +79,20 @@ def run(tmp_path, monkeypatch):
     """Supervise a function of CHILD."""
     (tmp_path / "children.py").write_text(CHILD)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "children", raising=False)
+    children = importlib.import_module("children")
     monkeypatch.setattr(processes, "GRACE_S", 1.0)
     (tmp_path / "work").mkdir()
 
     def start(function, watchdogs=(), supervision=None, **arguments):
         return supervise(
-            f"children:{function}",
+            getattr(children, function),
             arguments,
             folder=tmp_path / "work",
-            by=Supervision(log=tmp_path / "log.txt", watchdogs=watchdogs, **(supervision or {})),
+            supervision=Supervision(
+                log=tmp_path / "log.txt", watchdogs=watchdogs, **(supervision or {})
+            ),
         )
 
     return start
@@ -182,7 +189,7 @@ def test_warnings_are_told_once_and_end_nothing(run):
 
 
 def test_progress_tells_stage_and_last_line(run, monkeypatch, caplog):
-    monkeypatch.setattr(supervisor, "PROGRESS_S", 1.0)
+    monkeypatch.setattr(supervision, "PROGRESS_S", 1.0)
     caplog.set_level("INFO")
     run("good", x=1)
     told = [record.getMessage() for record in caplog.records if "stage" in record.getMessage()]
@@ -216,12 +223,13 @@ def parent(tmp_path):
     (tmp_path / "work").mkdir()
     code = (
         "from pathlib import Path\n"
-        "from spikecanary import interrupts, processes, supervisor\n"
+        "import children\n"
+        "from spikecanary.supervise import interrupts, processes, run\n"
         "processes.GRACE_S = 1.0\n"
         "interrupts.exit_on_signals()\n"
         f"folder = Path({str(tmp_path)!r})\n"
-        "supervisor.supervise('children:family', {}, folder=folder / 'work', "
-        "by=supervisor.Supervision(log=folder / 'log'))\n"
+        "run.supervise(children.family, {}, folder=folder / 'work', "
+        "supervision=run.Supervision(log=folder / 'log'))\n"
     )
     path = os.pathsep.join([str(tmp_path), *sys.path])
     process = subprocess.Popen([sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": path})

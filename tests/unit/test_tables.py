@@ -1,8 +1,8 @@
 """Waves, the gate's table, the summary, what the screen shows."""
 
 from spikecanary import gate, sentinel, summary, tables
-from spikecanary.recordings import Recording
 from spikecanary.sentinel import Failure
+from spikecanary.table import Recording
 from workbench import make_record, stopped
 
 

@@ -20,22 +20,12 @@ from scipy.io import loadmat
 from spikeinterface.core import load
 from spikeinterface.generation import generate_ground_truth_recording
 
-from spikecanary import (
-    analysis,
-    canary,
-    curation,
-    exports,
-    figures,
-    reruns,
-    sorteroutput,
-    sorters,
-    summary,
-)
+from spikecanary import canary, reruns, sorter, sorteroutput, summary
 from spikecanary.config import CanarySettings, Config, SorterSettings
-from spikecanary.jobs import Job
-from spikecanary.outputs import ExportSettings
-from spikecanary.recordings import Recording
-from spikecanary.sorters import SortTask
+from spikecanary.outputs import ExportSettings, analysis, curation, exports, figures
+from spikecanary.sorter import SortTask
+from spikecanary.supervise.job import Job
+from spikecanary.table import Recording
 from workbench import ROOT
 
 NOTED = Path(__file__).with_name("versions.json")
@@ -80,7 +70,7 @@ def spikes() -> np.ndarray:
 def describe_handed(task: SortTask, folder: Path) -> dict:
     """Sort, and describe the traces and parameters that the sorter was handed."""
     folder.mkdir()
-    sorters.sort(task.model_dump(mode="json"), str(folder), lambda _: None, lambda **_: None)
+    sorter.sort(task.model_dump(mode="json"), str(folder), lambda _: None, lambda **_: None)
     work = folder / "sorter"
     traces = load(work / "spikeinterface_recording.json").get_traces()
     params = json.loads((work / "spikeinterface_params.json").read_text())
@@ -104,7 +94,7 @@ def make_sort(folder: Path) -> dict:
     return {
         "plain": describe_handed(plain, folder / "one"),
         "cut": describe_handed(cut, folder / "two"),
-        "device": sorters.with_device(
+        "device": sorter.with_device(
             "kilosort4", {"torch_device": "auto"}, SorterSettings(device="cpu")
         ),
         "copies": list(sorteroutput.COPIES),
@@ -152,7 +142,7 @@ def make_outputs(folder: Path) -> dict:
         metadata={"session_start_time": "2026-01-02T03:04:05+00:00"},
     )
     config = Config()
-    task = sorters.make_task(row, config).model_copy(update={"n_jobs": 1})
+    task = sorter.make_task(row, config).model_copy(update={"n_jobs": 1})
     paths = {"analyzer_path": folder / "analyzer", "metrics_path": folder / "metrics.tsv"}
     analysis.run(task, config.analysis, sorting_path=folder / "sorting", **paths)
     curation.run(config.curation, units_path=folder / "units.tsv", **paths)

@@ -2,11 +2,11 @@
 
 import pytest
 
-from spikecanary import watchdogs
 from spikecanary.config import WatchdogSettings
 from spikecanary.failures import ClassifiedSortFailure
-from spikecanary.gpus import Gpu
-from spikecanary.watchdogs import Limits, Sample, make_watchdogs
+from spikecanary.supervise import watchdogs
+from spikecanary.supervise.gpus import Gpu
+from spikecanary.supervise.watchdogs import Limits, Sample, make_watchdogs
 
 LIMITS = Limits(inactivity_s=120.0, wall_s=3600.0, mem_mb=1000.0)
 WARNING = "a warning"

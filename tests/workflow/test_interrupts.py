@@ -8,8 +8,8 @@ import time
 import psutil
 import pytest
 
-from spikecanary.processes import is_alive
 from spikecanary.sentinel import read_journal
+from spikecanary.supervise.processes import is_alive
 from workbench import snakemake_command
 
 

@@ -7,7 +7,7 @@ import zipfile
 
 import pytest
 
-from spikecanary import curation
+from spikecanary.outputs import curation
 from workbench import new_project
 
 #: Less than the default extensions: what takes long to compile is out.

@@ -10,7 +10,8 @@ from phylib.io.model import load_model
 from spikeinterface.comparison import compare_sorter_to_ground_truth
 from spikeinterface.core import load, load_sorting_analyzer
 
-from spikecanary import curation, figures, outputs
+from spikecanary import outputs
+from spikecanary.outputs import curation, figures
 from workbench import ROOT, snakemake
 
 

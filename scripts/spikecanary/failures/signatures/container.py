@@ -1,7 +1,7 @@
 """Signatures of containers and of MATLAB: runtime, image, licence, mex files."""
 
 from spikecanary import failures as f
-from spikecanary.signatures.row import Signature
+from spikecanary.failures.signatures.row import Signature
 
 CONTAINER: tuple[Signature, ...] = (
     Signature(

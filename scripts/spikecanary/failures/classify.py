@@ -3,7 +3,7 @@
 Exception types tell first, texts second. Nothing matches by a bare word: a text that
 only mentions CUDA, memory or docker is a bug of somebody's and stays unclassified.
 
-As a command, for people with a log in hand: ``python -m spikecanary.classify LOG...``.
+As a command, for people with a log in hand: ``python -m spikecanary.failures.classify LOG...``.
 """
 
 import argparse
@@ -15,12 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from spikecanary import failures
-from spikecanary.failures import (
-    ClassifiedSortFailure,
-    DependencyError,
-    RecordingUnreadableError,
-)
-from spikecanary.signatures import SIGNATURES
+from spikecanary.failures import ClassifiedSortFailure, DependencyError, RecordingUnreadableError
+from spikecanary.failures.signatures import SIGNATURES
 
 #: A line of a traceback that names an exception: its type, then its message. A type that
 #: stands alone, without module, must be called like one; a log's "INFO: ..." is none.
@@ -43,7 +39,7 @@ def classify(error: Mapping[str, Any], log: str = "") -> ClassifiedSortFailure |
     Parameters
     ----------
     error : dict
-        What :func:`spikecanary.child.describe_error` returned.
+        What :func:`spikecanary.supervise.child.describe_error` returned.
     log : str
         The sorter's log, or its end.
 
@@ -132,7 +128,7 @@ def _classify_lines(path: Path) -> None:
 def main(arguments: list[str] | None = None) -> int:
     """Classify logs from the command line; exit status 2 where a file cannot be read."""
     parser = argparse.ArgumentParser(
-        prog="python -m spikecanary.classify",
+        prog="python -m spikecanary.failures.classify",
         description="Tell from a log why a sort failed: class, category, evidence and remedy.",
     )
     parser.add_argument("logs", nargs="*", type=Path, metavar="LOG", help="log or traceback")

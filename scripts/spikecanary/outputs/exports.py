@@ -8,9 +8,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from spikecanary import analysis, curation, workfolders
-from spikecanary.outputs import ExportSettings
-from spikecanary.recordings import Recording
+from spikecanary.outputs import ExportSettings, analysis, curation
+from spikecanary.supervise import folders
+from spikecanary.table import Recording
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -79,7 +79,7 @@ def run(
 @contextmanager
 def appears_whole(path: Path, purpose: str) -> Iterator[Path]:
     """Yield a path beside another, for a file or a folder, that takes its place at the end."""
-    temporary = workfolders.work_path(path.parent, purpose)
+    temporary = folders.work_path(path.parent, purpose)
     temporary = temporary.with_name(temporary.name + path.suffix)
     try:
         yield temporary

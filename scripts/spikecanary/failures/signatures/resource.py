@@ -1,7 +1,7 @@
 """Signatures of resource failures: too little memory, disk or time."""
 
 from spikecanary import failures as f
-from spikecanary.signatures.row import Signature
+from spikecanary.failures.signatures.row import Signature
 
 _GPU_MEMORY = (
     Signature(

@@ -8,11 +8,14 @@ import shutil
 import socket
 import time
 from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
 
 import psutil
+from filelock import SoftFileLock, Timeout
 
-from spikecanary import processes
+from spikecanary.failures import ConcurrentSortError
+from spikecanary.supervise import processes
 
 logger = logging.getLogger(__name__)
 
@@ -84,3 +87,51 @@ def _is_abandoned(path: Path, host: str, pid: int) -> bool:
         return True
     # Another process may have got the number since.
     return not processes.is_alive(process) or process.create_time() > touched + 1
+
+
+#: How long the lock of a dead process may take to be taken over, in s.
+TAKE_OVER_S = 1.0
+
+
+@contextlib.contextmanager
+def hold(path: Path, what: str) -> Iterator[None]:
+    """Hold a lock.
+
+    Parameters
+    ----------
+    path : Path
+        The lock file; its folder is made.
+    what : str
+        What the holder does, for the message.
+
+    Raises
+    ------
+    ConcurrentSortError
+        Another process that may still run holds it.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = SoftFileLock(path)
+    try:
+        lock.acquire(timeout=TAKE_OVER_S, poll_interval=0.05)
+    except Timeout:
+        holder = _describe_holder(path)
+        msg = (
+            f"{holder}, {what}. If that process has ended (on another host nobody here can tell), "
+            f"remove {path}"
+        )
+        raise ConcurrentSortError(msg, holder=holder) from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _describe_holder(path: Path) -> str:
+    """Name a lock's holder: process, host and since when."""
+    try:
+        lines = path.read_text(encoding="utf-8", errors="replace").split()
+        since = datetime.fromtimestamp(path.stat().st_mtime).astimezone()
+    except OSError:
+        return "another process"
+    pid, host = [*lines, "unknown", "unknown"][:2]
+    return f"process {pid} on host {host}, since {since.isoformat(timespec='seconds')}"

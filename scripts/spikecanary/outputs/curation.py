@@ -37,7 +37,7 @@ def run(
     settings : CurationSettings
         Thresholds and classifiers.
     metrics_path, analyzer_path : Path
-        What :func:`spikecanary.analysis.run` wrote.
+        What :func:`spikecanary.outputs.analysis.run` wrote.
     units_path : Path
         Where to write.
 

@@ -13,18 +13,18 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO, TextIO
 
-from spikecanary import containers, interrupts, processes
 from spikecanary.failures import ClassifiedSortFailure
-from spikecanary.logs import CappedLog
-from spikecanary.sampling import Sampler
 from spikecanary.sentinel import Measured
-from spikecanary.watchdogs import OF_A_JOB, Sample, Watchdog
-from spikecanary.workfolders import work_folder
+from spikecanary.supervise import containers, interrupts, processes
+from spikecanary.supervise.folders import work_folder
+from spikecanary.supervise.log import CappedLog
+from spikecanary.supervise.sample import Sampler
+from spikecanary.supervise.watchdogs import OF_A_JOB, Sample, Watchdog
 
 logger = logging.getLogger(__name__)
 
@@ -42,7 +42,7 @@ MAX_LOG_BYTES = 100_000_000
 class Ended:
     """How a supervised function ended: exactly one of the first four is set.
 
-    ``error`` is what :func:`spikecanary.child.describe_error` returns; ``signum`` is
+    ``error`` is what :func:`spikecanary.supervise.child.describe_error` returns; ``signum`` is
     the signal that killed the child; ``exit_status`` is set where it ended itself
     without a word. ``by_job_limit`` says that what ended it was a limit of its job, memory or time.
     """
@@ -117,24 +117,36 @@ class Supervision:
     with_containers: bool = False
 
 
-def call(target: str, arguments: Mapping[str, Any], *, folder: Path, by: Supervision) -> Ended:
+def call(
+    target: Callable[..., Any],
+    arguments: Mapping[str, Any],
+    *,
+    folder: Path,
+    supervision: Supervision,
+) -> Ended:
     """Supervise a function in an empty folder of its own, removed at the end."""
     with work_folder(folder):
-        return supervise(target, arguments, folder=folder, by=by)
+        return supervise(target, arguments, folder=folder, supervision=supervision)
 
 
-def supervise(target: str, arguments: Mapping[str, Any], *, folder: Path, by: Supervision) -> Ended:
+def supervise(
+    target: Callable[..., Any],
+    arguments: Mapping[str, Any],
+    *,
+    folder: Path,
+    supervision: Supervision,
+) -> Ended:
     """Run a function of this package in a child process of its own.
 
     Parameters
     ----------
-    target : str
-        ``module:function``.
+    target : callable
+        A function of a module; of hooks that it names it is given ``stage`` and ``tell``.
     arguments : dict
         Keyword arguments; must survive JSON.
     folder : Path
         The child's work folder; its size is what ``disk_mb`` measures.
-    by : Supervision
+    supervision : Supervision
         Log, threads and watchdogs.
 
     Returns
@@ -146,30 +158,38 @@ def supervise(target: str, arguments: Mapping[str, Any], *, folder: Path, by: Su
     Interrupted
         This process was told to end; the child's tree has been ended first.
     """
+    name = f"{target.__module__}:{target.__qualname__}"
     call, events = folder / "call.json", folder / "events.jsonl"
-    call.write_text(json.dumps({"target": target, "arguments": arguments}), encoding="utf-8")
+    call.write_text(json.dumps({"target": name, "arguments": arguments}), encoding="utf-8")
     events.touch()
     started = time.monotonic()
     lifeline, our_end = os.pipe()  # the child ends when this process does, however it does
-    log = CappedLog(by.log, by.max_log_bytes)
+    log = CappedLog(supervision.log, supervision.max_log_bytes)
     # Opened before the child runs: what it says is read even if the folder is removed.
     with events.open(encoding="utf-8", errors="replace") as told:
         try:
             process = subprocess.Popen(
-                [sys.executable, "-m", "spikecanary.child", str(call), str(events), str(lifeline)],
+                [
+                    sys.executable,
+                    "-m",
+                    "spikecanary.supervise.child",
+                    str(call),
+                    str(events),
+                    str(lifeline),
+                ],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
-                env=_environment(by.threads, folder),
+                env=_environment(supervision.threads, folder),
                 start_new_session=True,
                 pass_fds=[lifeline],
             )
             try:
-                watch = _Watch(process, folder, log, told, by)
+                watch = _Watch(process, folder, log, told, supervision)
                 stopped_by = watch.until_end()
             finally:
                 processes.end_child(process, str(folder))
-                if by.with_containers:
+                if supervision.with_containers:
                     containers.remove(folder)
                 watch.output.drain()
         finally:
@@ -182,7 +202,7 @@ def supervise(target: str, arguments: Mapping[str, Any], *, folder: Path, by: Su
 
 def _environment(threads: int, folder: Path) -> dict[str, str]:
     """Return the child's environment: this package importable, threads limited, marked."""
-    package_parent = str(Path(__file__).resolve().parents[1])
+    package_parent = str(Path(__file__).resolve().parents[2])
     paths = [package_parent, *filter(None, [os.environ.get("PYTHONPATH")])]
     limits = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
     return {
@@ -237,15 +257,17 @@ class _Watch:
         folder: Path,
         log: CappedLog,
         told: TextIO,
-        by: Supervision,
+        supervision: Supervision,
     ) -> None:
         self.process = process
         self.folder = folder
         self.log = log
         self.told = told
-        self.by = by
+        self.supervision = supervision
         self.output = _Output(process.stdout, log)  # type: ignore[arg-type]
-        self.sampler = Sampler(process.pid, folder, by.folders, with_containers=by.with_containers)
+        self.sampler = Sampler(
+            process.pid, folder, supervision.folders, with_containers=supervision.with_containers
+        )
         self.peak_rss_mb = self.peak_disk_mb = 0.0
         self.peak_vram_mb: float | None = None
         self.warned: dict[Watchdog, str] = {}
@@ -281,7 +303,7 @@ class _Watch:
             self.peak_vram_mb = max(self.peak_vram_mb or 0.0, vram_mb)
         if time.monotonic() - self.shown >= PROGRESS_S:
             self._show_progress(sample)
-        for watchdog in self.by.watchdogs:
+        for watchdog in self.supervision.watchdogs:
             found = watchdog(sample)
             if isinstance(found, ClassifiedSortFailure):
                 logger.error("ended by a watchdog: %s", found)

@@ -18,11 +18,12 @@ from pydantic import (
     field_validator,
 )
 
-from spikecanary import recordings, sorteroutput
+from spikecanary import sorteroutput
 from spikecanary.config import Config, SorterSettings, as_set, did_you_mean
 from spikecanary.failures import DependencyError, SorterUnavailableError
 from spikecanary.outputs import as_pairs, as_steps
-from spikecanary.recordings import Recording
+from spikecanary.recording import cut_window, describe_header, open_recording, preprocess
+from spikecanary.table import Recording
 
 #: SpikeInterface's sorters (0.105), which no plugin defines; known without SpikeInterface, since
 #: rules are read where it may not be installed.
@@ -280,10 +281,10 @@ def sort(
     from spikeinterface.sorters import read_sorter_folder
 
     set_global_job_kwargs(n_jobs=what.n_jobs, progress_bar=False)
-    recording = recordings.open_recording(what.row)
-    tell(header=recordings.header(recording))
+    recording = open_recording(what.row)
+    tell(header=describe_header(recording))
     if what.window_s is not None:
-        recording = recordings.cut_window(recording, *what.window_s)
+        recording = cut_window(recording, *what.window_s)
     if what.sorter.plugin:
         load_plugin(what.sorter.plugin)
     work = Path(folder) / "sorter"
@@ -313,7 +314,7 @@ def _run_sorter(
     from spikeinterface.sorters import run_sorter
 
     stage("preprocess")
-    recording = recordings.preprocess(recording, what.preprocessing)
+    recording = preprocess(recording, what.preprocessing)
     if not recording.is_binary_compatible():
         tell(copied_mb=recording.get_total_memory_size() / 1e6)
     stage("sort")

@@ -1,7 +1,7 @@
 """Signatures of GPUs that cannot be used: none, busy, lost, or not with this software."""
 
 from spikecanary import failures as f
-from spikecanary.signatures.row import Signature
+from spikecanary.failures.signatures.row import Signature
 
 GPU: tuple[Signature, ...] = (
     Signature(

@@ -20,7 +20,7 @@ from spikecanary.failures import (
     IOStallError,
     SorterTimeoutError,
 )
-from spikecanary.gpus import Gpu
+from spikecanary.supervise.gpus import Gpu
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """Signatures of biological failures: the data hold nothing that the sorter can use."""
 
 from spikecanary import failures as f
-from spikecanary.signatures.row import Signature
+from spikecanary.failures.signatures.row import Signature
 
 #: Estimators of scikit-learn with which sorters learn from the spikes they found.
 _ESTIMATORS = (

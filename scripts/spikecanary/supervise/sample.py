@@ -9,8 +9,8 @@ from pathlib import Path
 
 import psutil
 
-from spikecanary import containers, gpus, processes
-from spikecanary.watchdogs import Sample
+from spikecanary.supervise import containers, gpus, processes
+from spikecanary.supervise.watchdogs import Sample
 
 MB = 1e6
 #: What takes long to look at (files, GPUs, containers) is looked at every so many s.

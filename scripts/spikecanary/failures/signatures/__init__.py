@@ -8,10 +8,10 @@ wrong *stop* costs a recording.
 order, so that a broken host is never called a silent recording.
 """
 
-from spikecanary.signatures.biological import BIOLOGICAL
-from spikecanary.signatures.environment import ENVIRONMENT
-from spikecanary.signatures.resource import RESOURCE
-from spikecanary.signatures.row import Signature
+from spikecanary.failures.signatures.biological import BIOLOGICAL
+from spikecanary.failures.signatures.environment import ENVIRONMENT
+from spikecanary.failures.signatures.resource import RESOURCE
+from spikecanary.failures.signatures.row import Signature
 
 SIGNATURES: tuple[Signature, ...] = (*ENVIRONMENT, *RESOURCE, *BIOLOGICAL)
 

@@ -1,6 +1,6 @@
 """The generated pages of docs/: failures, troubleshooting, settings.
 
-``python -m spikecanary.catalogue PAGE`` prints one of them.
+``python -m spikecanary.reference PAGE`` prints one of them.
 """
 
 import json
@@ -17,7 +17,7 @@ from spikecanary.failures import (
     EnvironmentFailure,
     ResourceFailure,
 )
-from spikecanary.signatures import SIGNATURES, Signature
+from spikecanary.failures.signatures import SIGNATURES, Signature
 
 FAILURES = """# Failures
 
@@ -26,15 +26,15 @@ it strikes. Generated from `scripts/spikecanary/failures.py` and `signatures/` b
 do not edit.
 
 To classify a log in hand, in the environment that `make` builds:
-`python -m spikecanary.classify LOG...`
+`python -m spikecanary.failures.classify LOG...`
 """
 
 TROUBLES = """# Troubleshooting
 
 By the text that you see, in the order of the alphabet; search this page for it. Generated from
-`scripts/spikecanary/signatures/` and `catalogue.py` by `make schema`; do not edit. More of each
-failure: [failures](failures.md). Not here? `python -m spikecanary.classify LOG...` reads a whole
-log; what it does not know either is *unexpected*: send the log.
+`scripts/spikecanary/failures/` and `reference.py` by `make schema`; do not edit. More of each
+failure: [failures](failures.md). Not here? `python -m spikecanary.failures.classify LOG...`
+reads a whole log; what it does not know either is *unexpected*: send the log.
 
 | what you see | what happened | what to do |
 | --- | --- | --- |

@@ -1,9 +1,9 @@
 """Signatures of environment failures: the machine or the set-up is to blame."""
 
 from spikecanary import failures as f
-from spikecanary.signatures.container import CONTAINER, MATLAB
-from spikecanary.signatures.gpu import GPU
-from spikecanary.signatures.row import Signature
+from spikecanary.failures.signatures.container import CONTAINER, MATLAB
+from spikecanary.failures.signatures.gpu import GPU
+from spikecanary.failures.signatures.row import Signature
 
 #: A frame of a traceback, its source line and the marks below it.
 _FRAME = r'(?:  File "[^\n]*\n(?:    [^\n]*\n)*)'

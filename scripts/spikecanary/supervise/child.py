@@ -1,6 +1,6 @@
 """What runs inside a supervised child process: one function of this package.
 
-``python -m spikecanary.child CALL EVENTS LIFELINE`` reads the call (JSON: ``target`` as
+``python -m spikecanary.supervise.child CALL EVENTS LIFELINE`` reads the call (JSON: ``target`` as
 ``module:function`` and ``arguments``), runs it and appends what happens to the events
 file, one JSON object a line: stages as they begin, facts, and last its result or its
 error. A file and not a pipe, so that what was written is there however the child ends.

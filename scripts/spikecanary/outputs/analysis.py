@@ -5,9 +5,11 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from spikecanary import recordings, sentinel, workfolders
+from spikecanary import sentinel
 from spikecanary.outputs import AnalysisSettings, switched_on
-from spikecanary.sorters import SortTask
+from spikecanary.recording import open_recording, preprocess
+from spikecanary.sorter import SortTask
+from spikecanary.supervise import folders
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -57,7 +59,7 @@ def run(
     recording = open_filtered(task, settings)
     sorting = without_duplicates(load(sorting_path), settings)
     # Beside its place: the analyzer names its recording relative to itself.
-    folder = workfolders.work_path(analyzer_path.parent, "analyze")
+    folder = folders.work_path(analyzer_path.parent, "analyze")
     try:
         analyzer = make_analyzer(sorting, recording, settings, folder)
         table = describe_units(analyzer)
@@ -75,7 +77,7 @@ def open_filtered(task: SortTask, settings: AnalysisSettings) -> "BaseRecording"
     Without a probe, channels are taken to be far from each other; without a gain, a count to be
     a microvolt: SpikeInterface's metrics of templates want both.
     """
-    recording = recordings.preprocess(recordings.open_recording(task.row), task.preprocessing)
+    recording = preprocess(open_recording(task.row), task.preprocessing)
     if not recording.has_scaleable_traces():
         logger.info("no gain to uV: amplitudes are counts")
         recording = recording.clone()
@@ -87,7 +89,7 @@ def open_filtered(task: SortTask, settings: AnalysisSettings) -> "BaseRecording"
         recording.set_dummy_probe_from_locations(
             [(0.0, NO_PROBE_PITCH_UM * number) for number in range(recording.get_num_channels())]
         )
-    return recordings.preprocess(recording, switched_on(settings.preprocessing))
+    return preprocess(recording, switched_on(settings.preprocessing))
 
 
 def without_duplicates(sorting: "BaseSorting", settings: AnalysisSettings) -> "BaseSorting":

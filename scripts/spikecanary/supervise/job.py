@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from spikecanary.config import ForecastSettings, PreflightSettings, WatchdogSettings
-from spikecanary.sorters import SortTask
-from spikecanary.supervisor import Supervision
-from spikecanary.watchdogs import Limits, make_watchdogs
+from spikecanary.sorter import SortTask
+from spikecanary.supervise.run import Supervision
+from spikecanary.supervise.watchdogs import Limits, make_watchdogs
 
 MB = 1e6
 #: A job ends itself so much before its time limit, at most, so that it can say why: s, share.

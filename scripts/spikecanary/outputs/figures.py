@@ -6,9 +6,17 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from spikecanary import analysis, curation, exports, recordings, sentinel
-from spikecanary.outputs import CANARY_FIGURE, AnalysisSettings, CurationSettings
-from spikecanary.sorters import SortTask
+from spikecanary import sentinel
+from spikecanary.outputs import (
+    CANARY_FIGURE,
+    AnalysisSettings,
+    CurationSettings,
+    analysis,
+    curation,
+    exports,
+)
+from spikecanary.recording import cut_window, open_recording
+from spikecanary.sorter import SortTask
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -59,7 +67,7 @@ def run(
     mpl.use("Agg")
     set_global_job_kwargs(n_jobs=1, progress_bar=False)
     analyzer = analysis.load_analyzer(analyzer_path)
-    raw = recordings.open_recording(task.row)
+    raw = open_recording(task.row)
     filtered = analysis.open_filtered(task, analysis_settings)
     middle_s = raw.get_total_duration() / 2
     drawings: dict[str, Callable[[], Figure]] = {
@@ -221,11 +229,11 @@ def _draw_window(task: SortTask, settings: AnalysisSettings, record: sentinel.Re
     from spikeinterface.core import get_noise_levels
 
     filtered = analysis.open_filtered(task, settings)
-    in_uv = recordings.open_recording(task.row).has_scaleable_traces()
+    in_uv = open_recording(task.row).has_scaleable_traces()
     start_s, end_s = 0.0, min(30.0, filtered.get_total_duration())
     if record.windows:
         start_s, end_s = record.windows[-1].start_s, record.windows[-1].end_s
-    window = recordings.cut_window(filtered, start_s, end_s)
+    window = cut_window(filtered, start_s, end_s)
     noise = get_noise_levels(window, return_in_uV=True)
     length_s = min(WINDOW_S, end_s - start_s)
     figure = draw_traces(filtered, (start_s + end_s) / 2, length_s)

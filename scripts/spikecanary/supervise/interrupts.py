@@ -6,7 +6,7 @@ from typing import Any
 
 import psutil
 
-from spikecanary import processes
+from spikecanary.supervise import processes
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 

@@ -1,0 +1,1 @@
+"""Child processes: run, watched, measured, ended."""
