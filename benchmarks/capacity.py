@@ -11,6 +11,7 @@ compared with how the sort ends.
 import argparse
 import contextlib
 import itertools
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -22,11 +23,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from forecast import write_recording
 
-from spikecanary import canary, forecast, fullsort
+from spikecanary import canary, forecast, fullsort, preflight
 from spikecanary.config import (
     CanarySettings,
     Config,
-    PreflightSettings,
     SorterSettings,
     WatchdogSettings,
 )
@@ -73,22 +73,16 @@ def small_disk(folder: Path, size_mb: float | None) -> Iterator[Path]:
 def sort(task: SortTask, folder: Path, sentinel: Path, limits: dict[str, float]) -> str:
     """Sort under limits; return how that ended."""
     with small_disk(folder, limits.get("disk_mb")) as results:
-        files = {"sorting_path": results / "x/sorting", "record_path": results / "x/sort.json"}
+        (results / "x").mkdir()
+        shutil.copy(sentinel, results / "x/canary.json")
         job = Job(
             log=folder.with_suffix(".log"),
-            preflight=PreflightSettings(min_free_disk_mb=0),
             watchdogs=WatchdogSettings(min_free_disk_mb=2),
             mem_mb=limits.get("mem_mb"),
             runtime_min=limits["wall_s"] / 60 if "wall_s" in limits else None,
         )
         try:
-            fullsort.run(
-                task,
-                sentinel_path=sentinel,
-                journal_path=results / "x/attempts.jsonl",
-                job=job,
-                **files,
-            )
+            fullsort.run(task, results / "x", job)
         except fullsort.SortFailedError as err:
             return f"failed: {str(err).split(': ', 2)[2][:60]}"
         return "sorted"
@@ -101,6 +95,7 @@ def main() -> int:
     parser.add_argument("--time", type=float, default=45.0)
     parser.add_argument("--disk", type=float, default=110.0)
     arguments = parser.parse_args()
+    preflight.MIN_FREE_DISK_MB = 0.0  # the small disk is to be found by the forecast
     limits = {"mem_mb": arguments.memory, "wall_s": arguments.time, "disk_mb": arguments.disk}
     right = warned = wrong_stops = missed = 0
     with tempfile.TemporaryDirectory() as name:
@@ -109,15 +104,10 @@ def main() -> int:
             write_recording(folder / "recording", minutes, n_channels)
             log.configure(folder / "log.txt")
             task = make(folder / "recording")
-            verdict = canary.run(
-                task,
-                CanarySettings(window_s=WINDOW_S, min_recording_s=WINDOW_S),
-                sentinel_path=folder / "x/canary.json",
-                journal_path=folder / "x/attempts.jsonl",
-                job=Job(log=folder / "log.txt"),
-            )
+            settings = CanarySettings(window_s=WINDOW_S, min_recording_s=WINDOW_S)
+            verdict = canary.run(task, settings, folder / "x", Job(log=folder / "log.txt"))
             for cost, limit in limits.items():
-                said = say(*forecast.check(verdict.forecast, {cost: limit}, task))
+                said = say(*forecast.check_capacity(verdict.forecast, {cost: limit}, task))
                 ended = sort(task, folder / cost, folder / "x/canary.json", {cost: limit})
                 fits = ended == "sorted"
                 right += (said, fits) in {("stop", False), ("fits", True)}

@@ -22,7 +22,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts"))
 
 from spikecanary import canary, forecast, fullsort
 from spikecanary.config import CanarySettings, Config, ForecastSettings, SorterSettings
-from spikecanary.sentinel import Window
+from spikecanary.forecast import FinishedSort
+from spikecanary.sentinel import Record
 from spikecanary.sorter import make_task
 from spikecanary.supervise import log
 from spikecanary.supervise.job import Job
@@ -55,25 +56,17 @@ def measure_one(recording: Path, folder: Path, sorter: str, window_s: float) -> 
     settings = SorterSettings(name=sorter, device="cpu", params=PARAMS[sorter])
     row = Recording(id="x", paths=(str(recording),), reader="spikeinterface")
     task = make_task(row, Config(sorter=settings)).model_copy(update={"n_jobs": 2})
-    files = {
-        "sentinel_path": folder / "x/canary.json",
-        "journal_path": folder / "x/attempts.jsonl",
-        "job": Job(log=folder / "log.txt"),
-    }
+    job = Job(log=folder / "log.txt")
     log.configure(folder / "log.txt")
-    verdict = canary.run(task, CanarySettings(window_s=window_s, min_recording_s=window_s), **files)
-    record = fullsort.run(
-        task,
-        sorting_path=folder / "x/sorting",
-        record_path=folder / "x/sort.json",
-        **files,
-    )
+    settings = CanarySettings(window_s=window_s, min_recording_s=window_s)
+    verdict = canary.run(task, settings, folder / "x", job)
+    record = fullsort.run(task, folder / "x", job)
     return {
         "sorter": sorter,
         "duration_s": record.duration_s,
         "n_channels": record.n_channels,
-        "windows": [window.model_dump() for window in verdict.windows],
-        "actual": forecast.costs(record.measured),
+        "canary": verdict.model_dump(mode="json", by_alias=True),
+        "actual": forecast.costs_of(record.measured),
         "stages_s": record.measured.stages_s,
         "n_spikes": record.n_spikes,
     }
@@ -96,25 +89,17 @@ def measure(arguments: argparse.Namespace) -> None:
                 print(sorter, minutes, n_channels, found["actual"], flush=True)
 
 
-def data_rate(entry: dict) -> float:
-    """Return the size of a measured recording's samples, in MB for each second."""
-    return forecast.data_mb_per_s(entry["n_channels"], RATE_HZ)
-
-
-def predict(entry: dict, history: list[forecast.Finished]) -> dict:
+def predict(entry: dict, history: list[FinishedSort]) -> forecast.Forecast:
     """Forecast one of the measured sorts."""
-    windows = [Window.model_validate(window) for window in entry["windows"]]
-    by = forecast.models(windows, data_rate(entry), history)
-    return forecast.predict(by, entry["duration_s"], history)
+    return forecast.forecast_sort(Record.model_validate(entry["canary"]), history)
 
 
-def as_finished(entry: dict) -> forecast.Finished:
+def as_finished(entry: dict) -> FinishedSort:
     """Return one of the measured sorts as history."""
-    windows = [Window.model_validate(window) for window in entry["windows"]]
-    return forecast.Finished(
+    return FinishedSort(
         recording="x",
         duration_s=entry["duration_s"],
-        models=forecast.models(windows, data_rate(entry)),
+        expected={name: each.likely for name, each in predict(entry, []).items()},
         actual=entry["actual"],
     )
 
@@ -142,7 +127,7 @@ def show(arguments: argparse.Namespace) -> int:
             name: entry["actual"][name] for name in ("mem_mb", "disk_mb")
         }
         for each in [alone, *learned]:
-            asked = forecast.request(LIMITS, each)
+            asked = forecast.request(ForecastSettings(), each)
             for name in (name for name in asked if asked[name] < used[name]):
                 short += 1
                 print(f"  asked for {name} {asked[name]}, used {used[name]:.1f}")
@@ -156,7 +141,7 @@ def show(arguments: argparse.Namespace) -> int:
 
 
 #: No minimum of time and memory that would hide a request that is too small.
-LIMITS = ForecastSettings(min_runtime_min=1, min_mem_mb=1)
+forecast.LEAST_REQUEST.update(runtime=1, mem_mb=1)
 
 
 def main() -> int:

@@ -50,9 +50,8 @@ record = canary.run(
         n_jobs=int(threads),
     ),
     CanarySettings(window_s={window_s}, min_recording_s={window_s}),
-    sentinel_path=folder / "canary.json",
-    journal_path=folder / "attempts.jsonl",
-    job=Job(log=folder / "log.txt", mem_mb=24_000, runtime_min=60),
+    folder,
+    Job(log=folder / "log.txt", mem_mb=24_000, runtime_min=60),
 )
 assert record.outcome == "passed", record.reason
 """

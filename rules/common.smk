@@ -215,9 +215,9 @@ def sort_request(resource):
 
     def request(wildcards, attempt):
         task = state_of(wildcards.recording).task
-        return forecast.of_sort(SETTINGS, results_path(), task, attempt)[resource]
+        return forecast.sort_request(SETTINGS, results_path(), task, attempt)[resource]
 
-    return forecast.without_forecast(SETTINGS)[resource] if DRY else request
+    return forecast.default_request(SETTINGS)[resource] if DRY else request
 
 
 def end_of_run(*, failed):

@@ -1,4 +1,4 @@
-"""From how a supervised sort ended, and its data, to a failure: text is not everything."""
+"""From how a supervised sort ended, and its data, to a failure: a text alone is no proof."""
 
 import signal
 from collections.abc import Mapping
@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from spikecanary import signals, sorter
-from spikecanary.config import SignalSettings
 from spikecanary.failures import (
     BiologicalFailure,
     ClassifiedSortFailure,
@@ -21,7 +20,7 @@ from spikecanary.supervise.run import Ended, Supervision, call, supervise
 
 
 def read_ending(ended: Ended) -> ClassifiedSortFailure | None:
-    """Tell the failure from the exception, the log and how the child ended."""
+    """Classify the failure by the exception, the log and how the child ended."""
     if ended.stopped_by is not None:
         return ended.stopped_by
     log = f"{ended.facts.get('sorter_log', '')}\n{ended.log}"
@@ -32,8 +31,8 @@ def read_ending(ended: Ended) -> ClassifiedSortFailure | None:
     return None if ended.result is not None else by_text("", log)
 
 
-def too_short(task: SortTask, header: Mapping[str, Any], length_s: float) -> str | None:
-    """Say that a sort is of at most one batch, whose failures are no evidence."""
+def describe_too_short(task: SortTask, header: Mapping[str, Any], length_s: float) -> str | None:
+    """Say that a sort is of one batch at most, whose failures are no evidence; None if not."""
     batch_s = task.batch_s(header["sampling_frequency_hz"])
     if batch_s is None or length_s > batch_s:
         return None
@@ -44,21 +43,14 @@ def too_short(task: SortTask, header: Mapping[str, Any], length_s: float) -> str
 
 
 def sort(
-    task: SortTask,
-    settings: SignalSettings,
-    *,
-    folder: Path,
-    supervision: Supervision,
-    finished: Path | None = None,
+    task: SortTask, *, folder: Path, supervision: Supervision, finished: Path | None = None
 ) -> tuple[Ended, ClassifiedSortFailure | None]:
-    """Sort in a supervised child process, and tell the failure if it is a known one.
+    """Sort in a supervised child process, and classify its failure.
 
     Parameters
     ----------
     task : SortTask
         What to sort: a whole recording, or the window of a canary's clone.
-    settings : SignalSettings
-        Thresholds of the signal check, by which a biological failure is told apart.
     folder : Path
         Where to work; exists and is empty. ``diagnosis`` beside it is used too.
     supervision : Supervision
@@ -72,16 +64,12 @@ def sort(
         How it ended, with a warning where the recording grew meanwhile.
     """
     before = size_bytes(task.row)
-    ended = supervise(
-        sorter.sort,
-        {
-            "task": task.model_dump(mode="json"),
-            "folder": str(folder),
-            "finished": finished and str(finished),
-        },
-        folder=folder,
-        supervision=supervision,
-    )
+    arguments = {
+        "task": task.model_dump(mode="json"),
+        "folder": str(folder),
+        "finished": finished and str(finished),
+    }
+    ended = supervise(sorter.sort, arguments, folder=folder, supervision=supervision)
     after = size_bytes(task.row)
     if after > before:
         grown = (
@@ -97,31 +85,26 @@ def sort(
         )
         where = {"path": task.row.paths[0], "reader": task.row.reader}
         return ended, RecordingUnreadableError(shrank, **where)
-    return ended, _diagnose(ended, task, settings, folder.with_name("diagnosis"), supervision)
+    return ended, _diagnose(ended, task, folder.with_name("diagnosis"), supervision)
 
 
 def _diagnose(
-    ended: Ended, task: SortTask, settings: SignalSettings, folder: Path, supervision: Supervision
+    ended: Ended, task: SortTask, folder: Path, supervision: Supervision
 ) -> ClassifiedSortFailure | None:
-    """Tell the failure of a sort, looking at its data where the text alone is no proof."""
+    """Classify a sort's failure, by its data where the text alone is no proof."""
     failure = read_ending(ended)
     header = ended.facts.get("header")
-    of_sort = ended.error is not None and ended.facts.get("stage") in ("sort", "read")
-    of_data = failure is None or isinstance(failure, BiologicalFailure)
-    if header is None or not of_sort or not of_data:
+    in_sorter = ended.error is not None and ended.facts.get("stage") in ("sort", "read")
+    may_be_data = failure is None or isinstance(failure, BiologicalFailure)
+    if header is None or not in_sorter or not may_be_data:
         return failure
-    window_s = task.window_s
-    length_s = window_s[1] - window_s[0] if window_s else header["duration_s"]
-    if too_short(task, header, length_s):
+    start_s, end_s = task.window_s or (0.0, header["duration_s"])
+    if describe_too_short(task, header, end_s - start_s):
         return None
-    looked = call(
+    checked = call(
         signals.check_window,
-        {
-            "row": task.row.model_dump(mode="json"),
-            "window_s": window_s,
-            "settings": settings.model_dump(mode="json"),
-        },
+        {"row": task.row.model_dump(mode="json"), "window_s": task.window_s},
         folder=folder,
         supervision=supervision,
     )
-    return failure if looked.result is None else signals.tell_apart(failure, looked.result)
+    return failure if checked.result is None else signals.tell_apart(failure, checked.result)

@@ -1,8 +1,8 @@
-"""The forecast: from what a canary measured to what the full sort will take.
+"""What a full sort will take, from what its canary measured, and whether that fits.
 
-Costs that every sort has (imports, compilation, a container's start) are told apart from
-costs that grow with the recording: by two windows of different length, by the stages of a
-single one, and by the full sorts that have ended in this results folder.
+A cost is a fixed share plus a rate times the recording's length. Of time, the fixed share is what
+the stages before and after the sort took. What full sorts with the same settings really took
+corrects the next forecasts.
 """
 
 import functools
@@ -10,7 +10,7 @@ import json
 import math
 import shutil
 import statistics
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import psutil
@@ -19,387 +19,35 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from spikecanary import sentinel
 from spikecanary.config import Config, ForecastSettings, WatchdogSettings
 from spikecanary.failures import CapacityForecastError
-from spikecanary.sentinel import Interval, Measured, Record, RecordError, Window
+from spikecanary.sentinel import Interval, Measured, Record, RecordError
 from spikecanary.sorter import MEMORY_KNOBS, SortTask
 from spikecanary.supervise import gpus
 
-#: Two windows tell a slope where the shorter one is at most this share of the longer.
-TWO_SHARE = 0.75
-#: Of a single window nobody knows what part of the sort grows with the recording: this share
-#: is taken to, between the other two.
-SINGLE_SHARE, SINGLE_LEAST, SINGLE_MOST = 0.8, 0.4, 1.0
-#: Costs that are memory, and the share of its samples that a sorter holds: spykingcircus2 about
-#: a third more or less, kilosort4 nothing (benchmarks/forecast.py).
-MEMORIES = ("mem_mb", "vram_mb")
-MEMORY_SHARE = 0.35
-#: How far off forecasts are, without and with finished sorts to learn from: about twice the
-#: median error that benchmarks/forecast.py measures.
-SPREAD, SPREAD_LEARNED = 0.4, 0.25
-#: A window's peak of memory is measured, and a longer sort with the same parameters does not take
-#: less: only so much of it is left to chance (benchmarks/capacity.py).
-FLOOR_SPREAD = 0.15
-#: What finished sorts say is believed within these limits.
-CORRECTION = (0.2, 5.0)
-#: Snakemake's resources: of which cost, and in which unit of it.
-REQUESTS = {"runtime": ("wall_s", 60), "mem_mb": ("mem_mb", 1), "disk_mb": ("disk_mb", 1)}
-#: So much of the newest history is read: about a hundred sorts.
-HISTORY_BYTES = 64_000
-
-
-class Line(BaseModel):
-    """A cost that every sort has, and one for each second of the recording."""
-
-    model_config = ConfigDict(frozen=True)
-
-    fixed: float
-    per_s: float
-
-    def at(self, duration_s: float) -> float:
-        """Return the cost of a recording of that length."""
-        return self.fixed + self.per_s * duration_s
-
-
-class Model(BaseModel):
-    """What a canary's windows say of a cost: the likely line, and the two around it."""
-
-    model_config = ConfigDict(frozen=True)
-
-    low: Line
-    likely: Line
-    high: Line
-
-
-class Finished(BaseModel):
-    """A full sort that has ended: its length, what was forecast at first, and what it took."""
-
-    model_config = ConfigDict(frozen=True, extra="ignore")
-
-    recording: str
-    duration_s: float
-    models: dict[str, Model]
-    actual: dict[str, float]
-
-
-def costs(measured: Measured) -> dict[str, float]:
-    """Return what a sort took: ``wall_s``, ``mem_mb``, ``disk_mb``, ``vram_mb`` if it used one."""
-    found = {
-        "wall_s": measured.wall_s,
-        "mem_mb": measured.peak_rss_mb,
-        "disk_mb": measured.disk_mb,
-        "vram_mb": measured.peak_vram_mb,
-    }
-    return {name: value for name, value in found.items() if value is not None}
-
-
-def data_mb_per_s(n_channels: int, sampling_frequency_hz: float) -> float:
-    """Return the size of a recording's samples as float32, in MB for each second."""
-    return 4e-6 * n_channels * sampling_frequency_hz
-
-
-def models(
-    windows: Iterable[Window], data_mb_per_s: float, history: Sequence[Finished] = ()
-) -> dict[str, Model]:
-    """Tell fixed from growing costs by the windows that were sorted.
-
-    Parameters
-    ----------
-    windows : iterable of Window
-        Those of a sentinel; windows whose sort failed say nothing.
-    data_mb_per_s : float
-        Size of the samples: more memory than that does not grow with the recording.
-    history : sequence of Finished
-        Full sorts with the same sorter and parameters, whose fixed costs stand for those that
-        a single window does not tell.
-
-    Returns
-    -------
-    dict
-        A :class:`Model` for each of :func:`costs`; empty where no window was sorted.
-    """
-    points = sorted(
-        (
-            (each.end_s - each.start_s, each.measured)
-            for each in windows
-            if each.measured is not None and each.n_units is not None
-        ),
-        key=lambda point: point[0],
-    )
-    if not points:
-        return {}
-    (near_s, near), (far_s, far) = points[0], points[-1]
-    two = near_s <= TWO_SHARE * far_s
-    found = {}
-    for name, value in costs(far).items():
-        fixed = [each.models[name].likely.fixed for each in history if name in each.models]
-        lower = costs(near).get(name) if two else None
-        if name in MEMORIES:
-            slope = data_mb_per_s if lower is None else (value - lower) / (far_s - near_s)
-            found[name] = _of_memory(far_s, value, min(max(0.0, slope), data_mb_per_s))
-        elif lower is not None:
-            found[name] = _through((near_s, lower), (far_s, value))
-        elif fixed:
-            found[name] = _through((0.0, statistics.median(fixed)), (far_s, value))
-        else:
-            found[name] = _of_one(far_s, value, _startup_s(far) if name == "wall_s" else 0.0)
-    return found
-
-
-def _startup_s(measured: Measured) -> float:
-    """Return the time of the stages that do not grow with the recording, in s."""
-    return sum(
-        time for stage, time in measured.stages_s.items() if stage not in ("sort", "read", "save")
-    )
-
-
-def _through(near: tuple[float, float], far: tuple[float, float]) -> Model:
-    """Return the line through two windows' costs, neither falling nor below zero."""
-    (near_s, least), (far_s, most) = near, far
-    slope = min(max(0.0, (most - least) / (far_s - near_s)), most / far_s)
-    line = Line(fixed=most - slope * far_s, per_s=slope)
-    return Model(low=line, likely=line, high=line)
-
-
-def _of_one(length_s: float, cost: float, startup: float) -> Model:
-    """Return the lines of one window's cost, of which some part grows."""
-
-    def line(share: float) -> Line:
-        growing = share * max(0.0, cost - startup)
-        return Line(fixed=cost - growing, per_s=growing / length_s)
-
-    return Model(low=line(SINGLE_LEAST), likely=line(SINGLE_SHARE), high=line(SINGLE_MOST))
-
-
-def _of_memory(length_s: float, cost: float, slope: float) -> Model:
-    """Return the lines of a memory peak, from no growth to that of ``slope``.
-
-    Two short windows tell it badly: compiling and buffers weigh more than their data. So
-    their slope is a limit, not the estimate.
-    """
-
-    def line(share: float) -> Line:
-        return Line(fixed=cost - share * slope * length_s, per_s=share * slope)
-
-    return Model(low=line(0.0), likely=line(MEMORY_SHARE), high=line(1.0))
-
-
-def predict(
-    by: Mapping[str, Model], duration_s: float, history: Sequence[Finished] = ()
-) -> dict[str, Interval]:
-    """Forecast a full sort.
-
-    Parameters
-    ----------
-    by : dict
-        The :func:`models` of its canary.
-    duration_s : float
-        Length of the recording in s.
-    history : sequence of Finished
-        Full sorts with the same sorter and parameters.
-
-    Returns
-    -------
-    dict
-        ``wall_s`` (of the sorting process), ``mem_mb`` (peak of its tree), ``disk_mb`` (of
-        its work folder), ``vram_mb``: each an interval.
-    """
-    forecast = {}
-    for name, model in by.items():
-        learned = _learn(name, history)
-        spread = SPREAD if learned is None else SPREAD_LEARNED
-        correct = learned or Line.at
-        likely = correct(model.likely, duration_s)
-        low, high = (
-            (likely, likely) if learned else (model.low.at(duration_s), model.high.at(duration_s))
-        )
-        least = FLOOR_SPREAD if name in MEMORIES and learned is None else spread
-        forecast[name] = Interval(
-            low=round(low * (1 - least), 1),
-            likely=round(likely, 1),
-            high=round(high * (1 + spread), 1),
-        )
-    return forecast
-
-
-def _learn(name: str, history: Sequence[Finished]) -> Callable[[Line, float], float] | None:
-    """Return a better way to use a line, by sorts that have ended; None without any.
-
-    Of time the growing part is corrected, since its fixed part is measured well; of the
-    others the whole.
-    """
-    known = [each for each in history if name in each.models and name in each.actual]
-    if not known:
-        return None
-    ratios = []
-    for each in known:
-        line = each.models[name].likely
-        fixed = line.fixed if name == "wall_s" else 0.0
-        expected = line.at(each.duration_s) - fixed
-        if expected > 0:
-            ratios.append((each.actual[name] - fixed) / expected)
-    if not ratios:
-        return None
-    least, most = CORRECTION
-    ratio = min(most, max(least, statistics.median(ratios)))
-
-    def correct(line: Line, duration_s: float) -> float:
-        fixed = line.fixed if name == "wall_s" else 0.0
-        return fixed + ratio * (line.at(duration_s) - fixed)
-
-    return correct
-
-
-def models_of(canary: Record, history: Sequence[Finished] = ()) -> dict[str, Model]:
-    """Return the :func:`models` of a sentinel; empty where it measured nothing."""
-    if canary.n_channels is None or canary.sampling_frequency_hz is None:
-        return {}
-    rate = data_mb_per_s(canary.n_channels, canary.sampling_frequency_hz)
-    return models(canary.windows, rate, history)
-
-
-def history_path(results: Path, params_digest: str) -> Path:
-    """Return the history of one sorter with its parameters in a results folder."""
-    return results / "history" / f"{params_digest}.jsonl"
-
-
-def finished(canary: Record, sort: Record, history: Sequence[Finished]) -> Finished | None:
-    """Describe a full sort that has ended; None where its canary measured nothing."""
-    by = models_of(canary, history)
-    if not by or sort.measured is None or sort.duration_s is None:
-        return None
-    return Finished(
-        recording=sort.recording,
-        duration_s=sort.duration_s,
-        models=by,
-        actual=costs(sort.measured),
-    )
-
-
-def remember(results: Path, canary: Record, sort: Record) -> None:
-    """Note a full sort that has ended, so that it sharpens the next forecasts."""
-    path = history_path(results, sort.sorter.params_digest)
-    entry = finished(canary, sort, read_history(path))
-    if entry is not None:
-        sentinel.append_line(path, entry.model_dump(mode="json"))
-
-
-def read_history(path: Path) -> list[Finished]:
-    """Read the newest full sorts of a history, oldest first; torn lines are left out."""
-    try:
-        with path.open("rb") as file:
-            size = file.seek(0, 2)
-            file.seek(max(0, size - HISTORY_BYTES))
-            lines = file.read().decode("utf-8", errors="replace").splitlines()
-    except FileNotFoundError:
-        return []
-    found = []
-    for line in lines:
-        try:
-            found.append(Finished.model_validate(json.loads(line)))
-        except (ValueError, ValidationError):
-            continue
-    return found
-
-
-def request(
-    settings: ForecastSettings, forecast: Mapping[str, Interval], attempt: int = 1
-) -> dict[str, int]:
-    """Return what a full sort's job asks for: ``runtime`` in min, ``mem_mb``, ``disk_mb``.
-
-    The forecast's high end times a safety factor times the attempt, within the configured
-    limits. What is not forecast is missing.
-    """
-    asked = {}
-    for name, (cost, unit) in REQUESTS.items():
-        if cost in forecast:
-            least, most = settings.limits(name)
-            wanted = max(least, math.ceil(settings.safety * forecast[cost].high / unit))
-            asked[name] = min(most, attempt * wanted)
-    return asked
-
-
-def of_recording(
-    results: Path, recording: str, params_digest: str, settings: ForecastSettings
-) -> dict[str, Interval]:
-    """Forecast the full sort of a recording from what stands in a results folder.
-
-    Parameters
-    ----------
-    results : Path
-        The results folder.
-    recording : str
-        The recording.
-    params_digest : str
-        The digest of sorter, parameters and preprocessing.
-    settings : ForecastSettings
-        With the rates for recordings whose canary was skipped.
-
-    Returns
-    -------
-    dict
-        As :func:`predict`; empty where nothing is known of the recording.
-    """
-    try:
-        canary = sentinel.read_record_if_any(results / recording / "canary.json")
-    except RecordError:
-        return {}
-    if canary is None or canary.duration_s is None:
-        return {}
-    path = history_path(results, params_digest)
-    history = _read_history(path, _changed(path))
-    by = models_of(canary, history)
-    if by and canary.sorter.params_digest == params_digest:
-        return predict(by, canary.duration_s, history)
-    return by_rates(settings, canary.duration_s, 0.0)
-
-
-def _changed(path: Path) -> int:
-    """Return when a file was changed, in ns; 0 where there is none."""
-    try:
-        return path.stat().st_mtime_ns
-    except FileNotFoundError:
-        return 0
-
-
-@functools.lru_cache(maxsize=8)
-def _read_history(path: Path, _changed_ns: int) -> list[Finished]:
-    return read_history(path)
-
-
-def by_rates(
-    settings: ForecastSettings, duration_s: float, n_bytes: float, history: Sequence[Finished] = ()
-) -> dict[str, Interval]:
-    """Forecast a full sort that had no canary.
-
-    Parameters
-    ----------
-    settings : ForecastSettings
-        With the rates.
-    duration_s : float
-        Length of the recording in s.
-    n_bytes : float
-        Its size.
-    history : sequence of Finished
-        Full sorts with the same sorter and parameters: their rates are better.
-    """
-    minutes, rates = duration_s / 60, settings.rates
-    likely = {
-        "wall_s": rates.sort_s + rates.sort_s_per_min * minutes,
-        "mem_mb": rates.mem_mb + rates.mem_mb_per_min * minutes,
-        "disk_mb": rates.disk_per_recording * n_bytes / 1e6,
-    }
-    for name in likely:
-        known = [each for each in history if name in each.models and name in each.actual]
-        if known:
-            by = {name: known[-1].models[name]}
-            likely[name] = predict(by, duration_s, known)[name].likely
-    return {
-        name: Interval(low=value * (1 - SPREAD), likely=value, high=value * (1 + SPREAD))
-        for name, value in likely.items()
-    }
-
-
 MB = 1e6
-#: What each cost is called, its unit for people, and what would make it fit.
+#: The share of a window's time and disk that grows with the recording: at least, likely, at most.
+#: A window has compilation and buffers in it that do not grow (benchmarks/forecast.py).
+GROWING = (0.4, 0.8, 1.0)
+#: Memory grows by this share of the samples (float32): kilosort4's not at all, spykingcircus2's
+#: by about a third (benchmarks/forecast.py).
+MEMORY_GROWING = (0.0, 0.35, 1.0)
+#: How far off forecasts are, without and with finished sorts to learn from: about twice the median
+#: error that benchmarks/forecast.py measures.
+SPREAD, SPREAD_LEARNED = 0.4, 0.25
+#: A longer sort does not need less memory than a window's measured peak: only this share of it is
+#: left to chance (benchmarks/capacity.py).
+FLOOR_SPREAD = 0.15
+#: Finished sorts correct a forecast by a factor between these.
+CORRECTION = (0.2, 5.0)
+#: Without a canary's measurement and finished sorts: a fixed cost, and one a minute of recording.
+#: Disk is a copy of the recording.
+RATES = {"wall_s": (60.0, 60.0), "mem_mb": (8000.0, 20.0)}
+#: A full sort requests at least this.
+LEAST_REQUEST = {"runtime": 10, "mem_mb": 4000, "disk_mb": 1000}
+#: Snakemake's resources: the cost that each covers, and its unit in that cost's.
+RESOURCES = {"runtime": ("wall_s", 60), "mem_mb": ("mem_mb", 1), "disk_mb": ("disk_mb", 1)}
+#: Only the end of a long history is read: about a hundred sorts.
+HISTORY_BYTES = 64_000
+#: What each cost is called, its unit, and what would make the sort fit.
 TEXTS = {
     "wall_s": (
         "time",
@@ -415,42 +63,269 @@ TEXTS = {
     "vram_mb": ("GPU memory", "MB", "use a larger GPU"),
 }
 
+Forecast = dict[str, Interval]
 
-def room(folder: Path, settings: ForecastSettings, watchdogs: WatchdogSettings) -> dict[str, float]:
-    """Return what a full sort's job may have, as far as it is limited.
+
+class FinishedSort(BaseModel):
+    """A full sort that ended: its length, its first forecast, and what it took."""
+
+    model_config = ConfigDict(frozen=True)
+
+    recording: str
+    duration_s: float
+    expected: dict[str, float]
+    actual: dict[str, float]
+
+
+def costs_of(measured: Measured) -> dict[str, float]:
+    """Return what a sort took: ``wall_s``, ``mem_mb``, ``disk_mb``, ``vram_mb`` with a GPU."""
+    found = {
+        "wall_s": measured.wall_s,
+        "mem_mb": measured.peak_rss_mb,
+        "disk_mb": measured.disk_mb,
+        "vram_mb": measured.peak_vram_mb,
+    }
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def forecast_sort(canary: Record, history: Sequence[FinishedSort] = ()) -> Forecast:
+    """Forecast the full sort of a recording from its sentinel.
+
+    Parameters
+    ----------
+    canary : Record
+        The last of its windows that was sorted counts.
+    history : sequence of FinishedSort
+        Full sorts with the same sorter, parameters and preprocessing.
+
+    Returns
+    -------
+    dict
+        ``wall_s`` (of the sorting process), ``mem_mb`` (peak of its process tree), ``disk_mb``
+        (of its work folder), ``vram_mb``; empty where the canary measured nothing.
+    """
+    sorted_windows = [w for w in canary.windows if w.measured and w.n_units is not None]
+    if not sorted_windows or canary.duration_s is None:
+        return {}
+    window = sorted_windows[-1]
+    length_s = window.end_s - window.start_s
+    growth = canary.duration_s / length_s - 1
+    # The size of the samples beyond the window, as float32.
+    samples_mb = 4e-6 * (canary.n_channels or 0) * (canary.sampling_frequency_hz or 0.0)
+    samples_mb *= canary.duration_s - length_s
+    factors = learn_factors(history)
+    found: Forecast = {}
+    for name, cost in costs_of(window.measured or Measured(wall_s=0.0)).items():
+        is_memory = name in ("mem_mb", "vram_mb")
+        if is_memory:
+            low, likely, high = (cost + share * samples_mb for share in MEMORY_GROWING)
+        else:
+            growing = cost - _fixed_s(window.measured) if name == "wall_s" else cost
+            low, likely, high = (cost + share * max(0.0, growing) * growth for share in GROWING)
+        if name in factors:
+            likely *= factors[name]
+            found[name] = _interval(likely, likely, likely, SPREAD_LEARNED)
+        else:
+            floor = FLOOR_SPREAD if is_memory else SPREAD
+            found[name] = _interval(low, likely, high, SPREAD, floor)
+    return found
+
+
+def _fixed_s(measured: Measured | None) -> float:
+    """Return the time of the stages that do not grow with the recording."""
+    stages = measured.stages_s if measured else {}
+    return sum(time for stage, time in stages.items() if stage not in ("sort", "read", "save"))
+
+
+def _interval(
+    low: float, likely: float, high: float, spread: float, floor: float | None = None
+) -> Interval:
+    least = spread if floor is None else floor
+    return Interval(
+        low=round(low * (1 - least), 1), likely=round(likely, 1), high=round(high * (1 + spread), 1)
+    )
+
+
+def learn_factors(history: Sequence[FinishedSort]) -> dict[str, float]:
+    """Return by how much finished sorts took more, or less, than was expected of them."""
+    ratios: dict[str, list[float]] = {}
+    for each in history:
+        for name, expected in each.expected.items():
+            if expected > 0 and name in each.actual:
+                ratios.setdefault(name, []).append(each.actual[name] / expected)
+    least, most = CORRECTION
+    return {name: min(most, max(least, statistics.median(of))) for name, of in ratios.items()}
+
+
+def forecast_by_rates(
+    duration_s: float, n_bytes: float, history: Sequence[FinishedSort] = ()
+) -> Forecast:
+    """Forecast a full sort without a canary, by what finished sorts took for each second.
+
+    Parameters
+    ----------
+    duration_s : float
+        Length of the recording.
+    n_bytes : float
+        Size of its files.
+    history : sequence of FinishedSort
+        Full sorts with the same settings; without any, the fixed :data:`RATES` count.
+    """
+    found = {}
+    likely = {name: fixed + rate * duration_s / 60 for name, (fixed, rate) in RATES.items()}
+    for name, value in (likely | {"disk_mb": n_bytes / MB}).items():
+        rates = [each.actual[name] / each.duration_s for each in history if name in each.actual]
+        per_s = statistics.median(rates) if rates else None
+        learned = value if per_s is None or name == "mem_mb" else per_s * duration_s
+        found[name] = _interval(learned, learned, learned, SPREAD)
+    return found
+
+
+# What finished sorts took is kept in the results folder, by the digest of their settings.
+
+
+def history_path(results: Path, params_digest: str) -> Path:
+    """Return where finished sorts of one sorter with its parameters are noted."""
+    return results / "history" / f"{params_digest}.jsonl"
+
+
+def remember(results: Path, canary: Record, sort: Record) -> None:
+    """Note a full sort that ended, so that it corrects the next forecasts."""
+    if sort.measured is None or not sort.duration_s:
+        return
+    entry = FinishedSort(
+        recording=sort.recording,
+        duration_s=sort.duration_s,
+        expected={name: each.likely for name, each in forecast_sort(canary).items()},
+        actual=costs_of(sort.measured),
+    )
+    path = history_path(results, sort.sorter.params_digest)
+    sentinel.append_line(path, entry.model_dump(mode="json"))
+
+
+def read_history(path: Path) -> list[FinishedSort]:
+    """Read the newest finished sorts, oldest first; lines that do not parse are left out."""
+    try:
+        changed_ns = path.stat().st_mtime_ns
+    except FileNotFoundError:
+        return []
+    return _read_history(path, changed_ns)
+
+
+@functools.lru_cache(maxsize=8)
+def _read_history(path: Path, _changed_ns: int) -> list[FinishedSort]:
+    with path.open("rb") as file:
+        file.seek(max(0, file.seek(0, 2) - HISTORY_BYTES))
+        lines = file.read().decode("utf-8", errors="replace").splitlines()
+    found = []
+    for line in lines:
+        try:
+            found.append(FinishedSort.model_validate(json.loads(line)))
+        except (ValueError, ValidationError):
+            continue
+    return found
+
+
+def forecast_recording(results: Path, task: SortTask) -> Forecast:
+    """Forecast the full sort of a recording from its results folder; empty if nothing is known."""
+    try:
+        canary = sentinel.read_record_if_any(results / task.row.id / "canary.json")
+    except RecordError:
+        return {}
+    if canary is None or canary.duration_s is None:
+        return {}
+    history = read_history(history_path(results, task.digest()))
+    same = canary.sorter.params_digest == task.digest()
+    return (forecast_sort(canary, history) if same else {}) or forecast_by_rates(
+        canary.duration_s, 0.0, history
+    )
+
+
+# What a full sort's job requests from Snakemake.
+
+
+def count_gpus(config: Config) -> int:
+    """Return the number of GPUs that a canary requests, and a sort without a forecast."""
+    if config.job.gpu is not None:
+        return config.job.gpu
+    if config.sorter.device == "auto":
+        return int(shutil.which("nvidia-smi") is not None)
+    return int(config.sorter.device == "cuda")
+
+
+def default_request(config: Config) -> dict[str, int]:
+    """Return what a sort without a forecast requests."""
+    return {
+        "mem_mb": config.job.mem_mb,
+        "runtime": config.job.sort_runtime_min,
+        "disk_mb": LEAST_REQUEST["disk_mb"],
+        "gpu": count_gpus(config),
+    }
+
+
+def sort_request(config: Config, results: Path, task: SortTask, attempt: int) -> dict[str, int]:
+    """Return what a sort requests: ``runtime`` (min), ``mem_mb``, ``disk_mb``, ``gpu``.
+
+    The high end of the forecast, times the safety factor, times Snakemake's attempt, within the
+    configured limits. A sort whose canary used a GPU requests at least one.
+    """
+    default = default_request(config)
+    expected = forecast_recording(results, task)
+    asked = request(config.forecast, expected, attempt)
+    gpu = default.pop("gpu")
+    if config.job.gpu is None and "vram_mb" in expected:
+        gpu = max(gpu, 1)
+    return {**{name: attempt * value for name, value in default.items()}, **asked, "gpu": gpu}
+
+
+def request(
+    settings: ForecastSettings, forecast: Mapping[str, Interval], attempt: int = 1
+) -> dict[str, int]:
+    """Return Snakemake's resources for a forecast; what is not forecast is missing."""
+    limits = {
+        "runtime": settings.max_runtime_min,
+        "mem_mb": settings.max_mem_mb,
+        "disk_mb": settings.max_disk_mb,
+    }
+    asked = {}
+    for name, (cost, unit) in RESOURCES.items():
+        if cost in forecast:
+            needed = math.ceil(settings.safety * forecast[cost].high / unit)
+            asked[name] = min(limits[name], attempt * max(LEAST_REQUEST[name], needed))
+    return asked
+
+
+# The capacity check.
+
+
+def available(
+    folder: Path, settings: ForecastSettings, watchdogs: WatchdogSettings
+) -> dict[str, float]:
+    """Return what a full sort may use, as far as it is limited.
 
     Parameters
     ----------
     folder : Path
         The recording's results folder.
     settings : ForecastSettings
-        With the most that a job may ask for.
+        With the most that a job may request.
     watchdogs : WatchdogSettings
-        What they leave free of the disk is no room.
+        The disk space that they keep free is not available.
     """
-    kept_mb = watchdogs.min_free_disk_mb or 0.0
+    kept_free_mb = watchdogs.min_free_disk_mb or 0.0
     found = {
         "wall_s": 60.0 * settings.max_runtime_min,
         "mem_mb": min(float(settings.max_mem_mb), psutil.virtual_memory().total / MB),
-        "disk_mb": psutil.disk_usage(str(folder)).free / MB - kept_mb,
+        "disk_mb": psutil.disk_usage(str(folder)).free / MB - kept_free_mb,
     }
-    free = gpus.total_mb()
-    return found | ({"vram_mb": max(free)} if free else {})
+    gpu_mb = gpus.total_mb()
+    return found | ({"vram_mb": max(gpu_mb)} if gpu_mb else {})
 
 
-def check(
-    forecast: Mapping[str, Interval], room: Mapping[str, float], task: SortTask
+def check_capacity(
+    forecast: Mapping[str, Interval], available: Mapping[str, float], task: SortTask
 ) -> tuple[CapacityForecastError | None, list[str]]:
-    """Compare a forecast with the room there is.
-
-    Parameters
-    ----------
-    forecast : dict
-        Of :func:`spikecanary.forecast.predict`.
-    room : dict
-        Of :func:`room`.
-    task : SortTask
-        What is to be sorted, for the remedy.
+    """Compare a forecast with what is available.
 
     Returns
     -------
@@ -459,7 +334,7 @@ def check(
         does not.
     """
     warnings: list[str] = []
-    for cost, limit in room.items():
+    for cost, limit in available.items():
         if cost not in forecast:
             continue
         name, unit, knob = TEXTS[cost]
@@ -468,69 +343,12 @@ def check(
             f"{name} {expected.low:.0f} to {expected.high:.0f} {unit} (likely "
             f"{expected.likely:.0f}), there is {limit:.0f} {unit}"
         )
-        knob = _smaller_batches(task) + knob if cost == "vram_mb" else knob
+        if cost == "vram_mb" and task.sorter.name in MEMORY_KNOBS:
+            knob = f"lower {MEMORY_KNOBS[task.sorter.name][0]} (sorter.params), or {knob}"
         if expected.low > limit:
-            return (
-                CapacityForecastError(
-                    f"the full sort does not fit: {numbers}. To make it fit: {knob}",
-                    what=name,
-                    low=expected.low,
-                    high=expected.high,
-                    room=limit,
-                ),
-                warnings,
-            )
+            msg = f"the full sort does not fit: {numbers}. To make it fit: {knob}"
+            evidence = {"what": name, "low": expected.low, "high": expected.high, "room": limit}
+            return CapacityForecastError(msg, **evidence), warnings
         if expected.high > limit:
             warnings.append(f"the full sort may not fit: {numbers}. To be safe: {knob}")
     return None, warnings
-
-
-def _smaller_batches(task: SortTask) -> str:
-    """Name the sorter's parameter that makes it take less GPU memory."""
-    if task.sorter.name not in MEMORY_KNOBS:
-        return ""
-    return f"lower {MEMORY_KNOBS[task.sorter.name][0]} (sorter.params), or "
-
-
-def count_gpus(config: Config) -> int:
-    """Return the number of GPUs that a canary asks for, and a sort of which nothing is known."""
-    if config.job.gpu is not None:
-        return config.job.gpu
-    if config.sorter.device == "auto":
-        return int(shutil.which("nvidia-smi") is not None)
-    return int(config.sorter.device == "cuda")
-
-
-def without_forecast(config: Config) -> dict[str, int]:
-    """Return what a sort asks for of which nothing is known."""
-    return {
-        "mem_mb": config.job.mem_mb,
-        "runtime": config.job.sort_runtime_min,
-        "disk_mb": config.forecast.min_disk_mb,
-        "gpu": count_gpus(config),
-    }
-
-
-def of_sort(config: Config, results: Path, task: SortTask, attempt: int) -> dict[str, int]:
-    """Return what a sort asks for, by the forecast of its canary as far as there is one.
-
-    Parameters
-    ----------
-    config : Config
-        With the limits of what may be asked for.
-    results : Path
-        The results folder.
-    task : SortTask
-        What is sorted.
-    attempt : int
-        Which attempt at the job this is; each gets as much again. A sort whose canary was seen to
-        use a GPU asks for one at least.
-    """
-    unknown = without_forecast(config)
-    expected = of_recording(results, task.row.id, task.digest(), config.forecast)
-    gpu = unknown.pop("gpu")
-    if config.job.gpu is None and "vram_mb" in expected:
-        gpu = max(gpu, 1)
-    asked = request(config.forecast, expected, attempt)
-    times = {name: attempt * value for name, value in unknown.items()}
-    return {**times, **asked, "gpu": gpu}

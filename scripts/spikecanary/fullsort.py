@@ -6,8 +6,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from spikecanary import checkup, diagnosis, forecast, sentinel, sorter, sorteroutput
-from spikecanary.config import RetrySettings, SignalSettings
+from spikecanary import diagnosis, forecast, preflight, sentinel, sorter, sorteroutput
+from spikecanary.config import RetrySettings
 from spikecanary.failures import (
     BiologicalFailure,
     ClassifiedSortFailure,
@@ -15,7 +15,6 @@ from spikecanary.failures import (
     GpuMemoryWatchdogError,
     GPUOutOfMemoryError,
 )
-from spikecanary.preflight import Check
 from spikecanary.sentinel import Failure, Outcome, Record, SorterInfo
 from spikecanary.sorter import SortTask
 from spikecanary.supervise import folders, watchdogs
@@ -26,8 +25,9 @@ from spikecanary.supervise.run import Ended, Supervision, call
 logger = logging.getLogger(__name__)
 
 LOCK = ".sort.lock"
-#: What smaller batches can help against.
+#: Smaller batches may help against these, and each retry has batches of this share of the last.
 GPU_MEMORY = (GPUOutOfMemoryError, GpuMemoryWatchdogError)
+SMALLER = 0.5
 
 
 class SortStoppedError(RuntimeError):
@@ -36,6 +36,109 @@ class SortStoppedError(RuntimeError):
 
 class SortFailedError(RuntimeError):
     """The sort failed; the message is one line for people."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """How a full sort goes about it; none of these decides its result.
+
+    Attributes
+    ----------
+    forced : bool
+        Sort whatever the sentinel says.
+    retry : RetrySettings
+        How often it is tried again with smaller batches.
+    keep_output : bool
+        Keep the sorter's own files beside the outputs (:mod:`spikecanary.sorteroutput`).
+    """
+
+    forced: bool = False
+    retry: RetrySettings = RetrySettings()  # noqa: RUF009 - frozen
+    keep_output: bool = True
+
+
+def run(task: SortTask, results: Path, job: Job, options: Options | None = None) -> Record:
+    """Sort a whole recording.
+
+    A biological failure is a result: a sorting with zero units, and ``sort.json`` says why. Both
+    outputs appear whole, by rename. Without enough GPU memory it is tried again with smaller
+    batches. Files of the sorter that were written for these settings are read instead of sorting.
+
+    Parameters
+    ----------
+    task : SortTask
+        What to sort, and how.
+    results : Path
+        The recording's results folder: the sentinel, which is obeyed, the journal, and the outputs
+        ``sorting`` and ``sort.json``.
+    job : Job
+        Log, limits, Snakemake's attempt, and the settings to record.
+    options : Options, optional
+        How to go about it.
+
+    Returns
+    -------
+    Record
+        ``sort.json``, as written.
+
+    Raises
+    ------
+    SortStoppedError
+        The sentinel says stop.
+    SortFailedError
+        The sort failed, and not for a biological reason; or another process sorts the recording.
+    Interrupted
+        A signal ended this process; only a line in the journal is left behind.
+    """
+    options = options or Options()
+    canary = check_sentinel(results / "canary.json", forced=options.forced)
+    started_at = sentinel.now()
+    journal = results / "attempts.jsonl"
+    record = None
+    _refuse_repetition(journal, results, job.attempt)
+
+    def describe(trial: _Trial) -> Record:
+        return trial.describe(task).model_copy(
+            update={
+                "forced": options.forced,
+                "started_at": started_at,
+                "attempt": job.attempt,
+                "settings": dict(job.recorded_settings),
+                "canary_settings": {**canary.settings, "attempt": canary.attempt},
+                "forecast": canary.forecast,
+                "log": str(job.log),
+            }
+        )
+
+    try:
+        with (
+            folders.hold(results / LOCK, "sorts this recording"),
+            folders.work_folder(folders.work_path(results, "sort")) as folder,
+        ):
+            folders.sweep(results)
+            finished = None
+            if options.keep_output:
+                finished = sorteroutput.find(results, job.recorded_settings)
+            for trial in _Sort(job, results, folder).trials(task, options.retry, finished):
+                record = describe(trial)
+                if options.keep_output and trial.sorter_ended_well:
+                    _keep_sorter_output(trial, record, results)
+                if record.outcome != "failed":
+                    trial.move_sorting(results / "sorting")
+                    sentinel.write_record(results / "sort.json", record)
+                sentinel.append_journal(journal, "sort", record)
+                if record.outcome == "sorted" and finished is None:
+                    forecast.remember(results.parent, canary, record)
+    except ConcurrentSortError as err:
+        record = describe(_Trial(task, results, Ended(), err))
+        sentinel.append_journal(journal, "sort", record)
+    except Interrupted as err:
+        sentinel.append_interrupted(journal, "sort", task.row.id, started_at, err)
+        raise
+    if record is None or record.outcome == "failed":
+        raise SortFailedError(_describe_failed(task, record, job.log))
+    logger.info("%s: %s: %s", record.recording, record.outcome, record.reason)
+    return record
 
 
 def check_sentinel(path: Path, *, forced: bool) -> Record:
@@ -48,144 +151,35 @@ def check_sentinel(path: Path, *, forced: bool) -> Record:
     RecordError
         The sentinel cannot be read.
     """
-    verdict = sentinel.read_record(path)
-    if verdict.verdict == "stop" and not forced:
-        category = verdict.failure.category if verdict.failure else "unknown"
+    canary = sentinel.read_record(path)
+    if canary.verdict == "stop" and not forced:
+        category = canary.failure.category if canary.failure else "unknown"
         msg = (
-            f"{verdict.recording}: its canary says stop ({category}): {verdict.reason}. To sort "
-            f"it all the same, set in the config: canary: {{force: [{verdict.recording}]}}"
+            f"{canary.recording}: its canary says stop ({category}): {canary.reason}. To sort "
+            f"it all the same, set in the config: canary: {{force: [{canary.recording}]}}"
         )
         raise SortStoppedError(msg)
-    return verdict
+    return canary
 
 
-def run(
-    task: SortTask,
-    *,
-    sentinel_path: Path,
-    sorting_path: Path,
-    record_path: Path,
-    journal_path: Path,
-    job: Job,
-    retry: RetrySettings | None = None,
-    signals: SignalSettings | None = None,
-    forced: bool = False,
-    attempt: int = 1,
-    keep_output: bool = True,
-    recorded_settings: Mapping[str, Any] | None = None,
-) -> Record:
-    """Sort a whole recording.
+def _refuse_repetition(journal: Path, results: Path, attempt: int) -> None:
+    """Refuse to repeat at once a sort that failed for anything but a lack of resources.
 
-    A biological failure is a result: a sorting with zero units, and ``sort.json`` says
-    why. Both outputs appear whole, by rename. Where the GPU's memory is not enough, it is
-    tried again with smaller batches. Where the sorter's own files stand that were written for
-    these settings, they are read, and nothing is sorted.
-
-    Parameters
-    ----------
-    task : SortTask
-        What to sort, and how.
-    sentinel_path : Path
-        The canary's sentinel, which is obeyed.
-    sorting_path, record_path : Path
-        The outputs: SpikeInterface sorting folder and ``sort.json``.
-    journal_path : Path
-        Where each attempt is noted.
-    job : Job
-        Where to log, and what the job may use.
-    retry : RetrySettings, optional
-        What is tried again.
-    signals : SignalSettings, optional
-        Thresholds by which a biological failure is told apart.
-    forced : bool
-        Sort whatever the sentinel says.
-    attempt : int
-        The how manieth time Snakemake runs this job. What failed for want of something is
-        tried again, what failed otherwise would fail again.
-    keep_output : bool
-        Keep the sorter's own files beside the outputs (:mod:`spikecanary.sorteroutput`).
-    recorded_settings : dict, optional
-        What ``sort.json`` notes as the settings it was made with.
-
-    Returns
-    -------
-    Record
-        ``sort.json``, as written.
-
-    Raises
-    ------
-    SortStoppedError
-        The sentinel says stop.
-    SortFailedError
-        The sort failed for another than a biological reason; another process sorts the
-        recording.
-    Interrupted
-        This process was told to end; nothing is left behind but a line in the journal.
-    """
-    canary = check_sentinel(sentinel_path, forced=forced)
-    started_at = sentinel.now()
-    results = record_path.parent
-    settings = dict(recorded_settings or {})
-    record = None
-    _check_worth(journal_path, results, attempt)
-
-    def describe(trial: _Trial) -> Record:
-        noted: dict[str, Any] = {"forced": forced, "started_at": started_at, "attempt": attempt}
-        noted["settings"] = settings
-        noted["canary_settings"] = {**canary.settings, "attempt": canary.attempt}
-        noted["forecast"] = canary.forecast
-        return trial.describe(task, job.log).model_copy(update=noted)
-
-    try:
-        with folders.hold(results / LOCK, "sorts this recording"):
-            folders.sweep(results)
-            with folders.work_folder(folders.work_path(results, "sort")) as folder:
-                sort = _Sort(job, signals or SignalSettings(), results, folder)
-                finished = sorteroutput.find(results, settings) if keep_output else None
-                for trial in sort.trials(task, retry or RetrySettings(), finished):
-                    record = describe(trial)
-                    if keep_output and trial.has_output:
-                        work = trial.folder / "sorter"
-                        sorteroutput.keep(work, results, settings, record.sorter.version)
-                    if record.outcome != "failed":
-                        trial.keep(sorting_path)
-                        sentinel.write_record(record_path, record)
-                    sentinel.append_journal(journal_path, "sort", record)
-                    if record.outcome == "sorted" and finished is None:
-                        forecast.remember(results.parent, canary, record)
-    except ConcurrentSortError as err:
-        record = describe(_Trial(task, results, Ended(), err))
-        sentinel.append_journal(journal_path, "sort", record)
-    except Interrupted as err:
-        sentinel.append_interrupted(journal_path, "sort", task.row.id, started_at, err)
-        raise
-    if record is None or record.outcome == "failed":
-        raise SortFailedError(_say_failed(task, record, job.log))
-    logger.info("%s: %s: %s", record.recording, record.outcome, record.reason)
-    return record
-
-
-def _check_worth(journal_path: Path, results: Path, attempt: int) -> None:
-    """Refuse to repeat at once a sort that failed for another reason than want of a resource.
-
-    A try that was killed (by the batch system, for its memory) has left its work folder and
+    An attempt that was killed (by the batch system, for its memory) has left its work folder and
     no line in the journal.
     """
-    sorts = [line for line in sentinel.read_journal(journal_path) if line.get("kind") == "sort"]
+    sorts = [line for line in sentinel.read_journal(journal) if line.get("kind") == "sort"]
     if attempt == 1 or not sorts or any(results.glob(".sort-*")):
         return
     last = sorts[-1]
     category = (last.get("failure") or {}).get("category")
-    if (
-        last.get("outcome") == "failed"
-        and last.get("attempt") == attempt - 1
-        and (category != "resource")
-    ):
+    of_last_attempt = last.get("outcome") == "failed" and last.get("attempt") == attempt - 1
+    if of_last_attempt and category != "resource":
         msg = f"{last['recording']}: not tried again, it would fail again: {last['reason']}"
         raise SortFailedError(msg)
 
 
-def _say_failed(task: SortTask, record: Record | None, log: Path) -> str:
+def _describe_failed(task: SortTask, record: Record | None, log: Path) -> str:
     reason = record.reason.rstrip(".") if record else "it was never tried"
     remedy = f" {record.failure.remedy}" if record and record.failure else ""
     return f"{task.row.id}: the sort failed: {reason}.{remedy} See {log}"
@@ -193,7 +187,7 @@ def _say_failed(task: SortTask, record: Record | None, log: Path) -> str:
 
 @dataclass(frozen=True)
 class _Trial:
-    """One try of a full sort: how it ended, and the failure if it is a known one."""
+    """One try of a full sort: how it ended, and its failure if that is a known one."""
 
     task: SortTask
     folder: Path
@@ -215,70 +209,75 @@ class _Trial:
         return "unsortable" if biological and self.header else "failed"
 
     @property
-    def has_output(self) -> bool:
+    def sorter_ended_well(self) -> bool:
         """Whether the sorter itself ended well, even where its result could not be read."""
         return bool(self.ended.facts.get("sorter_ended_well"))
 
-    def describe(self, asked: SortTask, log: Path) -> Record:
-        """Describe this try as the record of the sort that was asked for."""
-        ended = self.ended
-        n_units = 0 if self.outcome == "unsortable" else None
-        if ended.result is not None:
-            n_units = ended.result["n_units"]
-            reason = f"{n_units} units, {ended.result['n_spikes']} spikes"
-        elif self.failure is not None:
+    def reason(self, task: SortTask) -> str:
+        """Return one line for people: how this try of a task ended."""
+        if self.ended.result is not None:
+            return f"{self.ended.result['n_units']} units, {self.ended.result['n_spikes']} spikes"
+        if self.failure is not None:
             reason = str(self.failure)
         else:
-            header = self.header
-            short = header and diagnosis.too_short(asked, header, header["duration_s"])
-            reason = short or ended.describe()
-        if self.outcome == "failed" and ended.facts.get("stage") in ("read", "save"):
+            length_s = self.header.get("duration_s", 0.0)
+            short = self.header and diagnosis.describe_too_short(task, self.header, length_s)
+            reason = short or self.ended.describe()
+        if self.outcome == "failed" and self.ended.facts.get("stage") in ("read", "save"):
             reason = (
                 f"{reason.rstrip('.')}. The sorter itself ended well, and its files are in "
                 f"{sorteroutput.NAME}/ of the recording's results: the next run reads them again. "
                 "Remove that folder to sort anew"
             )
+        return reason
+
+    def describe(self, task: SortTask) -> Record:
+        """Describe this try as the record of a task; what its job knows is added later."""
+        found = self.ended.result or {}
         return Record(
-            recording=asked.row.id,
+            recording=task.row.id,
             verdict="proceed",
             outcome=self.outcome,
-            reason=reason,
+            reason=self.reason(task),
             failure=Failure.of(self.failure) if self.failure else None,
-            warnings=[*self.warnings, *ended.warnings],
+            warnings=[*self.warnings, *self.ended.warnings],
             sorter=SorterInfo(
-                name=asked.sorter.name,
-                version=ended.facts.get("sorter_version"),
-                params_digest=asked.digest(),
-                params=ended.facts.get("sorter_params"),
+                name=task.sorter.name,
+                version=self.ended.facts.get("sorter_version"),
+                params_digest=task.digest(),
+                params=self.ended.facts.get("sorter_params"),
             ),
-            n_units=n_units,
-            n_spikes=ended.result["n_spikes"] if ended.result else None,
+            n_units=0 if self.outcome == "unsortable" else found.get("n_units"),
+            n_spikes=found.get("n_spikes"),
             duration_s=self.header.get("duration_s"),
             n_channels=self.header.get("n_channels"),
             sampling_frequency_hz=self.header.get("sampling_frequency_hz"),
-            measured=ended.measured,
+            measured=self.ended.measured,
             started_at="",
             finished_at=sentinel.now(),
             versions=sentinel.package_versions(),
-            log=str(log),
         )
 
-    def keep(self, path: Path) -> None:
+    def move_sorting(self, path: Path) -> None:
         """Move the sorting to its place, in one step."""
+        made = self.folder / "sorting"
         if self.outcome == "unsortable":
-            rate_hz = self.header["sampling_frequency_hz"]
-            sorter.save_empty_sorting(self.folder / "sorting", rate_hz)
-        if path.exists():  # of an earlier sort, where it was not Snakemake that started this one
+            sorter.save_empty_sorting(made, self.header["sampling_frequency_hz"])
+        if path.exists():  # of an earlier sort, if it was not Snakemake that started this one
             path.rename(self.folder / "replaced")
-        (self.folder / "sorting").replace(path)
+        made.replace(path)
+
+
+def _keep_sorter_output(trial: _Trial, record: Record, results: Path) -> None:
+    work = trial.folder / "sorter"
+    sorteroutput.keep(work, results, record.settings, record.sorter.version)
 
 
 class _Sort:
-    """A full sort on this node: preflight, sort, smaller batches."""
+    """A full sort on this node: inspect, sort, smaller batches."""
 
-    def __init__(self, job: Job, signals: SignalSettings, results: Path, folder: Path) -> None:
+    def __init__(self, job: Job, results: Path, folder: Path) -> None:
         self.job = job
-        self.signals = signals
         self.results = results
         self.folder = folder
 
@@ -295,8 +294,8 @@ class _Sort:
             with folders.work_folder(self.folder / f"try-{number}") as folder:
                 trial = replace(self._try(task, folder), warnings=warnings)
                 yield trial
-            short = isinstance(trial.failure, GPU_MEMORY)
-            smaller = task.with_less_memory(retry.gpu_memory_factor) if short else None
+            lacks_memory = isinstance(trial.failure, GPU_MEMORY)
+            smaller = task.with_less_memory(SMALLER) if lacks_memory else None
             if smaller is None or number > retry.gpu_memory_times:
                 return
             changed = sorter.changed_params(task, smaller)
@@ -306,40 +305,39 @@ class _Sort:
 
     def _read(self, task: SortTask, folder: Path, finished: Path) -> _Trial:
         """Read what the sorter wrote for this very task."""
-        supervision = self._supervision(task, 0.0)
         ended, failure = diagnosis.sort(
-            task, self.signals, folder=folder, supervision=supervision, finished=finished
+            task, folder=folder, supervision=self._supervision(task), finished=finished
         )
         note = f"not sorted again: read from {finished}, which was written for these settings"
         logger.warning("%s: %s", task.row.id, note)
         return _Trial(task, folder, ended, failure, warnings=(note,))
 
     def _try(self, task: SortTask, folder: Path) -> _Trial:
-        """Check the node, then sort."""
-        looked = call(
-            checkup.look,
+        """Inspect recording and node, then sort."""
+        inspected = call(
+            preflight.inspect_recording_and_node,
             {
                 "task": task.model_dump(mode="json"),
                 "folder": str(self.folder),
-                "limits": self.job.preflight.model_dump(mode="json"),
-                "settings": None,
+                "strict": self.job.preflight.strict,
+                "canary": None,
             },
-            folder=folder / "look",
-            supervision=self._supervision(task, 0.0),
+            folder=folder / "inspect",
+            supervision=self._supervision(task),
         )
-        if looked.result is None:
-            return _Trial(task, folder, looked, diagnosis.read_ending(looked))
-        checks = [Check(**check) for check in looked.result["preflight"]]
+        if inspected.result is None:
+            return _Trial(task, folder, inspected, diagnosis.read_ending(inspected))
+        checks = [preflight.Check(**check) for check in inspected.result["preflight"]]
         for check in checks:
             logger.warning("%s: %s", task.row.id, check.line())
         failed = [check for check in checks if check.level == "fail"]
         if failed:
-            return _Trial(task, folder, replace(looked, result=None), failed[0].error())
-        supervision = self._supervision(task, looked.result["header"]["duration_s"])
-        ended, failure = diagnosis.sort(task, self.signals, folder=folder, supervision=supervision)
+            return _Trial(task, folder, replace(inspected, result=None), failed[0].error())
+        supervision = self._supervision(task, inspected.result["header"]["duration_s"])
+        ended, failure = diagnosis.sort(task, folder=folder, supervision=supervision)
         return _Trial(task, folder, ended, failure)
 
-    def _supervision(self, task: SortTask, duration_s: float) -> Supervision:
+    def _supervision(self, task: SortTask, duration_s: float = 0.0) -> Supervision:
         """Return how the next child process is watched."""
         limit_s = watchdogs.inactivity_limit_s(self.job.watchdogs, duration_s)
         return self.job.supervision(task, self.results, limit_s)

@@ -1,26 +1,29 @@
-"""Checks of this node before a sort: what would stop it, found in a second or two."""
+"""What is inspected before a sort: the header, this node, and for a canary the signal."""
 
 import importlib.util
 import os
 import resource
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import psutil
 
-from spikecanary import failures, sorter
-from spikecanary.config import PreflightSettings
+from spikecanary import failures, signals, sorter
+from spikecanary.config import CanarySettings
 from spikecanary.failures import ClassifiedSortFailure
-from spikecanary.sorter import SortTask
+from spikecanary.recording import describe_header, open_recording
+from spikecanary.sorter import LEAST_BATCHES, SortTask
 from spikecanary.supervise import gpus
 
 MB = 1e6
 #: Versions of sorters that were tried with this Spike Canary: first, and first not tried.
 TESTED = {"kilosort4": ("4.1.1", "4.2")}
+#: Less free disk is a failure; less free memory of the host or of every GPU is a warning.
+MIN_FREE_DISK_MB, MIN_FREE_RAM_MB, MIN_FREE_VRAM_MB = 1000.0, 2000.0, 2000.0
 
 
 @dataclass(frozen=True)
@@ -42,41 +45,91 @@ class Check:
         return f"preflight {self.code}: {self.message}. {failures.by_name(self.failure).remedy}"
 
 
-def run(
-    task: SortTask, folder: Path, settings: PreflightSettings, header: dict[str, Any]
-) -> list[dict[str, Any]]:
-    """Run all checks on this node.
+def inspect_recording_and_node(
+    task: Mapping[str, Any],
+    folder: str,
+    canary: Mapping[str, Any] | None,
+    tell: Callable[..., None],
+    *,
+    strict: bool = False,
+) -> dict[str, Any]:
+    """Open a recording, check the node, and for a canary the signal too; in a child process.
 
     Parameters
     ----------
-    task : SortTask
-        What is to be sorted.
-    folder : Path
-        Where results and scratch files go.
-    settings : PreflightSettings
-        Limits; ``strict`` turns warnings into failures.
-    header : dict
-        The recording's :func:`spikecanary.recording.header`.
+    task : dict
+        A dumped :class:`SortTask`.
+    folder : str
+        Where results go.
+    canary : dict or None
+        A dumped :class:`CanarySettings`. None for a full sort: its signal is not read, and no
+        recording is too short for it.
+    tell : callable
+        Takes facts that are wanted even if this fails.
+    strict : bool
+        Turn warnings of the checks into failures.
 
     Returns
     -------
-    list of dict
-        Plain data of the :class:`Check` that found something, failures first.
+    dict
+        ``header``; ``skip``: why there is no canary, or an empty text; ``window_s``: length of the
+        window; ``preflight``: the checks that found something; ``signals``: a
+        :class:`spikecanary.signals.SignalReport`. What was not reached is missing.
+
+    Raises
+    ------
+    RecordingUnreadableError
+        The recording cannot be opened.
     """
+    sort = SortTask.model_validate(task)
+    recording = open_recording(sort.row)
+    header = describe_header(recording)
+    tell(header=header)
+    found: dict[str, Any] = {"header": header, "skip": ""}
+    if canary is not None:
+        found |= _choose_window(sort, CanarySettings.model_validate(canary), header)
+        if found["skip"]:
+            return found
+    checks = check_node(sort, Path(folder), header)
+    if strict:
+        checks = [replace(check, level="fail") for check in checks]
+    found["preflight"] = [asdict(check) for check in checks]
+    if canary is not None and not any(check.level == "fail" for check in checks):
+        found["signals"] = asdict(signals.check(recording))
+    return found
+
+
+def _choose_window(
+    task: SortTask, settings: CanarySettings, header: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Choose the window's length, or say why there is no canary.
+
+    A window of one batch of the sorter fails as NaN data do, so it is made longer.
+    """
+    window_s, name = settings.window_s, "the canary's window"
+    batch_s = task.batch_s(header["sampling_frequency_hz"])
+    if batch_s is not None and window_s < LEAST_BATCHES * batch_s:
+        window_s, name = LEAST_BATCHES * batch_s, f"{LEAST_BATCHES:g} batches of {task.sorter.name}"
+    for needed_s, what in ((window_s, name), (settings.min_recording_s, "canary.min_recording_s")):
+        if (duration_s := header["duration_s"]) < needed_s:
+            return {"skip": f"no canary: {duration_s:.2f} s are less than {what}, {needed_s:g} s"}
+    return {"window_s": window_s, "skip": ""}
+
+
+def check_node(task: SortTask, folder: Path, header: Mapping[str, Any]) -> list[Check]:
+    """Run all checks on this node; return those that found something, failures first."""
     found = [
         *_check_sorter(task),
         *_check_device(task),
         *_check_container(task),
         *_check_hdf5(task),
         *_check_folder(folder),
-        *_check_disk(folder, settings, header),
-        *_check_memory(settings),
-        *_check_vram(task, settings),
+        *_check_disk(folder, header),
+        *_check_memory(),
+        *_check_vram(task),
         *_check_limits(),
     ]
-    if settings.strict:
-        found = [replace(check, level="fail") for check in found]
-    return [asdict(check) for check in sorted(found, key=lambda check: check.level)]
+    return sorted(found, key=lambda check: check.level)
 
 
 def _check_sorter(task: SortTask) -> Iterator[Check]:
@@ -212,19 +265,17 @@ def _check_folder(folder: Path) -> Iterator[Check]:
         yield Check("folder", "fail", "FolderNotWritableError", msg, {"path": str(folder)})
 
 
-def _check_disk(
-    folder: Path, settings: PreflightSettings, header: dict[str, Any]
-) -> Iterator[Check]:
+def _check_disk(folder: Path, header: Mapping[str, Any]) -> Iterator[Check]:
     """Check the free disk against the copy of the recording that most sorters write."""
     import numpy as np
 
     free_mb = shutil.disk_usage(folder).free / MB
     itemsize = np.dtype(header["dtype"]).itemsize
     copy_mb = header["n_samples"] * header["n_channels"] * itemsize / MB
-    if free_mb < settings.min_free_disk_mb:
-        msg = f"{free_mb:.0f} MB of disk are free in {folder}, less than preflight.min_free_disk_mb"
+    if free_mb < MIN_FREE_DISK_MB:
+        msg = f"{free_mb:.0f} MB of disk are free in {folder}, less than {MIN_FREE_DISK_MB:g} MB"
         yield Check("disk", "fail", "DiskExhaustionError", msg, {"path": str(folder)})
-    elif free_mb < copy_mb + settings.min_free_disk_mb:
+    elif free_mb < copy_mb + MIN_FREE_DISK_MB:
         msg = (
             f"{free_mb:.0f} MB of disk are free in {folder}, and a copy of the recording, which "
             f"many sorters write, has {copy_mb:.0f} MB"
@@ -232,24 +283,21 @@ def _check_disk(
         yield Check("disk", "warn", "DiskExhaustionError", msg, {"path": str(folder)})
 
 
-def _check_memory(settings: PreflightSettings) -> Iterator[Check]:
+def _check_memory() -> Iterator[Check]:
     """Check the free memory of the host."""
     free_mb = psutil.virtual_memory().available / MB
-    if free_mb < settings.min_free_ram_mb:
-        msg = f"{free_mb:.0f} MB of memory are free, less than preflight.min_free_ram_mb"
+    if free_mb < MIN_FREE_RAM_MB:
+        msg = f"{free_mb:.0f} MB of memory are free, less than {MIN_FREE_RAM_MB:g} MB"
         yield Check("memory", "warn", "HostMemoryWatchdogError", msg)
 
 
-def _check_vram(task: SortTask, settings: PreflightSettings) -> Iterator[Check]:
+def _check_vram(task: SortTask) -> Iterator[Check]:
     """Check the free memory of the GPUs, where there are any that the sort may use."""
     if task.sorter.device == "cpu":
         return
     free_mb = gpus.free_mb()  # of none where there is no driver, which is another check
-    if free_mb and max(free_mb) < settings.min_free_vram_mb:
-        msg = (
-            f"{max(free_mb):.0f} MB are free on the emptiest GPU, less than "
-            "preflight.min_free_vram_mb"
-        )
+    if free_mb and max(free_mb) < MIN_FREE_VRAM_MB:
+        msg = f"{max(free_mb):.0f} MB are free on the emptiest GPU, less than {MIN_FREE_VRAM_MB:g}"
         yield Check("vram", "warn", "GPUOutOfMemoryError", msg)
 
 

@@ -65,7 +65,7 @@ class SignalReport:
         msg = f"all {self.n_channels} channels are flat or at the converter's limits"
         return SaturatedSignalError(msg, n_channels=self.n_channels)
 
-    def warnings(self, settings: SignalSettings) -> list[str]:
+    def warnings(self, settings: SignalSettings = SignalSettings()) -> list[str]:
         """Describe what may spoil the sort, naming the channels."""
         said = []
         for names, what in (
@@ -85,7 +85,7 @@ class SignalReport:
         return said
 
 
-def check(recording: "BaseRecording", settings: SignalSettings) -> SignalReport:
+def check(recording: "BaseRecording", settings: SignalSettings = SignalSettings()) -> SignalReport:
     """Look at sampled chunks of a raw recording, and at its first seconds.
 
     A channel is *flat* where it holds one value, and *railed* where at least
@@ -162,7 +162,7 @@ def tell_apart(
 
 
 def check_window(
-    row: Mapping[str, Any], window_s: tuple[float, float] | None, settings: Mapping[str, Any]
+    row: Mapping[str, Any], window_s: tuple[float, float] | None, settings: Mapping[str, Any] = {}
 ) -> dict[str, Any]:
     """Look at a window, or at a whole recording (None), for a supervised child process.
 

@@ -104,14 +104,8 @@ def sort(tmp_path, write_binary, reader_options):
         row = Recording(id="x", paths=(str(path),), reader="binary", reader_options=reader_options)
         plugin = str(ROOT / "tests/quick_sorter.py")
         settings = SorterSettings(name="quick", plugin=plugin, params=params)
-        return fullsort.run(
-            sorter.make_task(row, Config(sorter=settings)),
-            sentinel_path=tmp_path / "x/canary.json",
-            sorting_path=tmp_path / "x/sorting",
-            record_path=tmp_path / "x/sort.json",
-            journal_path=tmp_path / "x/attempts.jsonl",
-            job=Job(log=tmp_path / "log.txt"),
-        )
+        task = sorter.make_task(row, Config(sorter=settings))
+        return fullsort.run(task, tmp_path / "x", Job(log=tmp_path / "log.txt"))
 
     return start
 

@@ -31,14 +31,8 @@ def with_params(task, **params):
 def run(tmp_path):
     def start(task, **settings):
         settings = {"window_s": 2, "min_recording_s": 4} | settings
-        record = canary.run(
-            task,
-            CanarySettings(**settings),
-            sentinel_path=tmp_path / "x/canary.json",
-            journal_path=tmp_path / "x/attempts.jsonl",
-            job=Job(log=tmp_path / "log.txt"),
-            attempt=2,
-        )
+        job = Job(log=tmp_path / "log.txt")
+        record = canary.run(task, CanarySettings(**settings), tmp_path / "x", job, attempt=2)
         assert sentinel.read_record(tmp_path / "x/canary.json") == record
         journal = sentinel.read_journal(tmp_path / "x/attempts.jsonl")
         assert journal[-1]["outcome"] == record.outcome
@@ -107,35 +101,24 @@ def test_hang_stops_and_a_limit_of_the_canarys_own_job_does_not(run, task, tmp_p
     assert "neither output nor CPU time nor I/O" in record.reason
     monkeypatch.undo()
     for limit, said in (({"runtime_min": 0.1}, "SorterTimeoutError"), ({"mem_mb": 60}, "Memory")):
-        record = canary.run(
-            hanging,
-            CanarySettings(window_s=2, min_recording_s=4),
-            sentinel_path=tmp_path / "x/canary.json",
-            journal_path=tmp_path / "x/attempts.jsonl",
-            job=Job(log=tmp_path / "log.txt", **limit),
-        )
+        job = Job(log=tmp_path / "log.txt", **limit)
+        settings = CanarySettings(window_s=2, min_recording_s=4)
+        record = canary.run(hanging, settings, tmp_path / "x", job)
         assert (record.verdict, record.outcome) == ("proceed", "unexpected")
         assert said in record.warnings[0]
 
 
 def test_canary_that_was_killed_sorts_nothing(task, tmp_path):
-    record = canary.run(
-        task,
-        CanarySettings(window_s=2, min_recording_s=4),
-        sentinel_path=tmp_path / "x/canary.json",
-        journal_path=tmp_path / "x/attempts.jsonl",
-        job=Job(log=tmp_path / "log.txt"),
-        was_killed=True,
-    )
+    job = Job(log=tmp_path / "log.txt", attempt=2)
+    record = canary.run(task, CanarySettings(window_s=2, min_recording_s=4), tmp_path / "x", job)
     assert (record.verdict, record.outcome, record.windows) == ("proceed", "unexpected", [])
     assert "the canary's job was killed" in record.reason
 
 
-def test_second_opinion_can_be_switched_off(run, task, monkeypatch):
+def test_second_opinion_is_a_second_window(run, task, monkeypatch):
     monkeypatch.setattr(canary, "SAME_WINDOW_S", -1.0)  # this recording is active from its start
     silent = with_params(task, fail_in="window", fail_how="silent")
-    assert len(run(silent).windows) == 2
-    assert len(run(silent, second_opinion=False).windows) == 1
+    assert [window.why for window in run(silent).windows] == ["leading", "most active"]
 
 
 def test_categories_that_do_not_stop(run, task):
@@ -173,7 +156,7 @@ def test_bug_of_the_canary_itself_proceeds(run, task, monkeypatch):
     def broken(*_, **__):
         raise ZeroDivisionError("ours")
 
-    monkeypatch.setattr(canary._Canary, "examine", broken)
+    monkeypatch.setattr(canary._Canary, "collect", broken)
     record = run(task)
     assert (record.verdict, record.outcome) == ("proceed", "unexpected")
     assert record.reason == "the canary itself failed: ZeroDivisionError: ours"
@@ -186,30 +169,19 @@ def long_task(task, write_binary):
     )
 
 
-def test_long_recording_is_forecast_from_two_windows(run, long_task):
+def test_long_recording_is_forecast_from_one_window(run, long_task):
     record = run(long_task, window_s=3)
-    assert [(w.start_s, w.end_s, w.why) for w in record.windows] == [
-        (0.0, 3.0, "leading"),
-        (0.0, 1.0, "growth"),
-    ]
+    (window,) = record.windows
+    assert (window.start_s, window.end_s, window.why) == (0.0, 3.0, "leading")
     assert record.n_units == 4
-    assert all(window.measured.peak_rss_mb > 50 for window in record.windows)
+    assert window.measured.peak_rss_mb > 50
     assert set(record.forecast) == {"wall_s", "mem_mb", "disk_mb"}
     assert record.forecast["wall_s"].low <= record.forecast["wall_s"].high
 
 
-def test_short_recording_has_no_second_window(run, task):
-    assert [w.why for w in run(task).windows] == ["leading"]
-
-
 def test_what_cannot_fit_is_stopped(task, tmp_path):
-    record = canary.run(
-        task,
-        CanarySettings(window_s=2, min_recording_s=4),
-        sentinel_path=tmp_path / "x/canary.json",
-        journal_path=tmp_path / "x/attempts.jsonl",
-        job=Job(log=tmp_path / "log.txt", forecast=ForecastSettings(min_mem_mb=1, max_mem_mb=20)),
-    )
+    job = Job(log=tmp_path / "log.txt", forecast=ForecastSettings(max_mem_mb=20))
+    record = canary.run(task, CanarySettings(window_s=2, min_recording_s=4), tmp_path / "x", job)
     assert (record.verdict, record.failure.class_name) == ("stop", "CapacityForecastError")
     assert record.failure.category == "resource"
     assert record.failure.evidence["room"] == 20.0
@@ -225,7 +197,7 @@ def test_finished_sort_is_remembered(run, sort, long_task, tmp_path):
     (path,) = (tmp_path / "history").glob("*.jsonl")
     (entry,) = forecast.read_history(path)
     assert entry.actual["wall_s"] == record.measured.wall_s
-    assert [w.why for w in run(long_task, window_s=3).windows] == ["leading"]
+    assert set(entry.expected) == {"wall_s", "mem_mb", "disk_mb"}
 
 
 def test_retry_repeats_only_what_wanted_a_resource(run, sort, task):
@@ -241,15 +213,9 @@ def test_interrupt_leaves_a_journal_line_only(task, tmp_path, monkeypatch):
     def interrupted(*_, **__):
         raise canary.Interrupted(15)
 
-    monkeypatch.setattr(canary._Canary, "examine", interrupted)
+    monkeypatch.setattr(canary._Canary, "collect", interrupted)
     with pytest.raises(SystemExit) as caught:
-        canary.run(
-            task,
-            CanarySettings(),
-            sentinel_path=tmp_path / "x/canary.json",
-            journal_path=tmp_path / "x/attempts.jsonl",
-            job=Job(log=tmp_path / "log.txt"),
-        )
+        canary.run(task, CanarySettings(), tmp_path / "x", Job(log=tmp_path / "log.txt"))
     assert caught.value.code == 143
     assert [path.name for path in (tmp_path / "x").iterdir()] == ["attempts.jsonl"]
     (line,) = sentinel.read_journal(tmp_path / "x/attempts.jsonl")
@@ -260,16 +226,9 @@ def test_interrupt_leaves_a_journal_line_only(task, tmp_path, monkeypatch):
 
 @pytest.fixture
 def sort(tmp_path):
-    def start(task, **arguments):
-        return fullsort.run(
-            task,
-            sentinel_path=tmp_path / "x/canary.json",
-            sorting_path=tmp_path / "x/sorting",
-            record_path=tmp_path / "x/sort.json",
-            journal_path=tmp_path / "x/attempts.jsonl",
-            job=Job(log=tmp_path / "log.txt"),
-            **arguments,
-        )
+    def start(task, attempt=1, **options):
+        job = Job(log=tmp_path / "log.txt", attempt=attempt)
+        return fullsort.run(task, tmp_path / "x", job, fullsort.Options(**options))
 
     return start
 

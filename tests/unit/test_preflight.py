@@ -4,14 +4,15 @@ import os
 import shutil
 import stat
 import time
+from dataclasses import asdict
 from types import SimpleNamespace
 
 import docker
 import pynvml
 import pytest
 
-from spikecanary import checkup, preflight, sorter
-from spikecanary.config import CanarySettings, Config, PreflightSettings, SorterSettings
+from spikecanary import preflight, sorter
+from spikecanary.config import CanarySettings, Config, SorterSettings
 from spikecanary.preflight import Check
 from spikecanary.supervise import gpus
 from spikecanary.table import Recording
@@ -30,12 +31,13 @@ def codes(found):
 
 
 @pytest.fixture
-def run(tmp_path):
-    def start(task=None, header=HEADER, **settings):
-        settings = {"min_free_ram_mb": 0, "min_free_disk_mb": 0} | settings
-        return preflight.run(
-            task or make_task(), tmp_path, PreflightSettings(**settings), HEADER | header
-        )
+def run(tmp_path, monkeypatch):
+    monkeypatch.setattr(preflight, "MIN_FREE_RAM_MB", 0.0)
+    monkeypatch.setattr(preflight, "MIN_FREE_DISK_MB", 0.0)
+
+    def start(task=None, header=HEADER):
+        checks = preflight.check_node(task or make_task(), tmp_path, HEADER | header)
+        return [asdict(check) for check in checks]
 
     return start
 
@@ -56,10 +58,11 @@ def test_sorters(run):
     assert "kilosort4" in check["evidence"]["known"]
 
 
-def test_version_that_was_not_tried_is_a_warning_or_strictly_a_failure(run, monkeypatch):
+def test_version_that_was_not_tried_is_a_warning_or_strictly_a_failure(run, inspect, monkeypatch):
     monkeypatch.setitem(preflight.TESTED, "kilosort4", ("5.0", "6.0"))
     assert codes(run()) == {"sorter_version": "warn"}
-    assert codes(run(strict=True)) == {"sorter_version": "fail"}
+    found = inspect(8.0, {"name": "kilosort4"}, strict=True, min_recording_s=4, window_s=5)
+    assert codes(found["preflight"]) == {"sorter_version": "fail"}
 
 
 def test_cuda_asked_for_and_absent(run):
@@ -79,12 +82,14 @@ def test_disk(run, monkeypatch):
     monkeypatch.setattr(shutil, "disk_usage", lambda _: free)
     large = {"n_samples": 10**9, "n_channels": 4}
     assert codes(run(header=large)) == {"disk": "warn"}
-    assert codes(run(min_free_disk_mb=4000)) == {"disk": "fail"}
     assert codes(run()) == {}
+    monkeypatch.setattr(preflight, "MIN_FREE_DISK_MB", 4000.0)
+    assert codes(run()) == {"disk": "fail"}
 
 
-def test_memory(run):
-    assert codes(run(min_free_ram_mb=10**9)) == {"memory": "warn"}
+def test_memory(run, monkeypatch):
+    monkeypatch.setattr(preflight, "MIN_FREE_RAM_MB", 1e9)
+    assert codes(run()) == {"memory": "warn"}
 
 
 def test_gpu_memory(run, monkeypatch):
@@ -180,8 +185,8 @@ def test_limits(run):
 
 
 @pytest.fixture
-def look(write_binary, reader_options, tmp_path):
-    def start(duration_s, of, **settings):
+def inspect(write_binary, reader_options, tmp_path):
+    def start(duration_s, of, *, strict=False, **settings):
         row = Recording(
             id="x",
             paths=(str(write_binary("active", duration_s)),),
@@ -190,30 +195,30 @@ def look(write_binary, reader_options, tmp_path):
         )
         plugin = str(ROOT / "tests/quick_sorter.py")
         task = sorter.make_task(row, Config(sorter=SorterSettings(plugin=plugin, **of)))
-        return checkup.look(
+        return preflight.inspect_recording_and_node(
             task.model_dump(mode="json"),
             str(tmp_path),
-            PreflightSettings().model_dump(mode="json"),
             CanarySettings(**settings).model_dump(mode="json"),
             lambda **_: None,
+            strict=strict,
         )
 
     return start
 
 
-def test_window_of_one_batch_is_made_longer(look):
-    found = look(8.0, {"name": "kilosort4"}, window_s=2, min_recording_s=4)
+def test_window_of_one_batch_is_made_longer(inspect):
+    found = inspect(8.0, {"name": "kilosort4"}, window_s=2, min_recording_s=4)
     assert found["window_s"] == 5.0
-    found = look(8.0, {"name": "kilosort4", "params": {"batch_size": 30_000}}, window_s=1.5)
+    found = inspect(8.0, {"name": "kilosort4", "params": {"batch_size": 30_000}}, window_s=1.5)
     assert "canary.min_recording_s" in found["skip"]
-    found = look(
+    found = inspect(
         8.0, {"name": "kilosort4", "params": {"batch_size": 120_000}}, window_s=2, min_recording_s=4
     )
     assert found["skip"] == "no canary: 8.00 s are less than 2.5 batches of kilosort4, 10 s"
-    assert look(8.0, {"name": "quick"}, window_s=2, min_recording_s=4)["window_s"] == 2.0
+    assert inspect(8.0, {"name": "quick"}, window_s=2, min_recording_s=4)["window_s"] == 2.0
 
 
-def test_signal_is_not_read_where_the_node_fails(look):
-    found = look(8.0, {"name": "kilosort2_5"}, window_s=2, min_recording_s=4)
+def test_signal_is_not_read_where_the_node_fails(inspect):
+    found = inspect(8.0, {"name": "kilosort2_5"}, window_s=2, min_recording_s=4)
     assert "signals" not in found
     assert codes(found["preflight"])["sorter"] == "fail"

@@ -118,9 +118,8 @@ def make_canary(folder: Path) -> dict:
         record = canary.run(
             SortTask(row=row, sorter=SorterSettings(name="quick", plugin=PLUGIN)),
             CanarySettings(window_s=2, min_recording_s=4),
-            sentinel_path=place / "canary.json",
-            journal_path=place / "attempts.jsonl",
-            job=Job(log=folder / "log.txt"),
+            place,
+            Job(log=folder / "log.txt"),
         )
         failure = record.failure.class_name if record.failure else None
         windows = [(window.start_s, window.end_s, window.why) for window in record.windows]

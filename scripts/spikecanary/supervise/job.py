@@ -2,8 +2,10 @@
 
 import os
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from spikecanary.config import ForecastSettings, PreflightSettings, WatchdogSettings
 from spikecanary.sorter import SortTask
@@ -19,7 +21,7 @@ MARGIN = (60.0, 0.05)
 SCHEDULERS = ("SLURM_JOB_ID", "PBS_JOBID", "LSB_JOBID", "JOB_ID")
 
 
-def most(asked: float, allowed: float) -> float:
+def job_limit(asked: float, allowed: float) -> float:
     """Return what a sort may use: what its job asked for, or without a batch system the most.
 
     What a job asks for is a forecast, and no reason to end a sort that the machine can bear.
@@ -45,6 +47,10 @@ class Job:
         Memory that the job asked for; None: no limit.
     runtime_min : float or None
         Time that the job asked for, from now; None: no limit.
+    attempt : int
+        Snakemake's number of this try at the job, from 1.
+    recorded_settings : dict
+        The settings that the record notes it was made with.
     started : float
         When the job began, on the monotonic clock.
     """
@@ -55,6 +61,8 @@ class Job:
     forecast: ForecastSettings = field(default_factory=ForecastSettings)
     mem_mb: float | None = None
     runtime_min: float | None = None
+    attempt: int = 1
+    recorded_settings: Mapping[str, Any] = field(default_factory=dict)
     started: float = field(default_factory=time.monotonic)
 
     def supervision(self, task: SortTask, folder: Path, inactivity_s: float | None) -> Supervision:
