@@ -17,12 +17,12 @@ from spikecanary.failures import (
     EnvironmentFailure,
     ResourceFailure,
 )
-from spikecanary.failures.signatures import SIGNATURES, Signature
+from spikecanary.failures.signatures import Signature, load_signatures
 
 FAILURES = """# Failures
 
 What a verdict can name, by category: what it means, what to do, and what software prints when
-it strikes. Generated from `scripts/spikecanary/failures.py` and `signatures/` by `make schema`;
+it strikes. Generated from `scripts/spikecanary/failures/` by `make schema`;
 do not edit.
 
 To classify a log in hand, in the environment that `make` builds:
@@ -140,7 +140,7 @@ def _describe(cls: type[ClassifiedSortFailure]) -> str:
     evidence = ", ".join(f"`{name}`" for name in cls.evidence_fields())
     if evidence:
         lines += [f"Evidence: {evidence}.", ""]
-    rows = [row for row in SIGNATURES if row.failure is cls]
+    rows = [row for row in load_signatures() if row.failure is cls]
     if rows:
         lines += ["| what happened | what you see |", "| --- | --- |"]
         lines += [f"| {row.reason} | `{_example(row)}` |" for row in rows]
@@ -150,14 +150,16 @@ def _describe(cls: type[ClassifiedSortFailure]) -> str:
 
 def _example(row: Signature) -> str:
     """Shorten a row's example to one line that stands in a table."""
-    first = row.example.strip("-").splitlines()[-1].strip() if row.example else row.errors
+    first = row.example.strip("-").splitlines()[-1].strip() if row.example else row.errors[0]
     shown = first if len(first) <= MOST else first[: MOST - 3] + "..."
     return shown.replace("|", "\\|").replace("`", "'")
 
 
 def troubleshooting() -> str:
     """Return the text of the page of literal texts."""
-    rows = {_example(row): (row.reason, row.failure.remedy) for row in SIGNATURES}
+    rows = {
+        _example(row): (row.reason, row.remedy or row.failure.remedy) for row in load_signatures()
+    }
     rows |= {text: (meaning, remedy) for text, meaning, remedy in (*OWN, *OF_SNAKEMAKE)}
     lines = [
         f"| `{text}` | {meaning} | {remedy} |"

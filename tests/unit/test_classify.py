@@ -12,7 +12,7 @@ from spikecanary.failures import (
     RecordingUnreadableError,
     classify,
 )
-from spikecanary.failures.signatures import SIGNATURES
+from spikecanary.failures.signatures import load_signatures
 from spikecanary.supervise import child
 
 
@@ -24,9 +24,9 @@ def described(error):
         return child.describe_error(err)
 
 
-@pytest.mark.parametrize("row", SIGNATURES, ids=lambda row: row.example[:40])
+@pytest.mark.parametrize("row", load_signatures(), ids=lambda row: row.example[:40])
 def test_every_row_matches_its_example(row):
-    name = row.errors.split()[0] if row.errors else ""
+    name = row.errors[0] if row.errors else ""
     name = {"": "", "*": "ValueError: "}.get(name, f"some.module.{name}: ")
     failure = classify.by_text(f"Traceback (most recent call last):\n{name}{row.example}")
     assert (type(failure), str(failure)) == (row.failure, row.reason)
@@ -34,7 +34,7 @@ def test_every_row_matches_its_example(row):
 
 
 @pytest.mark.parametrize(
-    "row", [row for row in SIGNATURES if row.example], ids=lambda row: row.example[:40]
+    "row", [row for row in load_signatures() if row.example], ids=lambda row: row.example[:40]
 )
 def test_rows_do_not_match_their_words_in_passing(row):
     quoted = f"INFO see the FAQ about '{row.example.splitlines()[-1]}' for help"
@@ -176,3 +176,23 @@ def test_labelled_texts_of_real_software(capsys):
     assert right >= 0.95 * len(rows)
     assert sum(classes) >= 0.95 * len(classes)
     assert len(wrong_stops) <= 0.03 * len(rows)
+
+
+def test_wrong_entry_is_named(tmp_path):
+    table = tmp_path / "lab.yaml"
+    entry = {"class": "X", "reason": "r", "pattern": "(", "example": "e", "source": "s"}
+    table.write_text(json.dumps([entry]))
+    with pytest.raises(
+        ValueError, match=r"lab.yaml, entry 1: class: .*no failure class is called X"
+    ):
+        load_signatures(table)
+
+
+def test_remedy_of_an_entry_is_the_failures(tmp_path):
+    table = tmp_path / "lab.yaml"
+    entry = {"class": "DependencyError", "reason": "r", "pattern": ["a", "b"], "remedy": "Do it."}
+    table.write_text(json.dumps([entry | {"example": "b", "source": "s"}]))
+    (row,) = load_signatures(table)
+    assert row.match("b c", [])
+    assert row.failure("r", remedy=row.remedy).remedy == "Do it."
+    assert DependencyError("r").remedy != "Do it."

@@ -19,6 +19,8 @@ class ClassifiedSortFailure(Exception):  # noqa: N818 - the design's name
     ----------
     message : str
         One line for people.
+    remedy : str
+        What to do, if the class's own remedy is too general.
     **evidence
         Values of the subclass's evidence fields, converted to the annotated type.
 
@@ -33,8 +35,10 @@ class ClassifiedSortFailure(Exception):  # noqa: N818 - the design's name
     category: ClassVar[Category]
     remedy: ClassVar[str]
 
-    def __init__(self, message: str, **evidence: Any) -> None:
+    def __init__(self, message: str, *, remedy: str = "", **evidence: Any) -> None:
         super().__init__(message)
+        if remedy:
+            self.remedy = remedy  # type: ignore[misc]
         fields = self.evidence_fields()
         unknown = sorted(set(evidence) - set(fields))
         if unknown:

@@ -16,7 +16,7 @@ from typing import Any
 
 from spikecanary import failures
 from spikecanary.failures import ClassifiedSortFailure, DependencyError, RecordingUnreadableError
-from spikecanary.failures.signatures import SIGNATURES
+from spikecanary.failures.signatures import load_signatures
 
 #: A line of a traceback that names an exception: its type, then its message. A type that
 #: stands alone, without module, must be called like one; a log's "INFO: ..." is none.
@@ -82,11 +82,11 @@ def by_text(text: str, log: str = "") -> ClassifiedSortFailure | None:
     errors = parse_errors(text)
     if all(kind == "SpikeSortingError" or _SAYS_NOTHING.search(said) for kind, said in errors):
         errors += parse_errors(log)
-    for signature in SIGNATURES:
+    for signature in load_signatures():
         match = signature.match(whole, errors)
         if match is not None:
             evidence = {**signature.evidence, **match.groupdict()}
-            return signature.failure(signature.reason, **evidence)
+            return signature.failure(signature.reason, remedy=signature.remedy, **evidence)
     return None
 
 
