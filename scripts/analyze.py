@@ -6,12 +6,12 @@ from typing import Any
 
 from spikecanary.outputs import AnalysisSettings, analysis
 from spikecanary.sorter import SortTask
-from spikecanary.supervise import folders, interrupts, log
+from spikecanary.supervise import folders, log, processes
 
 
 def main(snakemake: Any) -> int:
     """Unpack Snakemake's object and analyze."""
-    interrupts.exit_on_signals()
+    processes.exit_on_signals()
     log.configure(snakemake.log[0], rule="analyze", threads=snakemake.threads)
     folder = Path(snakemake.output.analyzer).parent
     folders.sweep(folder)

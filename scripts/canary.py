@@ -8,9 +8,9 @@ from typing import Any
 from spikecanary import canary
 from spikecanary.config import CanarySettings, ForecastSettings, PreflightSettings, WatchdogSettings
 from spikecanary.sorter import SortTask
-from spikecanary.supervise.interrupts import exit_on_signals
 from spikecanary.supervise.job import Job
 from spikecanary.supervise.log import configure, new_log
+from spikecanary.supervise.processes import exit_on_signals
 
 logger = logging.getLogger("spikecanary")
 

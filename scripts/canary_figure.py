@@ -6,12 +6,12 @@ from typing import Any
 
 from spikecanary.outputs import AnalysisSettings, figures
 from spikecanary.sorter import SortTask
-from spikecanary.supervise import interrupts, log
+from spikecanary.supervise import log, processes
 
 
 def main(snakemake: Any) -> int:
     """Unpack Snakemake's object and draw."""
-    interrupts.exit_on_signals()
+    processes.exit_on_signals()
     log.configure(snakemake.log[0], rule="canary_figure")
     figures.draw_canary(
         SortTask.model_validate(snakemake.params.task),

@@ -5,13 +5,13 @@ from pathlib import Path
 from typing import Any
 
 from spikecanary.outputs import ExportSettings, exports
-from spikecanary.supervise import interrupts, log
+from spikecanary.supervise import log, processes
 from spikecanary.table import Recording
 
 
 def main(snakemake: Any) -> int:
     """Unpack Snakemake's object and export."""
-    interrupts.exit_on_signals()
+    processes.exit_on_signals()
     (export,) = snakemake.params.version
     log.configure(snakemake.log[0], rule=f"export_{export}")
     row = snakemake.params.get("row")

@@ -9,9 +9,9 @@ from spikecanary import fullsort
 from spikecanary.config import ForecastSettings, PreflightSettings, RetrySettings, WatchdogSettings
 from spikecanary.sentinel import RecordError
 from spikecanary.sorter import SortTask
-from spikecanary.supervise.interrupts import exit_on_signals
 from spikecanary.supervise.job import Job, job_limit
 from spikecanary.supervise.log import configure, new_log
+from spikecanary.supervise.processes import exit_on_signals
 
 logger = logging.getLogger("spikecanary")
 

@@ -20,8 +20,8 @@ from spikecanary.sentinel import Failure, Measured, Outcome, Record, SorterInfo,
 from spikecanary.signals import SignalReport
 from spikecanary.sorter import LEARN_S, LEAST_BATCHES, SortTask
 from spikecanary.supervise import folders, watchdogs
-from spikecanary.supervise.interrupts import Interrupted
 from spikecanary.supervise.job import Job
+from spikecanary.supervise.processes import Interrupted
 from spikecanary.supervise.run import Ended, Supervision, call
 
 logger = logging.getLogger(__name__)

@@ -18,8 +18,8 @@ from spikecanary.failures import (
 from spikecanary.sentinel import Failure, Outcome, Record, SorterInfo
 from spikecanary.sorter import SortTask
 from spikecanary.supervise import folders, watchdogs
-from spikecanary.supervise.interrupts import Interrupted
 from spikecanary.supervise.job import Job
+from spikecanary.supervise.processes import Interrupted
 from spikecanary.supervise.run import Ended, Supervision, call
 
 logger = logging.getLogger(__name__)

@@ -11,7 +11,7 @@ import psutil
 import pytest
 
 from spikecanary.failures import SorterTimeoutError
-from spikecanary.supervise import processes
+from spikecanary.supervise import log, processes, sample
 from spikecanary.supervise import run as supervision
 from spikecanary.supervise.folders import work_folder
 from spikecanary.supervise.run import Supervision, supervise
@@ -85,13 +85,14 @@ def run(tmp_path, monkeypatch):
     monkeypatch.setattr(processes, "GRACE_S", 1.0)
     (tmp_path / "work").mkdir()
 
-    def start(function, watchdogs=(), supervision=None, **arguments):
+    def start(function, watchdogs=(), **arguments):
         return supervise(
             getattr(children, function),
             arguments,
             folder=tmp_path / "work",
             supervision=Supervision(
-                log=tmp_path / "log.txt", watchdogs=watchdogs, **(supervision or {})
+                log=tmp_path / "log.txt",
+                watchdogs=watchdogs,
             ),
         )
 
@@ -199,9 +200,10 @@ def test_progress_tells_stage_and_last_line(run, monkeypatch, caplog):
     assert " MB of memory" in told[-1]
 
 
-def test_flood_of_output_is_cut_in_the_middle(run, tmp_path):
+def test_flood_of_output_is_cut_in_the_middle(run, tmp_path, monkeypatch):
+    monkeypatch.setattr(supervision, "MAX_LOG_BYTES", 1_000_000)
     (tmp_path / "log.txt").write_text("before\n")
-    ended = run("flood", megabytes=40, supervision={"max_log_bytes": 1_000_000})
+    ended = run("flood", megabytes=40)
     assert ended.result == "done"
     log = (tmp_path / "log.txt").read_text()
     assert len(log) < 1_200_000
@@ -209,6 +211,28 @@ def test_flood_of_output_is_cut_in_the_middle(run, tmp_path):
     assert "the output was cut here" in log
     assert log.endswith("the last line\n")
     assert ended.log.endswith("the last line\n")
+
+
+def test_long_walk_over_the_work_folder_holds_nothing_up(run, monkeypatch):
+    def walk(_):
+        time.sleep(4)
+        return []
+
+    quick = run("orphan").measured.wall_s
+    monkeypatch.setattr(sample, "_files", walk)
+    assert run("orphan").measured.wall_s < quick + 2
+
+
+def test_own_lines_are_no_sign_of_life(run, monkeypatch, tmp_path):
+    monkeypatch.setattr(supervision, "PROGRESS_S", 0.5)
+    log.configure(tmp_path / "log.txt")
+
+    def impatient(sample):
+        return SorterTimeoutError("idle", limit_s=2.0) if sample.idle_s > 2 else None
+
+    ended = run("family", watchdogs=[impatient])
+    assert ended.describe() == "idle"
+    assert (tmp_path / "log.txt").read_text().count("last line:") > 2
 
 
 def test_removed_work_folder_costs_no_result(run, tmp_path):
@@ -224,9 +248,9 @@ def parent(tmp_path):
     code = (
         "from pathlib import Path\n"
         "import children\n"
-        "from spikecanary.supervise import interrupts, processes, run\n"
+        "from spikecanary.supervise import processes, run\n"
         "processes.GRACE_S = 1.0\n"
-        "interrupts.exit_on_signals()\n"
+        "processes.exit_on_signals()\n"
         f"folder = Path({str(tmp_path)!r})\n"
         "run.supervise(children.family, {}, folder=folder / 'work', "
         "supervision=run.Supervision(log=folder / 'log'))\n"

@@ -71,7 +71,7 @@ def test_gpus_end_a_sort_only_where_asked_for():
 
 def test_each_can_be_switched_off():
     off = ("inactivity_base_s", "min_free_ram_mb", "min_free_disk_mb", "io_stall_s")
-    settings = WatchdogSettings(**dict.fromkeys(off), wall_time=False, job_memory=False)
+    settings = WatchdogSettings(**dict.fromkeys(off))
     worst = Sample(
         elapsed_s=1e6,
         rss_mb=1e6,
@@ -82,13 +82,13 @@ def test_each_can_be_switched_off():
         free_mb={"/a": 0.0},
         gpus=(gpu(used_mb=8_000.0, temperature_c=120.0),),
     )
-    assert judge(worst, settings) == [WARNING, WARNING]  # of the GPU
+    assert judge(worst, settings, Limits()) == [WARNING, WARNING]  # of the GPU
     assert len(judge(worst)) == 8
 
 
 def test_failure_of_the_disk_lists_the_largest_files():
-    dog = watchdogs.FreeDisk(500.0)
-    failure = dog(Sample(free_mb={"/w": 1.0}, disk_mb=20.0, largest=("/w/big: 19 MB",)))
+    full = Sample(free_mb={"/w": 1.0}, disk_mb=20.0, largest=("/w/big: 19 MB",))
+    failure = watchdogs.check_free_disk(full, limit=500.0)
     assert failure.evidence == {"path": "/w", "free_mb": 1.0, "largest": ["/w/big: 19 MB"]}
     assert str(failure) == "1 MB free for /w, 20 MB used by this sort"
 

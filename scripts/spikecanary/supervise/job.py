@@ -12,21 +12,19 @@ from spikecanary.sorter import SortTask
 from spikecanary.supervise.run import Supervision
 from spikecanary.supervise.watchdogs import Limits, make_watchdogs
 
-MB = 1e6
-#: A job ends itself so much before its time limit, at most, so that it can say why: s, share.
+#: A job ends itself this much before its time limit, so that it can say why: at most s, and share.
 MARGIN = (60.0, 0.05)
-
 
 #: A batch system sets one of these in its jobs: it holds them to what they asked for.
 SCHEDULERS = ("SLURM_JOB_ID", "PBS_JOBID", "LSB_JOBID", "JOB_ID")
 
 
-def job_limit(asked: float, allowed: float) -> float:
-    """Return what a sort may use: what its job asked for, or without a batch system the most.
+def job_limit(requested: float, most: float) -> float:
+    """Return what a sort may use: with a batch system what its job requested, else the most.
 
-    What a job asks for is a forecast, and no reason to end a sort that the machine can bear.
+    A request is a forecast, and no reason to end a sort that the machine can bear.
     """
-    return asked if any(name in os.environ for name in SCHEDULERS) else max(asked, allowed)
+    return requested if any(name in os.environ for name in SCHEDULERS) else max(requested, most)
 
 
 @dataclass(frozen=True)
@@ -82,7 +80,6 @@ class Job:
             log=self.log,
             threads=task.n_jobs,
             watchdogs=make_watchdogs(self.watchdogs, limits),
-            max_log_bytes=round(self.watchdogs.max_log_mb * MB),
             folders=[folder.absolute()],
             with_containers=task.sorter.container == "docker",
         )

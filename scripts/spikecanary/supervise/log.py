@@ -1,4 +1,4 @@
-"""Logging of a script: the rule's log file and stderr, versions first."""
+"""The log of a job: its own file, versions first; and what a child wrote to it."""
 
 import contextlib
 import logging
@@ -14,8 +14,10 @@ from spikecanary.sentinel import package_versions
 
 logger = logging.getLogger("spikecanary")
 
-#: What is kept in memory of a child's output, for the diagnosis.
+#: How much of the end of a child's output is read for the diagnosis.
 TAIL_BYTES = 200_000
+#: How our own lines begin, between which a child writes to the same file.
+OWN_LINE = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d+ [A-Z]+ ")
 
 
 def new_log(log: str | Path) -> None:
@@ -29,12 +31,12 @@ def new_log(log: str | Path) -> None:
     with contextlib.suppress(OSError):
         folder.mkdir(parents=True, exist_ok=True)
         numbers = [int(each.name.split(".")[-2]) for each in folder.glob(f"{rule}.*{path.suffix}")]
-        own = folder / f"{rule}.{max(numbers, default=0) + 1}{path.suffix}"
+        number = max(numbers, default=0) + 1
         if path.exists() and not path.is_symlink():  # of a Spike Canary before 0.2
-            path.rename(own)
-            own = folder / f"{rule}.{max(numbers, default=0) + 2}{path.suffix}"
+            path.rename(folder / f"{rule}.{number}{path.suffix}")
+            number += 1
         path.unlink(missing_ok=True)
-        path.symlink_to(own.relative_to(path.parent))
+        path.symlink_to(Path(folder.name, f"{rule}.{number}{path.suffix}"))
 
 
 def configure(log: str | Path, **facts: object) -> None:
@@ -63,61 +65,68 @@ def configure(log: str | Path, **facts: object) -> None:
     logger.info("%s", ", ".join(f"{name} {value}" for name, value in described.items()))
 
 
-class CappedLog:
-    """Appends what a child prints to a log; of very much, the beginning and the end stay.
+def _log_uncaught(
+    kind: type[BaseException], error: BaseException, trace: TracebackType | None
+) -> None:
+    logger.critical("uncaught exception", exc_info=(kind, error, trace))
 
-    This process must be the log's only writer.
+
+class ChildLog:
+    """What one child writes to a log, from where the log ended before.
 
     Parameters
     ----------
     path : Path
-        The log; what is in it already stays.
+        The log, to which the child appends.
     max_bytes : int
-        The most that is added.
+        Of more output than this, the beginning and the end stay.
     """
 
     def __init__(self, path: Path, max_bytes: int) -> None:
         self.path = path
         self.max_bytes = max_bytes
-        self._file = path.open("a+b", buffering=0)
-        self._begins = self._file.seek(0, os.SEEK_END)
-        #: Bytes that the child has printed, kept or not.
-        self.n_bytes = 0
-        self._tail = b""
+        self.begins = path.stat().st_size if path.exists() else 0
+        self._own = 0
 
-    def write(self, data: bytes) -> None:
-        """Append what the child printed."""
-        self._file.write(data)
-        self.n_bytes += len(data)
-        self._tail = (self._tail + data)[-TAIL_BYTES:]
-        if self._file.tell() - self._begins > self.max_bytes:
-            self._shorten()
+    def count_own(self, n_bytes: int) -> None:
+        """Count bytes that this process wrote: they are no output of the child's."""
+        self._own += n_bytes
 
-    def tail(self) -> str:
-        """Return the end of what the child printed, up to 200,000 bytes."""
-        return self._tail.decode("utf-8", errors="replace")
+    def size(self) -> int:
+        """Return how many bytes are in the log, our own lines included."""
+        try:
+            return self.path.stat().st_size
+        except OSError:
+            return self.begins
+
+    def output_bytes(self) -> int:
+        """Return a number that changes with the child's output, and with nothing else."""
+        return self.size() - self._own
+
+    def tail(self, n_bytes: int = TAIL_BYTES) -> str:
+        """Return the end of what the child wrote."""
+        try:
+            with self.path.open("rb") as file:
+                file.seek(max(self.begins, self.size() - n_bytes))
+                return file.read().decode("utf-8", errors="replace")
+        except OSError:
+            return ""
 
     def last_line(self) -> str:
-        """Return the last line that the child printed and that is not empty, shortened."""
-        lines = [line.strip() for line in re.split(r"[\r\n]", self.tail()[-2_000:])]
-        return next((line[:200] for line in reversed(lines) if line), "")
+        """Return the last line of the child's that is not empty, shortened."""
+        lines = [line.strip() for line in re.split(r"[\r\n]", self.tail(10_000))]
+        own = (line for line in reversed(lines) if line and not OWN_LINE.match(line))
+        return next(own, "")[:200]
 
-    def close(self) -> None:
-        """Close the log."""
-        self._file.close()
-
-    def _shorten(self) -> None:
-        """Keep the first and the last quarter of what may be kept."""
+    def shorten(self) -> None:
+        """Keep the first and the last quarter of what may be kept, where the child wrote more."""
+        size = self.size()
+        if size - self.begins <= self.max_bytes:
+            return
         quarter = self.max_bytes // 4
-        self._file.seek(-quarter, os.SEEK_END)
-        end = self._file.read()
-        end = end[end.find(b"\n") + 1 :]
-        self._file.truncate(self._begins + quarter)
-        kept = f"\n[... the output was cut here; {self.n_bytes:,} bytes so far ...]\n"
-        self._file.write(kept.encode() + end)
-
-
-def _log_uncaught(
-    kind: type[BaseException], error: BaseException, trace: TracebackType | None
-) -> None:
-    logger.critical("uncaught exception", exc_info=(kind, error, trace))
+        end = self.tail(quarter)
+        note = f"\n[... the output was cut here, at {size - self.begins:,} bytes ...]\n"
+        kept = (note + end[end.find("\n") + 1 :]).encode()
+        with self.path.open("ab") as file:
+            os.truncate(self.path, self.begins + quarter)
+            file.write(kept)

@@ -1,14 +1,13 @@
 """Run one function in a child process: its log, its measurements, its clean end.
 
-One polling loop copies the child's output to the log, samples its process tree, and asks
-the watchdogs. The first that names a failure ends the tree.
+The child writes to the job's log itself. One polling loop samples its process tree and asks the
+watchdogs. The first that names a failure ends the tree.
 """
 
 import contextlib
 import json
 import logging
 import os
-import selectors
 import signal
 import subprocess
 import sys
@@ -16,15 +15,15 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO, TextIO
+from typing import Any, TextIO
 
 from spikecanary.failures import ClassifiedSortFailure
 from spikecanary.sentinel import Measured
-from spikecanary.supervise import containers, interrupts, processes
+from spikecanary.supervise import containers, processes
 from spikecanary.supervise.folders import work_folder
-from spikecanary.supervise.log import CappedLog
+from spikecanary.supervise.log import ChildLog
 from spikecanary.supervise.sample import Sampler
-from spikecanary.supervise.watchdogs import OF_A_JOB, Sample, Watchdog
+from spikecanary.supervise.watchdogs import Sample, Watchdog, is_of_job
 
 logger = logging.getLogger(__name__)
 
@@ -96,13 +95,11 @@ class Supervision:
     Attributes
     ----------
     log : Path
-        The rule's log, to which their output is appended.
+        The rule's log, to which they append their output.
     threads : int
         Upper limit for their numeric libraries.
     watchdogs : sequence of callable
         Checks of each :class:`Sample`.
-    max_log_bytes : int
-        Of one child's output the beginning and the end stay, so many bytes.
     folders : sequence of Path
         Folders besides the work folder whose free space is watched.
     with_containers : bool
@@ -112,13 +109,12 @@ class Supervision:
     log: Path
     threads: int = 1
     watchdogs: Sequence[Watchdog] = ()
-    max_log_bytes: int = MAX_LOG_BYTES
     folders: Sequence[Path] = ()
     with_containers: bool = False
 
 
 def call(
-    target: Callable[..., Any],
+    function: Callable[..., Any],
     arguments: Mapping[str, Any],
     *,
     folder: Path,
@@ -126,78 +122,71 @@ def call(
 ) -> Ended:
     """Supervise a function in an empty folder of its own, removed at the end."""
     with work_folder(folder):
-        return supervise(target, arguments, folder=folder, supervision=supervision)
+        return supervise(function, arguments, folder=folder, supervision=supervision)
 
 
 def supervise(
-    target: Callable[..., Any],
+    function: Callable[..., Any],
     arguments: Mapping[str, Any],
     *,
     folder: Path,
     supervision: Supervision,
 ) -> Ended:
-    """Run a function of this package in a child process of its own.
+    """Run a function in a child process of its own.
 
     Parameters
     ----------
-    target : callable
-        A function of a module; of hooks that it names it is given ``stage`` and ``tell``.
+    function : callable
+        A function of a module. If it names them, it is given ``stage`` and ``tell``
+        (:class:`spikecanary.supervise.child.Events`).
     arguments : dict
-        Keyword arguments; must survive JSON.
+        Its keyword arguments; must survive JSON.
     folder : Path
         The child's work folder; its size is what ``disk_mb`` measures.
     supervision : Supervision
         Log, threads and watchdogs.
 
-    Returns
-    -------
-    Ended
-
     Raises
     ------
     Interrupted
-        This process was told to end; the child's tree has been ended first.
+        A signal ended this process; the child's tree has been ended first.
     """
-    name = f"{target.__module__}:{target.__qualname__}"
-    call, events = folder / "call.json", folder / "events.jsonl"
-    call.write_text(json.dumps({"target": name, "arguments": arguments}), encoding="utf-8")
-    events.touch()
+    target = f"{function.__module__}:{function.__qualname__}"
+    request, events_path = folder / "call.json", folder / "events.jsonl"
+    request.write_text(json.dumps({"target": target, "arguments": arguments}), encoding="utf-8")
+    events_path.touch()
     started = time.monotonic()
     lifeline, our_end = os.pipe()  # the child ends when this process does, however it does
-    log = CappedLog(supervision.log, supervision.max_log_bytes)
-    # Opened before the child runs: what it says is read even if the folder is removed.
-    with events.open(encoding="utf-8", errors="replace") as told:
+    child_log = ChildLog(supervision.log, MAX_LOG_BYTES)
+    command = [sys.executable, "-m", "spikecanary.supervise.child"]
+    command += [str(request), str(events_path), str(lifeline)]
+    # Opened before the child runs: its events are read even if the folder is removed.
+    with (
+        events_path.open(encoding="utf-8", errors="replace") as events,
+        supervision.log.open("ab") as output,
+    ):
         try:
             process = subprocess.Popen(
-                [
-                    sys.executable,
-                    "-m",
-                    "spikecanary.supervise.child",
-                    str(call),
-                    str(events),
-                    str(lifeline),
-                ],
+                command,
                 stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
+                stdout=output,
                 stderr=subprocess.STDOUT,
                 env=_environment(supervision.threads, folder),
                 start_new_session=True,
                 pass_fds=[lifeline],
             )
             try:
-                watch = _Watch(process, folder, log, told, supervision)
+                watch = _Watch(process, folder, child_log, events, supervision)
                 stopped_by = watch.until_end()
             finally:
                 processes.end_child(process, str(folder))
                 if supervision.with_containers:
                     containers.remove(folder)
-                watch.output.drain()
         finally:
             os.close(lifeline)
             os.close(our_end)
-            log.close()
-        told.seek(0)
-        return _read_end(told, watch, stopped_by, started)
+        events.seek(0)
+        return _read_end(events, watch, stopped_by, started)
 
 
 def _environment(threads: int, folder: Path) -> dict[str, str]:
@@ -214,40 +203,6 @@ def _environment(threads: int, folder: Path) -> dict[str, str]:
     }
 
 
-class _Output:
-    """Copies what a child prints to its log."""
-
-    def __init__(self, pipe: BinaryIO, log: CappedLog) -> None:
-        self.pipe = pipe
-        self.log = log
-        self.open = True
-        os.set_blocking(pipe.fileno(), False)
-        self.selector = selectors.DefaultSelector()
-        self.selector.register(pipe, selectors.EVENT_READ)
-
-    def copy(self, seconds: float) -> None:
-        """Copy for so many seconds, or until nobody can print any more."""
-        end = time.monotonic() + seconds
-        while self.open and (left := end - time.monotonic()) > 0:
-            if self.selector.select(left):
-                self._read()
-
-    def drain(self) -> None:
-        """Copy what is there, and stop."""
-        while self.open and self.selector.select(0):
-            self._read()
-        self.selector.close()
-        self.pipe.close()
-
-    def _read(self) -> None:
-        data = self.pipe.read(1 << 20)
-        if data:
-            self.log.write(data)
-        else:
-            self.open = False
-            self.selector.unregister(self.pipe)
-
-
 class _Watch:
     """The polling loop over one child."""
 
@@ -255,18 +210,20 @@ class _Watch:
         self,
         process: subprocess.Popen[bytes],
         folder: Path,
-        log: CappedLog,
-        told: TextIO,
+        log: ChildLog,
+        events: TextIO,
         supervision: Supervision,
     ) -> None:
         self.process = process
         self.folder = folder
         self.log = log
-        self.told = told
-        self.supervision = supervision
-        self.output = _Output(process.stdout, log)  # type: ignore[arg-type]
+        self.events = events
+        self.watchdogs = supervision.watchdogs
         self.sampler = Sampler(
-            process.pid, folder, supervision.folders, with_containers=supervision.with_containers
+            process.pid,
+            folder,
+            supervision.folders,
+            with_containers=supervision.with_containers,
         )
         self.peak_rss_mb = self.peak_disk_mb = 0.0
         self.peak_vram_mb: float | None = None
@@ -282,20 +239,19 @@ class _Watch:
             failure = self._look()
             if failure is not None or self.process.returncode is not None:
                 break
-            self.output.copy(max(POLL_S, (time.process_time() - looked) / LOOK_SHARE))
-            if not self.output.open:
-                with contextlib.suppress(subprocess.TimeoutExpired):
-                    self.process.wait(POLL_S)
-            self.process.poll()
-            interrupts.check_starter()
-        if failure is None and -self.process.returncode in interrupts.SIGNALS:
+            pause_s = max(POLL_S, (time.process_time() - looked) / LOOK_SHARE)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self.process.wait(pause_s)
+            processes.check_starter()
+        if failure is None and -self.process.returncode in processes.SIGNALS:
             time.sleep(SIGNAL_LAG_S)
         return failure
 
     def _look(self) -> ClassifiedSortFailure | None:
         """Take a sample, show progress, ask the watchdogs."""
-        has_ended = self.process.returncode is not None
-        sample = self.sampler.take(self.log.n_bytes, thorough=has_ended)
+        self.log.shorten()
+        is_last = self.process.returncode is not None
+        sample = self.sampler.take(self.log.output_bytes(), is_last=is_last)
         self.peak_rss_mb = max(self.peak_rss_mb, sample.rss_mb)
         self.peak_disk_mb = max(self.peak_disk_mb, sample.disk_mb)
         if sample.gpus:
@@ -303,36 +259,39 @@ class _Watch:
             self.peak_vram_mb = max(self.peak_vram_mb or 0.0, vram_mb)
         if time.monotonic() - self.shown >= PROGRESS_S:
             self._show_progress(sample)
-        for watchdog in self.supervision.watchdogs:
+        for watchdog in self.watchdogs:
             found = watchdog(sample)
             if isinstance(found, ClassifiedSortFailure):
-                logger.error("ended by a watchdog: %s", found)
-                self.by_job_limit = isinstance(watchdog, OF_A_JOB)
+                self._log(logging.ERROR, f"ended by a watchdog: {found}")
+                self.by_job_limit = is_of_job(watchdog)
                 return found
             if found is not None and watchdog not in self.warned:
                 self.warned[watchdog] = found
-                logger.warning("%s", found)
+                self._log(logging.WARNING, found)
         return None
 
     def _show_progress(self, sample: Sample) -> None:
         """Log a line of progress, and touch the work folder as a sign of life."""
         self.shown = time.monotonic()
-        for event in _events(self.told):
+        for event in _read_events(self.events):
             self.stage = event.get("stage", self.stage)
-        logger.info(
-            "stage %s, %.0f s, %.0f MB of memory, %.0f MB of disk; last line: %s",
-            self.stage,
-            sample.elapsed_s,
-            sample.rss_mb,
-            sample.disk_mb,
-            self.log.last_line(),
+        self._log(
+            logging.INFO,
+            f"stage {self.stage}, {sample.elapsed_s:.0f} s, {sample.rss_mb:.0f} MB of memory, "
+            f"{sample.disk_mb:.0f} MB of disk; last line: {self.log.last_line()}",
         )
         with contextlib.suppress(OSError):
             os.utime(self.folder)
 
+    def _log(self, level: int, message: str) -> None:
+        """Log a line of our own, which is no sign of the child's life."""
+        before = self.log.size()
+        logger.log(level, "%s", message)
+        self.log.count_own(self.log.size() - before)
+
 
 def _read_end(
-    told: Iterable[str], watch: _Watch, stopped_by: ClassifiedSortFailure | None, started: float
+    events: Iterable[str], watch: _Watch, stopped_by: ClassifiedSortFailure | None, started: float
 ) -> Ended:
     """Put together how the child ended from its events and its exit status."""
     finished = time.monotonic()
@@ -340,7 +299,7 @@ def _read_end(
     last: tuple[str, float] = ("start", started)
     outcome: dict[str, Any] = {}
     facts: dict[str, Any] = {}
-    for event in _events(told):
+    for event in _read_events(events):
         at = event.pop("at", finished)
         if "stage" in event or "result" in event or "error" in event:
             stages[last[0]] = round(stages.get(last[0], 0.0) + at - last[1], 3)
@@ -375,8 +334,8 @@ def _read_end(
     )
 
 
-def _events(told: Iterable[str]) -> Iterable[dict[str, Any]]:
+def _read_events(events: Iterable[str]) -> Iterable[dict[str, Any]]:
     """Read events, without lines that the child could not finish."""
-    for line in told:
+    for line in events:
         with contextlib.suppress(ValueError):
             yield json.loads(line)

@@ -2,8 +2,9 @@
 
 import contextlib
 import os
+import threading
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -15,6 +16,8 @@ from spikecanary.supervise.watchdogs import Sample
 MB = 1e6
 #: What takes long to look at (files, GPUs, containers) is looked at every so many s.
 SLOW_S = 2.0
+#: ... in a thread, for which the loop waits this long at most, in s.
+LAST_WAIT_S = 0.3
 #: A tree that uses less of one core than this only waits: polling loops, idle threads.
 WAITING_SHARE = 0.01
 #: CPU times are counted in ticks of 0.01 s; one tick alone is no work.
@@ -65,25 +68,23 @@ class Sampler:
         self._life: _Use | None = None
         self._moved: _Use | None = None
         self._slow = Sample()
-        self._slow_at: float | None = None
+        self._slow_at = float("-inf")
+        self._thread: threading.Thread | None = None
         self._strangers: list[psutil.Process] = []
 
-    def take(self, output_bytes: int = 0, *, thorough: bool = False) -> Sample:
+    def take(self, output_bytes: int = 0, *, is_last: bool = False) -> Sample:
         """Take one sample.
 
         Parameters
         ----------
         output_bytes : int
-            How much the child has printed so far.
-        thorough : bool
-            Look at files and GPUs even if that was done a moment ago.
+            Changes with what the child prints.
+        is_last : bool
+            The child has ended: look at its files once more, if that is quick.
         """
         now = time.monotonic()
         family = processes.tree(self.pid)
-        if thorough or self._slow_at is None or now - self._slow_at >= SLOW_S:
-            self._strangers = containers.processes_of(self.folder) if self.with_containers else []
-            self._slow = self._look_slowly([*family, *self._strangers])
-            self._slow_at = now
+        self._look_slowly(family, is_last=is_last)
         counted = [_count(process) for process in [*family, *self._strangers]]
         use = _Use(
             at=now,
@@ -113,13 +114,31 @@ class Sampler:
             total_ram_mb=node.total / MB,
         )
 
-    def _look_slowly(self, family: Iterable[psutil.Process]) -> Sample:
+    def _look_slowly(self, family: Sequence[psutil.Process], *, is_last: bool) -> None:
+        """Look at files, GPUs and containers in a thread, so that the loop never waits for them.
+
+        A folder of many files, or on a drive that does not answer, takes its time.
+        """
+        if self._thread is not None and self._thread.is_alive():
+            self._thread.join(LAST_WAIT_S if is_last else 0.0)
+            return
+        if not is_last and time.monotonic() - self._slow_at < SLOW_S:
+            return
+        self._slow_at = time.monotonic()
+        self._thread = threading.Thread(target=self._measure, args=(family,), daemon=True)
+        self._thread.start()
+        self._thread.join(LAST_WAIT_S)
+
+    def _measure(self, family: Sequence[psutil.Process]) -> None:
+        """Measure what takes long, for the next samples."""
+        strangers = containers.processes_of(self.folder) if self.with_containers else []
         files = _files(self.folder)
         largest = sorted(files, reverse=True)[:N_LARGEST]
-        return Sample(
+        self._strangers = strangers
+        self._slow = Sample(
             disk_mb=sum(size for size, _ in files) / MB,
             largest=tuple(f"{path}: {size / MB:.0f} MB" for size, path in largest),
-            gpus=gpus.used_by({process.pid for process in family}),
+            gpus=gpus.used_by({process.pid for process in [*family, *strangers]}),
         )
 
 

@@ -1,13 +1,13 @@
 """Watchdogs: small checks of one sample of a child's process tree and its node.
 
-Each returns nothing, a warning (a line for people), or the classified failure for which
-the supervisor ends the tree. What needs a memory (how long a tree has been idle) is
-measured by the sampler, so that a check looks at one sample only.
+Each returns None, a warning (a line for people), or the classified failure for which the tree is
+ended. What needs a memory (how long a tree has been idle) is measured by the sampler.
 """
 
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 from spikecanary.config import WatchdogSettings
 from spikecanary.failures import (
@@ -69,8 +69,13 @@ WARN_SHARE = 0.9
 WARN_TIMES = 10.0
 WARN_GPU_PERCENT = 95.0
 WARN_GPU_C = 85.0
+#: Shortest and longest inactivity limit of a canary in s, and its multiple of the window's length.
+CANARY_INACTIVITY_S = (120.0, 300.0, 4.0)
+#: A full sort's inactivity limit grows by this for each minute of the recording, up to the longest.
+INACTIVITY_PER_MIN_S, LONGEST_INACTIVITY_S = 10.0, 3600.0
 
-Watchdog = Callable[[Sample], ClassifiedSortFailure | str | None]
+Found = ClassifiedSortFailure | str | None
+Watchdog = Callable[[Sample], Found]
 
 
 @dataclass(frozen=True)
@@ -84,7 +89,7 @@ class Limits:
     wall_s : float or None
         Longest time at all.
     mem_mb : float or None
-        Memory that the job asked for.
+        Memory that the job requested.
     """
 
     inactivity_s: float | None = None
@@ -94,29 +99,26 @@ class Limits:
 
 def make_watchdogs(settings: WatchdogSettings, limits: Limits) -> list[Watchdog]:
     """Return the watchdogs that the config leaves on, for one job."""
-    dogs: list[Watchdog] = [watch_folders]
-    if limits.inactivity_s is not None and settings.inactivity_base_s is not None:
-        dogs.append(Inactivity(limits.inactivity_s))
-    if limits.wall_s is not None and settings.wall_time:
-        dogs.append(WallTime(limits.wall_s))
-    if limits.mem_mb is not None and settings.job_memory:
-        dogs.append(JobMemory(limits.mem_mb))
-    if settings.min_free_ram_mb is not None:
-        dogs.append(NodeMemory(settings.min_free_ram_mb))
-    if settings.min_free_disk_mb is not None:
-        dogs.append(FreeDisk(settings.min_free_disk_mb))
-    if settings.io_stall_s is not None:
-        dogs.append(IOStall(settings.io_stall_s))
+    inactivity_s = None if settings.inactivity_base_s is None else limits.inactivity_s
+    limited = {
+        check_inactivity: inactivity_s,
+        check_wall_time: limits.wall_s,
+        check_job_memory: limits.mem_mb,
+        check_node_memory: settings.min_free_ram_mb,
+        check_free_disk: settings.min_free_disk_mb,
+        check_storage: settings.io_stall_s,
+    }
     return [
-        *dogs,
-        GpuMemory(settings.gpu_memory_abort_percent),
-        GpuTemperature(settings.gpu_abort_c),
+        check_folders,
+        *(partial(check, limit=limit) for check, limit in limited.items() if limit is not None),
+        partial(check_gpu_memory, abort_percent=settings.gpu_memory_abort_percent),
+        partial(check_gpu_temperature, abort_c=settings.gpu_abort_c),
     ]
 
 
-#: Shortest and longest inactivity limit of a canary in s, and its share of the window
-#: (DESIGN.md, "What a canary does", step 4).
-CANARY_INACTIVITY_S = (120.0, 300.0, 4.0)
+def is_of_job(watchdog: Watchdog) -> bool:
+    """Whether a watchdog watches a limit of its job alone, which says nothing of another job."""
+    return getattr(watchdog, "func", None) in (check_job_memory, check_wall_time)
 
 
 def canary_inactivity_s(window_s: float) -> float:
@@ -129,96 +131,64 @@ def inactivity_limit_s(settings: WatchdogSettings, duration_s: float) -> float |
     """Return a full sort's inactivity limit in s for a recording's duration in s."""
     if settings.inactivity_base_s is None:
         return None
-    limit = settings.inactivity_base_s + settings.inactivity_per_min_s * duration_s / 60
-    return min(limit, settings.inactivity_most_s)
+    limit_s = settings.inactivity_base_s + INACTIVITY_PER_MIN_S * duration_s / 60
+    return min(limit_s, max(LONGEST_INACTIVITY_S, settings.inactivity_base_s))
 
 
-@dataclass(frozen=True)
-class Inactivity:
-    """The tree shows no life."""
-
-    limit_s: float
-
-    def __call__(self, sample: Sample) -> ClassifiedSortFailure | str | None:
-        """Check one sample."""
-        if sample.idle_s <= self.limit_s:
-            return None
-        msg = f"neither output nor CPU time nor I/O for {sample.idle_s:.0f} s"
-        return SorterTimeoutError(msg, limit_s=self.limit_s)
+def check_inactivity(sample: Sample, limit: float) -> Found:
+    """Check that the tree shows life within so many s."""
+    if sample.idle_s <= limit:
+        return None
+    msg = f"neither output nor CPU time nor I/O for {sample.idle_s:.0f} s"
+    return SorterTimeoutError(msg, limit_s=limit)
 
 
-@dataclass(frozen=True)
-class WallTime:
-    """The sort takes longer than its job may."""
-
-    limit_s: float
-
-    def __call__(self, sample: Sample) -> ClassifiedSortFailure | str | None:
-        """Check one sample."""
-        if sample.elapsed_s <= self.limit_s:
-            return None
-        msg = f"still running after {sample.elapsed_s / 60:.0f} min, the job's time limit"
-        return SorterTimeoutError(msg, limit_s=self.limit_s)
+def check_wall_time(sample: Sample, limit: float) -> Found:
+    """Check that the sort does not take longer than its job may, in s."""
+    if sample.elapsed_s <= limit:
+        return None
+    msg = f"still running after {sample.elapsed_s / 60:.0f} min, the job's time limit"
+    return SorterTimeoutError(msg, limit_s=limit)
 
 
-@dataclass(frozen=True)
-class JobMemory:
-    """The tree's own memory against what its job asked for."""
-
-    mem_mb: float
-
-    def __call__(self, sample: Sample) -> ClassifiedSortFailure | str | None:
-        """Check one sample."""
-        share = sample.rss_mb / self.mem_mb
-        msg = f"the sort holds {sample.rss_mb:.0f} MB, {share:.0%} of the job's mem_mb"
-        if share >= 1.0:
-            return HostMemoryWatchdogError(msg, peak_rss_mb=sample.rss_mb, limit_mb=self.mem_mb)
-        return msg if share >= WARN_SHARE else None
+def check_job_memory(sample: Sample, limit: float) -> Found:
+    """Check the tree's own memory against what its job requested, in MB."""
+    share = sample.rss_mb / limit
+    msg = f"the sort holds {sample.rss_mb:.0f} MB, {share:.0%} of the job's mem_mb"
+    if share >= 1.0:
+        return HostMemoryWatchdogError(msg, peak_rss_mb=sample.rss_mb, limit_mb=limit)
+    return msg if share >= WARN_SHARE else None
 
 
-@dataclass(frozen=True)
-class NodeMemory:
-    """The memory of the node, where this sort holds most of it.
+def check_node_memory(sample: Sample, limit: float) -> Found:
+    """Check the node's free memory in MB, where this sort holds most of it.
 
     Others may fill a node's memory, and give it back: their use is no reason to end a sort.
     """
-
-    least_mb: float
-
-    def __call__(self, sample: Sample) -> ClassifiedSortFailure | str | None:
-        """Check one sample."""
-        if sample.rss_mb <= sample.total_ram_mb / 2:
-            return None
-        msg = (
-            f"{sample.free_ram_mb:.0f} MB of the node's memory are free, and this sort holds "
-            f"{sample.rss_mb:.0f} of its {sample.total_ram_mb:.0f} MB"
-        )
-        if sample.free_ram_mb < self.least_mb:
-            return HostMemoryWatchdogError(msg, peak_rss_mb=sample.rss_mb)
-        return msg if sample.free_ram_mb < WARN_TIMES * self.least_mb else None
+    if sample.rss_mb <= sample.total_ram_mb / 2:
+        return None
+    msg = (
+        f"{sample.free_ram_mb:.0f} MB of the node's memory are free, and this sort holds "
+        f"{sample.rss_mb:.0f} of its {sample.total_ram_mb:.0f} MB"
+    )
+    if sample.free_ram_mb < limit:
+        return HostMemoryWatchdogError(msg, peak_rss_mb=sample.rss_mb)
+    return msg if sample.free_ram_mb < WARN_TIMES * limit else None
 
 
-@dataclass(frozen=True)
-class FreeDisk:
-    """Free space of the work and the results folder."""
-
-    least_mb: float
-
-    def __call__(self, sample: Sample) -> ClassifiedSortFailure | str | None:
-        """Check one sample."""
-        known = {path: free for path, free in (sample.free_mb or {}).items() if free is not None}
-        if not known:
-            return None
-        path, free_mb = min(known.items(), key=lambda item: item[1])
-        msg = f"{free_mb:.0f} MB free for {path}, {sample.disk_mb:.0f} MB used by this sort"
-        if free_mb < self.least_mb:
-            return DiskExhaustionError(
-                msg, path=path, free_mb=free_mb, largest=list(sample.largest)
-            )
-        return msg if free_mb < WARN_TIMES * self.least_mb else None
+def check_free_disk(sample: Sample, limit: float) -> Found:
+    """Check the free space of the work and the results folder, in MB."""
+    known = {path: free for path, free in (sample.free_mb or {}).items() if free is not None}
+    if not known:
+        return None
+    path, free_mb = min(known.items(), key=lambda item: item[1])
+    msg = f"{free_mb:.0f} MB free for {path}, {sample.disk_mb:.0f} MB used by this sort"
+    if free_mb < limit:
+        return DiskExhaustionError(msg, path=path, free_mb=free_mb, largest=list(sample.largest))
+    return msg if free_mb < WARN_TIMES * limit else None
 
 
-def watch_folders(sample: Sample) -> ClassifiedSortFailure | str | None:
+def check_folders(sample: Sample) -> Found:
     """Check that the work and the results folder are still there."""
     for path, free_mb in (sample.free_mb or {}).items():
         if free_mb is None:
@@ -227,71 +197,43 @@ def watch_folders(sample: Sample) -> ClassifiedSortFailure | str | None:
     return None
 
 
-@dataclass(frozen=True)
-class GpuMemory:
-    """Memory of the GPUs that the tree uses: a warning, unless a user wants the sort ended.
+def check_gpu_memory(sample: Sample, abort_percent: float | None) -> Found:
+    """Check the memory of the GPUs that the tree uses; a warning, unless the config says to end.
 
     PyTorch's allocator keeps nearly all memory of a GPU in a healthy sort.
     """
-
-    abort_percent: float | None
-
-    def __call__(self, sample: Sample) -> ClassifiedSortFailure | str | None:
-        """Check one sample."""
-        for gpu in sample.gpus:
-            percent = 100 * gpu.used_mb / gpu.total_mb
-            msg = (
-                f"{percent:.0f} % of the {gpu.total_mb:.0f} MB of {gpu.name} are in use, "
-                f"{gpu.tree_mb:.0f} MB of it by this sort"
-            )
-            if _reaches(percent, self.abort_percent):
-                return GpuMemoryWatchdogError(msg, used_mb=gpu.used_mb)
-            if percent >= WARN_GPU_PERCENT:
-                return msg
-        return None
+    for gpu in sample.gpus:
+        percent = 100 * gpu.used_mb / gpu.total_mb
+        msg = (
+            f"{percent:.0f} % of the {gpu.total_mb:.0f} MB of {gpu.name} are in use, "
+            f"{gpu.tree_mb:.0f} MB of it by this sort"
+        )
+        if abort_percent is not None and percent >= abort_percent:
+            return GpuMemoryWatchdogError(msg, used_mb=gpu.used_mb)
+        if percent >= WARN_GPU_PERCENT:
+            return msg
+    return None
 
 
-@dataclass(frozen=True)
-class GpuTemperature:
-    """Temperature of the GPUs that the tree uses: a warning, unless a user wants the sort ended.
+def check_gpu_temperature(sample: Sample, abort_c: float | None) -> Found:
+    """Check the temperature of those GPUs; a warning, unless the config says to end.
 
     NVIDIA's drivers slow a hot GPU down by themselves.
     """
+    for gpu in sample.gpus:
+        if gpu.temperature_c is None:
+            continue
+        msg = f"{gpu.name} has {gpu.temperature_c:.0f} degrees Celsius"
+        if abort_c is not None and gpu.temperature_c >= abort_c:
+            return GpuThermalWatchdogError(msg, temperature_c=gpu.temperature_c)
+        if gpu.temperature_c >= WARN_GPU_C:
+            return msg
+    return None
 
-    abort_c: float | None
 
-    def __call__(self, sample: Sample) -> ClassifiedSortFailure | str | None:
-        """Check one sample."""
-        for gpu in sample.gpus:
-            if gpu.temperature_c is None:
-                continue
-            msg = f"{gpu.name} has {gpu.temperature_c:.0f} degrees Celsius"
-            if _reaches(gpu.temperature_c, self.abort_c):
-                return GpuThermalWatchdogError(msg, temperature_c=gpu.temperature_c)
-            if gpu.temperature_c >= WARN_GPU_C:
-                return msg
+def check_storage(sample: Sample, limit: float) -> Found:
+    """Check that the storage answers within so many s."""
+    if sample.stalled_s <= limit:
         return None
-
-
-@dataclass(frozen=True)
-class IOStall:
-    """The storage does not answer."""
-
-    limit_s: float
-
-    def __call__(self, sample: Sample) -> ClassifiedSortFailure | str | None:
-        """Check one sample."""
-        if sample.stalled_s <= self.limit_s:
-            return None
-        return IOStallError(
-            f"waiting for storage for {sample.stalled_s:.0f} s without a byte moved",
-            stalled_s=sample.stalled_s,
-        )
-
-
-def _reaches(value: float, limit: float | None) -> bool:
-    return limit is not None and value >= limit
-
-
-#: Limits of one job alone: a canary that reaches them says nothing of the full sort.
-OF_A_JOB = (JobMemory, WallTime)
+    msg = f"waiting for storage for {sample.stalled_s:.0f} s without a byte moved"
+    return IOStallError(msg, stalled_s=sample.stalled_s)
