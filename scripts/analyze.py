@@ -4,7 +4,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from spikecanary.outputs import AnalysisSettings, analysis
+from spikecanary.config import AnalysisSettings
+from spikecanary.outputs import analysis
 from spikecanary.sorter import SortTask
 from spikecanary.supervise import folders, log, processes
 

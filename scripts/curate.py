@@ -5,7 +5,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from spikecanary.outputs import CurationSettings, curation
+from spikecanary.config import CurationSettings
+from spikecanary.outputs import curation
 from spikecanary.supervise import log
 
 logger = logging.getLogger("spikecanary")

@@ -4,7 +4,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from spikecanary.outputs import ExportSettings, exports
+from spikecanary.config import ExportSettings
+from spikecanary.outputs import exports
 from spikecanary.supervise import log, processes
 from spikecanary.table import Recording
 

@@ -11,10 +11,30 @@ import sys
 from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Literal, Self, cast
 
-from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    FieldSerializationInfo,
+    ValidationError,
+    ValidationInfo,
+    field_serializer,
+    field_validator,
+    model_validator,
+)
 
 from spikecanary.failures import CATEGORIES, Category
-from spikecanary.outputs import AnalysisSettings, CurationSettings, ExportSettings, Output, Settings
+
+Output = Literal["units", "figures", "phy", "nwb", "npz", "mat", "report"]
+#: Keys of 0.1, and what there is instead.
+REMOVED = {
+    "canary.second_opinion": "a biological verdict is always checked once more",
+    "canary.signals": "its thresholds are fixed",
+    "forecast.rates": "finished sorts are learned from",
+    "forecast.second_window": "one window tells enough",
+    "gate.waves": "use gate.wave_size",
+    "job.parallel": "the plan gives device time",
+}
 
 
 class BadInputError(ValueError):
@@ -34,6 +54,39 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     if near:
         return f" (did you mean '{near[0]}'?)"
     return f" (known: {', '.join(known)})" if known else ""
+
+
+class Settings(BaseModel):
+    """A section of the configuration; unknown keys are errors."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+def _merged(model: type[BaseModel], name: str | None, given: Any) -> Any:
+    """Merge given entries into the default's, as Snakemake merges config files."""
+    default = model.model_fields[name or ""].default
+    given = as_steps(given)
+    return {**default, **given} if isinstance(given, dict) else given
+
+
+def as_pairs(steps: Mapping[str, Any]) -> list[list[Any]]:
+    """Return steps as pairs, which keep their order where the keys of a dict are sorted."""
+    return [[name, params] for name, params in steps.items()]
+
+
+def as_steps(given: Any) -> Any:
+    """Return steps that :func:`as_pairs` made pairs of as a dict; anything else as it is."""
+    return dict(given) if isinstance(given, list | tuple) else given
+
+
+def _differing(
+    model: type[BaseModel], info: FieldSerializationInfo, value: dict[str, Any]
+) -> dict[str, Any]:
+    """Return the entries of a merged field, without the default's where defaults are left out."""
+    if not info.exclude_defaults:
+        return value
+    default = model.model_fields[info.field_name].default
+    return {k: v for k, v in value.items() if k not in default or v != default[k]}
 
 
 class SorterSettings(Settings):
@@ -61,22 +114,6 @@ class SorterSettings(Settings):
     )
 
 
-class SignalSettings(Settings):
-    """The signal check: what is read, and what is suspicious."""
-
-    chunks: Annotated[int, Field(ge=1)] = Field(10, description="Sampled chunks.")
-    chunk_s: Annotated[float, Field(gt=0)] = Field(0.5, description="Length of a chunk in s.")
-    railed_share: Annotated[float, Field(gt=0, le=1)] = Field(
-        0.5, description="A channel with this share of samples at its limits carries no signal."
-    )
-    noise_min_uV: float = Field(  # noqa: N815 - the unit
-        0.1, description="A noise level below this many uV is implausible."
-    )
-    noise_max_uV: float = Field(  # noqa: N815 - the unit
-        1_000, description="A noise level above this many uV is implausible."
-    )
-
-
 class CanarySettings(Settings):
     """The short sort and what stops a recording."""
 
@@ -86,17 +123,10 @@ class CanarySettings(Settings):
     min_recording_s: Annotated[float, Field(ge=0, allow_inf_nan=False)] = Field(
         120, description="Recordings shorter than this many s have no canary."
     )
-    force: list[str] = Field(
-        [], description="Recordings that are sorted whatever their verdict says."
-    )
+    force: list[str] = Field([], description="Recordings to sort whatever their verdict says.")
     stop_on: list[Category] = Field(
         list(CATEGORIES), description="Categories of failures that stop a recording."
     )
-    second_opinion: bool = Field(
-        default=True,
-        description="Check a biological verdict once more where there is most activity.",
-    )
-    signals: SignalSettings = SignalSettings()
 
     @field_validator("window_s")
     @classmethod
@@ -117,15 +147,6 @@ class PreflightSettings(Settings):
     """Checks of the node before a canary or sort."""
 
     strict: bool = Field(default=False, description="Turn the preflight's warnings into failures.")
-    min_free_disk_mb: Annotated[float, Field(ge=0)] = Field(
-        1_000, description="Less free disk than this many MB is a failure."
-    )
-    min_free_ram_mb: Annotated[float, Field(ge=0)] = Field(
-        2_000, description="Less free memory than this many MB is a warning."
-    )
-    min_free_vram_mb: Annotated[float, Field(ge=0)] = Field(
-        2_000, description="Less free memory of every GPU than this many MB is a warning."
-    )
 
 
 Positive = Annotated[float, Field(gt=0)] | None
@@ -135,19 +156,9 @@ class WatchdogSettings(Settings):
     """When a running canary or sort is ended; null switches a watchdog off."""
 
     inactivity_base_s: Positive = Field(
-        600, description="A full sort that is silent and idle for this long is ended, in s."
-    )
-    inactivity_per_min_s: Annotated[float, Field(ge=0)] = Field(
-        10, description="Added to that for each minute of the recording, in s."
-    )
-    inactivity_most_s: Annotated[float, Field(gt=0)] = Field(
-        3_600, description="The longest that a full sort may be silent and idle, in s."
-    )
-    wall_time: bool = Field(
-        default=True, description="End a sort that takes longer than its job may."
-    )
-    job_memory: bool = Field(
-        default=True, description="End a sort that takes more memory than its job may."
+        600,
+        description="End a full sort that is silent and idle for this long, in s, plus 10 s for "
+        "each minute of the recording.",
     )
     min_free_ram_mb: Positive = Field(
         500,
@@ -166,83 +177,37 @@ class WatchdogSettings(Settings):
     io_stall_s: Positive = Field(
         300, description="End a sort that waits for storage for this long, in s."
     )
-    max_log_mb: Annotated[float, Field(gt=0)] = Field(
-        100, description="The most of a sorter's output that its log keeps, in MB."
-    )
 
 
 class RetrySettings(Settings):
     """What a full sort's job tries again by itself."""
 
     gpu_memory_times: Annotated[int, Field(ge=0)] = Field(
-        2, description="Times that a sort without enough GPU memory is tried with smaller batches."
-    )
-    gpu_memory_factor: Annotated[float, Field(gt=0, lt=1)] = Field(
-        0.5, description="Size of the batches, each time, as a share of the size before."
-    )
-
-
-class RateSettings(Settings):
-    """What a full sort takes that had no canary to measure it."""
-
-    sort_s: Annotated[float, Field(ge=0)] = Field(60, description="Time of any sort in s.")
-    sort_s_per_min: Annotated[float, Field(ge=0)] = Field(
-        60, description="Time in s for each recorded minute."
-    )
-    mem_mb: Annotated[float, Field(ge=0)] = Field(8_000, description="Memory of any sort in MB.")
-    mem_mb_per_min: Annotated[float, Field(ge=0)] = Field(
-        20, description="Memory in MB for each recorded minute."
-    )
-    disk_per_recording: Annotated[float, Field(ge=0)] = Field(
-        1.0, description="Size of the work folder as a share of the recording's."
-    )
-    canary_s: Annotated[float, Field(ge=0)] = Field(
-        60, description="Time of a canary in s, for the plan."
+        2,
+        description="How often a sort without enough GPU memory is tried again, each time with "
+        "batches of half the size.",
     )
 
 
 class ForecastSettings(Settings):
-    """What a full sort is expected to take, and may ask for."""
+    """What a full sort may request."""
 
-    second_window: bool = Field(
-        default=True,
-        description="Sort a second, shorter window where only that tells growing costs.",
-    )
     safety: Annotated[float, Field(ge=1)] = Field(
-        1.5, description="A job asks for the high end of the forecast times this."
-    )
-    min_runtime_min: Annotated[int, Field(ge=1)] = Field(
-        10, description="A full sort never asks for less time, in min."
+        1.5, description="A sort requests the high end of its forecast times this."
     )
     max_runtime_min: Annotated[int, Field(ge=1)] = Field(
-        2_880, description="Nor for more; what needs more is stopped."
-    )
-    min_mem_mb: Annotated[int, Field(ge=1)] = Field(
-        4_000, description="A full sort never asks for less memory, in MB."
+        2_880,
+        description="The longest time a sort may request, in min. A recording that needs more is "
+        "stopped.",
     )
     max_mem_mb: Annotated[int, Field(ge=1)] = Field(
-        28_000, description="Nor for more; what needs more is stopped."
+        28_000,
+        description="The most memory a sort may request, in MB. A recording that needs more is "
+        "stopped.",
     )
-    min_disk_mb: Annotated[int, Field(ge=0)] = Field(
-        1_000, description="A full sort never asks for less disk space, in MB."
+    max_disk_mb: Annotated[int, Field(ge=1)] = Field(
+        1_000_000, description="The most disk space a sort may request, in MB."
     )
-    max_disk_mb: Annotated[int, Field(ge=1)] = Field(1_000_000, description="Nor for more.")
-    rates: RateSettings = RateSettings()
-
-    @model_validator(mode="after")
-    def _least_before_most(self) -> Self:
-        """No least may be above its most."""
-        for resource in ("runtime", "mem_mb", "disk_mb"):
-            least, most = self.limits(resource)
-            if least > most:
-                msg = f"the least {resource} ({least}) is more than the most ({most})"
-                raise ValueError(msg)
-        return self
-
-    def limits(self, resource: str) -> tuple[int, int]:
-        """Return the least and the most that a full sort may ask for of a resource."""
-        name = {"runtime": "runtime_min"}.get(resource, resource)
-        return getattr(self, f"min_{name}"), getattr(self, f"max_{name}")
 
 
 class JobSettings(Settings):
@@ -251,29 +216,168 @@ class JobSettings(Settings):
     threads: Annotated[int, Field(ge=1)] = Field(4, description="Cores of a canary or sort job.")
     mem_mb: Annotated[int, Field(ge=1)] = Field(
         24_000,
-        description="Memory in MB of a canary, and of a sort of which nothing is known.",
+        description="Memory of a canary, and of a sort without a forecast, in MB.",
     )
     canary_runtime_min: Annotated[int, Field(ge=1)] = Field(
-        60, description="Time in min that a canary may take."
+        60, description="Time that a canary may take, in min."
     )
     sort_runtime_min: Annotated[int, Field(ge=1)] = Field(
-        1_440, description="Time in min of a full sort of which nothing is known."
-    )
-    output_threads: Annotated[int, Field(ge=1)] = Field(
-        2, description="Cores of the analysis of a sorting."
+        1_440, description="Time of a sort without a forecast, in min."
     )
     output_mem_mb: Annotated[int, Field(ge=1)] = Field(
-        8_000, description="Memory in MB of the analysis, and of each output."
-    )
-    output_runtime_min: Annotated[int, Field(ge=1)] = Field(
-        240, description="Time in min of the analysis, and of each output."
-    )
-    parallel: Annotated[int, Field(ge=1)] = Field(
-        1, description="Canaries and sorts that run at the same time, for the plan's wall time."
+        8_000, description="Memory of the analysis, and of each output, in MB."
     )
     gpu: Annotated[int, Field(ge=0)] | None = Field(
-        None, description="GPUs of a job; null: 1 where the device is cuda or the sorter needs it."
+        None,
+        description="GPUs of a job; null: 1 if sorter.device is cuda, or auto on a machine with nvidia-smi.",
     )
+
+
+class AnalysisSettings(Settings):
+    """The SortingAnalyzer: on what, and which extensions."""
+
+    preprocessing: dict[str, dict[str, Any] | None] = Field(
+        {"highpass_filter": {"freq_min": 300.0, "dtype": "float32"}},
+        description="Steps after the sort's own `preprocessing`, for waveforms and traces. A "
+        "step that is null is left out.",
+    )
+    sparsity: dict[str, Any] = Field(
+        {"method": "radius", "radius_um": 100.0},
+        description="Arguments of SpikeInterface's estimate_sparsity: channels of each unit.",
+    )
+    duplicated_spikes_ms: Annotated[float, Field(gt=0)] | None = Field(
+        0.3,
+        description="Spikes of one unit closer than this (ms) are duplicates; one is kept. null: keep all.",
+    )
+    redundant_units: Annotated[float, Field(gt=0, le=1)] | None = Field(
+        0.8,
+        description="If two units share this share of their spikes, the larger is kept. null: keep "
+        "both.",
+    )
+    extensions: dict[str, dict[str, Any] | None] = Field(
+        {
+            "random_spikes": {"max_spikes_per_unit": 500, "seed": 0},
+            "waveforms": {"ms_before": 1.0, "ms_after": 2.0},
+            "templates": {"operators": ["average", "std"]},
+            "noise_levels": {},
+            "spike_amplitudes": {},
+            "unit_locations": {"method": "monopolar_triangulation"},
+            "spike_locations": {"method": "center_of_mass"},
+            "correlograms": {"window_ms": 50.0, "bin_ms": 1.0},
+            "template_similarity": {},
+            "template_metrics": {},
+            "quality_metrics": {},
+        },
+        description="Extensions, each with its parameters. One that is null is left out.",
+    )
+
+    @field_validator("preprocessing", "extensions", mode="before")
+    @classmethod
+    def _over_defaults(cls, given: Any, info: ValidationInfo) -> Any:
+        """Keep the entries of the default that are not given."""
+        return _merged(cls, info.field_name, given)
+
+    @field_serializer("preprocessing", "extensions")
+    def _as_set(self, value: dict[str, Any], info: FieldSerializationInfo) -> Any:
+        """Leave out entries of the default where defaults are left out."""
+        differing = _differing(type(self), info, value)
+        ordered = info.field_name == "preprocessing" and info.exclude_defaults
+        return as_pairs(differing) if ordered else differing
+
+
+class Threshold(Settings):
+    """Limits of a metric, inclusive."""
+
+    greater: float | None = Field(None, description="At least this.")
+    less: float | None = Field(None, description="At most this.")
+    abs: bool = Field(default=False, description="Compare the absolute value.")
+
+    @model_validator(mode="after")
+    def _one_limit(self) -> Self:
+        """Refuse a threshold without a limit."""
+        if self.greater is None and self.less is None:
+            msg = "a threshold needs `greater`, `less` or both"
+            raise ValueError(msg)
+        return self
+
+
+class UnitRefineSettings(Settings):
+    """UnitRefine's classifiers, on disk."""
+
+    noise_neural: str | None = Field(None, description="Folder or .skops file, noise or neural.")
+    sua_mua: str | None = Field(None, description="Folder or .skops file, single or multi unit.")
+
+
+class CurationSettings(Settings):
+    """The label of each unit."""
+
+    label_by: Literal["thresholds", "bombcell", "unitrefine"] = Field(
+        "thresholds", description="Which of the labels is the unit's `label`."
+    )
+    thresholds: dict[str, Threshold | None] = Field(
+        {
+            "firing_rate": Threshold(greater=0.05),
+            "isi_violations_share": Threshold(less=0.01),
+            "snr": Threshold(greater=5.0),
+            "num_spikes": Threshold(greater=50),
+        },
+        description="A unit within all of these is `good`, else `mua`: limits of columns of "
+        "metrics.tsv. One that is null is left out.",
+    )
+    bombcell: bool | dict[str, dict[str, dict[str, Any]]] = Field(
+        default=True, description="Bombcell's labels: its thresholds, or others; false: none."
+    )
+    unitrefine: UnitRefineSettings = UnitRefineSettings()
+
+    @field_validator("thresholds", mode="before")
+    @classmethod
+    def _over_defaults(cls, given: Any, info: ValidationInfo) -> Any:
+        """Keep the entries of the default that are not given."""
+        return _merged(cls, info.field_name, given)
+
+    def limits(self) -> dict[str, Threshold]:
+        """Return the thresholds, without those that are switched off."""
+        return {name: limit for name, limit in self.thresholds.items() if limit is not None}
+
+    @field_serializer("thresholds")
+    def _short(
+        self, value: dict[str, Threshold | None], info: FieldSerializationInfo
+    ) -> dict[str, dict[str, Any] | None]:
+        """Write thresholds as people do."""
+        return {
+            name: None if limit is None else limit.model_dump(exclude_defaults=True)
+            for name, limit in _differing(type(self), info, value).items()
+        }
+
+    @model_validator(mode="after")
+    def _label_is_made(self) -> Self:
+        """Refuse to decide by labels that are not made."""
+        models = self.unitrefine
+        off = {
+            "bombcell": self.bombcell is False,
+            "unitrefine": models.noise_neural is None and models.sua_mua is None,
+        }
+        if off.get(self.label_by):
+            msg = f"label_by is {self.label_by}, but {self.label_by} is off"
+            raise ValueError(msg)
+        return self
+
+
+class ExportSettings(Settings):
+    """Arguments of the exports."""
+
+    phy: dict[str, Any] = Field(
+        {"copy_binary": False}, description="Arguments of SpikeInterface's export_to_phy."
+    )
+    nwb: dict[str, dict[str, Any]] = Field(
+        {},
+        description="NWB metadata of all recordings: sections NWBFile and Subject.",
+    )
+
+
+def switched_on(steps: Mapping[str, dict[str, Any] | None]) -> dict[str, dict[str, Any]]:
+    """Return steps with their parameters, without those that are null."""
+    return {name: params for name, params in steps.items() if params is not None}
 
 
 class Config(Settings):
@@ -294,7 +398,7 @@ class Config(Settings):
     gate: GateSettings = GateSettings()
     outputs: list[Output] = Field(
         ["units", "figures", "phy", "nwb"],
-        description="What is made of each sorting; an empty list: the sorting alone.",
+        description="What is made of each sorting. An empty list: the sorting alone.",
     )
     analysis: AnalysisSettings = AnalysisSettings()
     curation: CurationSettings = CurationSettings()
@@ -358,6 +462,8 @@ def _describe(error: Mapping[str, Any]) -> str:
     where = [str(part) for part in error["loc"]]
     key = "config: " + ".".join(where)
     if error["type"] == "extra_forbidden":
+        if instead := REMOVED.get(".".join(where)):
+            return f"{key}: this key is gone: {instead}"
         return f"{key}: unknown key{did_you_mean(where[-1], _keys_beside(where))}"
     return f"{key}: {error['msg']}, got {error['input']!r}"
 

@@ -4,9 +4,9 @@ import logging
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from spikecanary import sentinel, tables
+from spikecanary import sentinel
 from spikecanary.sentinel import RecordError
-from spikecanary.table import Recording
+from spikecanary.table import Recording, read_tsv
 
 logger = logging.getLogger(__name__)
 
@@ -76,12 +76,12 @@ def _read_one(path: Path) -> dict[str, str]:
 
 def proceeding(table: Path) -> set[str]:
     """Return the recordings that a gate's table lets through."""
-    return {row["recording"] for row in tables.read(table) if row["verdict"] == "proceed"}
+    return {row["recording"] for row in read_tsv(table) if row["verdict"] == "proceed"}
 
 
 def stopped_for_biology(table: Path) -> set[str]:
     """Return the recordings that a gate's table stops for a biological reason."""
-    rows = tables.read(table)
+    rows = read_tsv(table)
     return {
         row["recording"]
         for row in rows

@@ -4,13 +4,12 @@ Both read sampled pieces only, a few tens of seconds of a recording of any lengt
 """
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from spikecanary.config import SignalSettings
 from spikecanary.failures import (
     BiologicalFailure,
     ClassifiedSortFailure,
@@ -18,17 +17,24 @@ from spikecanary.failures import (
     SaturatedSignalError,
 )
 from spikecanary.recording import cut_window, open_recording
+from spikecanary.table import Recording
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
     from spikeinterface.core import BaseRecording
 
+#: The signal check samples so many chunks of so many s.
+N_CHUNKS, CHUNK_S = 10, 0.5
+#: A channel with this share of its samples at its lowest or highest value carries no signal.
+RAILED_SHARE = 0.5
+#: Noise levels outside of this range, in uV, make the gain doubtful.
+PLAUSIBLE_UV = (0.1, 1000.0)
+#: Channels that a warning names.
+MOST_NAMED = 10
 #: MAD of a normal distribution over its standard deviation.
 MAD_TO_SD = 0.6745
-#: A spike is a sample below so many times the noise level; Quiroga et al. 2004 use 4 to 5.
+#: A spike is a peak below so many times the noise level; Quiroga et al. 2004 use 4 to 5.
 THRESHOLD_MAD = 5.0
-#: Crossings of a channel closer than this are one (refractory period), in s.
-DEAD_TIME_S = 1e-3
 #: The scan reads so many pieces of so many s, one at a random place in each stretch of the
 #: recording: 80 x 0.5 s find bursts of 2 s every 40 s with 99 % (1 - (1 - 2.5 / 40) ** 80).
 N_PIECES = 80
@@ -65,46 +71,39 @@ class SignalReport:
         msg = f"all {self.n_channels} channels are flat or at the converter's limits"
         return SaturatedSignalError(msg, n_channels=self.n_channels)
 
-    def warnings(self, settings: SignalSettings = SignalSettings()) -> list[str]:
+    def warnings(self) -> list[str]:
         """Describe what may spoil the sort, naming the channels."""
-        said = []
+        messages = []
         for names, what in (
             (self.non_finite, "have samples that are not finite"),
             (self.flat, "are flat"),
             (self.railed, "are at the converter's limits"),
         ):
             if names:
-                shown = ", ".join(names[:10]) + (" ..." if len(names) > 10 else "")  # noqa: PLR2004
-                said.append(f"{len(names)} of {self.n_channels} channels {what}: {shown}")
-        low, high = settings.noise_min_uV, settings.noise_max_uV
+                shown = ", ".join(names[:MOST_NAMED]) + (" ..." if len(names) > MOST_NAMED else "")
+                messages.append(f"{len(names)} of {self.n_channels} channels {what}: {shown}")
+        low, high = PLAUSIBLE_UV
         if self.noise_uV is not None and not low <= self.noise_uV <= high:
-            said.append(
+            messages.append(
                 f"the noise level of {self.noise_uV:.3g} uV is implausible (expected {low:g} to "
                 f"{high:g} uV): is the gain right?"
             )
-        return said
+        return messages
 
 
-def check(recording: "BaseRecording", settings: SignalSettings = SignalSettings()) -> SignalReport:
-    """Look at sampled chunks of a raw recording, and at its first seconds.
+def check(recording: "BaseRecording") -> SignalReport:
+    """Look at sampled chunks of a raw recording.
 
-    A channel is *flat* where it holds one value, and *railed* where at least
-    ``settings.railed_share`` of its samples are at its lowest or highest value.
+    A channel is *flat* where it holds one value, and *railed* where at least ``RAILED_SHARE`` of
+    its samples are at its lowest or highest value.
     """
     from spikeinterface.core import get_random_data_chunks
 
-    chunks = get_random_data_chunks(
-        recording,
-        num_chunks_per_segment=settings.chunks,
-        chunk_duration=f"{settings.chunk_s}s",
-        seed=0,
+    traces = np.asarray(
+        get_random_data_chunks(
+            recording, num_chunks_per_segment=N_CHUNKS, chunk_duration=f"{CHUNK_S}s", seed=0
+        )
     )
-    return _describe(recording, np.asarray(chunks), settings)
-
-
-def _describe(
-    recording: "BaseRecording", traces: "NDArray[Any]", settings: SignalSettings
-) -> SignalReport:
     finite = np.isfinite(traces)
     values = traces if finite.all() else np.where(finite, traces, np.nan)
     with warnings.catch_warnings():
@@ -112,7 +111,7 @@ def _describe(
         lowest, highest = np.nanmin(values, axis=0), np.nanmax(values, axis=0)
     flat = ~(highest > lowest)
     at_limit = ((traces == lowest) | (traces == highest)).mean(axis=0)
-    railed = ~flat & (at_limit >= settings.railed_share)
+    railed = ~flat & (at_limit >= RAILED_SHARE)
     names = np.asarray(recording.channel_ids).astype(str)
     return SignalReport(
         n_channels=traces.shape[1],
@@ -147,7 +146,7 @@ def tell_apart(
     Parameters
     ----------
     failure : ClassifiedSortFailure or None
-        What the text of the failure told, if anything.
+        The failure by its text, if that is known.
     report : dict
         A :class:`SignalReport` of the window that was sorted, as plain data.
     """
@@ -161,22 +160,16 @@ def tell_apart(
     return seen.failure() or failure
 
 
-def check_window(
-    row: Mapping[str, Any], window_s: tuple[float, float] | None, settings: Mapping[str, Any] = {}
-) -> dict[str, Any]:
+def check_window(row: Mapping[str, Any], window_s: tuple[float, float] | None) -> dict[str, Any]:
     """Look at a window, or at a whole recording (None), for a supervised child process.
 
-    Sampled chunks, and for samples that are not finite all of a window: a single one can
-    spoil a sort.
+    Sampled chunks; and of a window all samples that are not finite, since one can spoil a sort.
     """
-    from spikecanary import table
-
-    recording = open_recording(table.Recording.model_validate(row))
-    given = SignalSettings.model_validate(settings)
+    recording = open_recording(Recording.model_validate(row))
     if window_s is None:
-        return asdict(check(recording, given))
+        return asdict(check(recording))
     window = cut_window(recording, *window_s)
-    report = asdict(check(window, given))
+    report = asdict(check(window))
     if window.get_dtype().kind == "f":
         bad = _count_non_finite(window)
         names = np.asarray(window.channel_ids).astype(str)
@@ -202,7 +195,7 @@ def _count_non_finite(recording: "BaseRecording") -> "NDArray[np.int64]":
 def scan(row: Mapping[str, Any], batch_s: float, shortest_s: float) -> dict[str, Any]:
     """Find where a recording is most active; for a supervised child process.
 
-    It is silent where the most active stretch has no more crossings than noise alone may
+    It is silent where the most active stretch has no more peaks than noise alone may
     have there: six standard deviations (Poisson) and four above the mean.
 
     Parameters
@@ -218,42 +211,41 @@ def scan(row: Mapping[str, Any], batch_s: float, shortest_s: float) -> dict[str,
     Returns
     -------
     dict
-        ``start_s``: where the most active stretch begins; ``crossings_per_s`` there, on
-        all channels together; ``silent``: whether these may be noise alone; ``read_s``: how
-        much was read.
+        ``start_s``: where the most active stretch begins; ``peaks_per_s`` there, on all
+        channels together; ``silent``: whether these may be noise alone; ``read_s``: how much was
+        read.
     """
-    from spikecanary import table
+    from spikeinterface.core import get_noise_levels
 
-    raw = open_recording(table.Recording.model_validate(row))
-    recording = _band_passed(raw)
+    recording = _band_pass(open_recording(Recording.model_validate(row)))
+    noise = get_noise_levels(recording, return_in_uV=False, random_slices_kwargs={"seed": 0})
+    noise = np.where(np.isfinite(noise) & (noise > 0), noise, np.inf)
     last_s = max(0.0, recording.get_duration() - shortest_s)
     edges = np.linspace(0.0, max(last_s, PIECE_S), N_PIECES + 1)
     rng = np.random.default_rng(0)
     starts = edges[:-1] + rng.uniform(size=N_PIECES) * np.maximum(np.diff(edges) - PIECE_S, 0.0)
-    pieces = [_read(recording, start, PIECE_S) for start in starts]
-    noise = np.median([np.median(np.abs(piece), axis=0) for piece in pieces], axis=0) / MAD_TO_SD
-    rate = recording.get_sampling_frequency()
-    counts = [len(_crossings(piece, noise, rate)) for piece in pieces]
+    peaks_s = _find_peaks(recording, noise, starts, PIECE_S)
+    counts = np.searchsorted(peaks_s, starts + PIECE_S) - np.searchsorted(peaks_s, starts)
     best_s = float(starts[int(np.argmax(counts))])
 
-    first_s = max(0.0, best_s - AROUND_S / 2)
-    around = _crossings(_read(recording, first_s, AROUND_S), noise, rate) / rate + first_s
+    around = _find_peaks(recording, noise, [max(0.0, best_s - AROUND_S / 2)], AROUND_S)
     per_s = 0.0
     if len(around):
-        following = [np.count_nonzero((around >= at) & (around < at + batch_s)) for at in around]
+        following = np.searchsorted(around, around + batch_s) - np.arange(len(around))
         peak = int(np.argmax(following))
         per_s = float(following[peak] / min(batch_s, AROUND_S))
         best_s = max(0.0, float(around[peak]) - 0.05)
     noise_count = NOISE_PER_S * recording.get_num_channels() * batch_s
     return {
         "start_s": round(min(best_s, last_s), 3),
-        "crossings_per_s": per_s,
+        "peaks_per_s": per_s,
         "silent": per_s * batch_s <= noise_count + 6 * noise_count**0.5 + 4,
         "read_s": N_PIECES * PIECE_S + AROUND_S,
     }
 
 
-def _band_passed(recording: "BaseRecording") -> "BaseRecording":
+def _band_pass(recording: "BaseRecording") -> "BaseRecording":
+    """Filter a recording for spikes, of many channels evenly chosen ones."""
     from spikeinterface.preprocessing import astype, bandpass_filter
 
     step = -(-recording.get_num_channels() // MOST_CHANNELS)
@@ -264,24 +256,25 @@ def _band_passed(recording: "BaseRecording") -> "BaseRecording":
     )
 
 
-def _read(recording: "BaseRecording", start_s: float, length_s: float) -> "NDArray[Any]":
-    rate = recording.get_sampling_frequency()
-    last = recording.get_num_samples()
-    start = min(int(start_s * rate), last - 1)
-    traces = recording.get_traces(
-        start_frame=start, end_frame=min(start + int(length_s * rate), last)
+def _find_peaks(
+    recording: "BaseRecording",
+    noise: "NDArray[Any]",
+    starts_s: "Sequence[float] | NDArray[Any]",
+    length_s: float,
+) -> "NDArray[np.float64]":
+    """Return the times in s of negative peaks in some pieces, all channels together, sorted."""
+    from spikeinterface.sortingcomponents.peak_detection import detect_peaks
+
+    rate_hz, n_samples = recording.get_sampling_frequency(), recording.get_num_samples()
+    begins = [min(int(start_s * rate_hz), n_samples - 1) for start_s in starts_s]
+    peaks = detect_peaks(
+        recording,
+        "by_channel",
+        method_kwargs={"detect_threshold": THRESHOLD_MAD, "noise_levels": noise},
+        pipeline_kwargs={
+            "slices": [(0, at, min(at + int(length_s * rate_hz), n_samples)) for at in begins]
+        },
+        job_kwargs={"n_jobs": 1, "progress_bar": False},
     )
-    finite: NDArray[Any] = np.nan_to_num(traces)
-    return finite
-
-
-def _crossings(piece: "NDArray[Any]", noise: "NDArray[Any]", rate_hz: float) -> "NDArray[np.int64]":
-    """Return the samples at which channels cross the threshold, all channels together."""
-    below = piece < -THRESHOLD_MAD * np.maximum(noise, np.finfo(np.float32).tiny)
-    found = []
-    for channel in np.flatnonzero(below.any(axis=0)):
-        at = np.flatnonzero(np.diff(below[:, channel].astype(np.int8)) == 1)
-        if len(at):
-            apart = np.diff(at, prepend=-(10**9)) > DEAD_TIME_S * rate_hz
-            found.append(at[apart])
-    return np.sort(np.concatenate(found)) if found else np.empty(0, dtype=np.int64)
+    found: NDArray[np.float64] = np.sort(peaks["sample_index"]) / rate_hz
+    return found

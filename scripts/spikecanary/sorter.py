@@ -19,9 +19,8 @@ from pydantic import (
 )
 
 from spikecanary import sorteroutput
-from spikecanary.config import Config, SorterSettings, as_set, did_you_mean
+from spikecanary.config import Config, SorterSettings, as_pairs, as_set, as_steps, did_you_mean
 from spikecanary.failures import DependencyError, SorterUnavailableError
-from spikecanary.outputs import as_pairs, as_steps
 from spikecanary.recording import cut_window, describe_header, open_recording, preprocess
 from spikecanary.table import Recording
 

@@ -1,19 +1,26 @@
-"""Recordings: the table, opening one through its reader, windows, preprocessing."""
+"""The recordings table: its rows, and TSV files of a results folder."""
 
+import csv
 import io
-import json
-import math
-import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    Json,
+    StringConstraints,
+    TypeAdapter,
+    ValidationError,
+    model_validator,
+)
 
 from spikecanary.config import BadInputError, did_you_mean
-
-if TYPE_CHECKING:
-    import pandas as pd
+from spikecanary.sentinel import write_atomic
 
 ID_PATTERN = r"[A-Za-z0-9][A-Za-z0-9._-]*"
 #: Folders of a results folder that are no recordings.
@@ -49,6 +56,80 @@ class Recording(BaseModel):
         return [path for path in named if Path(path).exists()]
 
 
+def _check_id(value: str) -> str:
+    if value in RESERVED_IDS:
+        msg = f"{value!r} is the name of a folder of the results; use another id"
+        raise ValueError(msg)
+    return value
+
+
+def _split(text: str) -> list[str]:
+    return [part.strip() for part in text.split(";") if part.strip()]
+
+
+def _or(value: Any) -> BeforeValidator:
+    """Return a validator that puts a value in place of an empty field."""
+    return BeforeValidator(lambda text: text or value)
+
+
+Time = Annotated[Annotated[float, Field(ge=0, allow_inf_nan=False)] | None, _or(None)]
+Text = Annotated[str | None, _or(None)]
+
+
+class _Row(BaseModel):
+    """The fields of a row, as texts; further columns are kept as they are."""
+
+    model_config = ConfigDict(extra="allow")
+
+    recording: Annotated[
+        str, StringConstraints(pattern=f"^{ID_PATTERN}$"), AfterValidator(_check_id)
+    ]
+    path: Annotated[list[str], BeforeValidator(_split), Field(min_length=1)]
+    reader: Annotated[str, StringConstraints(min_length=1)]
+    stream_id: Text = None
+    reader_options: Annotated[Json[dict[str, Any]], _or("{}")] = {}
+    probe: Text = None
+    start_s: Time = None
+    end_s: Time = None
+    sorter: Text = None
+
+    @model_validator(mode="after")
+    def _check_order(self) -> Self:
+        if self.end_s is not None and self.end_s <= (self.start_s or 0.0):
+            msg = f"end_s {self.end_s:g} s is not after start_s {self.start_s or 0.0:g} s"
+            raise ValueError(msg)
+        return self
+
+    def as_recording(self, line: int) -> Recording:
+        """Return the row as the recording that it describes."""
+        fields = self.model_dump(include=set(OPTIONAL_COLUMNS))
+        return Recording(
+            id=self.recording,
+            paths=tuple(self.path),
+            reader=self.reader,
+            **fields,
+            metadata=self.model_extra or {},
+            line=line,
+        )
+
+
+#: What pydantic's errors of a column mean for a table's author.
+MEANINGS = {
+    ("recording", "string_pattern_mismatch"): (
+        "illegal id; use letters, digits, '.', '_' and '-', the first a letter or digit"
+    ),
+    ("path", "too_short"): "the column is empty",
+    ("reader", "string_too_short"): "the column is empty",
+    ("reader_options", "json_invalid"): "not JSON",
+    ("reader_options", "dict_type"): 'must be a JSON object ({"name": value})',
+    **{
+        (column, kind): "must be a time of 0 s or more"
+        for column in ("start_s", "end_s")
+        for kind in ("float_parsing", "greater_than_equal", "finite_number")
+    },
+}
+
+
 def read_table(path: str | Path) -> list[Recording]:
     """Read the recordings table.
 
@@ -65,30 +146,44 @@ def read_table(path: str | Path) -> list[Recording]:
     Raises
     ------
     BadInputError
-        All problems of the table, each with its line.
+        All problems of the table, each with its line and column.
     """
     lines = _read_lines(path)
-    table = _parse(path, lines)
-    _check_columns(path, table)
-    rows: list[Recording] = []
-    problems: list[str] = []
-    first_line: dict[str, int] = {}
-    for (line, _), fields in zip(lines[1:], table.to_dict("records"), strict=True):
-        where = f"{path}, line {line}"
-        row, row_problems = _read_row({str(k): str(v).strip() for k, v in fields.items()})
-        problems += [f"{where} (recording {fields['recording']!r}): {p}" for p in row_problems]
-        if row is None:
-            continue
-        if row.id in first_line:
-            problems.append(
-                f"{where}: recording {row.id!r} is already in line {first_line[row.id]}; "
-                "give each row an id of its own"
-            )
-        first_line.setdefault(row.id, line)
-        rows.append(row.model_copy(update={"line": line}))
+    fields = _parse(path, lines)
+    numbers = [line for line, _ in lines[1:]]
+    wheres = [
+        f"{path}, line {line} (recording {row['recording']!r})"
+        for line, row in zip(numbers, fields, strict=True)
+    ]
+    problems = _find_repeated([row["recording"] for row in fields], numbers, wheres)
+    try:
+        rows = TypeAdapter(list[_Row]).validate_python(fields)
+    except ValidationError as err:
+        problems += [f"{wheres[each['loc'][0]]}: {_describe(each)}" for each in err.errors()]  # type: ignore[index]
     if problems:
         raise BadInputError(problems)
-    return rows
+    return [row.as_recording(line) for row, line in zip(rows, numbers, strict=True)]
+
+
+def _describe(error: Mapping[str, Any]) -> str:
+    """Describe one of pydantic's errors of a row: column, what is wrong, the value."""
+    if len(error["loc"]) == 1:
+        return str(error["msg"]).removeprefix("Value error, ")
+    column = error["loc"][1]
+    message = MEANINGS.get((column, error["type"]), error["msg"].removeprefix("Value error, "))
+    return f"column {column}: {message}, got {error['input']!r}"
+
+
+def _find_repeated(ids: list[str], numbers: list[int], wheres: list[str]) -> list[str]:
+    """Find ids that an earlier line has too."""
+    first: dict[str, int] = {}
+    problems = []
+    for id_, number, where in zip(ids, numbers, wheres, strict=True):
+        if id_ in first:
+            hint = f"the id is already in line {first[id_]}; give each row an id of its own"
+            problems.append(f"{where}: {hint}")
+        first.setdefault(id_, number)
+    return problems
 
 
 def _read_lines(path: str | Path) -> list[tuple[int, str]]:
@@ -102,7 +197,8 @@ def _read_lines(path: str | Path) -> list[tuple[int, str]]:
     return [(n, line) for n, line in numbered if line.strip() and not line.startswith("#")]
 
 
-def _parse(path: str | Path, lines: list[tuple[int, str]]) -> "pd.DataFrame":
+def _parse(path: str | Path, lines: list[tuple[int, str]]) -> list[dict[str, str]]:
+    """Return the fields of each row by column, all as texts."""
     import pandas as pd
 
     if not lines:
@@ -114,94 +210,37 @@ def _parse(path: str | Path, lines: list[tuple[int, str]]) -> "pd.DataFrame":
         for n, line in lines[1:]
         if line.count("\t") + 1 > n_columns
     ]
+    text = io.StringIO("\n".join(line for _, line in lines))
+    if not problems:
+        table = pd.read_csv(text, sep="\t", dtype=str, keep_default_na=False).fillna("")
+        others = [name for name in table if name not in (*REQUIRED_COLUMNS, *OPTIONAL_COLUMNS)]
+        problems = [
+            f"{path}: column {name!r} is missing{did_you_mean(name, others) if others else ''}"
+            for name in REQUIRED_COLUMNS
+            if name not in table
+        ]
     if problems:
         raise BadInputError(problems)
-    text = "\n".join(line for _, line in lines)
-    table = pd.read_csv(io.StringIO(text), sep="\t", dtype=str, keep_default_na=False)
-    return table.fillna("")
+    rows = table.to_dict("records")
+    return [{str(name): str(value).strip() for name, value in row.items()} for row in rows]
 
 
-def _check_columns(path: str | Path, table: "pd.DataFrame") -> None:
-    known = (*REQUIRED_COLUMNS, *OPTIONAL_COLUMNS)
-    others = [column for column in table.columns if column not in known]
-    problems = []
-    for column in REQUIRED_COLUMNS:
-        if column not in table.columns:
-            hint = did_you_mean(column, others) if others else ""
-            problems.append(f"{path}: column {column!r} is missing{hint}")
-    if problems:
-        raise BadInputError(problems)
+def write_tsv(path: Path, columns: Iterable[str], rows: Iterable[Mapping[str, Any]]) -> None:
+    """Write a table, whole or not at all; what is None or missing is empty."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(columns), delimiter="\t", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_atomic(path, text.getvalue())
 
 
-def _read_row(fields: Mapping[str, str]) -> tuple[Recording | None, list[str]]:
-    """Turn a row's text fields into a recording; collect what is wrong with them."""
-    problems = []
-    recording = fields["recording"]
-    if not re.fullmatch(ID_PATTERN, recording):
-        problems.append(
-            f"illegal id {recording!r}; use letters, digits, '.', '_' and '-', the first a "
-            "letter or digit"
-        )
-    if recording in RESERVED_IDS:
-        problems.append(f"id {recording!r} is the name of a folder of the results; use another")
-    paths = tuple(part.strip() for part in fields["path"].split(";") if part.strip())
-    if not paths:
-        problems.append("column path is empty")
-    if not fields["reader"]:
-        problems.append("column reader is empty")
-    options = _read_options(fields.get("reader_options", ""), problems)
-    start_s = _read_seconds("start_s", fields.get("start_s", ""), problems)
-    end_s = _read_seconds("end_s", fields.get("end_s", ""), problems)
-    if end_s is not None and end_s <= (start_s or 0.0):
-        problems.append(f"end_s {end_s:g} s is not after start_s {start_s or 0.0:g} s")
-    if problems:
-        return None, problems
-    row = Recording(
-        id=recording,
-        paths=paths,
-        reader=fields["reader"],
-        stream_id=fields.get("stream_id") or None,
-        reader_options=options,
-        probe=fields.get("probe") or None,
-        start_s=start_s,
-        end_s=end_s,
-        sorter=fields.get("sorter") or None,
-        metadata={
-            name: value
-            for name, value in fields.items()
-            if name not in (*REQUIRED_COLUMNS, *OPTIONAL_COLUMNS)
-        },
-    )
-    return row, []
+def read_tsv(path: Path) -> list[dict[str, str]]:
+    """Read a table as texts, a dict a row; without pandas, whose import takes longer than a gate.
 
-
-def _read_options(text: str, problems: list[str]) -> dict[str, Any]:
-    if not text:
-        return {}
-    try:
-        options = json.loads(text)
-    except ValueError as err:
-        problems.append(f"reader_options is not JSON: {err}, got {text!r}")
-        return {}
-    if not isinstance(options, dict):
-        problems.append(f'reader_options must be a JSON object ({{"name": value}}), got {text!r}')
-        return {}
-    return options
-
-
-def _read_seconds(column: str, text: str, problems: list[str]) -> float | None:
-    if not text:
-        return None
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not (math.isfinite(value) and value >= 0):
-        problems.append(f"{column} must be a time of 0 s or more, got {text!r}")
-        return None
-    return value
-
-
-def ids(rows: Iterable[Recording]) -> list[str]:
-    """Return the recordings' ids, in their order."""
-    return [row.id for row in rows]
+    Raises
+    ------
+    OSError
+        It cannot be read.
+    """
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file, delimiter="\t"))

@@ -10,7 +10,8 @@ from spikeinterface.core import create_sorting_analyzer
 from spikeinterface.curation import bombcell_get_default_thresholds
 from spikeinterface.generation import generate_ground_truth_recording
 
-from spikecanary.outputs import CurationSettings, Threshold, UnitRefineSettings, curation
+from spikecanary.config import CurationSettings, Threshold, UnitRefineSettings
+from spikecanary.outputs import curation
 
 METRICS = pd.DataFrame(
     {

@@ -13,15 +13,8 @@ from spikeinterface.core import load, load_sorting_analyzer
 from spikeinterface.generation import generate_ground_truth_recording
 
 from spikecanary import outputs, sentinel, sorter
-from spikecanary.config import Config
-from spikecanary.outputs import (
-    AnalysisSettings,
-    ExportSettings,
-    analysis,
-    curation,
-    exports,
-    figures,
-)
+from spikecanary.config import AnalysisSettings, Config, ExportSettings
+from spikecanary.outputs import analysis, curation, exports, figures
 from spikecanary.sentinel import Window
 from spikecanary.table import Recording
 from workbench import stopped

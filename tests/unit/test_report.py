@@ -88,7 +88,7 @@ def fill(results):
 def test_totals_and_reasons(tmp_path):
     names = fill(tmp_path)
     page = write_report(tmp_path, names).read_text()
-    rows = summary.tables.read(tmp_path / "summary.tsv")
+    rows = read_tsv(tmp_path / "summary.tsv")
     totals = report.count(rows, Config(), tmp_path)
     assert totals["states"] == {"sorted": 2, "stopped": 2}
     assert (totals["n"], totals["n_unexpected"], totals["n_units"]) == (4, 1, 16)

@@ -7,7 +7,6 @@ import pytest
 from spikeinterface.core import NumpyRecording
 
 from spikecanary import signals
-from spikecanary.config import SignalSettings
 from spikecanary.failures import (
     InsufficientActivityError,
     NonFiniteSignalError,
@@ -16,7 +15,6 @@ from spikecanary.failures import (
 from spikecanary.table import Recording
 
 RATE_HZ = 30_000.0
-SETTINGS = SignalSettings()
 
 
 def noise(duration_s=4.0, n_channels=4, scale=8.0):
@@ -29,7 +27,7 @@ def report(traces, gain=1.0):
     if gain is not None:
         recording.set_channel_gains(gain)
         recording.set_channel_offsets(0.0)
-    return signals.check(recording, SETTINGS)
+    return signals.check(recording)
 
 
 def test_good_signal_is_not_remarked_on():
@@ -37,7 +35,7 @@ def test_good_signal_is_not_remarked_on():
     assert seen.noise_uV == pytest.approx(8.0, rel=0.05)
     assert (seen.flat, seen.railed, seen.non_finite) == ([], [], [])
     assert seen.failure() is None
-    assert seen.warnings(SETTINGS) == []
+    assert seen.warnings() == []
 
 
 def test_some_bad_channels_are_a_warning_that_names_them():
@@ -48,7 +46,7 @@ def test_some_bad_channels_are_a_warning_that_names_them():
     seen = report(traces)
     assert (seen.flat, seen.railed, seen.non_finite) == (["1"], ["2"], ["3"])
     assert seen.failure() is None
-    assert seen.warnings(SETTINGS) == [
+    assert seen.warnings() == [
         "1 of 4 channels have samples that are not finite: 3",
         "1 of 4 channels are flat: 1",
         "1 of 4 channels are at the converter's limits: 2",
@@ -75,7 +73,7 @@ def test_no_channel_with_a_signal(kind):
 
 @pytest.mark.parametrize(("gain", "warned"), [(1e-3, True), (1.0, False), (1e3, True)])
 def test_implausible_gain_is_a_warning(gain, warned):
-    said = report(noise(), gain=gain).warnings(SETTINGS)
+    said = report(noise(), gain=gain).warnings()
     assert bool(said) is warned
     assert all("is the gain right?" in line for line in said)
 
@@ -116,7 +114,7 @@ def test_scan_finds_where_the_activity_begins(tmp_path):
     add_spikes(traces, 71.3, 73.8)
     found = scan(tmp_path, traces)
     assert 71.0 < found["start_s"] < 71.7
-    assert found["crossings_per_s"] > 50
+    assert found["peaks_per_s"] > 50
     assert not found["silent"]
     assert found["read_s"] <= 60
 
@@ -126,7 +124,7 @@ def test_scan_finds_bursts_of_two_seconds_among_silence(tmp_path):
     for start_s in (35.0, 78.0, 121.0, 164.0, 207.0, 250.0):
         add_spikes(traces, start_s, start_s + 2.0)
     found = scan(tmp_path, traces)
-    assert found["crossings_per_s"] > 50
+    assert found["peaks_per_s"] > 50
     assert (found["start_s"] - 35.0 + 0.5) % 43.0 < 1.0
 
 

@@ -21,8 +21,8 @@ from spikeinterface.core import load
 from spikeinterface.generation import generate_ground_truth_recording
 
 from spikecanary import canary, reruns, sorter, sorteroutput, summary
-from spikecanary.config import CanarySettings, Config, SorterSettings
-from spikecanary.outputs import ExportSettings, analysis, curation, exports, figures
+from spikecanary.config import CanarySettings, Config, ExportSettings, SorterSettings
+from spikecanary.outputs import analysis, curation, exports, figures
 from spikecanary.sorter import SortTask
 from spikecanary.supervise.job import Job
 from spikecanary.table import Recording

@@ -21,11 +21,11 @@ def test_everything_wrong_is_reported_together(project):
         "config: canary.windw_s: unknown key (did you mean 'window_s'?)",
         "config: analysis.extensions: unknown extension 'wavforms' (did you mean 'waveforms'?)",
         "spykingcircus2 has no parameter 'detecion' (did you mean 'detection'?)",
-        "recordings.tsv, line 3: recording 'good' is already in line 2",
-        "line 4 (recording '../x'): illegal id '../x'",
-        "line 6 (recording 'json'): reader_options is not JSON",
+        "recordings.tsv, line 3 (recording 'good'): the id is already in line 2",
+        "line 4 (recording '../x'): column recording: illegal id",
+        "line 6 (recording 'json'): column reader_options: not JSON",
         "line 7 (recording 'backwards'): end_s 2 s is not after start_s 5 s",
-        "line 8 (recording 'negative'): start_s must be a time of 0 s or more, got '-1'",
+        "line 8 (recording 'negative'): column start_s: must be a time of 0 s or more, got '-1'",
     ):
         assert expected in run.output
     assert not project.result().exists()

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from spikecanary import sentinel
-from spikecanary.outputs import CurationSettings, Threshold
+from spikecanary.config import CurationSettings, Threshold
 
 if TYPE_CHECKING:
     import pandas as pd

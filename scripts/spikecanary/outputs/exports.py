@@ -8,7 +8,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from spikecanary.outputs import ExportSettings, analysis, curation
+from spikecanary.config import ExportSettings
+from spikecanary.outputs import analysis, curation
 from spikecanary.supervise import folders
 from spikecanary.table import Recording
 

@@ -7,14 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from spikecanary import sentinel
-from spikecanary.outputs import (
-    CANARY_FIGURE,
-    AnalysisSettings,
-    CurationSettings,
-    analysis,
-    curation,
-    exports,
-)
+from spikecanary.config import AnalysisSettings, CurationSettings
+from spikecanary.outputs import CANARY_FIGURE, analysis, curation, exports
 from spikecanary.recording import cut_window, open_recording
 from spikecanary.sorter import SortTask
 
