@@ -1,4 +1,4 @@
-# REQUIRED INPUTS: none; the recordings of the table are parameters (docs/architecture.md)
+# REQUIRED INPUTS: none; the recordings of the table are parameters (docs/internals.md)
 # OUTPUTS: <results>/{recording}/canary.json, <results>/gates/{wave}.tsv
 
 

@@ -33,15 +33,13 @@ if isinstance(SCRIPTS, LocalSourceFile):
 else:
     check_installed(SCRIPTS)
 
-from spikecanary import forecast, gate, inputcheck, outputs, summary
+from spikecanary import forecast, gate, inputcheck, outputs, report as report_page, summary
 from spikecanary.config import BadInputError, as_set, did_you_mean
 from spikecanary.reruns import OUTPUT_VERSIONS, SORT_VERSION, State, compare, limits_of
 from spikecanary.table import ID_PATTERN
 
 DRY = workflow.output_settings.dryrun
 IN_MODULE = Path(workflow.main_snakefile).resolve().parent != FOLDER
-# The report's template.
-PAGE = workflow.source_path("../scripts/report/page.html")
 # Captured while parsing: inside a module, the importer's redirections.
 PATHVARS = workflow.pathvars
 
@@ -221,7 +219,18 @@ def sort_request(resource):
 
 
 def end_of_run(*, failed):
-    """Print how this run's recordings ended; exit status 1 where one of them needs somebody."""
+    """Print how this run's recordings ended; exit status 1 where one of them needs somebody.
+
+    After errors, the rules of summary and report did not run: both are written here.
+    """
     jobs = [] if workflow.touch else workflow.dag.jobs
     of_run = {job.wildcards.get("recording") for job in jobs} & set(ROWS)
-    summary.end_of_run(results_path(), ROWS, of_run, (SETTINGS, Path(PAGE)) if failed else None)
+    further = {name: row.metadata for name, row in ROWS.items()}
+    if failed and of_run:
+        summary.write(results_path("summary.tsv"), summary.describe(results_path(), further))
+        try:
+            report_page.write(results_path("report.html"), SETTINGS, results_path())
+        except Exception as err:
+            logger.error(f"the report could not be written: {err}")
+    if summary.print_end(results_path(), further, of_run=of_run) and not failed:
+        sys.exit(1)

@@ -3,7 +3,7 @@
 
 OUTPUT_RESOURCES = {
     "mem_mb": times_attempt(SETTINGS.job.output_mem_mb),
-    "runtime": times_attempt(SETTINGS.job.output_runtime_min),
+    "runtime": times_attempt(240),
 }
 
 
@@ -21,7 +21,7 @@ rule analyze:
         "<benchmarks>/analyze/{recording}.tsv"
     conda:
         "../envs/sorter.yaml"
-    threads: SETTINGS.job.output_threads
+    threads: min(2, SETTINGS.job.threads)
     resources:
         **OUTPUT_RESOURCES,
     params:

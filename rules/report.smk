@@ -43,7 +43,6 @@ rule report:
     """Write one page for people: totals, reasons, a table, figures."""
     input:
         table="<results>/summary.tsv",
-        template=ancient(PAGE),
     output:
         page=report("<results>/report.html", caption="captions/report.rst", category="Batch"),
     log:

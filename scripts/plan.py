@@ -1,16 +1,13 @@
 """Rule plan: write what a batch will run and take, and print it short."""
 
-import logging
 import sys
 from pathlib import Path
 from typing import Any
 
-from spikecanary import plan, tables
+from spikecanary import plan
 from spikecanary.config import Config
 from spikecanary.supervise import log
-from spikecanary.table import Recording
-
-logger = logging.getLogger("spikecanary")
+from spikecanary.table import Recording, write_tsv
 
 
 def main(snakemake: Any) -> int:
@@ -21,8 +18,8 @@ def main(snakemake: Any) -> int:
     config = Config.model_validate(snakemake.params.config)
     table = plan.make(config, rows, results, snakemake.threads)
     path = results / "plan.tsv"
-    tables.write(path, table.columns, table.astype(object).to_dict("records"))
-    sys.stdout.write(f"\n{plan.describe(table, config.job.parallel)}\nPlan: {path}\n")
+    write_tsv(path, table.columns, table.astype(object).to_dict("records"))
+    sys.stdout.write(f"\n{plan.describe(table)}\nPlan: {path}\n")
     return 0
 
 

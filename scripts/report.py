@@ -14,7 +14,6 @@ def main(snakemake: Any) -> int:
     log.configure(snakemake.log[0], rule="report")
     report.write(
         Path(snakemake.output.page),
-        Path(snakemake.input.template),
         Config.model_validate(snakemake.params.config),
         Path(snakemake.input.table).parent,
     )

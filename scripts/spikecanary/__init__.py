@@ -2,7 +2,7 @@
 
 The package that the scripts of the Snakemake rules import. It knows nothing of
 Snakemake. Each module is one idea and imports only those above it in the list of
-``docs/architecture.md``.
+``docs/internals.md``.
 """
 
 __version__ = "0.2.0"

@@ -229,7 +229,7 @@ class JobSettings(Settings):
     )
     gpu: Annotated[int, Field(ge=0)] | None = Field(
         None,
-        description="GPUs of a job; null: 1 if sorter.device is cuda, or auto on a machine with nvidia-smi.",
+        description="GPUs of a job; null: 1 if sorter.device is cuda, or auto where nvidia-smi is.",
     )
 
 
@@ -247,7 +247,8 @@ class AnalysisSettings(Settings):
     )
     duplicated_spikes_ms: Annotated[float, Field(gt=0)] | None = Field(
         0.3,
-        description="Spikes of one unit closer than this (ms) are duplicates; one is kept. null: keep all.",
+        description="Spikes of one unit closer than this (ms) are duplicates; one is kept. null: "
+        "keep all.",
     )
     redundant_units: Annotated[float, Field(gt=0, le=1)] | None = Field(
         0.8,

@@ -347,8 +347,10 @@ def check_capacity(
             knob = f"lower {MEMORY_KNOBS[task.sorter.name][0]} (sorter.params), or {knob}"
         if expected.low > limit:
             msg = f"the full sort does not fit: {numbers}. To make it fit: {knob}"
-            evidence = {"what": name, "low": expected.low, "high": expected.high, "room": limit}
-            return CapacityForecastError(msg, **evidence), warnings
+            found = CapacityForecastError(
+                msg, what=name, low=expected.low, high=expected.high, room=limit
+            )
+            return found, warnings
         if expected.high > limit:
             warnings.append(f"the full sort may not fit: {numbers}. To be safe: {knob}")
     return None, warnings

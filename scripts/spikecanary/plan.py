@@ -1,11 +1,10 @@
 """The plan: what a batch will run and take, from headers alone, before anything runs."""
 
-import math
-import statistics
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +13,6 @@ from spikecanary.config import Config
 from spikecanary.failures import ClassifiedSortFailure
 from spikecanary.recording import describe_header, open_recording, size_bytes
 from spikecanary.reruns import State
-from spikecanary.sorter import SortTask
 from spikecanary.table import Recording
 
 if TYPE_CHECKING:
@@ -24,71 +22,27 @@ if TYPE_CHECKING:
 USUAL_HZ = (10_000.0, 50_000.0)
 #: Gains outside of this range are unusual, in uV per count.
 USUAL_UV = (0.01, 100.0)
-#: Recordings that one worker opens before the next is given to it.
+#: Recordings that one worker opens before it gets more.
 CHUNK = 20
-COLUMNS = (
-    "recording",
-    "duration_s",
-    "n_channels",
-    "size_mb",
-    "action",
-    "canary_s",
-    "sort_s",
-    "disk_mb",
-    "problems",
-)
+#: A canary is taken to need this long, in s.
+CANARY_S = 60.0
 
 
-def inspect(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Read the headers of some recordings; of one that cannot be read, why.
+class Action(StrEnum):
+    """What the next run does with a recording."""
 
-    For a worker process: takes and returns plain data.
-    """
-    warnings.simplefilter("ignore")
-    return [_inspect(Recording.model_validate(row)) for row in rows]
-
-
-def _inspect(row: Recording) -> dict[str, Any]:
-    try:
-        recording = open_recording(row)
-        header = describe_header(recording)
-        gains = recording.get_channel_gains()
-    except ClassifiedSortFailure as err:
-        return {"problem": str(err)}
-    return header | {"gains": [] if gains is None else sorted({float(gain) for gain in gains})}
+    DONE = "done"
+    OUTPUTS = "outputs"
+    SORT = "sort"
+    CANARY = "canary"
+    CANARY_AND_SORT = "canary + sort"
+    SKIP_AND_SORT = "skip + sort"
+    STOPPED = "stopped"
+    ERROR = "error"
 
 
-def read_headers(rows: Sequence[Recording], n_workers: int) -> dict[str, dict[str, Any]]:
-    """Read the headers of many recordings at once.
-
-    A reader that crashes its process costs its own recording only.
-
-    Returns
-    -------
-    dict
-        By recording: its :func:`spikecanary.recording.header` and ``gains``, or ``problem``.
-    """
-    chunks = [rows[start : start + CHUNK] for start in range(0, len(rows), CHUNK)]
-    found = dict(_read_chunks(chunks, n_workers))
-    for row in rows:
-        if row.id not in found:  # of a chunk whose process died
-            found |= dict(_read_chunks([[row]], 1))
-            found.setdefault(row.id, {"problem": f"the reader {row.reader} crashed on it"})
-    return found
-
-
-def _read_chunks(
-    chunks: Sequence[Sequence[Recording]], n_workers: int
-) -> Iterator[tuple[str, dict[str, Any]]]:
-    with ProcessPoolExecutor(n_workers) as pool:
-        waiting = {
-            pool.submit(inspect, [row.model_dump() for row in chunk]): chunk for chunk in chunks
-        }
-        for future in as_completed(waiting):
-            try:
-                yield from zip((row.id for row in waiting[future]), future.result(), strict=True)
-            except BrokenProcessPool:
-                continue
+WITH_CANARY = (Action.CANARY, Action.CANARY_AND_SORT)
+WITH_SORT = (Action.SORT, Action.CANARY_AND_SORT, Action.SKIP_AND_SORT)
 
 
 def make(
@@ -110,18 +64,18 @@ def make(
     Returns
     -------
     pandas.DataFrame
-        One row a recording: header, ``action`` (what will happen), estimated times in s and
-        peak disk in MB, problems.
+        One row a recording: header, ``action``, estimated times in s and disk in MB, problems.
     """
     import pandas as pd
 
     headers = read_headers(rows, n_workers)
-    twice = _find_twice(rows)
+    repeated = _find_repeated(rows)
     planned = []
     for row in rows:
         header = headers[row.id]
         state = State(config, row, results / row.id)
-        action = _act(state, header)
+        action, why = _choose_action(state, header)
+        problems = [*why, *_find_problems(header), *repeated.get(row.id, [])]
         planned.append(
             {
                 "recording": row.id,
@@ -129,93 +83,132 @@ def make(
                 "n_channels": header.get("n_channels"),
                 "size_mb": round(size_bytes(row) / 1e6, 1),
                 "action": action,
-                **_estimate(config, state.task, results, header, action),
-                "problems": "; ".join([*_problems(header), *twice.get(row.id, [])]),
+                "canary_s": CANARY_S if action in WITH_CANARY else 0.0,
+                **_estimate_sort(state, results, header, action),
+                "problems": "; ".join(problems),
             }
         )
-    table = pd.DataFrame(planned, columns=list(COLUMNS))
-    return table.astype({"n_channels": "Int64"})
+    return pd.DataFrame(planned).astype({"n_channels": "Int64"})
 
 
-def _act(state: State, header: Mapping[str, Any]) -> str:
-    """Say what the next run does with a recording."""
+def read_headers(rows: Sequence[Recording], n_workers: int) -> dict[str, dict[str, Any]]:
+    """Read the headers of many recordings at once.
+
+    A reader that crashes its process costs its own recording only.
+
+    Returns
+    -------
+    dict
+        By recording: its :func:`spikecanary.recording.describe_header` and ``gains``, or
+        ``problem``.
+    """
+    chunks = [rows[start : start + CHUNK] for start in range(0, len(rows), CHUNK)]
+    found = dict(_read_chunks(chunks, n_workers))
+    for row in rows:
+        if row.id not in found:  # of a chunk whose process died
+            found |= dict(_read_chunks([[row]], 1))
+            found.setdefault(row.id, {"problem": f"the reader {row.reader} crashed on it"})
+    return found
+
+
+def _read_chunks(
+    chunks: Sequence[Sequence[Recording]], n_workers: int
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    with ProcessPoolExecutor(n_workers) as pool:
+        waiting = {pool.submit(_read_chunk, chunk): chunk for chunk in chunks}
+        for future in as_completed(waiting):
+            try:
+                yield from zip((row.id for row in waiting[future]), future.result(), strict=True)
+            except BrokenProcessPool:
+                continue
+
+
+def _read_chunk(rows: Sequence[Recording]) -> list[dict[str, Any]]:
+    warnings.simplefilter("ignore")
+    return [_read_header(row) for row in rows]
+
+
+def _read_header(row: Recording) -> dict[str, Any]:
+    try:
+        recording = open_recording(row)
+        gains = recording.get_channel_gains()
+    except ClassifiedSortFailure as err:
+        return {"problem": str(err)}
+    known = [] if gains is None else sorted({float(gain) for gain in gains})
+    return describe_header(recording) | {"gains": known}
+
+
+def _choose_action(state: State, header: Mapping[str, Any]) -> tuple[Action, list[str]]:
+    """Return what the next run does with a recording, and why it is not sorted."""
     config, record = state.config, state.sentinel
     if state.problem is not None:
-        return f"error: {state.problem}"
+        return Action.ERROR, [state.problem]
     if state.is_done:
-        return "done"
-    if state.sort_stands:
-        return "sort" if not (state.folder / "sorting").exists() else "outputs"
-    if "problem" in header:
-        return "canary"
-    if state.canary_is_due or record is None:
-        enough = max(config.canary.window_s, config.canary.min_recording_s)
-        too_short = header.get("duration_s", enough) < enough or not config.canary.window_s
-        return "skip + sort" if too_short else "canary + sort"
-    return "sort" if state.may_sort else f"stopped: {record['failure']}"
+        return Action.DONE, []
+    action = Action.SORT
+    if state.sort_stands and (state.folder / "sorting").exists():
+        action = Action.OUTPUTS
+    elif state.sort_stands:
+        action = Action.SORT
+    elif "problem" in header:
+        action = Action.CANARY
+    elif state.canary_is_due or record is None:
+        enough_s = max(config.canary.window_s, config.canary.min_recording_s)
+        is_tested = config.canary.window_s and header["duration_s"] >= enough_s
+        action = Action.CANARY_AND_SORT if is_tested else Action.SKIP_AND_SORT
+    elif not state.may_sort:
+        return Action.STOPPED, [f"stopped: {record['failure']}"]
+    return action, []
 
 
-def _estimate(
-    config: Config, task: SortTask, results: Path, header: Mapping[str, Any], action: str
-) -> dict[str, Any]:
-    """Estimate the times and the disk space of what will happen."""
-    canary_s = config.forecast.rates.canary_s if action.startswith("canary") else 0.0
-    if not action.endswith("sort") or "duration_s" not in header:
-        return {"canary_s": canary_s, "sort_s": 0.0, "disk_mb": 0.0}
-    expected = forecast.of_recording(results, task.row.id, task.digest(), config.forecast)
+def _estimate_sort(
+    state: State, results: Path, header: Mapping[str, Any], action: Action
+) -> dict[str, float]:
+    """Estimate the time and the disk space of a recording's sort."""
+    if action not in WITH_SORT or "duration_s" not in header:
+        return {"sort_s": 0.0, "disk_mb": 0.0}
+    expected = forecast.forecast_recording(results, state.task)
     if not expected:
-        history = forecast.read_history(forecast.history_path(results, task.digest()))
-        expected = forecast.by_rates(
-            config.forecast, header["duration_s"], size_bytes(task.row), history
-        )
+        history = forecast.read_history(forecast.history_path(results, state.task.digest()))
+        size = size_bytes(state.row)
+        expected = forecast.forecast_by_rates(header["duration_s"], size, history)
     return {
-        "canary_s": canary_s,
         "sort_s": round(expected["wall_s"].likely),
         "disk_mb": round(expected["disk_mb"].likely),
     }
 
 
-def _problems(header: Mapping[str, Any]) -> Iterator[str]:
+def _find_problems(header: Mapping[str, Any]) -> Iterator[str]:
     """Name what is missing or unusual about a recording."""
     if "problem" in header:
         yield header["problem"]
         return
-    rate_hz = header["sampling_frequency_hz"]
+    rate_hz, gains = header["sampling_frequency_hz"], header["gains"]
     if not USUAL_HZ[0] <= rate_hz <= USUAL_HZ[1]:
         yield f"unusual sampling rate: {rate_hz:g} Hz"
     if not header["has_probe"]:
         yield "no probe"
-    if not header["gains"]:
+    if not gains:
         yield "no gain to uV"
-    elif not all(USUAL_UV[0] <= gain <= USUAL_UV[1] for gain in header["gains"]):
-        yield f"unusual gain: {header['gains'][0]:g} to {header['gains'][-1]:g} uV per count"
+    elif not all(USUAL_UV[0] <= gain <= USUAL_UV[1] for gain in gains):
+        yield f"unusual gain: {gains[0]:g} to {gains[-1]:g} uV per count"
 
 
-def _find_twice(rows: Iterable[Recording]) -> dict[str, list[str]]:
-    """Name recordings that read the same data as another one before them."""
+def _find_repeated(rows: Iterable[Recording]) -> dict[str, list[str]]:
+    """Name recordings that read the same data as an earlier one."""
     first: dict[Any, str] = {}
-    twice = {}
+    repeated = {}
     for row in rows:
         paths = tuple(str(Path(path).resolve()) for path in row.paths)
         data = (paths, row.stream_id, str(row.reader_options), row.start_s, row.end_s)
         if data in first:
-            twice[row.id] = [f"the same data as {first[data]}"]
+            repeated[row.id] = [f"the same data as {first[data]}"]
         first.setdefault(data, row.id)
-    return twice
+    return repeated
 
 
-def describe(table: "pd.DataFrame", n_parallel: int, most: int = 20) -> str:
-    """Describe a plan for people: its first rows, its problems, its totals.
-
-    Parameters
-    ----------
-    table : DataFrame
-        Of :func:`make`.
-    n_parallel : int
-        Canaries and sorts that run at the same time.
-    most : int
-        Rows that are shown.
-    """
+def describe(table: "pd.DataFrame", most: int = 20) -> str:
+    """Describe a plan for people: its first rows, its problems, its totals."""
     shown = table.drop(columns=["problems"]).head(most)
     lines = [shown.to_string(index=False, na_rep="", float_format=lambda value: f"{value:.0f}")]
     if len(table) > most:
@@ -224,25 +217,19 @@ def describe(table: "pd.DataFrame", n_parallel: int, most: int = 20) -> str:
     if len(problems):
         lines += ["", f"{len(problems)} recordings with problems:"]
         lines += [f"  {row.recording}: {row.problems}" for row in problems.head(most).itertuples()]
-    return "\n".join([*lines, "", totals(table, n_parallel)])
+    return "\n".join([*lines, "", describe_totals(table)])
 
 
-def totals(table: "pd.DataFrame", n_parallel: int) -> str:
-    """Describe a plan's totals: jobs, hours of device time, disk, wall time."""
-    actions = table["action"].str.replace(r": .*", "", regex=True).value_counts().to_dict()
-    n_canaries = int(table["action"].str.startswith("canary").sum())
-    n_sorts = int(table["action"].str.endswith("sort").sum())
-    jobs_s = [float(each) for each in table["canary_s"] + table["sort_s"]]
-    longest = max(jobs_s, default=0.0)
-    wall_s = max(math.fsum(jobs_s) / n_parallel, longest)
-    peak_mb = math.fsum(sorted(table["disk_mb"], reverse=True)[:n_parallel])
-    counted = ", ".join(f"{count} {action}" for action, count in actions.items())
-    median_s = statistics.median(jobs_s) if jobs_s else 0.0
+def describe_totals(table: "pd.DataFrame") -> str:
+    """Describe a plan's totals: recordings by action, jobs, device time, disk."""
+    counts = table["action"].value_counts()
+    counted = ", ".join(f"{count} {action}" for action, count in counts.items())
+    jobs_s = table["canary_s"] + table["sort_s"]
     return (
         f"{len(table)} recordings: {counted}\n"
-        f"{n_canaries} canaries and {n_sorts} sorts at most, "
-        f"{math.fsum(jobs_s) / 3600:.1f} hours of device time (median {median_s / 60:.1f} min, "
-        f"longest {longest / 60:.1f} min)\n"
-        f"{n_parallel} at a time: {wall_s / 3600:.1f} hours of wall time, "
-        f"{peak_mb / 1000:.1f} GB of disk at the peak"
+        f"{table['action'].isin(WITH_CANARY).sum()} canaries and "
+        f"{table['action'].isin(WITH_SORT).sum()} sorts at most, "
+        f"{jobs_s.sum() / 3600:.1f} hours of device time (median {jobs_s.median() / 60:.1f} min, "
+        f"longest {jobs_s.max() / 60:.1f} min), "
+        f"{table['disk_mb'].max() / 1000:.1f} GB of disk for the largest"
     )

@@ -1,8 +1,7 @@
-"""Progress of a batch, in recordings and hours instead of jobs."""
+"""Progress of a batch, in recordings instead of jobs."""
 
-import math
-import time
-from collections.abc import Callable, Iterable
+from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -11,6 +10,7 @@ from spikecanary.sentinel import Record, RecordError
 
 #: Running jobs that are named.
 NAMED = 3
+KINDS = ("canary", "sort")
 
 
 @dataclass
@@ -20,7 +20,6 @@ class _Job:
     kind: str
     recording: str
     record: Path | None
-    began: float
 
 
 @dataclass
@@ -30,20 +29,14 @@ class Progress:
     Parameters
     ----------
     n_canaries, n_sorts : int
-        Canaries that are planned, and sorts that may be.
-    clock : callable
-        Returns the time in s.
+        Canaries that are planned, and the most sorts that there may be.
     """
 
     n_canaries: int = 0
     n_sorts: int = 0
-    clock: Callable[[], float] = time.monotonic
-    done: dict[str, int] = field(default_factory=lambda: {"canary": 0, "sort": 0})
-    failed: int = 0
-    outcomes: dict[str, int] = field(default_factory=dict)
+    done: Counter[str] = field(default_factory=Counter)
+    outcomes: Counter[str] = field(default_factory=Counter)
     running: dict[int, _Job] = field(default_factory=dict)
-    forecast_s: dict[str, float] = field(default_factory=dict)
-    widest: int = 1
 
     def plan(self, n_canaries: int, n_sorts: int) -> None:
         """Take the numbers of planned jobs; only the first ones count sorts that may be."""
@@ -51,63 +44,35 @@ class Progress:
 
     def begin(self, job: int, rule: str, recording: str, outputs: Iterable[str]) -> None:
         """Note that a job of a rule for a recording begins."""
-        kind = next((each for each in ("canary", "sort") if rule.endswith(each)), rule)
+        kind = next((each for each in KINDS if rule.endswith(each)), rule)
         record = next((Path(path) for path in outputs if path.endswith(f"{kind}.json")), None)
-        self.running[job] = _Job(kind, recording, record, self.clock())
-        self.widest = max(self.widest, len(self.sorting()))
+        self.running[job] = _Job(kind, recording, record)
 
     def end(self, job: int, *, failed: bool = False) -> bool:
         """Note that a job has ended; return whether it was a canary or a sort."""
         ended = self.running.pop(job, None)
-        if ended is None or ended.kind not in self.done:
+        if ended is None or ended.kind not in KINDS:
             return False
-        self.done[ended.kind] += not failed
-        self.failed += failed
-        record = _read(ended.record) if not failed else None
+        self.done["failed" if failed else ended.kind] += 1
+        record = None if failed else _read(ended.record)
         if record is not None:
-            self.outcomes[record.outcome] = self.outcomes.get(record.outcome, 0) + 1
-        if ended.kind == "canary":
-            self.n_sorts -= record is not None and record.verdict == "stop"
-            if record is not None and record.forecast and record.verdict == "proceed":
-                self.forecast_s[ended.recording] = record.forecast["wall_s"].likely
-        else:
-            self.forecast_s.pop(ended.recording, None)
+            self.outcomes[record.outcome] += 1
+            self.n_sorts -= ended.kind == "canary" and record.verdict == "stop"
         return True
 
     def sorting(self) -> list[_Job]:
         """Return the canaries and sorts that run now."""
-        return [job for job in self.running.values() if job.kind in self.done]
-
-    def left_h(self) -> float:
-        """Return the hours that are left, by the forecasts of canaries; NaN without any.
-
-        Recordings without a forecast are taken to be as the others; as many sorts run at a
-        time as have so far.
-        """
-        known = list(self.forecast_s.values())
-        if not known:
-            return math.nan
-        n_left = max(len(known), self.n_sorts - self.done["sort"] - self.failed)
-        now = self.clock()
-        spent = math.fsum(
-            min(now - job.began, self.forecast_s.get(job.recording, 0.0))
-            for job in self.running.values()
-            if job.kind == "sort"
-        )
-        return (math.fsum(known) / len(known) * n_left - spent) / self.widest / 3600
+        return [job for job in self.running.values() if job.kind in KINDS]
 
     def line(self) -> str:
         """Return one line for people."""
         parts = [f"canaries {self.done['canary']} of {self.n_canaries}"]
-        told = {name: self.outcomes.get(name, 0) for name in ("stopped", "unexpected")}
-        parts += [f"{n} {name}" for name, n in told.items() if n]
+        parts += [f"{n} {x}" for x in ("stopped", "unexpected") if (n := self.outcomes[x])]
         parts.append(f"sorts {self.done['sort']} of at most {self.n_sorts}")
-        parts += [f"{self.failed} failed"] if self.failed else []
+        parts += [f"{self.done['failed']} failed"] if self.done["failed"] else []
         names = [f"{job.kind} {job.recording}" for job in self.sorting()]
         more = f", and {len(names) - NAMED} more" if len(names) > NAMED else ""
         parts += [f"running: {', '.join(names[:NAMED])}{more}"] if names else []
-        hours = self.left_h()
-        parts += [] if math.isnan(hours) else [f"about {max(hours, 0.0):.1f} h left by forecast"]
         return "; ".join(parts)
 
 

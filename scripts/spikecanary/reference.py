@@ -1,4 +1,4 @@
-"""The generated pages of docs/: failures, troubleshooting, settings.
+"""The generated pages of docs/: troubleshooting, settings.
 
 ``python -m spikecanary.reference PAGE`` prints one of them.
 """
@@ -13,38 +13,31 @@ from pydantic import BaseModel
 from spikecanary.config import Config
 from spikecanary.failures import (
     BiologicalFailure,
-    ClassifiedSortFailure,
     EnvironmentFailure,
     ResourceFailure,
 )
 from spikecanary.failures.signatures import Signature, load_signatures
 
-FAILURES = """# Failures
-
-What a verdict can name, by category: what it means, what to do, and what software prints when
-it strikes. Generated from `scripts/spikecanary/failures/` by `make schema`;
-do not edit.
-
-To classify a log in hand, in the environment that `make` builds:
-`python -m spikecanary.failures.classify LOG...`
-"""
-
 TROUBLES = """# Troubleshooting
 
-By the text that you see, in the order of the alphabet; search this page for it. Generated from
-`scripts/spikecanary/failures/` and `reference.py` by `make schema`; do not edit. More of each
-failure: [failures](failures.md). Not here? `python -m spikecanary.failures.classify LOG...`
-reads a whole log; what it does not know either is *unexpected*: send the log.
+Search this page for the text that you see. Generated from `scripts/spikecanary/failures/` and
+`reference.py` by `make schema`; do not edit. Not here? `python -m spikecanary.failures.classify
+LOG...` reads a whole log. What it does not recognise either is *unexpected*: please send the log.
 
 | what you see | what happened | what to do |
 | --- | --- | --- |
 """
 
+FAILURES = """
+## Failures
+
+What a verdict can name, by category, each with what to do.
+"""
+
 SETTINGS = """# Settings
 
-Every key of the configuration: default and meaning. Generated from `scripts/spikecanary/`
-(`config.py`, `outputs.py`) by `make schema`; do not edit. What an edit runs again:
-[configuration](configuration.md).
+Every key of the configuration: default and meaning. Generated from
+`scripts/spikecanary/config.py` by `make schema`; do not edit. [What an edit runs again](internals.md#what-runs-again).
 """
 
 #: What Spike Canary itself prints: the text, what it means, what to do.
@@ -124,28 +117,20 @@ OF_SNAKEMAKE = (
 MOST = 110
 
 
-def failures() -> str:
-    """Return the text of the catalogue."""
-    parts = [FAILURES]
+def _describe_failures() -> list[str]:
+    """Return the lines of all failure classes, by category."""
+    lines = [FAILURES]
     for category in (EnvironmentFailure, ResourceFailure, BiologicalFailure):
         policy = " ".join((category.__doc__ or "").split())
-        parts.append(f"## {category.category.capitalize()}\n\n{policy}\n")
-        parts += [_describe(cls) for cls in category.__subclasses__()]
-    return "\n".join(parts)
-
-
-def _describe(cls: type[ClassifiedSortFailure]) -> str:
-    """Describe one class: what it is, what to do, and its rows."""
-    lines = [f"### {cls.__name__}", "", f"{(cls.__doc__ or '').strip()} *{cls.remedy}*", ""]
-    evidence = ", ".join(f"`{name}`" for name in cls.evidence_fields())
-    if evidence:
-        lines += [f"Evidence: {evidence}.", ""]
-    rows = [row for row in load_signatures() if row.failure is cls]
-    if rows:
-        lines += ["| what happened | what you see |", "| --- | --- |"]
-        lines += [f"| {row.reason} | `{_example(row)}` |" for row in rows]
+        lines += [f"### {category.category.capitalize()}", "", policy, "", *FAILURE_TABLE]
+        for cls in category.__subclasses__():
+            evidence = ", ".join(f"`{name}`" for name in cls.evidence_fields())
+            lines.append(f"| {cls.__name__} | {cls.__doc__} | {cls.remedy} | {evidence} |")
         lines.append("")
-    return "\n".join(lines)
+    return lines
+
+
+FAILURE_TABLE = ("| class | what happened | what to do | evidence |", "| --- | --- | --- | --- |")
 
 
 def _example(row: Signature) -> str:
@@ -165,7 +150,7 @@ def troubleshooting() -> str:
         f"| `{text}` | {meaning} | {remedy} |"
         for text, (meaning, remedy) in sorted(rows.items(), key=lambda item: item[0].lower())
     ]
-    return TROUBLES + "\n".join(lines) + "\n"
+    return TROUBLES + "\n".join([*lines, *_describe_failures()])
 
 
 def settings() -> str:
@@ -200,7 +185,6 @@ def _row(key: str, default: Any, description: str | None) -> str:
 
 
 PAGES: dict[str, Callable[[], str]] = {
-    "failures": failures,
     "troubleshooting": troubleshooting,
     "settings": settings,
 }

@@ -1,7 +1,6 @@
 """The report: one self-contained page of a batch, for people."""
 
 import base64
-import functools
 import json
 import logging
 import math
@@ -10,15 +9,17 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from spikecanary import forecast, sentinel, tables
+from spikecanary import forecast, sentinel, summary
 from spikecanary.config import Config
 from spikecanary.outputs import figures
+from spikecanary.table import read_tsv
 
 logger = logging.getLogger(__name__)
 
-#: The page's figures take at most so many bytes, as base64: thousands of recordings still open.
+TEMPLATE = Path(__file__).with_suffix(".html")
+#: Figures are inlined up to so many bytes of the page, those of recordings in trouble first. All
+#: others are links, so that a page of thousands of recordings still opens.
 FIGURE_BYTES = 15_000_000
-BASE64 = 4 / 3
 #: Columns of the table, and how a person calls them.
 COLUMNS = {
     "recording": "recording",
@@ -49,15 +50,13 @@ NUMBERS = (
 HIDDEN = ("recording", "reason", "remedy", "warnings")
 
 
-def write(path: Path, template: Path, config: Config, results: Path) -> None:
+def write(path: Path, config: Config, results: Path) -> None:
     """Write the report of the recordings in a summary.
 
     Parameters
     ----------
     path : Path
         The page; appears whole or not at all.
-    template : Path
-        Its Jinja2 template.
     config : Config
         The configuration, which is shown.
     results : Path
@@ -65,14 +64,14 @@ def write(path: Path, template: Path, config: Config, results: Path) -> None:
     """
     import jinja2
 
-    rows = tables.read(results / "summary.tsv")
+    rows = read_tsv(results / "summary.tsv")
     shown = choose_figures(results, rows)
     # What is shown is other people's text: every value is escaped.
-    page = jinja2.Template(template.read_text(encoding="utf-8"), autoescape=True)
+    page = jinja2.Template(TEMPLATE.read_text(encoding="utf-8"), autoescape=True)
     text = page.render(
         title=f"Spike Canary: {len(rows)} recordings",
         written=sentinel.now(),
-        totals=count(rows, config, results),
+        totals=count(rows, results),
         unexpected=[row for row in rows if row["outcome"] == "unexpected"],
         reasons=group_reasons(rows),
         table=make_table(rows),
@@ -84,25 +83,15 @@ def write(path: Path, template: Path, config: Config, results: Path) -> None:
     logger.info("%d recordings, %.1f MB", len(rows), len(text) / 1e6)
 
 
-def _number(text: str) -> float:
-    """Return a number of a table; NaN where it is empty."""
-    return float(text) if text else math.nan
-
-
-def _short(text: str) -> str:
-    """Return a number of a table with one decimal; nothing where it is empty."""
-    return f"{float(text):.1f}".removesuffix(".0") if text else ""
-
-
 def _sum(rows: Sequence[Mapping[str, str]], column: str) -> float:
-    return math.fsum(value for row in rows if not math.isnan(value := _number(row[column])))
+    return math.fsum(float(row[column]) for row in rows if row[column])
 
 
-def count(rows: Sequence[Mapping[str, str]], config: Config, results: Path) -> dict[str, Any]:
+def count(rows: Sequence[Mapping[str, str]], results: Path) -> dict[str, Any]:
     """Return the batch's totals: recordings by state, time spent, time saved in hours.
 
-    Saved are the sorts that stopped recordings would have run: what their canary forecast,
-    or the configured rates, of those whose length is known.
+    Saved are the sorts of stopped recordings: what their canaries forecast, else what sorts with
+    the same settings took, of those whose length is known.
     """
     states: dict[str, int] = {}
     for row in rows:
@@ -116,24 +105,17 @@ def count(rows: Sequence[Mapping[str, str]], config: Config, results: Path) -> d
         "n_good": round(_sum(rows, "n_good")),
         "canaries_h": _sum(rows, "canary_wall_s") / 3600,
         "sorts_h": _sum(rows, "sort_wall_s") / 3600,
-        "saved_h": math.fsum(_spared_s(row, config, results) for row in stopped) / 3600,
+        "saved_h": math.fsum(_forecast_s(row, results) for row in stopped) / 3600,
     }
 
 
-def _spared_s(row: Mapping[str, str], config: Config, results: Path) -> float:
-    if row["forecast_s"]:
-        return float(row["forecast_s"])
-    if not row["duration_s"]:
-        return 0.0
+def _forecast_s(row: Mapping[str, str], results: Path) -> float:
+    """Return the time that a sort would have taken; 0 where its length is not known."""
+    if row["forecast_s"] or not row["duration_s"]:
+        return float(row["forecast_s"] or 0.0)
     record = sentinel.read_record(results / row["recording"] / "canary.json")
-    history = _history(forecast.history_path(results, record.sorter.params_digest))
-    rates = forecast.by_rates(config.forecast, float(row["duration_s"]), 0.0, history)
-    return rates["wall_s"].likely
-
-
-@functools.lru_cache(maxsize=8)
-def _history(path: Path) -> list[forecast.Finished]:
-    return forecast.read_history(path)
+    history = forecast.read_history(forecast.history_path(results, record.sorter.params_digest))
+    return forecast.forecast_by_rates(float(row["duration_s"]), 0.0, history)["wall_s"].likely
 
 
 def group_reasons(rows: Sequence[Mapping[str, str]]) -> list[dict[str, Any]]:
@@ -151,6 +133,11 @@ def group_reasons(rows: Sequence[Mapping[str, str]]) -> list[dict[str, Any]]:
     return sorted(groups.values(), key=lambda group: -len(group["recordings"]))
 
 
+def _shorten(text: str, column: str) -> str:
+    """Return a table's value, numbers with one decimal at most."""
+    return f"{float(text):.1f}".removesuffix(".0") if text and column in NUMBERS else text
+
+
 def make_table(rows: Sequence[Mapping[str, str]]) -> str:
     """Return a table to sort and filter, with all that it needs: DataTables, by itables."""
     import itables
@@ -159,7 +146,7 @@ def make_table(rows: Sequence[Mapping[str, str]]) -> str:
     from itables.javascript import generate_init_offline_itables_html
 
     frame = pd.DataFrame(
-        [[_short(row[name]) if name in NUMBERS else row[name] for name in COLUMNS] for row in rows],
+        [[_shorten(row[name], name) for name in COLUMNS] for row in rows],
         columns=list(COLUMNS.values()),
     )
     bundle = Path(itables.__file__).parent / "html/dt_bundle.js"
@@ -186,46 +173,19 @@ def make_table(rows: Sequence[Mapping[str, str]]) -> str:
 def choose_figures(
     results: Path, rows: Sequence[Mapping[str, str]]
 ) -> dict[str, list[dict[str, str]]]:
-    """Return each recording's figures, as many of all as fit into one page.
-
-    All figures, or an overview of each recording and links, or links alone.
-    """
-    shown = {row["recording"]: figures.of_recording(results / row["recording"]) for row in rows}
-    paths = [path for found in shown.values() for path in found.values()]
-    if sum(path.stat().st_size for path in paths) * BASE64 <= FIGURE_BYTES:
-        return {
-            recording: [
-                {"name": name, "path": _link(path, results), "data": _inline(path)}
-                for name, path in found.items()
-            ]
-            for recording, found in shown.items()
-        }
-    small = {recording: figures.overview(results / recording) for recording in shown}
-    if sum(map(len, small.values())) * BASE64 > FIGURE_BYTES:
-        small = dict.fromkeys(shown, b"")
-    return {
-        recording: [
-            *(
-                [{"name": "", "path": "", "data": _encode(small[recording], "webp")}]
-                if found
-                else []
-            ),
-            *({"name": name, "path": _link(path, results)} for name, path in found.items()),
-        ]
-        for recording, found in shown.items()
-    }
-
-
-def _link(path: Path, results: Path) -> str:
-    return path.relative_to(results).as_posix()
-
-
-def _inline(path: Path) -> str:
-    return _encode(path.read_bytes(), path.suffix.removeprefix("."))
-
-
-def _encode(picture: bytes, kind: str) -> str:
-    return f"data:image/{kind};base64,{base64.b64encode(picture).decode()}" if picture else ""
+    """Return each recording's figures: name, path, and data where it fits into the page."""
+    free = FIGURE_BYTES
+    shown: dict[str, list[dict[str, str]]] = {}
+    for row in sorted(rows, key=lambda row: not summary.is_in_trouble(row)):
+        shown[row["recording"]] = []
+        for name, path in figures.list_figures(results / row["recording"]).items():
+            figure = {"name": name, "path": path.relative_to(results).as_posix(), "data": ""}
+            if (size := path.stat().st_size * 4 // 3) <= free:  # as base64
+                free -= size
+                encoded = base64.b64encode(path.read_bytes()).decode()
+                figure["data"] = f"data:image/png;base64,{encoded}"
+            shown[row["recording"]].append(figure)
+    return shown
 
 
 def describe(row: Mapping[str, str], shown: Sequence[Mapping[str, str]]) -> dict[str, Any]:

@@ -35,7 +35,7 @@ OUTPUT_VERSIONS = {
     "page": 1,
 }
 #: Settings of the forecast by which a canary goes.
-OF_A_CANARY = {"second_window", "min_mem_mb", "min_runtime_min", "max_mem_mb", "max_runtime_min"}
+OF_A_CANARY = {"max_mem_mb", "max_runtime_min"}
 
 
 def limits_of(config: Config, recording: str) -> dict[str, Any]:
@@ -45,7 +45,6 @@ def limits_of(config: Config, recording: str) -> dict[str, Any]:
         "watchdogs": as_set(config.watchdogs),
         "retry": as_set(config.retry),
         "forecast": as_set(config.forecast),
-        "signals": as_set(config.canary.signals),
         "forced": recording in config.canary.force,
         "keep_output": config.sorter.keep_output,
     }

@@ -1,6 +1,5 @@
 """The summary: one row a recording, from what stands in a results folder."""
 
-import logging
 import sys
 import textwrap
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -9,11 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from spikecanary import report, sentinel, tables
-from spikecanary.config import Config
+from spikecanary import sentinel
 from spikecanary.outputs import FILES
 from spikecanary.sentinel import Record, RecordError
-from spikecanary.table import Recording
+from spikecanary.table import read_tsv, write_tsv
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -55,10 +53,6 @@ COUNTS = ("n_units", "n_good", "canary_units", "n_channels", "attempt")
 SCREEN_COLUMNS = ("recording", "verdict", "outcome", "category", "sort", "n_units", "reason")
 
 
-def _category(record: Record) -> str:
-    return (record.failure.category if record.failure else None) or ""
-
-
 def describe(results: Path, further: Mapping[str, Mapping[str, str]]) -> list[dict[str, Any]]:
     """Describe recordings from what stands in the results folder now.
 
@@ -80,7 +74,7 @@ def describe(results: Path, further: Mapping[str, Mapping[str, str]]) -> list[di
 
 def merge(waves: Iterable[Path]) -> list[dict[str, str]]:
     """Put the tables of waves together, in the order of the recordings table."""
-    rows = [row for path in waves for row in tables.read(path)]
+    rows = [row for path in waves for row in read_tsv(path)]
     rows.sort(key=lambda row: int(row["table_row"]))
     return [{name: value for name, value in row.items() if name != "table_row"} for row in rows]
 
@@ -92,7 +86,7 @@ def _columns(rows: Iterable[Mapping[str, Any]]) -> list[str]:
 
 def write(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     """Write described recordings as a table."""
-    tables.write(path, _columns(rows), rows)
+    write_tsv(path, _columns(rows), rows)
 
 
 def to_frame(rows: Sequence[Mapping[str, Any]]) -> "pd.DataFrame":
@@ -116,18 +110,17 @@ def _row(folder: Path, recording: str) -> dict[str, Any]:
     known = canary or sort
     if known is None:
         return row
-    told = sort if sort is not None and sort.outcome == "unsortable" else known
-    told = failed or told
+    decisive = failed or (sort if sort and sort.outcome == "unsortable" else known)
     row |= {
         "verdict": known.verdict,
         "outcome": canary.outcome if canary else "",
-        "category": _category(told),
-        "failure": told.failure.class_name if told.failure else "",
+        "category": (decisive.failure.category if decisive.failure else None) or "",
+        "failure": decisive.failure.class_name if decisive.failure else "",
         "n_units": sort.n_units if sort else None,
         "n_good": _count_good(folder / FILES["units"]) if sort else None,
         "canary_units": canary.n_units if canary else None,
-        "reason": told.reason,
-        "remedy": told.failure.remedy if told.failure else "",
+        "reason": decisive.reason,
+        "remedy": decisive.failure.remedy if decisive.failure else "",
         "warnings": "; ".join(known.warnings),
         "window": "; ".join(f"{w.start_s:g}-{w.end_s:g} s" for w in known.windows),
         "duration_s": _first(known.duration_s, sort and sort.duration_s),
@@ -162,7 +155,7 @@ def _first(*values: Any) -> Any:
 def _count_good(units: Path) -> int | None:
     """Count the units with the label good; None where none are labelled (yet)."""
     try:
-        return sum(row["label"] == "good" for row in tables.read(units))
+        return sum(row["label"] == "good" for row in read_tsv(units))
     except (OSError, KeyError):
         return None
 
@@ -206,7 +199,7 @@ def describe_recordings(table: "pd.DataFrame", most: int = 30) -> str:
     """Show a summary on the screen: the columns that matter, those in trouble first."""
     import pandas as pd
 
-    trouble = ~table["sort"].isin(["sorted"]) | (table["outcome"] == "unexpected")
+    trouble = table.apply(is_in_trouble, axis=1)
     if len(table) > most:
         table = pd.concat([table[trouble], table[~trouble]])
     shown = table.loc[:, list(SCREEN_COLUMNS)].head(most).astype(object).fillna("")
@@ -215,6 +208,11 @@ def describe_recordings(table: "pd.DataFrame", most: int = 30) -> str:
     more = f"\n... and {len(table) - most} more" if len(table) > most else ""
     lines = shown.to_string(index=False, justify="left").splitlines()
     return "\n".join(line.rstrip() for line in lines) + more
+
+
+def is_in_trouble(row: Mapping[str, Any]) -> bool:
+    """Whether a described recording is shown first: not sorted, or its canary proved nothing."""
+    return bool(row["sort"] != "sorted" or row["outcome"] == "unexpected")
 
 
 def describe_counts(table: "pd.DataFrame") -> str:
@@ -271,69 +269,28 @@ def describe_needs(rows: Iterable[Mapping[str, Any]], most: int = 5) -> str:
     return "\n".join(lines)
 
 
-logger = logging.getLogger(__name__)
-
-
-def end_of_run(
-    results: Path,
-    rows: Mapping[str, Recording],
-    of_run: Collection[str],
-    failed: tuple[Config, Path] | None,
-) -> None:
+def print_end(
+    results: Path, further: Mapping[str, Mapping[str, str]], *, of_run: Collection[str]
+) -> bool:
     """Print how a run's recordings ended, and last which of them need somebody.
 
     Parameters
     ----------
     results : Path
         The results folder.
-    rows : dict
-        The table's recordings.
+    further : dict
+        The table's recordings, each with its further columns.
     of_run : collection of str
         Those of this run's targets; where there are none, nothing is printed.
-    failed : (Config, Path) or None
-        Config and the report's template after a run with errors: the rules of summary and report
-        did not run, so both are written here, by the same functions.
 
-    Raises
-    ------
-    SystemExit
-        A recording needs somebody, and the run itself had no errors: exit status 1.
+    Returns
+    -------
+    bool
+        Whether a recording needs somebody.
     """
     if not of_run:
-        return
-    further = {name: row.metadata for name, row in rows.items()}
-    if failed:
-        write(results / "summary.tsv", describe(results, further))
-        try:
-            report.write(results / "report.html", failed[1], failed[0], results)
-        except Exception:
-            logger.exception("the report could not be written")
-    needs = _say_end(results, {name: further[name] for name in further if name in of_run})
-    if needs and not failed:
-        sys.exit(1)
-
-
-def end_of_module_run(results: str | Path) -> None:
-    """Print the last lines for a workflow that imports this one, whose hooks do not run.
-
-    Parameters
-    ----------
-    results : str or Path
-        The results folder; every recording in it counts.
-
-    Raises
-    ------
-    SystemExit
-        A recording needs somebody: exit status 1.
-    """
-    found = sorted(path.parent.name for path in Path(results).glob("*/canary.json"))
-    if _say_end(Path(results), {name: {} for name in found}):
-        sys.exit(1)
-
-
-def _say_end(results: Path, further: Mapping[str, Mapping[str, str]]) -> str:
-    """Print how recordings ended, and which need somebody; return the latter."""
-    rows = describe(results, further)
+        return False
+    rows = describe(results, {name: further[name] for name in further if name in of_run})
     table = to_frame(rows)
     lines = ["", describe_recordings(table), "", describe_counts(table)]
     written = [results / name for name in ("summary.tsv", "report.html")]
@@ -343,4 +300,17 @@ def _say_end(results: Path, further: Mapping[str, Mapping[str, str]]) -> str:
     sys.stdout.flush()
     needs = describe_needs(rows)
     sys.stderr.write(f"{needs}\n" if needs else "")
-    return needs
+    return bool(needs)
+
+
+def end_of_module_run(results: str | Path) -> None:
+    """Print the last lines for a workflow that imports this one, whose hooks do not run.
+
+    Raises
+    ------
+    SystemExit
+        A recording in the results folder needs somebody: exit status 1.
+    """
+    found = sorted(path.parent.name for path in Path(results).glob("*/canary.json"))
+    if print_end(Path(results), {name: {} for name in found}, of_run=found):
+        sys.exit(1)

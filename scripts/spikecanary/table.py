@@ -213,7 +213,7 @@ def _parse(path: str | Path, lines: list[tuple[int, str]]) -> list[dict[str, str
     text = io.StringIO("\n".join(line for _, line in lines))
     if not problems:
         table = pd.read_csv(text, sep="\t", dtype=str, keep_default_na=False).fillna("")
-        others = [name for name in table if name not in (*REQUIRED_COLUMNS, *OPTIONAL_COLUMNS)]
+        others = [str(name) for name in table if name not in (*REQUIRED_COLUMNS, *OPTIONAL_COLUMNS)]
         problems = [
             f"{path}: column {name!r} is missing{did_you_mean(name, others) if others else ''}"
             for name in REQUIRED_COLUMNS

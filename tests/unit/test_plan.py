@@ -77,12 +77,13 @@ def test_plan_of_what_stands(rows, config, tmp_path):
     )
     sentinel.write_record(tmp_path / "good/canary.json", record)
     table = plan.make(config, few, tmp_path, 1)
-    assert table["action"].tolist() == ["stopped: InsufficientActivityError"]
+    assert table["action"].tolist() == ["stopped"]
+    assert table["problems"].tolist() == ["stopped: InsufficientActivityError"]
     assert table["sort_s"].tolist() == [0.0]
 
 
 def test_reader_that_crashes_costs_its_own_recording_only(rows, config, tmp_path, monkeypatch):
-    real = plan._inspect
+    real = plan._read_header
 
     def crash(row):
         if row.id == "slow":
@@ -91,7 +92,7 @@ def test_reader_that_crashes_costs_its_own_recording_only(rows, config, tmp_path
             os._exit(9)
         return real(row)
 
-    monkeypatch.setattr(plan, "_inspect", crash)  # workers are forked with it
+    monkeypatch.setattr(plan, "_read_header", crash)  # workers are forked with it
     headers = plan.read_headers(list(rows.values()), 2)
     assert headers["slow"] == {"problem": "the reader binary crashed on it"}
     assert headers["good"]["n_channels"] == 4
@@ -100,8 +101,8 @@ def test_reader_that_crashes_costs_its_own_recording_only(rows, config, tmp_path
 
 def test_totals(rows, config, tmp_path):
     table = plan.make(config, [rows["good"], rows["no_probe"]], tmp_path, 1)
-    text = plan.describe(table, n_parallel=2)
+    text = plan.describe(table)
     assert "2 recordings: 2 canary + sort" in text
     assert "2 canaries and 2 sorts at most, 0.1 hours of device time" in text
     assert "no_probe: no probe" in text
-    assert "2 at a time: 0.0 hours of wall time" in text
+    assert "0.0 GB of disk for the largest" in text

@@ -1,7 +1,6 @@
 """Progress of a batch, and the logger plugin that prints it."""
 
 import logging
-import math
 
 import pytest
 from snakemake_interface_logger_plugins.common import LogEvent
@@ -9,43 +8,32 @@ from snakemake_interface_logger_plugins.common import LogEvent
 from snakemake_logger_plugin_spikecanary import LogHandler
 from spikecanary import sentinel
 from spikecanary.progress import Progress
-from spikecanary.sentinel import Interval
 from workbench import make_record, stopped
-
-
-def forecast_of(seconds):
-    return {"wall_s": Interval(low=seconds, likely=seconds, high=seconds)}
 
 
 @pytest.fixture
 def batch(tmp_path):
     """Write sentinels of two recordings that proceed and one that does not."""
-    for name, hours in (("a", 1.0), ("b", 3.0)):
-        record = make_record(recording=name, forecast=forecast_of(3600 * hours))
+    for name in "ab":
+        record = make_record(recording=name)
         sentinel.write_record(tmp_path / name / "canary.json", record)
     sentinel.write_record(tmp_path / "c" / "canary.json", stopped("biological"))
     return tmp_path
 
 
-def test_counts_and_hours_left(batch):
-    now = [0.0]
-    progress = Progress(clock=lambda: now[0])
+def test_counts(batch):
+    progress = Progress()
     progress.plan(n_canaries=3, n_sorts=0)
-    assert math.isnan(progress.left_h())
     for job, name in enumerate("abc"):
         progress.begin(job, "canary", name, [str(batch / name / "canary.json")])
         assert progress.end(job)
-    assert progress.line() == (
-        "canaries 3 of 3; 1 stopped; sorts 0 of at most 2; about 4.0 h left by forecast"
-    )
+    assert progress.line() == "canaries 3 of 3; 1 stopped; sorts 0 of at most 2"
     progress.begin(7, "sort", "a", [str(batch / "a/sorting"), str(batch / "a/sort.json")])
-    now[0] = 1800.0
-    assert progress.line().endswith("running: sort a; about 3.5 h left by forecast")
+    assert progress.line().endswith("running: sort a")
     assert progress.end(7)
-    assert progress.left_h() == pytest.approx(3.0)
     progress.begin(8, "sort", "b", [])
     assert progress.end(8, failed=True)
-    assert "1 failed" in progress.line()
+    assert "sorts 1 of at most 2; 1 failed" in progress.line()
     progress.begin(9, "analyze", "a", [])
     assert not progress.end(9)
     assert not progress.end(10)

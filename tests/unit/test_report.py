@@ -14,11 +14,10 @@ from selenium.webdriver.support.wait import WebDriverWait
 
 from spikecanary import report, sentinel, summary
 from spikecanary.config import Config
-from spikecanary.outputs import figures
 from spikecanary.sentinel import Failure, Interval, Measured
-from workbench import ROOT, make_record, stopped
+from spikecanary.table import read_tsv
+from workbench import make_record, stopped
 
-TEMPLATE = ROOT / "scripts/report/page.html"
 #: Chromium's switches for a machine without a screen or a network.
 SWITCHES = [
     "--headless",
@@ -39,19 +38,15 @@ def write_recording(results, name, canary, sort=None, n_figures=0):
         sentinel.write_record(results / name / "sort.json", sort)
     folder = results / name / "figures"
     folder.mkdir(exist_ok=True)
-    drawn = []
     for number in range(n_figures):
         path = folder / f"figure_{number}.png"
         Image.effect_noise((900, 500), 60).save(path)
-        drawn.append(path)
-    if drawn:
-        (folder / figures.OVERVIEW).write_bytes(figures.draw_overview(drawn))
 
 
 def write_report(results, names, config=None):
     summary.write(results / "summary.tsv", summary.describe(results, {name: {} for name in names}))
     path = results / "report.html"
-    report.write(path, TEMPLATE, config or Config(), results)
+    report.write(path, config or Config(), results)
     return path
 
 
@@ -89,7 +84,7 @@ def test_totals_and_reasons(tmp_path):
     names = fill(tmp_path)
     page = write_report(tmp_path, names).read_text()
     rows = read_tsv(tmp_path / "summary.tsv")
-    totals = report.count(rows, Config(), tmp_path)
+    totals = report.count(rows, tmp_path)
     assert totals["states"] == {"sorted": 2, "stopped": 2}
     assert (totals["n"], totals["n_unexpected"], totals["n_units"]) == (4, 1, 16)
     assert totals["canaries_h"] == pytest.approx(0.01)
@@ -114,11 +109,14 @@ def test_thousand_recordings_fit_into_20_mb(tmp_path):
             path.write_text(path.read_text().replace(names[0], name))
     path = write_report(tmp_path, names)
     assert 5e6 < path.stat().st_size < 20e6
-    shown = report.choose_figures(tmp_path, [{"recording": name} for name in names])
-    inlined = [bool(each.get("data")) for each in shown["rec0500"]]
-    assert inlined == [True] + 7 * [False]
-    few = report.choose_figures(tmp_path, [{"recording": name} for name in names[:3]])
-    assert all(each["data"] for each in few["rec0001"])
+    rows = [{"recording": name, "sort": "sorted", "outcome": "passed"} for name in names]
+    rows[-1]["sort"] = "failed"
+    shown = report.choose_figures(tmp_path, rows)
+    assert not any(figure["data"] for figure in shown["rec0500"])
+    assert shown["rec0500"][0]["path"] == "rec0500/figures/figure_0.png"
+    assert all(figure["data"] for figure in shown["rec0999"])  # in trouble, so among the first
+    few = report.choose_figures(tmp_path, rows[:3])
+    assert all(figure["data"] for figure in few["rec0001"])
 
 
 @pytest.fixture(scope="module")

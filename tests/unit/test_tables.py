@@ -1,8 +1,8 @@
 """Waves, the gate's table, the summary, what the screen shows."""
 
-from spikecanary import gate, sentinel, summary, tables
+from spikecanary import gate, sentinel, summary
 from spikecanary.sentinel import Failure
-from spikecanary.table import Recording
+from spikecanary.table import Recording, read_tsv, write_tsv
 from workbench import make_record, stopped
 
 
@@ -46,8 +46,8 @@ def test_gate_reads_verdicts(tmp_path):
         {"recording": "b", "verdict": "stop", "category": "biological"},
     ]
     path = tmp_path / "1.tsv"
-    tables.write(path, gate.COLUMNS, rows)
-    assert tables.read(path) == rows
+    write_tsv(path, gate.COLUMNS, rows)
+    assert read_tsv(path) == rows
     assert gate.proceeding(path) == {"a"}
     assert gate.stopped_for_biology(path) == {"b"}
 

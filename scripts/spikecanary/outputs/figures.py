@@ -1,8 +1,6 @@
 """Figures of a recording: of its sorting, or of the window for which it was stopped."""
 
-import io
 import logging
-from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +11,8 @@ from spikecanary.recording import cut_window, open_recording
 from spikecanary.sorter import SortTask
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     import pandas as pd
     from matplotlib.figure import Figure
     from spikeinterface.core import BaseRecording, SortingAnalyzer
@@ -26,9 +26,6 @@ MAX_TRACES, MAX_TEMPLATES = 32, 24
 #: Most spikes a unit in a picture of amplitudes.
 MAX_SPIKES = 2_000
 DPI = 90
-#: All figures in one small picture, for reports of thousands of recordings: name, first size.
-OVERVIEW, OVERVIEW_PX, OVERVIEW_LEAST_PX = "overview.webp", (780, 680), 240
-OVERVIEW_QUALITY, OVERVIEW_BYTES = 30, 10_000
 
 
 def run(
@@ -77,8 +74,6 @@ def run(
         temporary.mkdir()
         for name, draw in drawings.items():
             save(draw, name, temporary / f"{name}.png")
-        drawn = sorted(temporary.glob("*.png"))
-        (temporary / OVERVIEW).write_bytes(draw_overview(drawn) if drawn else b"")
 
 
 def save(draw: "Callable[[], Figure]", name: str, path: Path) -> None:
@@ -244,42 +239,9 @@ def _draw_window(task: SortTask, settings: AnalysisSettings, record: sentinel.Re
     return figure
 
 
-def of_recording(folder: Path) -> dict[str, Path]:
-    """Return the figures of a recording by name."""
-    found = {
-        path.stem.replace("_", " "): path for path in sorted((folder / "figures").glob("*.png"))
-    }
+def list_figures(folder: Path) -> dict[str, Path]:
+    """Return the figures in a recording's results folder, by name."""
+    drawn = sorted((folder / "figures").glob("*.png"))
     stopped = folder / CANARY_FIGURE
+    found = {path.stem.replace("_", " "): path for path in drawn}
     return found | ({"canary window": stopped} if stopped.exists() else {})
-
-
-def overview(folder: Path) -> bytes:
-    """Return a small picture (WebP) of all figures of a recording; nothing where there are none."""
-    made = folder / "figures" / OVERVIEW
-    if made.exists():
-        return made.read_bytes()
-    stopped = folder / CANARY_FIGURE
-    return draw_overview([stopped]) if stopped.exists() else b""
-
-
-def draw_overview(paths: Sequence[Path]) -> bytes:
-    """Paste figures into one small picture (WebP) of at most OVERVIEW_BYTES."""
-    from PIL import Image
-
-    sheet = Image.new("RGB", OVERVIEW_PX, "white")
-    columns = min(3, len(paths))
-    width = sheet.width // columns
-    ends = [0] * columns
-    for path in paths:
-        figure = Image.open(path).convert("RGB")
-        figure.thumbnail((width, sheet.height // -(-len(paths) // columns)))
-        column = ends.index(min(ends))
-        sheet.paste(figure, (column * width, ends[column]))
-        ends[column] += figure.height
-    sheet = sheet.crop((0, 0, sheet.width, max(ends)))
-    while True:
-        picture = io.BytesIO()
-        sheet.save(picture, "WEBP", quality=OVERVIEW_QUALITY)
-        if picture.tell() <= OVERVIEW_BYTES or sheet.width <= OVERVIEW_LEAST_PX:
-            return picture.getvalue()
-        sheet = sheet.resize((round(0.85 * sheet.width), round(0.85 * sheet.height)))
