@@ -134,17 +134,17 @@ def _hog(params, folder):
 
 
 def _block(params, folder):
-    """Hold 3.2 GB for a few seconds, then go on."""
-    block = np.ones(400_000_000)
+    """Hold 4.8 GB for a few seconds, then go on."""
+    block = np.ones(600_000_000)
     time.sleep(8)
     print(f"held {block.nbytes} bytes", flush=True)
 
 
 def _fill(params, folder):
-    """Write 2 MB more each time, up to 500 MB."""
+    """Write 5 MB more each time, up to 1250 MB."""
     with (folder / "temp_wh.dat").open("wb") as file:
         for _ in range(250):
-            file.write(b"x" * 2_000_000)
+            file.write(b"x" * 5_000_000)
             file.flush()
             time.sleep(0.1)
     time.sleep(3600)

@@ -16,6 +16,9 @@ from pydantic import (
     ConfigDict,
     Field,
     FieldSerializationInfo,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
     ValidationError,
     ValidationInfo,
     field_serializer,
@@ -26,19 +29,19 @@ from pydantic import (
 from spikecanary.failures import CATEGORIES, Category
 
 Output = Literal["units", "figures", "phy", "nwb", "npz", "mat", "report"]
-#: Keys of 0.1, and what there is instead.
+#: Keys of version 0.1 that are now constants.
 REMOVED = {
-    "canary.second_opinion": "a biological verdict is always checked once more",
-    "canary.signals": "its thresholds are fixed",
-    "forecast.rates": "finished sorts are learned from",
-    "forecast.second_window": "one window tells enough",
-    "gate.waves": "use gate.wave_size",
-    "job.parallel": "the plan gives device time",
+    "canary": "second_opinion signals",
+    "preflight": "min_free_disk_mb min_free_ram_mb min_free_vram_mb",
+    "watchdogs": "inactivity_per_min_s inactivity_most_s wall_time job_memory max_log_mb",
+    "retry": "gpu_memory_factor",
+    "forecast": "second_window min_runtime_min min_mem_mb min_disk_mb rates",
+    "job": "output_threads output_runtime_min parallel",
 }
 
 
 class BadInputError(ValueError):
-    """Problems of the user's config or table, all of them, found before any job runs."""
+    """All problems of the user's config and table, found before any job runs."""
 
     def __init__(self, problems: Iterable[str]) -> None:
         self.problems = list(problems)
@@ -56,242 +59,201 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     return f" (known: {', '.join(known)})" if known else ""
 
 
-class Settings(BaseModel):
-    """A section of the configuration; unknown keys are errors."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-def _merged(model: type[BaseModel], name: str | None, given: Any) -> Any:
-    """Merge given entries into the default's, as Snakemake merges config files."""
-    default = model.model_fields[name or ""].default
-    given = as_steps(given)
-    return {**default, **given} if isinstance(given, dict) else given
-
-
-def as_pairs(steps: Mapping[str, Any]) -> list[list[Any]]:
-    """Return steps as pairs, which keep their order where the keys of a dict are sorted."""
-    return [[name, params] for name, params in steps.items()]
-
-
 def as_steps(given: Any) -> Any:
-    """Return steps that :func:`as_pairs` made pairs of as a dict; anything else as it is."""
+    """Read steps that are pairs, which keep their order where the keys of a dict are sorted."""
     return dict(given) if isinstance(given, list | tuple) else given
 
 
-def _differing(
-    model: type[BaseModel], info: FieldSerializationInfo, value: dict[str, Any]
-) -> dict[str, Any]:
-    """Return the entries of a merged field, without the default's where defaults are left out."""
-    if not info.exclude_defaults:
-        return value
-    default = model.model_fields[info.field_name].default
-    return {k: v for k, v in value.items() if k not in default or v != default[k]}
+def _merge(default: Any, given: Any) -> Any:
+    """Merge a dict over the default's, at every level, as Snakemake merges config files."""
+    if isinstance(default, BaseModel):
+        default = default.model_dump(exclude_defaults=True)
+    if not (isinstance(default, dict) and isinstance(given, dict)):
+        return given
+    return default | {name: _merge(default.get(name), value) for name, value in given.items()}
+
+
+class Settings(BaseModel):
+    """A section of the configuration. Unknown keys are errors; a dict is merged over its default.
+
+    The string below a field is its description in the JSON schema and in docs/settings.md.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _over_default(cls, given: Any, info: ValidationInfo) -> Any:
+        """Keep the default's entries that the user did not set."""
+        return _merge(cls.model_fields[info.field_name or ""].default, given)
+
+    def _changed(self, value: dict[str, Any], info: FieldSerializationInfo) -> dict[str, Any]:
+        """Return the entries of a merged field; those that differ, where defaults are left out."""
+        if not info.exclude_defaults:
+            return value
+        default = type(self).model_fields[info.field_name].default
+        return {k: v for k, v in value.items() if k not in default or v != default[k]}
 
 
 class SorterSettings(Settings):
     """The sorter and where it runs."""
 
-    name: str = Field("kilosort4", description="Sorter, by its SpikeInterface name.")
-    params: dict[str, Any] = Field({}, description="Parameters that differ from its defaults.")
-    params_of: dict[str, dict[str, Any]] = Field(
-        {},
-        description="Parameters of other sorters that the table's column `sorter` names.",
-    )
-    device: Literal["auto", "cpu", "cuda"] = Field(
-        "auto", description="Compute device, for sorters that have a choice."
-    )
-    container: Literal["docker", "singularity"] | None = Field(
-        None, description="Run the sorter in a container; null: on this machine."
-    )
-    image: str | None = Field(None, description="Container image; null: SpikeInterface's own.")
-    plugin: str | None = Field(
-        None, description="Python file that defines a sorter class of your own."
-    )
-    keep_output: bool = Field(
-        default=True,
-        description="Keep the sorter's own files in `sorter_output/`, but no copies of the data.",
-    )
+    name: str = "kilosort4"
+    """The sorter, by its SpikeInterface name."""
+    params: dict[str, Any] = {}
+    """Parameters that differ from the sorter's defaults."""
+    params_of: dict[str, dict[str, Any]] = {}
+    """Parameters of other sorters, by sorter, for rows that name one in the column `sorter`."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """The compute device, for sorters that can use a CPU or a GPU."""
+    container: Literal["docker", "singularity"] | None = None
+    """Run the sorter in this kind of container; null: directly on this machine."""
+    image: str | None = None
+    """Container image; null: SpikeInterface's image of the sorter."""
+    plugin: str | None = None
+    """A Python file that defines your own sorter class."""
+    keep_output: bool = True
+    """Keep the sorter's own files in `sorter_output/`, without its copies of the data."""
 
 
 class CanarySettings(Settings):
-    """The short sort and what stops a recording."""
+    """The canary, and which failures stop a recording."""
 
-    window_s: float = Field(
-        30, description="Length of the canary's window in s; 0 or less: no canary."
-    )
-    min_recording_s: Annotated[float, Field(ge=0, allow_inf_nan=False)] = Field(
-        120, description="Recordings shorter than this many s have no canary."
-    )
-    force: list[str] = Field([], description="Recordings to sort whatever their verdict says.")
-    stop_on: list[Category] = Field(
-        list(CATEGORIES), description="Categories of failures that stop a recording."
-    )
+    window_s: float = 30
+    """How much of each recording the canary sorts, in s; 0 or less: no canary."""
+    min_recording_s: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 120
+    """Recordings shorter than this, in s, get no canary."""
+    force: list[str] = []
+    """Recordings to sort whatever their verdict."""
+    stop_on: list[Category] = list(CATEGORIES)
+    """Categories of failures that stop a recording."""
 
     @field_validator("window_s")
     @classmethod
     def _no_window(cls, value: float) -> float:
-        """Negative and not finite windows mean what 0 means: no canary."""
+        """Read a window that is negative or not finite as 0: no canary."""
         return value if math.isfinite(value) and value > 0 else 0.0
 
 
 class GateSettings(Settings):
     """How recordings are grouped for the checkpoint."""
 
-    wave_size: Annotated[int, Field(ge=1)] = Field(
-        50, description="Rows of the table whose verdicts are read together."
-    )
+    wave_size: PositiveInt = 50
+    """Number of table rows whose verdicts are read together."""
 
 
 class PreflightSettings(Settings):
-    """Checks of the node before a canary or sort."""
+    """Checks of the node before each canary and sort."""
 
-    strict: bool = Field(default=False, description="Turn the preflight's warnings into failures.")
-
-
-Positive = Annotated[float, Field(gt=0)] | None
+    strict: bool = False
+    """Treat the preflight's warnings as failures."""
 
 
 class WatchdogSettings(Settings):
-    """When a running canary or sort is ended; null switches a watchdog off."""
+    """When a running canary or sort is ended; null turns a watchdog off."""
 
-    inactivity_base_s: Positive = Field(
-        600,
-        description="End a full sort that is silent and idle for this long, in s, plus 10 s for "
-        "each minute of the recording.",
-    )
-    min_free_ram_mb: Positive = Field(
-        500,
-        description="End a sort that holds most of the node's memory when less than this is free, "
-        "in MB.",
-    )
-    min_free_disk_mb: Positive = Field(
-        500, description="End a sort when less disk space than this is free, in MB."
-    )
-    gpu_memory_abort_percent: Positive = Field(
-        None, description="End a sort whose GPU has more than this share of its memory in use."
-    )
-    gpu_abort_c: Positive = Field(
-        None, description="End a sort whose GPU is hotter than this, in degrees Celsius."
-    )
-    io_stall_s: Positive = Field(
-        300, description="End a sort that waits for storage for this long, in s."
-    )
+    inactivity_base_s: PositiveFloat | None = 600
+    """End a full sort that is silent and idle for this long, in s. Long recordings get more."""
+    min_free_ram_mb: PositiveFloat | None = 500
+    """End a sort that holds most of the node's memory when less than this is free, in MB."""
+    min_free_disk_mb: PositiveFloat | None = 500
+    """End a sort when less disk space than this is free, in MB."""
+    gpu_memory_abort_percent: PositiveFloat | None = None
+    """End a sort when more than this share of its GPU's memory is used, in percent."""
+    gpu_abort_c: PositiveFloat | None = None
+    """End a sort when its GPU is hotter than this, in degrees Celsius."""
+    io_stall_s: PositiveFloat | None = 300
+    """End a sort that waits for storage for this long, in s."""
 
 
 class RetrySettings(Settings):
-    """What a full sort's job tries again by itself."""
+    """What a full sort retries within its job."""
 
-    gpu_memory_times: Annotated[int, Field(ge=0)] = Field(
-        2,
-        description="How often a sort without enough GPU memory is tried again, each time with "
-        "batches of half the size.",
-    )
+    gpu_memory_times: NonNegativeInt = 2
+    """How often a sort that runs out of GPU memory is retried with smaller batches."""
 
 
 class ForecastSettings(Settings):
-    """What a full sort may request."""
+    """What a full sort may request; a recording that needs more is stopped."""
 
-    safety: Annotated[float, Field(ge=1)] = Field(
-        1.5, description="A sort requests the high end of its forecast times this."
-    )
-    max_runtime_min: Annotated[int, Field(ge=1)] = Field(
-        2_880,
-        description="The longest time a sort may request, in min. A recording that needs more is "
-        "stopped.",
-    )
-    max_mem_mb: Annotated[int, Field(ge=1)] = Field(
-        28_000,
-        description="The most memory a sort may request, in MB. A recording that needs more is "
-        "stopped.",
-    )
-    max_disk_mb: Annotated[int, Field(ge=1)] = Field(
-        1_000_000, description="The most disk space a sort may request, in MB."
-    )
+    safety: Annotated[float, Field(ge=1)] = 1.5
+    """A job requests the high end of its forecast times this factor."""
+    max_runtime_min: PositiveInt = 2_880
+    """The most time a sort may request, in min."""
+    max_mem_mb: PositiveInt = 28_000
+    """The most memory a sort may request, in MB."""
+    max_disk_mb: PositiveInt = 1_000_000
+    """The most disk a sort may request, in MB."""
 
 
 class JobSettings(Settings):
-    """What a canary and a sort job may use."""
+    """What jobs request."""
 
-    threads: Annotated[int, Field(ge=1)] = Field(4, description="Cores of a canary or sort job.")
-    mem_mb: Annotated[int, Field(ge=1)] = Field(
-        24_000,
-        description="Memory of a canary, and of a sort without a forecast, in MB.",
-    )
-    canary_runtime_min: Annotated[int, Field(ge=1)] = Field(
-        60, description="Time that a canary may take, in min."
-    )
-    sort_runtime_min: Annotated[int, Field(ge=1)] = Field(
-        1_440, description="Time of a sort without a forecast, in min."
-    )
-    output_mem_mb: Annotated[int, Field(ge=1)] = Field(
-        8_000, description="Memory of the analysis, and of each output, in MB."
-    )
-    gpu: Annotated[int, Field(ge=0)] | None = Field(
-        None,
-        description="GPUs of a job; null: 1 if sorter.device is cuda, or auto where nvidia-smi is.",
-    )
+    threads: PositiveInt = 4
+    """Cores of a canary or sort."""
+    mem_mb: PositiveInt = 24_000
+    """Memory of a canary, and of a sort without a forecast, in MB."""
+    canary_runtime_min: PositiveInt = 60
+    """Time limit of a canary, in min."""
+    sort_runtime_min: PositiveInt = 1_440
+    """Time limit of a sort without a forecast, in min."""
+    output_mem_mb: PositiveInt = 8_000
+    """Memory of the analysis and of each output, in MB."""
+    gpu: NonNegativeInt | None = None
+    """GPUs of a canary or sort; null: 1 where the device is cuda or the sorter needs a GPU."""
 
 
 class AnalysisSettings(Settings):
-    """The SortingAnalyzer: on what, and which extensions."""
+    """The SortingAnalyzer: its traces, its channels, its extensions."""
 
-    preprocessing: dict[str, dict[str, Any] | None] = Field(
-        {"highpass_filter": {"freq_min": 300.0, "dtype": "float32"}},
-        description="Steps after the sort's own `preprocessing`, for waveforms and traces. A "
-        "step that is null is left out.",
-    )
-    sparsity: dict[str, Any] = Field(
-        {"method": "radius", "radius_um": 100.0},
-        description="Arguments of SpikeInterface's estimate_sparsity: channels of each unit.",
-    )
-    duplicated_spikes_ms: Annotated[float, Field(gt=0)] | None = Field(
-        0.3,
-        description="Spikes of one unit closer than this (ms) are duplicates; one is kept. null: "
-        "keep all.",
-    )
-    redundant_units: Annotated[float, Field(gt=0, le=1)] | None = Field(
-        0.8,
-        description="If two units share this share of their spikes, the larger is kept. null: keep "
-        "both.",
-    )
-    extensions: dict[str, dict[str, Any] | None] = Field(
-        {
-            "random_spikes": {"max_spikes_per_unit": 500, "seed": 0},
-            "waveforms": {"ms_before": 1.0, "ms_after": 2.0},
-            "templates": {"operators": ["average", "std"]},
-            "noise_levels": {},
-            "spike_amplitudes": {},
-            "unit_locations": {"method": "monopolar_triangulation"},
-            "spike_locations": {"method": "center_of_mass"},
-            "correlograms": {"window_ms": 50.0, "bin_ms": 1.0},
-            "template_similarity": {},
-            "template_metrics": {},
-            "quality_metrics": {},
-        },
-        description="Extensions, each with its parameters. One that is null is left out.",
-    )
+    preprocessing: dict[str, dict[str, Any] | None] = {
+        "highpass_filter": {"freq_min": 300.0, "dtype": "float32"}
+    }
+    """Steps for waveforms and traces, after the sort's own `preprocessing`; null removes one."""
+    sparsity: dict[str, Any] = {"method": "radius", "radius_um": 100.0}
+    """Which channels belong to a unit: arguments of SpikeInterface's estimate_sparsity."""
+    duplicated_spikes_ms: PositiveFloat | None = 0.3
+    """Spikes of one unit closer than this, in ms, are duplicates; one is kept. Null: keep all."""
+    redundant_units: Annotated[float, Field(gt=0, le=1)] | None = 0.8
+    """Of two units that share this fraction of their spikes, keep the larger; null: keep both."""
+    extensions: dict[str, dict[str, Any] | None] = {
+        "random_spikes": {"max_spikes_per_unit": 500, "seed": 0},
+        "waveforms": {"ms_before": 1.0, "ms_after": 2.0},
+        "templates": {"operators": ["average", "std"]},
+        "noise_levels": {},
+        "spike_amplitudes": {},
+        "unit_locations": {"method": "monopolar_triangulation"},
+        "spike_locations": {"method": "center_of_mass"},
+        "correlograms": {"window_ms": 50.0, "bin_ms": 1.0},
+        "template_similarity": {},
+        "template_metrics": {},
+        "quality_metrics": {},
+    }
+    """Extensions to compute, with their parameters; null removes one."""
 
-    @field_validator("preprocessing", "extensions", mode="before")
+    @field_validator("preprocessing", mode="before")
     @classmethod
-    def _over_defaults(cls, given: Any, info: ValidationInfo) -> Any:
-        """Keep the entries of the default that are not given."""
-        return _merged(cls, info.field_name, given)
+    def _from_pairs(cls, given: Any) -> Any:
+        """Accept the steps as pairs, too."""
+        return as_steps(given)
 
     @field_serializer("preprocessing", "extensions")
-    def _as_set(self, value: dict[str, Any], info: FieldSerializationInfo) -> Any:
-        """Leave out entries of the default where defaults are left out."""
-        differing = _differing(type(self), info, value)
+    def _changed_entries(self, value: dict[str, Any], info: FieldSerializationInfo) -> Any:
+        """Leave out the default's entries; keep the order of the steps."""
+        changed = self._changed(value, info)
         ordered = info.field_name == "preprocessing" and info.exclude_defaults
-        return as_pairs(differing) if ordered else differing
+        return list(changed.items()) if ordered else changed
 
 
 class Threshold(Settings):
     """Limits of a metric, inclusive."""
 
-    greater: float | None = Field(None, description="At least this.")
-    less: float | None = Field(None, description="At most this.")
-    abs: bool = Field(default=False, description="Compare the absolute value.")
+    greater: float | None = None
+    """At least this."""
+    less: float | None = None
+    """At most this."""
+    abs: bool = False
+    """Compare the absolute value."""
 
     @model_validator(mode="after")
     def _one_limit(self) -> Self:
@@ -305,58 +267,44 @@ class Threshold(Settings):
 class UnitRefineSettings(Settings):
     """UnitRefine's classifiers, on disk."""
 
-    noise_neural: str | None = Field(None, description="Folder or .skops file, noise or neural.")
-    sua_mua: str | None = Field(None, description="Folder or .skops file, single or multi unit.")
+    noise_neural: str | None = None
+    """Folder or .skops file of the noise or neural classifier."""
+    sua_mua: str | None = None
+    """Folder or .skops file of the single-unit or multi-unit classifier."""
 
 
 class CurationSettings(Settings):
     """The label of each unit."""
 
-    label_by: Literal["thresholds", "bombcell", "unitrefine"] = Field(
-        "thresholds", description="Which of the labels is the unit's `label`."
-    )
-    thresholds: dict[str, Threshold | None] = Field(
-        {
-            "firing_rate": Threshold(greater=0.05),
-            "isi_violations_share": Threshold(less=0.01),
-            "snr": Threshold(greater=5.0),
-            "num_spikes": Threshold(greater=50),
-        },
-        description="A unit within all of these is `good`, else `mua`: limits of columns of "
-        "metrics.tsv. One that is null is left out.",
-    )
-    bombcell: bool | dict[str, dict[str, dict[str, Any]]] = Field(
-        default=True, description="Bombcell's labels: its thresholds, or others; false: none."
-    )
+    label_by: Literal["thresholds", "bombcell", "unitrefine"] = "thresholds"
+    """Which method decides the unit's `label`."""
+    thresholds: dict[str, Threshold | None] = {
+        "firing_rate": Threshold(greater=0.05),
+        "isi_violations_share": Threshold(less=0.01),
+        "snr": Threshold(greater=5.0),
+        "num_spikes": Threshold(greater=50),
+    }
+    """Limits of columns of metrics.tsv: a unit within all is `good`, else `mua`; null: no limit."""
+    bombcell: bool | dict[str, dict[str, dict[str, Any]]] = True
+    """Bombcell's labels: true for its own thresholds, a dict for others, false for none."""
     unitrefine: UnitRefineSettings = UnitRefineSettings()
 
-    @field_validator("thresholds", mode="before")
-    @classmethod
-    def _over_defaults(cls, given: Any, info: ValidationInfo) -> Any:
-        """Keep the entries of the default that are not given."""
-        return _merged(cls, info.field_name, given)
-
     def limits(self) -> dict[str, Threshold]:
-        """Return the thresholds, without those that are switched off."""
+        """Return the thresholds that are not null."""
         return {name: limit for name, limit in self.thresholds.items() if limit is not None}
 
     @field_serializer("thresholds")
-    def _short(
-        self, value: dict[str, Threshold | None], info: FieldSerializationInfo
-    ) -> dict[str, dict[str, Any] | None]:
-        """Write thresholds as people do."""
-        return {
-            name: None if limit is None else limit.model_dump(exclude_defaults=True)
-            for name, limit in _differing(type(self), info, value).items()
-        }
+    def _changed_limits(self, value: dict[str, Any], info: FieldSerializationInfo) -> Any:
+        """Leave out the default's entries, and what a threshold does not set."""
+        changed = self._changed(value, info)
+        return {k: v and v.model_dump(exclude_defaults=True) for k, v in changed.items()}
 
     @model_validator(mode="after")
     def _label_is_made(self) -> Self:
-        """Refuse to decide by labels that are not made."""
-        models = self.unitrefine
+        """Refuse to label by a method that is off."""
         off = {
             "bombcell": self.bombcell is False,
-            "unitrefine": models.noise_neural is None and models.sua_mua is None,
+            "unitrefine": self.unitrefine == UnitRefineSettings(),
         }
         if off.get(self.label_by):
             msg = f"label_by is {self.label_by}, but {self.label_by} is off"
@@ -365,31 +313,21 @@ class CurationSettings(Settings):
 
 
 class ExportSettings(Settings):
-    """Arguments of the exports."""
+    """Options of the exports."""
 
-    phy: dict[str, Any] = Field(
-        {"copy_binary": False}, description="Arguments of SpikeInterface's export_to_phy."
-    )
-    nwb: dict[str, dict[str, Any]] = Field(
-        {},
-        description="NWB metadata of all recordings: sections NWBFile and Subject.",
-    )
-
-
-def switched_on(steps: Mapping[str, dict[str, Any] | None]) -> dict[str, dict[str, Any]]:
-    """Return steps with their parameters, without those that are null."""
-    return {name: params for name, params in steps.items() if params is not None}
+    phy: dict[str, Any] = {"copy_binary": False}
+    """Arguments of SpikeInterface's export_to_phy."""
+    nwb: dict[str, dict[str, Any]] = {}
+    """NWB metadata of all recordings: sections NWBFile and Subject."""
 
 
 class Config(Settings):
     """The whole configuration."""
 
-    recordings: str = Field(
-        "config/recordings.tsv", description="The recordings table, a TSV file."
-    )
-    preprocessing: dict[str, dict[str, Any]] = Field(
-        {}, description="Steps of SpikeInterface's PreprocessingPipeline, in their order."
-    )
+    recordings: str = "config/recordings.tsv"
+    """The recordings table, a TSV file."""
+    preprocessing: dict[str, dict[str, Any]] = {}
+    """Steps of SpikeInterface's PreprocessingPipeline, in order."""
     sorter: SorterSettings = SorterSettings()
     canary: CanarySettings = CanarySettings()
     preflight: PreflightSettings = PreflightSettings()
@@ -397,84 +335,59 @@ class Config(Settings):
     retry: RetrySettings = RetrySettings()
     forecast: ForecastSettings = ForecastSettings()
     gate: GateSettings = GateSettings()
-    outputs: list[Output] = Field(
-        ["units", "figures", "phy", "nwb"],
-        description="What is made of each sorting. An empty list: the sorting alone.",
-    )
+    outputs: list[Output] = ["units", "figures", "phy", "nwb"]
+    """What to make of each sorting; an empty list: nothing more."""
     analysis: AnalysisSettings = AnalysisSettings()
     curation: CurationSettings = CurationSettings()
     exports: ExportSettings = ExportSettings()
     job: JobSettings = JobSettings()
-    pathvars: dict[str, str] = Field(
-        {}, description="Snakemake's path variables: results, logs, benchmarks."
-    )
+    pathvars: dict[str, str] = {}
+    """Snakemake's path variables: results, logs, benchmarks."""
 
 
 def load(config: Mapping[str, Any]) -> Config:
-    """Turn a plain configuration into the typed one.
-
-    Sections that are left empty in the YAML file (``canary:``) get their defaults.
-
-    Raises
-    ------
-    BadInputError
-        Unknown keys or values of a wrong type; all problems together.
-    """
-    right, _, problems = load_right(config)
+    """Return the typed config, with defaults for empty sections; raise all its problems."""
+    loaded, _, problems = load_valid(config)
     if problems:
         raise BadInputError(problems)
-    return right
+    return loaded
 
 
-def load_right(config: Mapping[str, Any]) -> tuple[Config, set[str], list[str]]:
-    """Read what is right of a plain configuration.
-
-    Returns
-    -------
-    Config
-        With defaults for each section that has a problem.
-    set of str
-        Those sections.
-    list of str
-        All problems.
-    """
+def load_valid(config: Mapping[str, Any]) -> tuple[Config, set[str], list[str]]:
+    """Return the config with defaults for invalid sections, their names, and all problems."""
     given = {key: value for key, value in config.items() if value is not None}
     try:
         return Config.model_validate(given), set(), []
     except ValidationError as err:
         errors = err.errors()
-        wrong = {str(error["loc"][0]) for error in errors}
-        right = {key: value for key, value in given.items() if key not in wrong}
-        return Config.model_validate(right), wrong, [_describe(error) for error in errors]
+    invalid = {str(error["loc"][0]) for error in errors}
+    valid = {key: value for key, value in given.items() if key not in invalid}
+    return Config.model_validate(valid), invalid, [_describe(error) for error in errors]
 
 
 def as_set(settings: BaseModel, **include_or_exclude: Any) -> dict[str, Any]:
-    """Return what a user set in a section, as plain data: values that are not the default.
+    """Return the values that are not the default, as plain data with sorted keys.
 
-    So a key that is new in this version, with its default, changes no job's parameters. Keys are
-    sorted: their order in a file means nothing.
+    So neither a new key nor the order of keys in a file changes the parameters of jobs.
     """
     dumped = settings.model_dump(mode="json", exclude_defaults=True, **include_or_exclude)
     return cast("dict[str, Any]", json.loads(json.dumps(dumped, sort_keys=True)))
 
 
 def _describe(error: Mapping[str, Any]) -> str:
-    """One line for one of pydantic's errors: where, what, what to do."""
-    where = [str(part) for part in error["loc"]]
-    key = "config: " + ".".join(where)
-    if error["type"] == "extra_forbidden":
-        if instead := REMOVED.get(".".join(where)):
-            return f"{key}: this key is gone: {instead}"
-        return f"{key}: unknown key{did_you_mean(where[-1], _keys_beside(where))}"
-    return f"{key}: {error['msg']}, got {error['input']!r}"
-
-
-def _keys_beside(where: list[str]) -> Iterable[str]:
-    """Return the keys that the section of an unknown key has."""
-    model: Any = Config
-    for part in where[:-1]:
-        model = model.model_fields[part].annotation
-    return list(model.model_fields)
+    """Describe one of pydantic's errors in one line: where, what, what to do."""
+    *parents, name = map(str, error["loc"])
+    where = "config: " + ".".join([*parents, name])
+    if error["type"] != "extra_forbidden":
+        return f"{where}: {error['msg'].removeprefix('Value error, ')}, got {error['input']!r}"
+    if name in REMOVED.get(".".join(parents), "").split():
+        return f"{where} was removed in 0.2 and always has its default now; delete the key"
+    section: Any = Config
+    for parent in parents:
+        field = getattr(section, "model_fields", {}).get(parent)
+        section = field and field.annotation
+    known = getattr(section, "model_fields", ())
+    return f"{where}: unknown key{did_you_mean(name, known)}"
 
 
 def json_schema() -> str:

@@ -36,8 +36,8 @@ What a verdict can name, by category, each with what to do.
 
 SETTINGS = """# Settings
 
-Every key of the configuration: default and meaning. Generated from
-`scripts/spikecanary/config.py` by `make schema`; do not edit. [What an edit runs again](internals.md#what-runs-again).
+Every key of the configuration: default and meaning. Generated from `scripts/spikecanary/config.py`
+by `make schema`; do not edit. [What an edit runs again](internals.md#what-runs-again).
 """
 
 #: What Spike Canary itself prints: the text, what it means, what to do.

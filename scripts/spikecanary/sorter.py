@@ -19,7 +19,7 @@ from pydantic import (
 )
 
 from spikecanary import sorteroutput
-from spikecanary.config import Config, SorterSettings, as_pairs, as_set, as_steps, did_you_mean
+from spikecanary.config import Config, SorterSettings, as_set, as_steps, did_you_mean
 from spikecanary.failures import DependencyError, SorterUnavailableError
 from spikecanary.recording import cut_window, describe_header, open_recording, preprocess
 from spikecanary.table import Recording
@@ -79,7 +79,7 @@ class SortTask(BaseModel):
     @field_serializer("preprocessing")
     def _keep_order(self, steps: dict[str, Any], info: FieldSerializationInfo) -> Any:
         """Keep the order of the steps where keys are sorted."""
-        return as_pairs(steps) if info.exclude_defaults else steps
+        return list(steps.items()) if info.exclude_defaults else steps
 
     def as_set(self) -> dict[str, Any]:
         """Return what a user set, as plain data; the sorter's name always."""

@@ -15,10 +15,10 @@ from workbench import snakemake_command
 
 @pytest.fixture
 def small_disk(tmp_path):
-    """Mount 100 MB of memory as a disk; where that is not allowed, None."""
+    """Mount 1.1 GB of memory as a disk; where that is not allowed, None."""
     folder = tmp_path / "disk"
     folder.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=100m", "tmpfs", str(folder)]
+    mount = ["mount", "-t", "tmpfs", "-o", "size=1100m", "tmpfs", str(folder)]
     mounted = subprocess.run(mount, capture_output=True, check=False).returncode == 0
     yield folder if mounted else None
     if mounted:
@@ -27,9 +27,8 @@ def small_disk(tmp_path):
 
 @pytest.mark.parametrize("part", ["window", "full"])
 def test_disk_fills(project, small_disk, ledger, part):
-    project.config["preflight"] = {"min_free_disk_mb": 1}
     project.config["watchdogs"] = {"min_free_disk_mb": 30}
-    what = "a tmpfs of 100 MB"
+    what = "a tmpfs of 1.1 GB"
     results = small_disk
     if small_disk is None:  # a stand-in: the limit comes near instead of the disk's end
         what = "stand-in: a limit 70 MB below the free space, no mount allowed"

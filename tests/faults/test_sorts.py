@@ -43,15 +43,9 @@ CANARY = {
 @pytest.fixture
 def faulty(project):
     """Make a batch with tight limits; its first recording is healthy."""
-    project.config["watchdogs"] = {"inactivity_base_s": 8, "max_log_mb": 2}
+    project.config["watchdogs"] = {"inactivity_base_s": 8}
     project.config["job"] |= {"mem_mb": 1500, "canary_runtime_min": 1}
-    project.config["forecast"] = {
-        "min_mem_mb": 1500,
-        "max_mem_mb": 1500,
-        "min_runtime_min": 1,
-        "max_runtime_min": 1,
-    }
-    project.config["preflight"] = {"min_free_ram_mb": 1}
+    project.config["forecast"] = {"max_mem_mb": 1500, "max_runtime_min": 1}
     project.add("healthy")
     return project
 
@@ -70,7 +64,7 @@ def test_full_sorts(faulty, ledger):
         if isinstance(expected, int):
             whole |= {"sort.json", "sorting", "sorter_output"}
         log = (faulty.folder / f"logs/sort/{how}.log").read_bytes()
-        lost = [] if len(log) < 3_000_000 and (standing == whole) else [standing]
+        lost = [] if len(log) < 110_000_000 and (standing == whole) else [standing]
         assert f"logs/sort/{how}.log" in run.output
         ledger.note(f"full sort: {how}", last["reason"], lost, [said] * (said != expected))
     flood = (faulty.folder / "logs/sort/flood.log").read_bytes()

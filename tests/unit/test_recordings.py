@@ -22,7 +22,7 @@ def read(tmp_path, text):
 def test_table(tmp_path):
     rows = read(
         tmp_path,
-        "# my batch\n"
+        "\ufeff# my batch\r\n"
         + HEADER
         + '\none\t/data/a b;  c.raw\tbinary\t{"dtype": "int16"}\t1.5\t\tm1\n'
         + 'two\td\tnwb\t"{""a"": 1}"\t\t\t\n',
@@ -42,18 +42,18 @@ def test_table(tmp_path):
 @pytest.mark.parametrize(
     ("line", "problem"),
     [
-        ("a b\tx\tnwb\t\t\t\t", "column recording: illegal id"),
-        ("\tx\tnwb\t\t\t\t", "letter or digit, got ''"),
-        ("../x\tx\tnwb\t\t\t\t", "letter or digit, got '../x'"),
-        (".x\tx\tnwb\t\t\t\t", "letter or digit, got '.x'"),
-        ("gates\tx\tnwb\t\t\t\t", "column recording: 'gates' is the name of a folder"),
-        ("a\t ; \tnwb\t\t\t\t", "column path: the column is empty"),
-        ("a\tx\t\t\t\t\t", "column reader: the column is empty"),
-        ("a\tx\tnwb\t[1]\t\t\t", "column reader_options: must be a JSON object"),
-        ("a\tx\tnwb\t{\t\t\t", "column reader_options: not JSON"),
-        ("a\tx\tnwb\t\tnan\t\t", "column start_s: must be a time of 0 s or more, got 'nan'"),
-        ("a\tx\tnwb\t\tsoon\t\t", "column start_s: must be a time of 0 s or more, got 'soon'"),
-        ("a\tx\tnwb\t\t\t-3\t", "column end_s: must be a time of 0 s or more, got '-3'"),
+        ("a b\tx\tnwb\t\t\t\t", "column recording: use letters, digits and '.', '_', '-'"),
+        ("\tx\tnwb\t\t\t\t", "(recording ''), column recording: is empty"),
+        ("../x\tx\tnwb\t\t\t\t", "a letter or digit first, got '../x'"),
+        (".x\tx\tnwb\t\t\t\t", "a letter or digit first, got '.x'"),
+        ("gates\tx\tnwb\t\t\t\t", "column recording: is the name of a folder"),
+        ("a\t ; \tnwb\t\t\t\t", "column path: is empty"),
+        ("a\tx\t\t\t\t\t", "column reader: is empty"),
+        ("a\tx\tnwb\t[1]\t\t\t", "column reader_options: Input should be a valid dictionary"),
+        ("a\tx\tnwb\t{\t\t\t", "column reader_options: not JSON: Expecting"),
+        ("a\tx\tnwb\t\tnan\t\t", "column start_s: Input should be a finite number, got 'nan'"),
+        ("a\tx\tnwb\t\tsoon\t\t", "column start_s: Input should be a valid number"),
+        ("a\tx\tnwb\t\t\t-3\t", "column end_s: Input should be greater than or equal to 0"),
         ("a\tx\tnwb\t\t4\t4\t", "end_s 4 s is not after start_s 4 s"),
         ("a\tx\tnwb\t\t\t\t\tmore", "8 fields, but the header has 7"),
     ],
@@ -71,12 +71,35 @@ def test_bad_row(tmp_path, line, problem):
         ("", "is empty"),
         ("# only a comment\n", "is empty"),
         ("recording\tpaths\treader\n", "column 'path' is missing (did you mean 'paths'?)"),
+        (HEADER.replace("subject", "reader"), "column 'reader' appears twice"),
     ],
 )
 def test_bad_table(tmp_path, text, problem):
     with pytest.raises(BadInputError) as caught:
         read(tmp_path, text)
     assert problem in str(caught.value)
+
+
+def test_all_problems_of_a_table_come_together(tmp_path):
+    rows = ["a\tx\tnwb\t{\t-1", "a\tx\tnwb", "b\tx\tnwb\t\t\t\t\tmore"]
+    with pytest.raises(BadInputError) as caught:
+        read(tmp_path, HEADER + "\n".join(rows) + "\t\t\n")
+    found = "\n".join(caught.value.problems)
+    for problem in (
+        "line 2 (recording 'a'), column reader_options: not JSON",
+        "line 2 (recording 'a'), column start_s: ",
+        "line 3: recording 'a' is already in line 2",
+        "line 4: 10 fields, but the header has 7",
+    ):
+        assert problem in found
+    assert len(caught.value.problems) == 4
+
+
+def test_columns_without_a_name_and_quotes(tmp_path):
+    header = "recording\tpath\treader\tnote\t\t\n"
+    rows = read(tmp_path, header + 'a\t"x;y"\tnwb\t5" probe\t\t\n')
+    assert rows[0].paths == ("x", "y")
+    assert rows[0].metadata == {"note": '5" probe'}
 
 
 @pytest.fixture

@@ -282,3 +282,12 @@ def test_signal_ends_tree_and_process(parent, signum):
     process.send_signal(signal.SIGTERM)  # a second one does not cut the clean-up short
     assert process.wait(timeout=20) == 128 + signum
     assert [each for each in tree if processes.is_alive(each)] == []
+
+
+def test_result_counts_whatever_the_last_sample_says(run):
+    def late(sample):
+        return SorterTimeoutError("late", limit_s=0.1) if sample.elapsed_s > 0.1 else None
+
+    assert run("orphan").result == "done"
+    ended = run("orphan", watchdogs=[lambda sample: late(sample) if sample.rss_mb == 0 else None])
+    assert ended.result == "done"

@@ -21,11 +21,11 @@ def test_everything_wrong_is_reported_together(project):
         "config: canary.windw_s: unknown key (did you mean 'window_s'?)",
         "config: analysis.extensions: unknown extension 'wavforms' (did you mean 'waveforms'?)",
         "spykingcircus2 has no parameter 'detecion' (did you mean 'detection'?)",
-        "recordings.tsv, line 3 (recording 'good'): the id is already in line 2",
-        "line 4 (recording '../x'): column recording: illegal id",
-        "line 6 (recording 'json'): column reader_options: not JSON",
+        "recordings.tsv, line 3: recording 'good' is already in line 2",
+        "line 4 (recording '../x'), column recording: use letters, digits",
+        "line 6 (recording 'json'), column reader_options: not JSON",
         "line 7 (recording 'backwards'): end_s 2 s is not after start_s 5 s",
-        "line 8 (recording 'negative'): column start_s: must be a time of 0 s or more, got '-1'",
+        "line 8 (recording 'negative'), column start_s: Input should be greater than or equal to 0",
     ):
         assert expected in run.output
     assert not project.result().exists()
@@ -52,9 +52,9 @@ def test_names_that_spikeinterface_does_not_have(project):
         "recording 'c': sorter: unknown sorter 'kilosrt4' (did you mean 'kilosort4'?)",
         "spykingcircus2 has no parameter 'detecion' (did you mean 'detection'?)",
         "kilosort4 has no parameter 'nblock' (did you mean 'nblocks'?)",
-        "config: preprocessing.bandpas_filter: unknown step (did you mean 'bandpass_filter'?)",
-        "preprocessing.common_reference.operater: unknown parameter (did you mean 'operator'?)",
-        "config: canary.force: no recording 'aa' in recordings.tsv (did you mean",
+        "config: preprocessing: unknown step 'bandpas_filter' (did you mean 'bandpass_filter'?)",
+        "preprocessing.common_reference: unknown parameter 'operater' (did you mean 'operator'?)",
+        "config: canary.force: the table has no recording 'aa' (known: a, b, c)",
     ):
         assert expected in run.output
 
@@ -67,7 +67,7 @@ def test_wrong_types(project):
     assert run.returncode == 1
     assert "config: canary.window_s: Input should be a valid number" in run.output
     assert "got 'biologic'" in run.output
-    assert "config: gate.wave_size: Input should be greater than or equal to 1, got 0" in run.output
+    assert "config: gate.wave_size: Input should be greater than 0, got 0" in run.output
     project.config = {"recordings": ["a.tsv"]}
     run = project.run()
     assert "1 problem in the configuration or the table:" in run.output

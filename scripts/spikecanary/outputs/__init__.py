@@ -1,6 +1,7 @@
 """What is made of a sorting: the outputs by name, and their files."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 from spikecanary.config import Output
 
@@ -14,12 +15,17 @@ FILES: dict[Output, str] = {
     "mat": "spikes.mat",
     "report": "report",
 }
-#: The figure of a recording that is stopped for a biological reason, where figures are wanted.
+#: The figure of a recording that is stopped for a biological reason.
 CANARY_FIGURE = "canary.png"
 
 
+def switched_on(steps: Mapping[str, dict[str, Any] | None]) -> dict[str, dict[str, Any]]:
+    """Return the steps that are not null, with their parameters."""
+    return {name: params for name, params in steps.items() if params is not None}
+
+
 def wanted(outputs: Iterable[Output]) -> list[Output]:
-    """Return the outputs to make, units first, since all others show their labels."""
+    """Return the outputs to make: units first, since all others show their labels."""
     chosen = set(outputs)
     return [name for name in FILES if name in chosen or (name == "units" and chosen)]
 
@@ -30,6 +36,6 @@ def last(outputs: Iterable[Output]) -> list[str]:
 
 
 def all_files(outputs: Iterable[Output]) -> list[str]:
-    """Return all files that a sorted recording has in the end, below its results folder."""
+    """Return all files of a sorted recording, below its results folder."""
     named = [FILES[name] for name in wanted(outputs)]
     return ["sorting", "sort.json", *(["analyzer", "metrics.tsv"] if named else []), *named]

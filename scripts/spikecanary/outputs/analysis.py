@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from spikecanary import sentinel
-from spikecanary.config import AnalysisSettings, switched_on
+from spikecanary.config import AnalysisSettings
+from spikecanary.outputs import switched_on
 from spikecanary.recording import open_recording, preprocess
 from spikecanary.sorter import SortTask
 from spikecanary.supervise import folders

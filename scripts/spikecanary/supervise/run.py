@@ -311,7 +311,7 @@ def _read_end(
     stages[last[0]] = round(stages.get(last[0], 0.0) + finished - last[1], 3)
     facts["stage"] = list(stages)[-1] if "error" not in outcome else list(stages)[-2]
     ending: dict[str, Any] = {}
-    if stopped_by is not None:
+    if stopped_by is not None and "result" not in outcome:
         ending |= {"stopped_by": stopped_by, "by_job_limit": watch.by_job_limit}
     elif outcome:
         ending |= {name: outcome[name] for name in ("result", "error") if name in outcome}

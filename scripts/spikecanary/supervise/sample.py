@@ -14,7 +14,7 @@ from spikecanary.supervise import containers, gpus, processes
 from spikecanary.supervise.watchdogs import Sample
 
 MB = 1e6
-#: What takes long to look at (files, GPUs, containers) is looked at every so many s.
+#: What may take long to look at (files, disks, GPUs, containers) is looked at every so many s.
 SLOW_S = 2.0
 #: ... in a thread, for which the loop waits this long at most, in s.
 LAST_WAIT_S = 0.3
@@ -105,7 +105,6 @@ class Sampler:
         shared = max((each.shmem_bytes for each in counted), default=0)
         return replace(
             self._slow,
-            free_mb={str(folder): _free_mb(folder) for folder in self.folders},
             elapsed_s=now - self.started,
             rss_mb=(sum(each.own_bytes for each in counted) + shared) / MB,
             idle_s=now - self._life.at,
@@ -136,6 +135,7 @@ class Sampler:
         largest = sorted(files, reverse=True)[:N_LARGEST]
         self._strangers = strangers
         self._slow = Sample(
+            free_mb={str(folder): _free_mb(folder) for folder in self.folders},
             disk_mb=sum(size for size, _ in files) / MB,
             largest=tuple(f"{path}: {size / MB:.0f} MB" for size, path in largest),
             gpus=gpus.used_by({process.pid for process in [*family, *strangers]}),
