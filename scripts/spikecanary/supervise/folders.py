@@ -12,7 +12,6 @@ from datetime import datetime
 from pathlib import Path
 
 import psutil
-from filelock import SoftFileLock, Timeout
 
 from spikecanary.failures import ConcurrentSortError
 from spikecanary.supervise import processes
@@ -109,6 +108,8 @@ def hold(path: Path, what: str) -> Iterator[None]:
     ConcurrentSortError
         Another process that may still run holds it.
     """
+    from filelock import SoftFileLock, Timeout
+
     path.parent.mkdir(parents=True, exist_ok=True)
     lock = SoftFileLock(path)
     try:
