@@ -53,7 +53,7 @@ def faulty(project):
 def test_full_sorts(faulty, ledger):
     for how in FULL:
         faulty.add(how, sorter=f"{how}_full")
-    run = faulty.run()
+    run = faulty.run("--set-resources", "sort:mem_mb=1500", "sort:runtime=1")
     assert run.returncode == 1
     assert faulty.summary().loc["healthy", "sort"] == "sorted"
     for how, expected in FULL.items():

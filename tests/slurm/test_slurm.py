@@ -166,7 +166,7 @@ def test_scancel_of_a_sort(batch, cluster):
 
 
 def test_memory_limit_is_raised_by_a_retry(batch, cluster):
-    """The first sort is ended for its memory; the second one gets as much again."""
+    """The first sort takes more memory than its job has; the second job gets as much again."""
     batch.add("x", sorter="block_full")
     since = newest(cluster)
     run = start(batch, cluster, "--retries", "1")
