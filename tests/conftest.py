@@ -18,8 +18,8 @@ RATE_HZ = 30_000.0
 N_CHANNELS = 4
 #: Tests of one worker: they share what takes long to compile or to make.
 TOGETHER = {"test_outputs.py": "analyzer", "test_versions.py": "analyzer"}
-#: Longer than a unit test may take, so `make check` leaves them to `make test`.
-MEDIUM = ()
+#: Longer than a unit test may take: `make check` leaves them to `make test`.
+MEDIUM = ("tests/unit/test_report.py::test_thousand",)
 FAULT_COLUMNS = ("fault", "survived", "files lost", "processes left", "wrong verdicts")
 
 

@@ -12,6 +12,8 @@ from spikecanary import sentinel
 from spikecanary.sentinel import read_journal
 from workbench import snakemake_command
 
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("serial")]
+
 
 @pytest.fixture
 def small_disk(tmp_path):

@@ -21,6 +21,7 @@ from spikeinterface.generation import generate_ground_truth_recording
 
 from workbench import ROOT, Project
 
+pytestmark = pytest.mark.slow
 N_CHANNELS = 8
 RATE_HZ = 30_000.0
 DURATION_S = 70.0  # Kilosort 4 learns at 0 s and at 50 s
