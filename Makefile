@@ -8,16 +8,20 @@ export PATH := $(BIN):$(PATH)
 DEMO := snakemake --directory demo --cores 2 --quiet rules
 SOURCES := scripts tests benchmarks config/demo
 RULES := Snakefile rules tests/workflow/importer/Snakefile
+# Two workers for two cores; each gets whole groups of tests (the marks xdist_group).
+PYTEST := python -m pytest --numprocesses 2 --dist loadgroup
 
-.PHONY: help demo test lint format schema clean
+.PHONY: help demo check test test-slow test-all lint format schema clean
 
 help:
-	@echo "make demo    run the workflow on demo recordings with Kilosort 4 on the CPU"
-	@echo "make test    run the tests"
-	@echo "make lint    check style, types and rules"
-	@echo "make format  format the sources"
-	@echo "make schema  write the generated files: config schema, three pages of docs/"
-	@echo "make clean   remove the demo and the environment"
+	@echo "make demo      run the workflow on demo recordings with Kilosort 4 on the CPU"
+	@echo "make check     style, types, unit tests, the rules on stubs: five minutes"
+	@echo "make test      the tests, with real sorters: a quarter of an hour"
+	@echo "make test-all  these and the slow ones: faults, kills, Slurm, commands of the docs"
+	@echo "make lint      check style, types, layers and rules"
+	@echo "make format    format the sources"
+	@echo "make schema    write the generated files: config schema, three pages of docs/"
+	@echo "make clean     remove the demo and the environment"
 
 # Each stamp is newer than the requirements that it was installed from.
 $(VENV)/run.stamp: requirements.txt pyproject.toml
@@ -38,13 +42,25 @@ demo: $(VENV)/run.stamp
 	$(DEMO) --configfile config/demo/config.yaml || true
 	@python config/demo/agreement.py demo
 
+check: lint
+	$(PYTEST) -m "not medium and not slow"
+
 test: $(VENV)/dev.stamp
-	python -m pytest
+	$(PYTEST) -m "not slow"
+
+test-slow: $(VENV)/dev.stamp
+	$(PYTEST) -m slow
+
+# Each test once. What fails in the first part does not hide what fails in the second.
+test-all: $(VENV)/dev.stamp
+	@status=0; for part in test test-slow; do \
+		$(MAKE) --no-print-directory $$part || status=1; done; exit $$status
 
 lint: $(VENV)/dev.stamp
 	ruff format --check $(SOURCES)
 	ruff check $(SOURCES)
 	mypy
+	lint-imports --no-cache
 	snakefmt --check $(RULES)
 	snakemake --lint
 	snakemake --lint --snakefile tests/workflow/importer/Snakefile --directory tests/workflow/importer

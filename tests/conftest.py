@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from probeinterface import generate_tetrode, write_probeinterface
 from spikeinterface.sorters import sorter_dict
@@ -15,6 +16,38 @@ from workbench import Project, new_project
 TESTS = Path(__file__).resolve().parent
 RATE_HZ = 30_000.0
 N_CHANNELS = 4
+#: Tests of one worker: they share what takes long to compile or to make.
+TOGETHER = {"test_outputs.py": "analyzer", "test_versions.py": "analyzer"}
+#: Longer than a unit test may take: `make check` leaves them to `make test`.
+MEDIUM = ("tests/unit/test_report.py::test_thousand",)
+FAULT_COLUMNS = ("fault", "survived", "files lost", "processes left", "wrong verdicts")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the unit tests that need it; all others are marked where they stand."""
+    for item in items:
+        if item.path.name in TOGETHER:
+            item.add_marker(pytest.mark.xdist_group(TOGETHER[item.path.name]))
+        if item.nodeid.startswith(MEDIUM):
+            item.add_marker(pytest.mark.medium)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print the tables that tests hand over with their reports, from all workers."""
+    reports = [each for some in terminalreporter.stats.values() for each in some]
+    calls = [each for each in reports if getattr(each, "when", None) == "call"]
+    handed = [each for report in calls for each in report.user_properties]
+    for text in (value for name, value in handed if name == "fault bench"):
+        terminalreporter.section("fault bench")
+        terminalreporter.write_line(text)
+    rows = [value for name, value in handed if name == "injected fault"]
+    if rows:
+        table = pd.DataFrame(rows, columns=list(FAULT_COLUMNS))
+        terminalreporter.section("injected faults")
+        terminalreporter.write_line(table.to_string(index=False))
+        total = table.drop(columns=["fault", "survived"]).sum().to_dict()
+        terminalreporter.write_line(f"{len(table)} faults, {total}")
 
 
 @pytest.fixture(scope="session")

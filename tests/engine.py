@@ -1,5 +1,6 @@
 """The real rules with stubs for jobs: what runs, what runs again, what is cut, in seconds."""
 
+import copy
 import json
 import os
 import shutil
@@ -8,7 +9,7 @@ import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import yaml
 
@@ -55,6 +56,16 @@ class Engine:
             shutil.copy(ROOT / f"tests/stubs/{stub}.py", folder / "scripts" / script)
         self.world()
         self.rows(rows)
+
+    def copied(self, folder: Path) -> Self:
+        """Copy the batch with all times and with what Snakemake remembers of it."""
+        beside = copy.deepcopy(self)
+        beside.folder = folder
+        shutil.copytree(self.folder, folder, symlinks=True, dirs_exist_ok=True)
+        # The one absolute path in it: the report's template, beside the rules.
+        for path in (folder / ".snakemake/metadata").iterdir():
+            path.write_text(path.read_text().replace(f"{self.folder}/", f"{folder}/"))
+        return beside
 
     def rows(self, names: str, **columns: str) -> None:
         """Write the table; ``columns``: further ones, values parted by spaces."""

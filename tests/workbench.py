@@ -1,8 +1,10 @@
 """What tests share: a project folder as a user has one, snakemake in it, records."""
 
+import copy
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from collections import Counter
@@ -39,6 +41,13 @@ class Project:
         if "path" not in columns:
             row["path"] = str(self.write_binary(kind, duration_s))
         self.rows.append(row | columns)
+
+    def copied(self, folder: Path) -> "Project":
+        """Copy the project with all times and with what Snakemake remembers of it."""
+        beside = copy.deepcopy(self)
+        beside.folder = folder
+        shutil.copytree(self.folder, folder, symlinks=True)
+        return beside
 
     def write(self) -> None:
         """Write config and table."""

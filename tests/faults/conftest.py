@@ -1,11 +1,10 @@
-"""A ledger of the faults that were injected; its table ends the run of the tests."""
+"""A ledger of the faults that were injected; its table ends the run (../conftest.py)."""
 
 import threading
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
-import pandas as pd
 import psutil
 import pytest
 from spikeinterface.core import load
@@ -14,21 +13,19 @@ from spikecanary import sentinel
 from spikecanary.supervise import processes
 from spikecanary.supervise.processes import MARK
 
-COLUMNS = ("fault", "survived", "files lost", "processes left", "wrong verdicts")
-LEDGER = pytest.StashKey[list]()
-
 
 @dataclass
 class Ledger:
     """What one test injected, and what survived."""
 
     folder: Path
-    rows: list = field(default_factory=list)
+    properties: list
 
     def note(self, fault, survived, lost=(), wrong=()):
         """Note one fault; what was lost or judged wrongly, and what still runs, is counted."""
         lost, wrong, left = list(lost), list(wrong), processes_left(self.folder)
-        self.rows.append((fault, survived, len(lost), len(left), len(wrong)))
+        row = [fault, survived, len(lost), len(left), len(wrong)]
+        self.properties.append(("injected fault", row))
         print(f"injected: {fault}; survived: {survived}; {lost=} {left=} {wrong=}")
         assert (lost, left, wrong) == ([], [], []), fault
 
@@ -48,21 +45,8 @@ def processes_left(folder: Path):
 
 @pytest.fixture
 def ledger(request, tmp_path):
-    """Return the ledger of this test; its rows go into the table."""
-    kept = Ledger(tmp_path)
-    yield kept
-    request.config.stash.setdefault(LEDGER, []).extend(kept.rows)
-
-
-def pytest_terminal_summary(terminalreporter, config):
-    """Print the table: faults, what survived, what was lost, left, or judged wrongly."""
-    rows = config.stash.get(LEDGER, [])
-    if rows:
-        table = pd.DataFrame(rows, columns=list(COLUMNS))
-        terminalreporter.section("injected faults")
-        terminalreporter.write_line(table.to_string(index=False))
-        total = table.drop(columns=["fault", "survived"]).sum().to_dict()
-        terminalreporter.write_line(f"{len(table)} faults, {total}")
+    """Return the ledger of this test; its rows travel with the test's report."""
+    return Ledger(tmp_path, request.node.user_properties)
 
 
 class Watcher(threading.Thread):

@@ -12,13 +12,15 @@ from spikecanary import sentinel
 from spikecanary.sentinel import read_journal
 from workbench import snakemake_command
 
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("serial")]
+
 
 @pytest.fixture
 def small_disk(tmp_path):
-    """Mount 1.1 GB of memory as a disk; where that is not allowed, None."""
+    """Mount 1300 MB of memory as a disk; where that is not allowed, None."""
     folder = tmp_path / "disk"
     folder.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=1100m", "tmpfs", str(folder)]
+    mount = ["mount", "-t", "tmpfs", "-o", "size=1300m", "tmpfs", str(folder)]
     mounted = subprocess.run(mount, capture_output=True, check=False).returncode == 0
     yield folder if mounted else None
     if mounted:
@@ -27,8 +29,8 @@ def small_disk(tmp_path):
 
 @pytest.mark.parametrize("part", ["window", "full"])
 def test_disk_fills(project, small_disk, ledger, part):
-    project.config["watchdogs"] = {"min_free_disk_mb": 30}
-    what = "a tmpfs of 1.1 GB"
+    project.config["watchdogs"] = {"min_free_disk_mb": 1200}
+    what = "a tmpfs with 100 MB more than the limit"
     results = small_disk
     if small_disk is None:  # a stand-in: the limit comes near instead of the disk's end
         what = "stand-in: a limit 70 MB below the free space, no mount allowed"
@@ -44,7 +46,7 @@ def test_disk_fills(project, small_disk, ledger, part):
     failure = last["failure"]
     wrong = [last] * (failure["class"] != "DiskExhaustionError")
     if small_disk is not None:
-        assert 0 < failure["evidence"]["free_mb"] < 30
+        assert 1000 < failure["evidence"]["free_mb"] < 1200
     assert "temp_wh.dat: " in failure["evidence"]["largest"][0]
     assert any("MB free for" in warning for warning in last["warnings"])
     lost = [] if (results / "healthy/sort.json").exists() else ["healthy"]

@@ -12,6 +12,7 @@ from spikecanary.supervise.job import Job
 from spikecanary.table import Recording
 from workbench import ROOT, make_record
 
+pytestmark = [pytest.mark.medium, pytest.mark.xdist_group("serial")]
 #: What the full sort is to say of each fault: the failure's class, None: not classified,
 #: or how many units were found all the same.
 FULL = {
@@ -50,10 +51,11 @@ def faulty(project):
     return project
 
 
+@pytest.mark.slow
 def test_full_sorts(faulty, ledger):
     for how in FULL:
         faulty.add(how, sorter=f"{how}_full")
-    run = faulty.run()
+    run = faulty.run("--set-resources", "sort:mem_mb=1500", "sort:runtime=1")
     assert run.returncode == 1
     assert faulty.summary().loc["healthy", "sort"] == "sorted"
     for how, expected in FULL.items():
@@ -73,6 +75,7 @@ def test_full_sorts(faulty, ledger):
     assert b"that was no text" in (faulty.folder / "logs/sort/garbage.log").read_bytes()
 
 
+@pytest.mark.slow
 def test_canaries(faulty, ledger):
     for how in CANARY:
         faulty.add(how, sorter=f"{how}_window")

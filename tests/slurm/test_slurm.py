@@ -15,6 +15,7 @@ from cluster import Cluster, wait_until, why_not
 from spikecanary.sentinel import read_journal
 from workbench import ROOT, snakemake
 
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("serial")]
 PROFILE = ["--profile", str(ROOT / "profiles/slurm"), "--slurm-no-account"]
 #: Nothing here is far away, so nobody has to wait for it.
 QUICK = ["--latency-wait", "5", "--slurm-init-seconds-before-status-checks", "2"]
@@ -166,7 +167,7 @@ def test_scancel_of_a_sort(batch, cluster):
 
 
 def test_memory_limit_is_raised_by_a_retry(batch, cluster):
-    """The first sort is ended for its memory; the second one gets as much again."""
+    """The first sort takes more memory than its job has; the second job gets as much again."""
     batch.add("x", sorter="block_full")
     since = newest(cluster)
     run = start(batch, cluster, "--retries", "1")

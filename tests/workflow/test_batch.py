@@ -2,9 +2,12 @@
 
 import json
 
+import pytest
 from spikeinterface.core import load
 
-from workbench import Project
+from workbench import Project, new_project
+
+pytestmark = [pytest.mark.medium, pytest.mark.xdist_group("batch")]
 
 
 def fill(project: Project) -> None:
@@ -15,6 +18,14 @@ def fill(project: Project) -> None:
     project.add("brief", duration_s=3.0)
     project.add("odd", sorter="bug_window")
     project.add("killed", sorter="kill_window")
+
+
+@pytest.fixture(scope="module")
+def ended(tmp_path_factory, write_binary, reader_options):
+    """Return the batch and its run."""
+    project = new_project(tmp_path_factory.mktemp("batch"), write_binary, reader_options)
+    fill(project)
+    return project, project.run()
 
 
 def test_dry_run_plans_every_canary_and_sort(project):
@@ -32,9 +43,8 @@ def test_dry_run_plans_every_canary_and_sort(project):
     assert not project.result().exists()
 
 
-def test_batch_from_table_to_summary(project):
-    fill(project)
-    run = project.run()
+def test_batch_from_table_to_summary(ended):
+    project, run = ended
     assert run.returncode == 1, run.output
     last = run.output.splitlines()[-3:]
     assert last[0] == "1 recording needs somebody:"
@@ -89,9 +99,8 @@ def test_batch_from_table_to_summary(project):
     assert list(project.result().glob("*/.*")) == []
 
 
-def test_second_run_tests_only_the_environment_verdict_again(project):
-    fill(project)
-    project.run()
+def test_second_run_tests_only_the_environment_verdict_again(ended, tmp_path):
+    project = ended[0].copied(tmp_path / "project")
     planned = project.run("-n")
     assert planned.recordings("canary") == ["missing"]
     assert planned.recordings("sort") == ["missing"]
@@ -116,6 +125,7 @@ def test_second_run_tests_only_the_environment_verdict_again(project):
     assert (newest.name, newest.resolve()) == ("missing.log", logs[1].resolve())
 
 
+@pytest.mark.slow
 def test_repaired_recording_is_sorted_once_and_then_left_alone(project):
     project.add("one")
     project.add("late", path=str(project.folder / "late.raw"))
@@ -151,20 +161,16 @@ def test_asked_for_sort_obeys_until_it_is_forced(project):
     assert project.result("silent/sorting").exists()
 
 
-def test_force_does_not_touch_what_is_sorted(project):
-    project.add("good")
-    project.run()
-    project.config["canary"]["force"] = ["good"]
-    assert set(project.run("-n").jobs()) == {"report"}  # which shows the config
-
-
 def test_failing_sorts_cost_nobody_and_are_tried_again(project):
     project.add("good")
     project.add("breaks", sorter="bug_full")
     project.add("dies", sorter="exit_full")
     project.add("quiet", sorter="silent_full")
+    project.add("gpu", sorter="cuda_full")
     run = project.run()
     assert run.returncode == 1
+    # A classified failure names its remedy.
+    assert "CUDA was asked for, but this PyTorch is built without it. Run on a node" in run.output
     assert "ERROR breaks: the sort failed: ZeroDivisionError: a bug that mentions" in run.output
     assert "ERROR dies: the sort failed: the process ended with exit status 3" in run.output
     assert project.sort_record("good")["outcome"] == "sorted"
@@ -179,6 +185,7 @@ def test_failing_sorts_cost_nobody_and_are_tried_again(project):
         "breaks": "failed",
         "dies": "failed",
         "quiet": "unsortable",
+        "gpu": "failed",
     }
     assert "ZeroDivisionError" in summary.loc["breaks", "reason"]
     log = (project.folder / "logs/sort/breaks.log").read_text()
@@ -186,17 +193,11 @@ def test_failing_sorts_cost_nobody_and_are_tried_again(project):
     assert "raise ZeroDivisionError(msg)" in log
 
     again = project.run("-n")
-    assert again.recordings("sort") == ["breaks", "dies"]
+    assert again.recordings("sort") == ["breaks", "dies", "gpu"]
     assert again.recordings("canary") == []
 
 
-def test_classified_failure_of_a_sort_names_the_remedy(project):
-    project.add("gpu", sorter="cuda_full")
-    run = project.run()
-    assert run.returncode == 1
-    assert "CUDA was asked for, but this PyTorch is built without it. Run on a node" in run.output
-
-
+@pytest.mark.slow
 def test_category_that_does_not_stop(project):
     project.add("silent", sorter="silent_window")
     project.config["canary"]["stop_on"] = ["environment"]
@@ -208,6 +209,7 @@ def test_category_that_does_not_stop(project):
     assert project.summary().loc["silent", "sort"] == "sorted"
 
 
+@pytest.mark.slow
 def test_no_window_means_no_canary(project):
     project.add("good")
     project.config["canary"]["window_s"] = float("nan")

@@ -25,6 +25,8 @@ PAGES = sorted(
 WHOLE = ("plan", "--report")
 #: What stands in a command for something of the reader's.
 STANDS_FOR = {"LOG...": "logs/sort/healthy.log", "REC": "healthy"}
+#: A block of commands and snippets runs for minutes, all of it in one copy of the workflow.
+RUN = [pytest.mark.slow, pytest.mark.xdist_group("docs")]
 COMMANDS = ("snakemake", "make", "python", "source", "phy", "cd")
 
 
@@ -68,7 +70,9 @@ def config_blocks(page):
 
 EVERY = {
     kind.__name__: [
-        pytest.param(page, each, id=f"{page.stem}-{number}")
+        pytest.param(
+            page, each, id=f"{page.stem}-{number}", marks=() if kind is config_blocks else RUN
+        )
         for page in PAGES
         for number, each in enumerate(kind(page))
     ]

@@ -11,13 +11,49 @@ import time
 import pytest
 
 from engine import Engine
+from workbench import Run
 
 IDS = "a b c d e f"
+LATER = pytest.mark.medium  # stubs, too, but more than `make check` has time for
+
+
+def later(*values):
+    """Return parameters of a test that are tested later than its others."""
+    return [pytest.param(value, marks=LATER) for value in values]
 
 
 @pytest.fixture
 def engine(tmp_path):
     return Engine(tmp_path, IDS)
+
+
+@pytest.fixture(scope="session")
+def batches(tmp_path_factory):
+    """Return a function that copies a batch that has run; each kind runs once."""
+    made = {}
+
+    def batch(folder, rows=IDS, outputs=(), **verdicts):
+        key = str((rows, outputs, verdicts))
+        if key not in made:
+            engine = Engine(tmp_path_factory.mktemp("finished"), rows, outputs=list(outputs))
+            engine.world(**verdicts)
+            assert engine.run().status == 0
+            made[key] = engine
+        return made[key].copied(folder)
+
+    return batch
+
+
+@pytest.fixture
+def finished(batches, tmp_path):
+    """Return a batch of which all is sorted."""
+    return batches(tmp_path)
+
+
+@pytest.fixture
+def finished_but_b(batches, tmp_path):
+    """Return a batch of which all is sorted but b, which its canary stopped."""
+    return batches(tmp_path, b="biological")
 
 
 def test_story_of_a_batch(engine):
@@ -44,10 +80,9 @@ def test_story_of_a_batch(engine):
     assert "Nothing to be done" in engine.run(**longer).output
 
 
-def test_nothing_is_sorted_again_by_an_update(engine):
+def test_nothing_is_sorted_again_by_an_update(finished):
     """Every file touched, every docstring edited, a key added, one more output asked for."""
-    assert engine.run().status == 0
-    later = time.time()
+    engine, later = finished, time.time()
     for path in [*engine.folder.rglob("*.py"), *engine.folder.rglob("*.smk")]:
         if ".snakemake" not in path.parts:
             path.write_text(re.sub(r'"""(?=[A-Z])', '"""Edited: ', path.read_text()))
@@ -71,11 +106,10 @@ def add_keys(path):
 
 
 @pytest.mark.parametrize(
-    "name", ["sorting", "sort.json", "analyzer", "metrics.tsv", "units.tsv", "phy"]
+    "name", ["sort.json", "units.tsv", *later("sorting", "analyzer", "metrics.tsv", "phy")]
 )
-def test_removed_output_is_made_again(tmp_path, name):
-    engine = Engine(tmp_path, "a b", outputs=["units", "phy"])
-    assert engine.run().status == 0
+def test_removed_output_is_made_again(batches, tmp_path, name):
+    engine = batches(tmp_path, "a b", ("units", "phy"))
     path = engine.result("a", name)
     if path.is_dir():
         shutil.rmtree(path)
@@ -92,10 +126,9 @@ def test_removed_output_is_made_again(tmp_path, name):
     assert "Nothing to be done" in engine.run().output
 
 
-def test_removed_sentinel(engine):
+def test_removed_sentinel(finished_but_b):
     """It does not cost a finished sort, whatever else its wave has to do; else it is made again."""
-    engine.world(b="biological")
-    assert engine.run().status == 0
+    engine = finished_but_b
     engine.result("a/canary.json").unlink()
     engine.result("b/canary.json").unlink()
     engine.rows("a b c d e f g")
@@ -105,9 +138,9 @@ def test_removed_sentinel(engine):
     assert "Nothing to be done" in engine.run().output
 
 
-def test_raw_files(engine):
+def test_raw_files(finished):
     """Archived and back, dated in the future, completed by a copy with an older time, linked."""
-    assert engine.run().status == 0
+    engine = finished
     away = engine.folder / "away"
     away.mkdir()
     shutil.move(engine.folder / "a.raw", away)
@@ -133,10 +166,9 @@ def test_a_new_recording_dated_in_the_future_costs_nobody(tmp_path):
     assert "Nothing to be done" in engine.run().output
 
 
-def test_versions(engine):
+def test_versions(finished_but_b):
     """A bumped version runs again what it is of, and nothing else."""
-    engine.world(b="biological")
-    assert engine.run().status == 0
+    engine = finished_but_b
     reruns = engine.folder / "scripts/spikecanary/reruns.py"
     text = reruns.read_text()
     reruns.write_text(text.replace("CANARY_VERSION = 1", "CANARY_VERSION = 2"))
@@ -148,12 +180,11 @@ def test_versions(engine):
     assert "Nothing to be done" in engine.run().output
 
 
-def test_unsorted_recording_turns_to_stop(engine):
-    engine.run()
-    engine.result("f/sort.json").unlink()
-    engine.world(f="biological")
+def test_unsorted_recording_turns_to_stop(finished):
+    finished.result("f/sort.json").unlink()
+    finished.world(f="biological")
     changed = {"canary": {"window_s": 90}}
-    assert engine.run(**changed).done() == "canary: f; exit 0"
+    assert finished.run(**changed).done() == "canary: f; exit 0"
 
 
 def test_killed_canary_costs_nobody(engine):
@@ -222,11 +253,13 @@ def test_every_way_to_ask_for_a_dry_run(engine, dry):
     assert "sort                6" in run.output
 
 
-@pytest.mark.parametrize("lost", ["folder", "touch", "metadata", "triggers"])
-def test_records_that_disagree_are_said(engine, lost):
+@pytest.mark.parametrize("lost", ["folder", *later("touch", "metadata", "triggers")])
+def test_records_that_disagree_are_said(batches, tmp_path, lost):
     """Snakemake's memory is lost or says otherwise: nothing would run, and nobody say so."""
     options = ["--drop-metadata"] if lost == "metadata" else []
-    assert engine.run(*options).status == 0
+    engine = Engine(tmp_path, IDS) if options else batches(tmp_path)
+    if options:
+        assert engine.run(*options).status == 0
     changed = {"sorter": {"params": {"nblocks": 3}}, "canary": {"force": ["c"]}}
     if lost == "folder":
         shutil.rmtree(engine.folder / ".snakemake")
@@ -270,33 +303,38 @@ def test_status_is_of_this_runs_targets(engine):
     assert engine.run("results/b/canary.json").status == 1
 
 
-@pytest.mark.parametrize("cores", [1, 2])
-def test_verdicts_come_first(tmp_path, cores):
+def test_verdicts_come_first_on_two_cores(tmp_path):
+    """The story shows it on one."""
     engine = Engine(tmp_path, "a b c d e f g h", gate={"wave_size": 2})
-    run = engine.run(cores=cores)
-    rules = [rule for rule, _ in run.order]
-    # The job beside the last canary may begin before it where two run at a time.
-    assert rules[: 8 - (cores - 1)] == ["canary"] * (8 - (cores - 1))
+    run = engine.run(cores=2)
+    # The job beside the last canary may begin before it.
+    assert [rule for rule, _ in run.order[:7]] == ["canary"] * 7
     assert run.done() == "canary: a b c d e f g h; sort: a b c d e f g h; exit 0"
 
 
-def test_keys_in_another_order_run_nothing(engine):
+def test_keys_in_another_order_run_nothing(tmp_path):
+    engine = Engine(tmp_path, "a b")
     first = {"sorter": {"params": {"nblocks": 1, "batch_size": 50_000}}}
     other = {"sorter": {"params": {"batch_size": 50_000, "nblocks": 1}}}
     assert engine.run(**first).status == 0
     assert "Nothing to be done" in engine.run(**other).output
 
 
-def test_limits_sort_nothing_again(engine):
-    assert engine.run().status == 0
+def test_force_does_not_touch_what_is_sorted(finished):
+    forced = finished.run("-n", canary={"force": ["a"]})
+    assert set(Run(forced.status, forced.output).jobs()) == {"report"}  # which shows the config
+
+
+def test_limits_sort_nothing_again(finished):
     limits = {
         "watchdogs": {"io_stall_s": 99},
         "retry": {"gpu_memory_times": 1},
         "sorter": {"keep_output": False},
     }
-    assert engine.run(**limits).done() == "exit 0"
+    assert finished.run(**limits).done() == "exit 0"
 
 
+@LATER
 def test_through_an_executor_whose_jobs_read_the_rules_again(engine):
     """As on a cluster: each job is a snakemake of its own, after its outputs were removed."""
     remote = (
@@ -323,6 +361,7 @@ def test_through_an_executor_whose_jobs_read_the_rules_again(engine):
     assert "Nothing to be done" in engine.run(*remote, **longer).output
 
 
+@LATER
 def test_without_spikeinterface(engine, monkeypatch):
     """The process that reads the rules needs snakemake, pydantic and pandas alone."""
     site = engine.folder / "site"

@@ -1,7 +1,7 @@
 """The fault bench: recordings and settings that break for real, with real Kilosort 4.
 
 For each: the canary's verdict, and that the full sort of the same thing, forced, ends the
-same way. A stop must be true: that is the measure of wrong stops. Prints its table.
+same way. A stop must be true: that is the measure of wrong stops. Its table ends the run.
 """
 
 import json
@@ -21,6 +21,7 @@ from spikeinterface.generation import generate_ground_truth_recording
 
 from workbench import ROOT, Project
 
+pytestmark = pytest.mark.slow
 N_CHANNELS = 8
 RATE_HZ = 30_000.0
 DURATION_S = 70.0  # Kilosort 4 learns at 0 s and at 50 s
@@ -188,10 +189,10 @@ def bench(project: Project, cases: list[Case]) -> pd.DataFrame:
     return pd.DataFrame(rows).set_index("fault")
 
 
-def check(table: pd.DataFrame, capsys: pytest.CaptureFixture[str]) -> None:
-    """Print the table; no stop may be wrong, and each canary must say what is expected."""
-    with capsys.disabled():
-        print(f"\n{table.to_string()}\nwrong stops: {table['wrong stop'].sum()} of {len(table)}")
+def check(table: pd.DataFrame, record_property: Callable[[str, object], None]) -> None:
+    """Hand the table over; no stop may be wrong, and each canary must say what is expected."""
+    total = f"wrong stops: {table['wrong stop'].sum()} of {len(table)}"
+    record_property("fault bench", f"{table.to_string()}\n{total}")
     assert not table["wrong stop"].any()
     for name, row in table.iterrows():
         if row["expected"] == "consistent":
@@ -200,14 +201,14 @@ def check(table: pd.DataFrame, capsys: pytest.CaptureFixture[str]) -> None:
         assert row["expected"] in (said, row["verdict"]), name
 
 
-def test_faults_of_the_data(project, probe, capsys):
+def test_faults_of_the_data(project, probe, record_property):
     fill(project, probe, OF_DATA)
-    check(bench(project, OF_DATA), capsys)
+    check(bench(project, OF_DATA), record_property)
 
 
-def test_faults_of_the_set_up(project, probe, capsys):
+def test_faults_of_the_set_up(project, probe, record_property):
     fill(project, probe, OF_SET_UP)
-    check(bench(project, OF_SET_UP), capsys)
+    check(bench(project, OF_SET_UP), record_property)
 
 
 def expect_stop(project: Project, failure: str, evidence: dict[str, str]) -> None:

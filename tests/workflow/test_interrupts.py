@@ -12,6 +12,9 @@ from spikecanary.sentinel import read_journal
 from spikecanary.supervise.processes import is_alive
 from workbench import snakemake_command
 
+pytestmark = [pytest.mark.medium, pytest.mark.xdist_group("serial")]
+SLOW = pytest.mark.slow
+
 
 def wait_for(condition, timeout_s=60.0):
     """Wait until a condition holds; return its value."""
@@ -63,7 +66,7 @@ def check_nothing_is_left(project, tree):
     assert project.run().returncode == 0
 
 
-@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("signum", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=SLOW)])
 def test_signal_to_the_whole_group_ends_the_jobs(project, sorting, signum):
     """Ctrl-C in a terminal; a batch system that ends the job in which snakemake runs."""
     snakemake, tree = sorting(120.0)
@@ -73,7 +76,7 @@ def test_signal_to_the_whole_group_ends_the_jobs(project, sorting, signum):
     check_nothing_is_left(project, tree)
 
 
-@pytest.mark.parametrize("signum", [signal.SIGHUP, signal.SIGKILL])
+@pytest.mark.parametrize("signum", [pytest.param(signal.SIGHUP, marks=SLOW), signal.SIGKILL])
 def test_jobs_of_a_snakemake_that_died_end_themselves(project, sorting, signum):
     snakemake, tree = sorting(120.0)
     os.kill(snakemake.pid, signum)
@@ -87,6 +90,7 @@ def test_jobs_of_a_snakemake_that_died_end_themselves(project, sorting, signum):
     check_nothing_is_left(project, tree)
 
 
+@SLOW
 def test_sigterm_to_snakemake_lets_running_jobs_finish(project, sorting):
     snakemake, tree = sorting(5.0)
     snakemake.send_signal(signal.SIGTERM)

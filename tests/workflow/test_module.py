@@ -3,10 +3,13 @@
 import shutil
 import subprocess
 
+import pytest
 import yaml
 
 from spikecanary import __version__
 from workbench import ROOT, snakemake
+
+pytestmark = pytest.mark.medium
 
 
 def test_imported_as_a_module(project):
@@ -57,6 +60,7 @@ def git(folder, *arguments):
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
 
 
+@pytest.mark.slow
 def test_imported_from_a_hosted_repository(project, tmp_path, monkeypatch):
     """GitHub's address stands for a local bare repository; Snakemake's source cache is real."""
     work, bare = tmp_path / "work", tmp_path / "bare.git"

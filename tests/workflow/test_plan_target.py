@@ -1,6 +1,9 @@
 """`snakemake plan`: a target of its own that runs nothing else."""
 
 import pandas as pd
+import pytest
+
+pytestmark = pytest.mark.medium
 
 
 def test_plan(project):

@@ -1,6 +1,5 @@
 """From a sorting to outputs and the report, through the workflow, with a quick sorter."""
 
-import json
 import shutil
 import socket
 import zipfile
@@ -9,6 +8,8 @@ import pytest
 
 from spikecanary.outputs import curation
 from workbench import new_project
+
+pytestmark = [pytest.mark.medium, pytest.mark.xdist_group("postprocess")]
 
 #: Less than the default extensions: what takes long to compile is out.
 EXTENSIONS = {
@@ -46,13 +47,8 @@ def template(tmp_path_factory, write_binary, reader_options, tetrode):
 
 @pytest.fixture
 def finished(template, tmp_path):
-    """Return a copy of the template, and a folder of its own."""
-    folder = tmp_path / "project"
-    shutil.copytree(template.folder, folder, symlinks=True)
-    project = new_project(folder, template.write_binary, json.loads(template.options))
-    project.config = json.loads(json.dumps(template.config))
-    project.rows = [dict(row) for row in template.rows]
-    return project
+    """Copy the finished project."""
+    return template.copied(tmp_path / "project")
 
 
 def test_everything_is_there(template):

@@ -14,6 +14,8 @@ from spikecanary import outputs
 from spikecanary.outputs import curation, figures
 from workbench import ROOT, snakemake
 
+pytestmark = pytest.mark.medium
+
 
 def test_demo_with_kilosort4(tmp_path):
     shutil.copytree(ROOT / "config", tmp_path / "config")
@@ -93,7 +95,11 @@ def locust(project, data, tetrode):
 
 @pytest.mark.parametrize(
     ("sorter", "params"),
-    [("kilosort4", {"nblocks": 0, "do_CAR": False}), ("spykingcircus2", {})],
+    [
+        # The demo above sorts with it, too.
+        pytest.param("kilosort4", {"nblocks": 0, "do_CAR": False}, marks=pytest.mark.slow),
+        ("spykingcircus2", {}),
+    ],
 )
 def test_real_recording_is_sorted(locust, sorter, params):
     locust.config["sorter"] = {"name": sorter, "params": params, "device": "cpu"}
@@ -113,6 +119,7 @@ def test_real_recording_is_sorted(locust, sorter, params):
     assert {"drift", "templates"} <= set(figures.of_recording(locust.result("locust")))
 
 
+@pytest.mark.slow
 def test_real_recordings_in_trouble_cost_nobody(locust, data):
     """Half a second of Neuropixels, one of noise, a file without its plugin, and a good one."""
     locust.add(

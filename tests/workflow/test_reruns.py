@@ -1,6 +1,5 @@
 """A changed setting runs again exactly what it should."""
 
-import copy
 import json
 import os
 import shutil
@@ -9,6 +8,8 @@ import pytest
 from spikeinterface.core import BinaryRecordingExtractor
 
 from workbench import new_project
+
+pytestmark = [pytest.mark.medium, pytest.mark.xdist_group("reruns")]
 
 
 @pytest.fixture(scope="module")
@@ -25,11 +26,8 @@ def template(tmp_path_factory, write_binary, reader_options):
 
 @pytest.fixture
 def finished(template, tmp_path):
-    """Copy the finished project, with Snakemake's records and all times."""
-    copied = copy.deepcopy(template)
-    copied.folder = tmp_path / "project"
-    shutil.copytree(template.folder, copied.folder)
-    return copied
+    """Copy the finished project."""
+    return template.copied(tmp_path / "project")
 
 
 def test_another_window_runs_only_canaries_of_what_is_not_sorted(finished):
