@@ -22,5 +22,7 @@ rule all:
         "<results>/report.html",
         "<results>/summary.tsv",
         all_results,
-        lambda wildcards: ["<results>/.checked"] if find_disagreeing() else [],
+        lambda wildcards: (
+            ["<results>/.checked"] if find_disagreeing() or find_stale_tables() else []
+        ),
     localrule: True

@@ -86,7 +86,7 @@ def check_options():
         hint = "add to your profile: rerun-triggers: [mtime, params, input]"
         logger.warning(f"An update of Spike Canary will sort everything again; {hint}")
     # At home rule all asks for the check; an importer's targets need not.
-    if IN_MODULE and (text := compare(results_path(), find_disagreeing())):
+    if IN_MODULE and (text := compare(results_path(), find_disagreeing(), find_stale_tables())):
         logger.warning(f"Unless these run again by themselves: {text}")
 
 
@@ -118,7 +118,8 @@ def split_wave(wave):
         table = Path(checkpoints.gate.get(wave=wave).output.table)
         passed, silent = gate.proceeding(table), gate.stopped_for_biology(table)
     passed |= set(SETTINGS.canary.force)
-    passed |= {each for each in WAVES[wave] if state_of(each).lacks_sentinel}
+    # A finished sort stands, whatever a later canary came to.
+    passed |= {each for each in WAVES[wave] if state_of(each).sort_stands}
     return [each for each in WAVES[wave] if each in passed], sorted(silent - passed)
 
 
@@ -138,7 +139,7 @@ def all_results(wildcards):
     """
     check_options()
     begun = [wave for wave in WAVES if results_path("gates", f"{wave}.tsv").exists()]
-    tables = [f"<results>/waves/{wave}.tsv" for wave in WAVES]
+    tables = [f"<results>/{kind}/{wave}.tsv" for kind in ("gates", "waves") for wave in WAVES]
     return [*filter(is_missing, tables), *(path for wave in begun for path in missing_of(wave))]
 
 
@@ -158,7 +159,8 @@ def is_missing(name):
 def all_sorts(wildcards):
     """Return the records of all full sorts."""
     check_options()
-    return [f"<results>/{each}/sort.json" for wave in WAVES for each in split_wave(wave)[0]]
+    passed = [each for wave in WAVES for each in split_wave(wave)[0]]
+    return [f"<results>/{each}/{name}" for each in passed for name in ("sort.json", "sorting")]
 
 
 def sort_sentinel(wildcards):
@@ -175,6 +177,13 @@ def sort_sentinel(wildcards):
 def find_disagreeing():
     """Return what records should say that disagree with the settings of now, by recording."""
     return {each: state_of(each).expected for each in ROWS if state_of(each).disagreement}
+
+
+@functools.cache
+def find_stale_tables():
+    """Return the recordings that tables of waves should name and do not, by table."""
+    named = {f"{kind}/{wave}.tsv": WAVES[wave] for kind in ("gates", "waves") for wave in WAVES}
+    return gate.find_stale(results_path(), named)
 
 
 # What jobs are told, and what they ask for.
@@ -232,5 +241,6 @@ def end_of_run(*, failed):
             report_page.write(results_path("report.html"), SETTINGS, results_path())
         except Exception as err:
             logger.error(f"the report could not be written: {err}")
-    if summary.print_end(results_path(), further, of_run=of_run) and not failed:
+    files = outputs.all_files(SETTINGS.outputs) if failed else []
+    if summary.print_end(results_path(), further, of_run=of_run, files=files) and not failed:
         sys.exit(1)

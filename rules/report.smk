@@ -75,6 +75,7 @@ rule check_records:
         "../envs/light.yaml"
     params:
         expected=lambda wildcards: find_disagreeing(),
+        tables=lambda wildcards: find_stale_tables(),
     script:
         "../scripts/check_records.py"
 

@@ -14,7 +14,8 @@ logger = logging.getLogger("spikecanary")
 def main(snakemake: Any) -> int:
     """Unpack Snakemake's object and compare; exit status 1 where something disagrees."""
     log.configure(snakemake.log[0], rule="check_records")
-    problem = reruns.compare(Path(snakemake.output.checked).parent, snakemake.params.expected)
+    results, params = Path(snakemake.output.checked).parent, snakemake.params
+    problem = reruns.compare(results, params.expected, params.tables)
     if problem:
         logger.error("%s", problem)
         return 1

@@ -1,7 +1,7 @@
 """The gate: waves of recordings, and who may pass."""
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from spikecanary import sentinel
@@ -87,3 +87,16 @@ def stopped_for_biology(table: Path) -> set[str]:
         for row in rows
         if row["verdict"] == "stop" and row["category"] == "biological"
     }
+
+
+def find_stale(results: Path, named: Mapping[str, Collection[str]]) -> dict[str, list[str]]:
+    """Return the tables of a results folder that name other recordings than they should.
+
+    Snakemake makes them again by its own memory; where that is lost, nobody would.
+    """
+    stale = {}
+    for table, members in named.items():
+        path = results / table
+        if path.exists() and {row["recording"] for row in read_tsv(path)} != set(members):
+            stale[table] = list(members)
+    return stale

@@ -5,12 +5,12 @@ user set, the stamps of the recording's files, and a version for each kind of re
 bumped by hand when what comes out changes; nobody's edit of a docstring sorts anything again.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from spikecanary import outputs, sentinel, sorter, stamps
+from spikecanary import gate, outputs, sentinel, sorter, stamps
 from spikecanary.config import Config, as_set
 from spikecanary.sentinel import RecordError
 from spikecanary.sorter import SortTask
@@ -256,7 +256,12 @@ def _read(path: Path) -> Mapping[str, Any] | None:
     return sentinel.parse(text, path)
 
 
-def compare(results: Path, expected: Mapping[str, Mapping[str, Any]], most: int = 3) -> str:
+def compare(
+    results: Path,
+    expected: Mapping[str, Mapping[str, Any]],
+    tables: Mapping[str, Collection[str]],
+    most: int = 3,
+) -> str:
     """Compare records with the settings that they should have been made with.
 
     Parameters
@@ -265,6 +270,8 @@ def compare(results: Path, expected: Mapping[str, Mapping[str, Any]], most: int 
         The results folder.
     expected : dict
         By recording: its :attr:`State.expected`.
+    tables : dict
+        By table of a wave: the recordings that it should name.
     most : int
         Recordings that are named for each reason.
 
@@ -279,6 +286,8 @@ def compare(results: Path, expected: Mapping[str, Mapping[str, Any]], most: int 
         reason = disagreement(_read_sentinel(folder), _read_sort(folder), settings)
         if reason:
             reasons.setdefault(reason, []).append(id_)
+    if stale := list(gate.find_stale(results, tables)):
+        reasons["tables of waves with other recordings than the table"] = stale
     if not reasons:
         return ""
     named = [
@@ -289,8 +298,8 @@ def compare(results: Path, expected: Mapping[str, Mapping[str, Any]], most: int 
         str(path)
         for ids in reasons.values()
         for id_ in ids
-        for path in (results / id_ / "canary.json", results / id_ / "sort.json")
-        if path.exists()
+        for path in (results / id_, results / id_ / "canary.json", results / id_ / "sort.json")
+        if path.is_file()
     ]
     return (
         f"records disagree with the config or the table: {'; '.join(named)}. Snakemake's own notes "

@@ -5,6 +5,7 @@ sorting that cannot be read must not cost the hours of its sort. Where settings 
 those of the files, they are read again instead of sorting.
 """
 
+import hashlib
 import json
 import logging
 import os
@@ -60,7 +61,8 @@ def keep(work: Path, results: Path, settings: Mapping[str, Any], version: str | 
         shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
     for path in [path for pattern in BESIDE for path in work.glob(pattern)]:
         path.rename(source / path.name)
-    note = {"settings": settings, "sorter_version": version, "files": _list_files(source)}
+    files = {name: [*stamp, _digest(source / name)] for name, stamp in _list_files(source).items()}
+    note = {"settings": settings, "sorter_version": version, "files": files}
     sentinel.write_atomic(source / NOTE, json.dumps(note) + "\n")
     if target.exists():
         _make_room(target, work)
@@ -98,10 +100,25 @@ def _make_room(target: Path, work: Path) -> None:
 
 
 def _is_changed(folder: Path, note: Mapping[str, Any], *, added: bool = False) -> bool:
-    """Whether a file that a sorter wrote is gone or another, or (asked for) one was added."""
+    """Whether a file that a sorter wrote is gone or another, or (asked for) one was added.
+
+    A copy of the folder has other times: then the contents decide.
+    """
     now, then = _list_files(folder), note["files"]
     now.pop(NOTE, None)
-    return now != then if added else any(now.get(name) != stamp for name, stamp in then.items())
+    if added and now.keys() != then.keys():
+        return True
+    for name, (size, time_s, *digest) in then.items():
+        if now.get(name, [None])[0] != size:
+            return True
+        if now[name][1] != time_s and [_digest(folder / name)] != digest:
+            return True
+    return False
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:16]
 
 
 def _list_files(folder: Path) -> dict[str, list[int]]:

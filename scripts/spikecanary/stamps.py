@@ -104,12 +104,19 @@ def _files(folder: str, pattern: re.Pattern[str], *, deep: bool) -> Iterator[tup
     """Yield path, size and time of a folder's files whose names match."""
     with os.scandir(folder) as entries:
         for entry in entries:
+            if entry.name.startswith("."):  # locks of editors, and what systems leave
+                continue
             if entry.is_dir():
-                if deep:
+                if deep and not _is_loop(entry):
                     yield from _files(entry.path, pattern, deep=True)
             elif pattern.fullmatch(entry.name):
                 status = entry.stat()
                 yield entry.path, status.st_size, status.st_mtime_ns
+
+
+def _is_loop(entry: os.DirEntry[str]) -> bool:
+    """Whether a folder is a link to one that it is in."""
+    return entry.is_symlink() and Path(entry.path).resolve() in Path(entry.path).absolute().parents
 
 
 @functools.cache

@@ -61,7 +61,8 @@ def describe(results: Path, further: Mapping[str, Mapping[str, str]]) -> list[di
     results : Path
         The results folder.
     further : dict
-        Further columns of each recording, by its id; in the order wanted.
+        Further columns of each recording, by its id; in the order wanted. The summary's own
+        columns cannot be overwritten.
 
     Returns
     -------
@@ -69,7 +70,11 @@ def describe(results: Path, further: Mapping[str, Mapping[str, str]]) -> list[di
         One row a recording. ``sort`` is ``sorted``, ``unsortable``, ``failed``,
         ``stopped`` (not sorted because of the verdict) or ``pending``.
     """
-    return [{**_row(results / id_, id_), **columns} for id_, columns in further.items()]
+    own = set(SUMMARY_COLUMNS)
+    return [
+        _row(results / id_, id_) | {k: v for k, v in columns.items() if k not in own}
+        for id_, columns in further.items()
+    ]
 
 
 def merge(waves: Iterable[Path]) -> list[dict[str, str]]:
@@ -127,7 +132,7 @@ def _row(folder: Path, recording: str) -> dict[str, Any]:
         "n_channels": _first(known.n_channels, sort and sort.n_channels),
         "sorter": known.sorter.name,
         "sorter_version": _first(known.sorter.version, sort and sort.sorter.version),
-        "canary_wall_s": canary.measured.wall_s if canary and canary.measured else None,
+        "canary_wall_s": _canary_wall_s(canary),
         "sort_wall_s": sort.measured.wall_s if sort and sort.measured else None,
         "forecast_s": _likely(known, "wall_s"),
         "forecast_mem_mb": _likely(known, "mem_mb"),
@@ -163,6 +168,13 @@ def _count_good(units: Path) -> int | None:
 def _likely(canary: Record, cost: str) -> float | None:
     """Return what the canary forecast of the full sort."""
     return canary.forecast[cost].likely if canary.forecast and cost in canary.forecast else None
+
+
+def _canary_wall_s(canary: Record | None) -> float | None:
+    """Return the time of all windows of a canary."""
+    times = [w.measured.wall_s for w in canary.windows if w.measured] if canary else []
+    measured = canary.measured.wall_s if canary and canary.measured else None
+    return round(sum(times), 3) if times else measured
 
 
 def _peak_rss_mb(canary: Record | None, sort: Record | None) -> float | None:
@@ -222,10 +234,11 @@ def describe_counts(table: "pd.DataFrame") -> str:
     stopped = table.loc[table["sort"] == "stopped", "category"].value_counts()
     if len(stopped):
         parts.append("stopped for: " + ", ".join(f"{n} {name}" for name, n in stopped.items()))
-    text = f"{len(table)} recordings: " + ", ".join(parts)
+    text = f"{len(table)} recording{'s' * (len(table) != 1)}: " + ", ".join(parts)
     unexpected = (table["outcome"] == "unexpected").sum()
     if unexpected:
-        text += f"; {unexpected} unexpected canaries proved nothing"
+        canaries = "canary" if unexpected == 1 else "canaries"
+        text += f"; {unexpected} unexpected {canaries} proved nothing"
     return text
 
 
@@ -265,12 +278,18 @@ def describe_needs(rows: Iterable[Mapping[str, Any]], most: int = 5) -> str:
         more = f" and {len(members) - most} more" if len(members) > most else ""
         lines.append(f"  {len(members)} {state}, {failure}: {names}{more}")
         reason = textwrap.shorten(members[0].get("reason", ""), 300)
-        lines.append(f"    {reason.rstrip('.')}. {members[0].get('remedy', '')}".rstrip())
+        first = f"{members[0]['recording']}: " if len(members) > 1 else ""
+        remedy = members[0].get("remedy", "")
+        lines.append(f"    {first}{reason.rstrip('.')}. {remedy}".rstrip())
     return "\n".join(lines)
 
 
 def print_end(
-    results: Path, further: Mapping[str, Mapping[str, str]], *, of_run: Collection[str]
+    results: Path,
+    further: Mapping[str, Mapping[str, str]],
+    *,
+    of_run: Collection[str],
+    files: Collection[str] = (),
 ) -> bool:
     """Print how a run's recordings ended, and last which of them need somebody.
 
@@ -282,6 +301,8 @@ def print_end(
         The table's recordings, each with its further columns.
     of_run : collection of str
         Those of this run's targets; where there are none, nothing is printed.
+    files : collection of str
+        What a sorted recording has in the end; what is missing of it is said.
 
     Returns
     -------
@@ -298,9 +319,32 @@ def print_end(
     lines += [f"Summary and report: {found}"] if found else []
     sys.stdout.write("\n".join([*lines, ""]))
     sys.stdout.flush()
-    needs = describe_needs(rows)
+    needs = "\n".join(filter(None, [describe_needs(rows), describe_missing(results, rows, files)]))
     sys.stderr.write(f"{needs}\n" if needs else "")
     return bool(needs)
+
+
+def describe_missing(
+    results: Path, rows: Iterable[Mapping[str, Any]], files: Collection[str], most: int = 5
+) -> str:
+    """Say which sorted recordings lack outputs, after a run with errors; or nothing."""
+    missing = {}
+    for row in rows:
+        if row["sort"] in ("sorted", "unsortable"):
+            folder = results / row["recording"]
+            missing[row["recording"]] = [name for name in files if not (folder / name).exists()]
+    lacking = [f"{name}: {', '.join(each)}" for name, each in missing.items() if each]
+    if not lacking:
+        return ""
+    more = f"\n  and {len(lacking) - most} more" if len(lacking) > most else ""
+    count = (
+        "1 sorted recording lacks"
+        if len(lacking) == 1
+        else f"{len(lacking)} sorted recordings lack"
+    )
+    return (
+        "\n  ".join([f"{count} outputs; the logs of their rules say why:", *lacking[:most]]) + more
+    )
 
 
 def end_of_module_run(results: str | Path) -> None:

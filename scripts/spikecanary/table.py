@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Self
@@ -24,7 +25,9 @@ from spikecanary.sentinel import write_atomic
 
 ID_PATTERN = r"[A-Za-z0-9][A-Za-z0-9._-]*"
 #: Folders of the results folder that belong to no recording.
-RESERVED_IDS = ("gates", "waves")
+RESERVED_IDS = ("gates", "waves", "summary.tsv", "report.html", "plan.tsv")
+#: File systems allow names of 255 bytes, and temporary files add to them.
+LONGEST_ID = 150
 #: Columns of the table, and the fields of a recording that they fill.
 COLUMNS = {"recording": "id", "path": "paths", "reader": "reader"} | {
     name: name for name in ("stream_id", "reader_options", "probe", "start_s", "end_s", "sorter")
@@ -66,7 +69,7 @@ class Recording(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    id: Annotated[str, StringConstraints(pattern=f"^{ID_PATTERN}$")]
+    id: Annotated[str, StringConstraints(pattern=f"^{ID_PATTERN}$", max_length=LONGEST_ID)]
     paths: Annotated[tuple[str, ...], BeforeValidator(_split_paths), Field(min_length=1)]
     reader: str
     stream_id: str | None = None
@@ -82,7 +85,10 @@ class Recording(BaseModel):
     @classmethod
     def _not_reserved(cls, value: str) -> str:
         if value in RESERVED_IDS:
-            msg = "is the name of a folder of the results; choose another id"
+            msg = "is the name of a file or folder of the results; choose another id"
+            raise ValueError(msg)
+        if re.search(r"(.+)\1{19}", value):  # Snakemake takes it for a wildcard without end
+            msg = "repeats itself too often; choose another id"
             raise ValueError(msg)
         return value
 

@@ -14,16 +14,16 @@ def test_each_attempt_has_a_log_of_its_own(tmp_path):
     for text in ("one", "two", "three"):
         attempt(path, text)
     assert path.read_text() == "three"
-    found = {each.name: each.read_text() for each in (tmp_path / "canary/a").iterdir()}
+    found = {each.name: each.read_text() for each in (tmp_path / "canary/a.logs").iterdir()}
     assert found == {"canary.1.log": "one", "canary.2.log": "two", "canary.3.log": "three"}
 
 
 def test_names_of_recordings_that_look_like_numbered_logs(tmp_path):
-    for name in ("a", "a.1", "a.1.log"):
+    for name in ("a.log", "a", "a.1", "a.1.log", "a.logs", "a.log"):
         attempt(tmp_path / f"sort/{name}.log", name)
         assert (tmp_path / f"sort/{name}.log").read_text() == name
-    assert (tmp_path / "sort/a/sort.1.log").read_text() == "a"
-    assert (tmp_path / "sort/a.1/sort.1.log").read_text() == "a.1"
+    assert (tmp_path / "sort/a.logs/sort.1.log").read_text() == "a"
+    assert (tmp_path / "sort/a.1.logs/sort.1.log").read_text() == "a.1"
 
 
 def test_log_that_is_a_file_is_kept(tmp_path):
@@ -32,4 +32,4 @@ def test_log_that_is_a_file_is_kept(tmp_path):
     path.write_text("before")
     attempt(path, "now")
     assert path.read_text() == "now"
-    assert (tmp_path / "canary/a/canary.1.log").read_text() == "before"
+    assert (tmp_path / "canary/a.logs/canary.1.log").read_text() == "before"

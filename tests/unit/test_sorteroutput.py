@@ -1,5 +1,7 @@
 """The sorter's own files: kept whole, read again, never lost."""
 
+import os
+
 import pytest
 
 from spikecanary import sorteroutput
@@ -69,6 +71,15 @@ def test_what_a_person_changed_is_never_removed(work, tmp_path, change):
         aside = tmp_path / f"sorter_output.{number}"
         assert f"by hand, {number}" in [path.read_text() for path in aside.iterdir()]
     assert (tmp_path / "sorter_output/ops.npy").read_text() == "2"
+
+
+def test_copy_with_other_times_is_the_same(work, tmp_path):
+    sorteroutput.keep(work(), tmp_path, SETTINGS, None)
+    file = tmp_path / "sorter_output/ops.npy"
+    os.utime(file, (5, 5))
+    assert sorteroutput.find(tmp_path, SETTINGS)
+    file.write_text("2")  # of the same size
+    assert sorteroutput.find(tmp_path, SETTINGS) is None
 
 
 def test_sorter_without_a_folder(tmp_path):

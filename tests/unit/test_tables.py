@@ -88,7 +88,7 @@ def test_summary_of_each_state(tmp_path):
     counted = summary.describe_counts(table.reset_index())
     assert counted == (
         "7 recordings: 2 sorted, 2 pending, 1 unsortable, 1 stopped, 1 failed, "
-        "stopped for: 1 resource; 1 unexpected canaries proved nothing"
+        "stopped for: 1 resource; 1 unexpected canary proved nothing"
     )
 
 
@@ -149,8 +149,26 @@ def test_who_needs_somebody(tmp_path):
     lines = summary.describe_needs([*needy, *[needy[0]] * 6]).splitlines()
     assert lines[0] == "11 recordings need somebody:"
     assert lines[1] == "  7 stopped, DependencyError: x, x, x, x, x and 2 more"
-    assert lines[2] == "    it broke. Install it."
+    assert lines[2] == "    x: it broke. Install it."
     assert summary.describe_needs([row(sort="sorted")]) == ""
+
+
+def test_missing_outputs_are_said(tmp_path):
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a/units.tsv").touch()
+    rows = [{"recording": "a", "sort": "sorted"}, {"recording": "b", "sort": "stopped"}]
+    text = summary.describe_missing(tmp_path, rows, ["units.tsv", "figures"])
+    assert text.splitlines() == [
+        "1 sorted recording lacks outputs; the logs of their rules say why:",
+        "  a: figures",
+    ]
+    assert summary.describe_missing(tmp_path, rows, ["units.tsv"]) == ""
+
+
+def test_own_columns_cannot_be_overwritten(tmp_path):
+    sentinel.write_record(tmp_path / "a/canary.json", stopped("environment"))
+    (row,) = summary.describe(tmp_path, {"a": {"category": "mine", "sort": "x", "subject": "m"}})
+    assert (row["category"], row["sort"], row["subject"]) == ("environment", "stopped", "m")
 
 
 def test_sort_with_other_settings_is_not_told_where_the_recording_is_stopped_by_now(tmp_path):

@@ -205,6 +205,37 @@ def test_run_that_was_interrupted_before_any_gate_goes_on(engine):
     assert "Nothing to be done" in engine.run().output
 
 
+def test_changed_table_without_snakemakes_memory_is_said(engine):
+    assert engine.run().status == 0
+    shutil.rmtree(engine.folder / ".snakemake")
+    engine.rows("x " + IDS)
+    run = engine.run()
+    assert run.done() == "canary: x; sort: x; exit 1"
+    assert "tables of waves with other recordings than the table (gates/1.tsv" in run.output
+    command = re.search(r"snakemake (--forcerun .+)", run.output)[1].split()
+    assert engine.run(*command).done() == "exit 0"
+    rows = engine.result("summary.tsv").read_text().splitlines()
+    assert [row.split("\t")[0] for row in rows[1:]] == ["x", *IDS.split()]
+
+
+def test_removed_gate_hides_no_removed_sorting(engine):
+    assert engine.run().status == 0
+    engine.result("gates/1.tsv").unlink()
+    shutil.rmtree(engine.result("a/sorting"))
+    assert engine.run().done() == "sort: a; exit 0"
+    shutil.rmtree(engine.result("b/sorting"))
+    assert engine.run("sorted").done() == "sort: b; exit 0"
+
+
+def test_finished_sort_has_its_outputs_whatever_a_later_canary_says(engine):
+    assert engine.run().status == 0
+    engine.world(b="environment")
+    assert engine.run("-R", "canary").done() == "canary: a b c d e f; exit 0"
+    engine.world()
+    run = engine.run(outputs=["units"])
+    assert run.done("sort", "curate") == "curate: a b c d e f; exit 0"
+
+
 def test_failed_sort_leaves_a_whole_summary(engine):
     engine.world(b="fails")
     run = engine.run()

@@ -23,11 +23,11 @@ OWN_LINE = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d+ [A-Z]+ ")
 def new_log(log: str | Path) -> None:
     """Give an attempt a log of its own, to which a rule's log becomes a link.
 
-    So ``canary/x.log`` is the newest of ``canary/x/canary.1.log``, ``canary.2.log``, ...: the logs
-    of earlier attempts stay. Where there are no links, the rule's log is a file, the newest only.
+    So ``canary/x.log`` is the newest of ``canary/x.logs/canary.1.log``, ``canary.2.log``, ...: the
+    logs of earlier attempts stay. Where there are no links, the rule's log is a file, the newest.
     """
     path = Path(log)
-    folder, rule = path.with_suffix(""), path.parent.name
+    folder, rule = path.with_suffix(".logs"), path.parent.name
     with contextlib.suppress(OSError):
         folder.mkdir(parents=True, exist_ok=True)
         numbers = [int(each.name.split(".")[-2]) for each in folder.glob(f"{rule}.*{path.suffix}")]
