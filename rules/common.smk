@@ -33,7 +33,7 @@ if isinstance(SCRIPTS, LocalSourceFile):
 else:
     check_installed(SCRIPTS)
 
-from spikecanary import forecast, gate, inputcheck, outputs, report as report_page, summary
+from spikecanary import forecast, gate, inputcheck, outputs, report as page, summary
 from spikecanary.config import BadInputError, as_set, did_you_mean
 from spikecanary.reruns import OUTPUT_VERSIONS, SORT_VERSION, State, compare, limits_of
 from spikecanary.table import ID_PATTERN
@@ -228,19 +228,10 @@ def sort_request(resource):
 
 
 def end_of_run(*, failed):
-    """Print how this run's recordings ended; exit status 1 where one of them needs somebody.
-
-    After errors, the rules of summary and report did not run: both are written here.
-    """
+    """Print how this run's recordings ended; exit status 1 where one of them needs somebody."""
     jobs = [] if workflow.touch else workflow.dag.jobs
     of_run = {job.wildcards.get("recording") for job in jobs} & set(ROWS)
     further = {name: row.metadata for name, row in ROWS.items()}
-    if failed and of_run:
-        summary.write(results_path("summary.tsv"), summary.describe(results_path(), further))
-        try:
-            report_page.write(results_path("report.html"), SETTINGS, results_path())
-        except Exception as err:
-            logger.error(f"the report could not be written: {err}")
-    files = outputs.all_files(SETTINGS.outputs) if failed else []
-    if summary.print_end(results_path(), further, of_run=of_run, files=files) and not failed:
+    end = page.end_failed_run if failed else summary.print_end
+    if end(results_path(), further, of_run, *([SETTINGS] if failed else [])) and not failed:
         sys.exit(1)

@@ -5,13 +5,13 @@ import json
 import logging
 import math
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from spikecanary import forecast, sentinel, summary
 from spikecanary.config import Config
-from spikecanary.outputs import figures
+from spikecanary.outputs import all_files, figures
 from spikecanary.table import read_tsv
 
 logger = logging.getLogger(__name__)
@@ -81,6 +81,25 @@ def write(path: Path, config: Config, results: Path) -> None:
     )
     sentinel.write_atomic(path, text)
     logger.info("%d recordings, %.1f MB", len(rows), len(text) / 1e6)
+
+
+def end_failed_run(
+    results: Path,
+    further: Mapping[str, Mapping[str, str]],
+    of_run: Collection[str],
+    config: Config,
+) -> bool:
+    """Write summary and report, whose rules did not run, and print how a run with errors ended.
+
+    Parameters and result are those of :func:`spikecanary.summary.print_end`.
+    """
+    if of_run:
+        summary.write(results / "summary.tsv", summary.describe(results, further))
+        try:
+            write(results / "report.html", config, results)
+        except Exception:
+            logger.exception("the report could not be written")
+    return summary.print_end(results, further, of_run, all_files(config.outputs))
 
 
 def _sum(rows: Sequence[Mapping[str, str]], column: str) -> float:

@@ -287,7 +287,6 @@ def describe_needs(rows: Iterable[Mapping[str, Any]], most: int = 5) -> str:
 def print_end(
     results: Path,
     further: Mapping[str, Mapping[str, str]],
-    *,
     of_run: Collection[str],
     files: Collection[str] = (),
 ) -> bool:
@@ -336,15 +335,11 @@ def describe_missing(
     lacking = [f"{name}: {', '.join(each)}" for name, each in missing.items() if each]
     if not lacking:
         return ""
-    more = f"\n  and {len(lacking) - most} more" if len(lacking) > most else ""
-    count = (
-        "1 sorted recording lacks"
-        if len(lacking) == 1
-        else f"{len(lacking)} sorted recordings lack"
-    )
-    return (
-        "\n  ".join([f"{count} outputs; the logs of their rules say why:", *lacking[:most]]) + more
-    )
+    one = len(lacking) == 1
+    count = "1 sorted recording lacks" if one else f"{len(lacking)} sorted recordings lack"
+    lines = [f"{count} outputs; the logs of their rules say why:", *lacking[:most]]
+    lines += [f"and {len(lacking) - most} more"] if len(lacking) > most else []
+    return "\n  ".join(lines)
 
 
 def end_of_module_run(results: str | Path) -> None:
@@ -356,5 +351,5 @@ def end_of_module_run(results: str | Path) -> None:
         A recording in the results folder needs somebody: exit status 1.
     """
     found = sorted(path.parent.name for path in Path(results).glob("*/canary.json"))
-    if print_end(Path(results), {name: {} for name in found}, of_run=found):
+    if print_end(Path(results), {name: {} for name in found}, found):
         sys.exit(1)

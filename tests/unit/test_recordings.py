@@ -46,7 +46,7 @@ def test_table(tmp_path):
         ("\tx\tnwb\t\t\t\t", "(recording ''), column recording: is empty"),
         ("../x\tx\tnwb\t\t\t\t", "a letter or digit first, got '../x'"),
         (".x\tx\tnwb\t\t\t\t", "a letter or digit first, got '.x'"),
-        ("gates\tx\tnwb\t\t\t\t", "column recording: is the name of a folder"),
+        ("gates\tx\tnwb\t\t\t\t", "column recording: is the name of a file or folder"),
         ("a\t ; \tnwb\t\t\t\t", "column path: is empty"),
         ("a\tx\t\t\t\t\t", "column reader: is empty"),
         ("a\tx\tnwb\t[1]\t\t\t", "column reader_options: Input should be a valid dictionary"),
