@@ -159,6 +159,7 @@ def test_raw_files(finished):
     assert "Nothing to be done" in engine.run().output
 
 
+@LATER
 def test_a_new_recording_dated_in_the_future_costs_nobody(tmp_path):
     engine = Engine(tmp_path, "a b")
     engine.raw("a", age_s=-7200, new=True)
@@ -308,6 +309,7 @@ def test_records_that_disagree_are_said(batches, tmp_path, lost):
     assert engine.run(*options, **changed).done() == "exit 0"
 
 
+@LATER
 def test_environment_stop_that_is_not_tested_again_is_said(engine):
     engine.world(b="environment")
     assert engine.run().status == 1
@@ -345,8 +347,9 @@ def test_verdicts_come_first_on_two_cores(tmp_path):
 
 def test_keys_in_another_order_run_nothing(tmp_path):
     engine = Engine(tmp_path, "a b")
-    first = {"sorter": {"params": {"nblocks": 1, "batch_size": 50_000}}}
-    other = {"sorter": {"params": {"batch_size": 50_000, "nblocks": 1}}}
+    sorter = {"name": "mountainsort5"}  # its parameters are checked without PyTorch
+    first = {"sorter": sorter | {"params": {"scheme": "1", "detect_sign": 1}}}
+    other = {"sorter": sorter | {"params": {"detect_sign": 1, "scheme": "1"}}}
     assert engine.run(**first).status == 0
     assert "Nothing to be done" in engine.run(**other).output
 
