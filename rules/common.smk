@@ -182,7 +182,10 @@ def find_disagreeing():
 @functools.cache
 def find_stale_tables():
     """Return the recordings that tables of waves should name and do not, by table."""
-    named = {f"{kind}/{wave}.tsv": WAVES[wave] for kind in ("gates", "waves") for wave in WAVES}
+    named = {f"waves/{wave}.tsv": WAVES[wave] for wave in WAVES}
+    for wave in WAVES:
+        tested = [each for each in WAVES[wave] if not state_of(each).lacks_sentinel]
+        named[f"gates/{wave}.tsv"] = tested
     return gate.find_stale(results_path(), named)
 
 

@@ -11,7 +11,7 @@ N_UNITS = 8
 RATE_HZ = 30_000.0
 NOISE_UV = 5.0
 #: Recordings with spikes: seed and length in s.
-ACTIVE = {"healthy": (7, 60.0), "short": (8, 18.0), "crashing": (9, 60.0)}
+ACTIVE = {"healthy": (7, 60.0), "short": (13, 18.0), "crashing": (9, 60.0)}
 SILENT_S = 60.0
 
 

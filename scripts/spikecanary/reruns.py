@@ -287,7 +287,7 @@ def compare(
         if reason:
             reasons.setdefault(reason, []).append(id_)
     if stale := list(gate.find_stale(results, tables)):
-        reasons["tables of waves with other recordings than the table"] = stale
+        reasons["of the tables of waves with other recordings"] = stale
     if not reasons:
         return ""
     named = [

@@ -97,7 +97,7 @@ def test_stopped(state, category):
     write_canary(state, stopped(category))  # tested again
     tested = sentinel.read_record(looked.folder / "canary.json")
     assert tested.attempt == looked.canary_settings["attempt"]
-    assert reruns.compare(looked.folder.parent, {"a": looked.expected}) == ""
+    assert reruns.compare(looked.folder.parent, {"a": looked.expected}, {}) == ""
     other = state(canary={"window_s": 60})
     assert other.canary_is_due
     assert other.disagreement == "tested with other settings"
@@ -120,10 +120,10 @@ def test_comparison_names_the_command(state):
     write_sort(state)
     results = state().folder.parent
     expected = {"a": state(sorter={"params": {"nblocks": 0}}).expected}
-    text = reruns.compare(results, expected)
+    text = reruns.compare(results, expected, {})
     assert "1 sorted with other settings (a)" in text
     assert text.endswith(f"snakemake --forcerun {results}/a/canary.json {results}/a/sort.json")
-    assert reruns.compare(results, {"a": state().expected}) == ""
+    assert reruns.compare(results, {"a": state().expected}, {}) == ""
 
 
 def test_defaults_are_no_settings(state):
