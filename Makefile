@@ -8,8 +8,8 @@ export PATH := $(BIN):$(PATH)
 DEMO := snakemake --directory demo --cores 2 --quiet rules
 SOURCES := scripts tests benchmarks config/demo
 RULES := Snakefile rules tests/workflow/importer/Snakefile
-# Two workers for two cores; each gets whole groups of tests (the marks xdist_group).
-PYTEST := python -m pytest --numprocesses 2 --dist loadgroup
+# Two workers for two cores; tests/conftest.py says which tests stay together.
+PYTEST := python -m pytest --numprocesses 2
 
 .PHONY: help install demo check test test-slow test-all lint format schema clean
 

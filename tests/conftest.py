@@ -10,25 +10,54 @@ import pandas as pd
 import pytest
 from probeinterface import generate_tetrode, write_probeinterface
 from spikeinterface.sorters import sorter_dict
+from xdist.scheduler import LoadScopeScheduling
 
 from workbench import Project, new_project
 
 TESTS = Path(__file__).resolve().parent
 RATE_HZ = 30_000.0
 N_CHANNELS = 4
-#: Tests of one worker: they share what takes long to compile or to make.
-TOGETHER = {"test_outputs.py": "analyzer", "test_versions.py": "analyzer"}
+#: Files whose tests one worker runs, one after the other: they share what takes long to make or to
+#: compile, or they look at the processes, the disk and the cores of the whole machine.
+GROUPS = {
+    "test_outputs.py": "analyzer",
+    "test_versions.py": "analyzer",
+    "test_batch.py": "batch",
+    "test_docs.py": "docs",
+    "test_postprocess.py": "postprocess",
+    "test_reruns.py": "reruns",
+    "test_interrupts.py": "serial",
+    "test_kills.py": "serial",
+    "test_machine.py": "serial",
+    "test_reading.py": "serial",
+    "test_slurm.py": "serial",
+    "test_sorts.py": "serial",
+}
 #: Longer than a unit test may take: `make check` leaves them to `make test`.
 MEDIUM = ("tests/unit/test_report.py::test_thousand",)
 FAULT_COLUMNS = ("fault", "survived", "files lost", "processes left", "wrong verdicts")
 
 
-@pytest.hookimpl(tryfirst=True)
+class Groups(LoadScopeScheduling):
+    """Give tests to workers one by one, and those of a group to one worker.
+
+    Written here because the marks of ``--dist loadgroup`` (xdist 3.8.0) are lost in pytest 9.2.
+    """
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = nodeid.split("::", maxsplit=1)[0].rsplit("/", 1)[-1]
+        return GROUPS.get(file, nodeid)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Groups:
+    """Choose the scheduler."""
+    return Groups(config, log)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark the unit tests that need it; all others are marked where they stand."""
+    """Mark the unit tests that take long; all others are marked where they stand."""
     for item in items:
-        if item.path.name in TOGETHER:
-            item.add_marker(pytest.mark.xdist_group(TOGETHER[item.path.name]))
         if item.nodeid.startswith(MEDIUM):
             item.add_marker(pytest.mark.medium)
 

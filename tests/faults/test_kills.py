@@ -18,7 +18,7 @@ from spikecanary.sentinel import read_journal
 from spikecanary.supervise.processes import is_alive
 from workbench import snakemake_command
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("serial")]
+pytestmark = pytest.mark.slow
 KILLS = int(os.environ.get("FAULT_KILLS", "2"))
 COMPARED = ["verdict", "outcome", "category", "sort", "n_units", "reason"]
 #: Real recordings are short here, so that Kilosort 4 takes seconds.

@@ -12,7 +12,7 @@ from spikecanary import sentinel
 from spikecanary.sentinel import read_journal
 from workbench import snakemake_command
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("serial")]
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture

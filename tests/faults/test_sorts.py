@@ -12,7 +12,7 @@ from spikecanary.supervise.job import Job
 from spikecanary.table import Recording
 from workbench import ROOT, make_record
 
-pytestmark = [pytest.mark.medium, pytest.mark.xdist_group("serial")]
+pytestmark = pytest.mark.medium
 #: What the full sort is to say of each fault: the failure's class, None: not classified,
 #: or how many units were found all the same.
 FULL = {

@@ -15,7 +15,7 @@ from cluster import Cluster, wait_until, why_not
 from spikecanary.sentinel import read_journal
 from workbench import ROOT, snakemake
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("serial")]
+pytestmark = pytest.mark.slow
 PROFILE = ["--profile", str(ROOT / "profiles/slurm"), "--slurm-no-account"]
 #: Nothing here is far away, so nobody has to wait for it.
 QUICK = ["--latency-wait", "5", "--slurm-init-seconds-before-status-checks", "2"]

@@ -7,7 +7,7 @@ from spikeinterface.core import load
 
 from workbench import Project, new_project
 
-pytestmark = [pytest.mark.medium, pytest.mark.xdist_group("batch")]
+pytestmark = pytest.mark.medium
 
 
 def fill(project: Project) -> None:

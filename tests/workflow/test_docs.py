@@ -25,8 +25,8 @@ PAGES = sorted(
 WHOLE = ("plan", "--report")
 #: What stands in a command for something of the reader's.
 STANDS_FOR = {"LOG...": "logs/sort/healthy.log", "REC": "healthy"}
-#: A block of commands and snippets runs for minutes, all of it in one copy of the workflow.
-RUN = [pytest.mark.slow, pytest.mark.xdist_group("docs")]
+#: Commands and snippets run for minutes, all of them in one copy of the workflow.
+RUN = pytest.mark.slow
 COMMANDS = ("snakemake", "make", "python", "source", "phy", "cd")
 
 

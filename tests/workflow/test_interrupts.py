@@ -12,7 +12,7 @@ from spikecanary.sentinel import read_journal
 from spikecanary.supervise.processes import is_alive
 from workbench import snakemake_command
 
-pytestmark = [pytest.mark.medium, pytest.mark.xdist_group("serial")]
+pytestmark = pytest.mark.medium
 SLOW = pytest.mark.slow
 
 

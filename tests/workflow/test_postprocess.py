@@ -9,7 +9,7 @@ import pytest
 from spikecanary.outputs import curation
 from workbench import new_project
 
-pytestmark = [pytest.mark.medium, pytest.mark.xdist_group("postprocess")]
+pytestmark = pytest.mark.medium
 
 #: Less than the default extensions: what takes long to compile is out.
 EXTENSIONS = {

@@ -6,7 +6,7 @@ import subprocess
 import numpy as np
 import pytest
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("serial")]
+pytestmark = pytest.mark.slow
 WINDOW_S = 30.0
 N_CHANNELS = 64
 RATE_HZ = 30_000.0

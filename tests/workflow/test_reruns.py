@@ -9,7 +9,7 @@ from spikeinterface.core import BinaryRecordingExtractor
 
 from workbench import new_project
 
-pytestmark = [pytest.mark.medium, pytest.mark.xdist_group("reruns")]
+pytestmark = pytest.mark.medium
 
 
 @pytest.fixture(scope="module")
