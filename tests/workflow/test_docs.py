@@ -19,7 +19,7 @@ from workbench import ROOT, snakemake
 PAGES = sorted(
     path
     for path in [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]
-    if path.name not in ("failures.md", "troubleshooting.md", "settings.md")
+    if path.name not in ("troubleshooting.md", "settings.md")
 )
 #: Run as they are: quick, and the others only planned (-n).
 WHOLE = ("plan", "--report")

@@ -44,7 +44,7 @@ def test_demo_with_kilosort4(tmp_path):
     for name in ("healthy", "short", "crashing"):
         folder = demo / "results" / name
         assert [each for each in outputs.FILES.values() if not (folder / each).exists()] == []
-        assert len(figures.of_recording(folder)) == 7
+        assert len(figures.list_figures(folder)) == 7
     assert (demo / "results/silent/canary.png").exists()
     assert (curation.read_units(demo / "results/healthy/units.tsv")["label"] == "good").sum() >= 4
 
@@ -116,7 +116,7 @@ def test_real_recording_is_sorted(locust, sorter, params):
     analyzer = load_sorting_analyzer(locust.result("locust/analyzer"))
     assert set(analyzer.recording.get_channel_gains()) == {1.0}
     assert len(curation.read_units(locust.result("locust/units.tsv"))) >= 1
-    assert {"drift", "templates"} <= set(figures.of_recording(locust.result("locust")))
+    assert {"drift", "templates"} <= set(figures.list_figures(locust.result("locust")))
 
 
 @pytest.mark.slow
