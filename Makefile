@@ -41,7 +41,7 @@ install: $(VENV)/run.stamp
 demo: $(VENV)/run.stamp
 	mkdir -p demo
 	$(DEMO) --snakefile rules/demo.smk
-	@# Exit status 1, since `missing` needs somebody.
+	@# Exit status 1, since `missing` needs attention.
 	$(DEMO) --configfile config/demo/config.yaml || test $$? -eq 1
 
 check: lint

@@ -231,7 +231,7 @@ def sort_request(resource):
 
 
 def end_of_run(*, failed):
-    """Print how this run's recordings ended; exit status 1 where one of them needs somebody."""
+    """Print how this run's recordings ended; exit status 1 where one of them needs attention."""
     jobs = [] if workflow.touch else workflow.dag.jobs
     of_run = {job.wildcards.get("recording") for job in jobs} & set(ROWS)
     further = {name: row.metadata for name, row in ROWS.items()}

@@ -61,7 +61,7 @@ rule check_records:
     """Fail where records still disagree with the settings, after all else is done.
 
     Asked for while they do: Snakemake runs jobs again by its own memory (.snakemake), and where
-    that was lost nothing would run, and nobody say so.
+    that was lost nothing would run, without a word.
     """
     input:
         [f"<results>/waves/{wave}.tsv" for wave in WAVES],

@@ -92,7 +92,7 @@ def stopped_for_biology(table: Path) -> set[str]:
 def find_stale(results: Path, named: Mapping[str, Collection[str]]) -> dict[str, list[str]]:
     """Return the tables of a results folder that name other recordings than they should.
 
-    Snakemake makes them again by its own memory; where that is lost, nobody would.
+    Snakemake makes them again by its own memory; where that is lost, nothing would.
     """
     stale = {}
     for table, members in named.items():

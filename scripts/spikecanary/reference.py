@@ -48,7 +48,7 @@ OWN = (
         "Correct them; each line says where, and what was perhaps meant.",
     ),
     (
-        "recordings need somebody",
+        "recordings need attention",
         "the end of a run with exit status 1: recordings that were stopped or failed",
         "Each reason has its remedy below it. Then run again: these are tested or sorted again.",
     ),
@@ -79,7 +79,7 @@ OWN = (
     ),
     (
         "proved nothing",
-        "the canary failed for a reason that nobody knows, so it proceeds",
+        "the canary failed for a reason that is not recognised, so it proceeds",
         "Look at its log; the full sort may fail in the same way.",
     ),
     (

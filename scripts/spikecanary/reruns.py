@@ -2,7 +2,7 @@
 
 Snakemake runs a job again when a value in its ``params`` changes. These are the values: what the
 user set, the stamps of the recording's files, and a version for each kind of result. A version is
-bumped by hand when what comes out changes; nobody's edit of a docstring sorts anything again.
+bumped by hand when what comes out changes; an edited docstring sorts nothing again.
 """
 
 from collections.abc import Callable, Collection, Mapping
@@ -62,8 +62,8 @@ class State:
     folder : Path
         Its results folder.
     dry : bool
-        Whether this is a dry run: files of recordings without records are not looked at, since
-        their stamps decide nothing yet.
+        Whether this is a dry run: it does not stamp recordings without records, whose stamps
+        decide nothing yet.
     """
 
     def __init__(self, config: Config, row: Recording, folder: Path, *, dry: bool = False) -> None:

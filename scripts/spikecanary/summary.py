@@ -242,7 +242,7 @@ def describe_counts(table: "pd.DataFrame") -> str:
     return text
 
 
-def needs_somebody(row: Mapping[str, Any]) -> bool:
+def needs_attention(row: Mapping[str, Any]) -> bool:
     """Whether a described recording needs a person.
 
     A sort that failed, a stop for the environment or a resource, a record that cannot be read, and
@@ -266,13 +266,15 @@ def describe_needs(rows: Iterable[Mapping[str, Any]], most: int = 5) -> str:
         Recordings that are named for each failure.
     """
     groups: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
-    for row in filter(needs_somebody, rows):
+    for row in filter(needs_attention, rows):
         key = (row["sort"], row.get("failure") or row.get("reason", ""))
         groups.setdefault(key, []).append(row)
     if not groups:
         return ""
     count = sum(map(len, groups.values()))
-    lines = ["1 recording needs somebody:" if count == 1 else f"{count} recordings need somebody:"]
+    lines = [
+        "1 recording needs attention:" if count == 1 else f"{count} recordings need attention:"
+    ]
     for (state, failure), members in groups.items():
         names = ", ".join(row["recording"] for row in members[:most])
         more = f" and {len(members) - most} more" if len(members) > most else ""
@@ -290,7 +292,7 @@ def print_end(
     of_run: Collection[str],
     files: Collection[str] = (),
 ) -> bool:
-    """Print how a run's recordings ended, and last which of them need somebody.
+    """Print how a run's recordings ended, and last which of them need attention.
 
     Parameters
     ----------
@@ -301,12 +303,12 @@ def print_end(
     of_run : collection of str
         Those of this run's targets; where there are none, nothing is printed.
     files : collection of str
-        What a sorted recording has in the end; what is missing of it is said.
+        What a sorted recording has in the end; a recording that lacks some is named.
 
     Returns
     -------
     bool
-        Whether a recording needs somebody.
+        Whether a recording needs attention.
     """
     if not of_run:
         return False
@@ -348,7 +350,7 @@ def end_of_module_run(results: str | Path) -> None:
     Raises
     ------
     SystemExit
-        A recording in the results folder needs somebody: exit status 1.
+        A recording in the results folder needs attention: exit status 1.
     """
     found = sorted(path.parent.name for path in Path(results).glob("*/canary.json"))
     if print_end(Path(results), {name: {} for name in found}, found):

@@ -104,7 +104,7 @@ def sibling(project, name):
 def test_snakemake_killed_at_random_moments(batch, ledger, watcher):
     undisturbed = sibling(batch, "undisturbed")
     began = time.monotonic()
-    assert undisturbed.run().returncode == 1  # `missing` needs somebody
+    assert undisturbed.run().returncode == 1  # `missing` needs attention
     took_s = time.monotonic() - began
     expected = undisturbed.summary()[COMPARED]
     assert list(expected["sort"]) == ["sorted", "sorted", "stopped", "stopped"]

@@ -101,7 +101,7 @@ def test_demo_batch(demo, cluster):
         timeout=800,
         check=False,
     )
-    assert run.returncode == 1, run.stdout + run.stderr  # `missing` needs somebody
+    assert run.returncode == 1, run.stdout + run.stderr  # `missing` needs attention
     summary = pd.read_csv(demo / "results/summary.tsv", sep="\t", index_col="recording")
     assert summary["sort"].to_dict() == {
         "healthy": "sorted",

@@ -128,14 +128,14 @@ def test_waves_are_put_together_in_the_order_of_the_table(tmp_path):
     assert "table_row" not in merged[0]
 
 
-def test_who_needs_somebody(tmp_path):
+def test_who_needs_attention(tmp_path):
     def row(**fields):
         return {"recording": "x", "category": "", "failure": "", "reason": "it broke"} | fields
 
-    assert not summary.needs_somebody(row(sort="sorted"))
-    assert not summary.needs_somebody(row(sort="stopped", category="biological"))
-    assert not summary.needs_somebody(row(sort="unsortable", canary_units=None))
-    assert not summary.needs_somebody(row(sort="pending", verdict="proceed"))
+    assert not summary.needs_attention(row(sort="sorted"))
+    assert not summary.needs_attention(row(sort="stopped", category="biological"))
+    assert not summary.needs_attention(row(sort="unsortable", canary_units=None))
+    assert not summary.needs_attention(row(sort="pending", verdict="proceed"))
     needy = [
         row(
             sort="stopped", category="environment", failure="DependencyError", remedy="Install it."
@@ -145,9 +145,9 @@ def test_who_needs_somebody(tmp_path):
         row(sort="unsortable", category="biological", canary_units=4),
         row(sort="pending", reason="not a record"),
     ]
-    assert all(map(summary.needs_somebody, needy))
+    assert all(map(summary.needs_attention, needy))
     lines = summary.describe_needs([*needy, *[needy[0]] * 6]).splitlines()
-    assert lines[0] == "11 recordings need somebody:"
+    assert lines[0] == "11 recordings need attention:"
     assert lines[1] == "  7 stopped, DependencyError: x, x, x, x, x and 2 more"
     assert lines[2] == "    x: it broke. Install it."
     assert summary.describe_needs([row(sort="sorted")]) == ""

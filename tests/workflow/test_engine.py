@@ -243,7 +243,7 @@ def test_failed_sort_leaves_a_whole_summary(engine):
     assert run.done() == "canary: a b c d e f; sort: a b c d e f; exit 1"
     rows = engine.result("summary.tsv").read_text().splitlines()
     assert [row.split("\t")[0] for row in rows[1:]] == IDS.split()
-    assert "1 recording needs somebody" in run.output
+    assert "1 recording needs attention" in run.output
     engine.world()
     assert engine.run().done() == "sort: b; exit 0"
 
@@ -322,7 +322,7 @@ def test_environment_stop_that_is_not_tested_again_is_said(engine):
     assert engine.run().done() == "exit 0"
 
 
-def test_a_sort_that_found_nothing_needs_somebody(engine):
+def test_a_sort_that_found_nothing_needs_attention(engine):
     engine.world(b="unsortable")
     run = engine.run()
     assert run.done() == "canary: a b c d e f; sort: a b c d e f; exit 1"

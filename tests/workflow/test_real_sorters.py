@@ -25,7 +25,7 @@ def test_demo_with_kilosort4(tmp_path):
     assert made.returncode == 0, made.output
     command = ("--snakefile", str(ROOT / "Snakefile"), "--configfile", "../config/demo/config.yaml")
     run = snakemake(demo, *command)
-    assert run.returncode == 1, run.output  # `missing` needs somebody
+    assert run.returncode == 1, run.output  # `missing` needs attention
     assert "  1 stopped, RecordingUnreadableError: missing" in run.output.splitlines()
     summary = pd.read_csv(demo / "results/summary.tsv", sep="\t", index_col="recording")
     columns = ["verdict", "outcome", "category", "sort"]

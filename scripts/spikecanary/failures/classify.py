@@ -1,7 +1,7 @@
 """From how a sort ended to a classified failure, or none.
 
 Exception types tell first, texts second. Nothing matches by a bare word: a text that
-only mentions CUDA, memory or docker is a bug of somebody's and stays unclassified.
+only mentions CUDA, memory or docker is a bug in some code and stays unclassified.
 
 As a command, for people with a log in hand: ``python -m spikecanary.failures.classify LOG...``.
 """
@@ -80,7 +80,7 @@ def by_text(text: str, log: str = "") -> ClassifiedSortFailure | None:
     text, log = _MARKS.sub("", text), _MARKS.sub("", log)
     whole = f"{text}\n{log}"
     errors = parse_errors(text)
-    if all(kind == "SpikeSortingError" or _SAYS_NOTHING.search(said) for kind, said in errors):
+    if all(kind == "SpikeSortingError" or _SAYS_NOTHING.search(text_) for kind, text_ in errors):
         errors += parse_errors(log)
     for signature in load_signatures():
         match = signature.match(whole, errors)
@@ -146,8 +146,8 @@ def main(arguments: list[str] | None = None) -> int:
             _classify_lines(given.jsonl)
         for path in given.logs:
             found = _describe(by_text(path.read_text(encoding="utf-8", errors="replace")))
-            said = [f"  {name}: {value}" for name, value in found.items() if value]
-            sys.stdout.write("\n".join([str(path), *(said or ["  unclassified"])]) + "\n")
+            lines = [f"  {name}: {value}" for name, value in found.items() if value]
+            sys.stdout.write("\n".join([str(path), *(lines or ["  unclassified"])]) + "\n")
     except (OSError, ValueError) as err:
         sys.stderr.write(f"{err}\n")
         return 2

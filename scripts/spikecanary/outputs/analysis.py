@@ -151,7 +151,7 @@ def describe_units(analyzer: "SortingAnalyzer") -> "pd.DataFrame":
     pandas.DataFrame
         A row a unit: ``peak_channel``, ``x_um`` and ``depth_um`` (y) of its location,
         SpikeInterface's metrics, and ``isi_violations_share``: spikes that follow another one
-        within the refractory period (1.5 ms unless quality_metrics is told otherwise) over all
+        within the refractory period (1.5 ms by default) over all
         intervals. SpikeInterface's ``isi_violations_ratio`` (Hill et al. 2011) is an estimate
         of contamination instead.
     """

@@ -114,9 +114,9 @@ def explain(metrics: "pd.DataFrame", thresholds: Mapping[str, Threshold]) -> lis
     """Name, for each unit, the thresholds that it misses, with its values."""
     return [
         "; ".join(
-            said
+            miss
             for name, limit in thresholds.items()
-            if (said := _miss(name, float(row[name]), limit))
+            if (miss := _miss(name, float(row[name]), limit))
         )
         for _, row in metrics.iterrows()
     ]

@@ -50,7 +50,7 @@ def run(
     export : str
         ``phy``, ``nwb``, ``npz``, ``mat`` or ``report``.
     settings : ExportSettings
-        What the formats need to be told.
+        Arguments of the formats.
     row : Recording, optional
         The recording; columns of its row name it in NWB, which needs it.
     analyzer_path, units_path : Path

@@ -23,7 +23,7 @@ from typing import Any
 
 from spikecanary.failures import ClassifiedSortFailure
 
-#: Exceptions of a chain that are told; more means a loop.
+#: Exceptions of a chain that are described; more means a loop.
 MAX_CHAIN = 20
 
 
@@ -105,7 +105,7 @@ def main(call_path: str, events_path: str, lifeline: str) -> int:
         wanted = inspect.signature(target).parameters
         hooks = {name: hook for name, hook in offered.items() if name in wanted}
         result = target(**call["arguments"], **hooks)
-    except Exception as err:  # noqa: BLE001 - whatever it is, the parent is told and decides
+    except Exception as err:  # noqa: BLE001 - the parent gets it, whatever it is
         if not isinstance(err, ClassifiedSortFailure):  # whose one line says it all
             traceback.print_exception(err, file=sys.stdout)
         events.tell(error=describe_error(err), at=time.monotonic())

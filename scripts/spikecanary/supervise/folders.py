@@ -72,7 +72,7 @@ def sweep(results: Path) -> list[Path]:
 
 
 def _is_abandoned(path: Path, host: str, pid: int) -> bool:
-    """Whether the process that made a path has ended, as far as can be told from here."""
+    """Whether the process that made a path has ended, as far as this host can know."""
     try:
         status = path.stat()
         touched = max([status.st_mtime, *(each.stat().st_mtime for each in path.glob("*"))])
@@ -117,7 +117,7 @@ def hold(path: Path, what: str) -> Iterator[None]:
     except Timeout:
         holder = _describe_holder(path)
         msg = (
-            f"{holder}, {what}. If that process has ended (on another host nobody here can tell), "
+            f"{holder}, {what}. If that process has ended (this host cannot see another's), "
             f"remove {path}"
         )
         raise ConcurrentSortError(msg, holder=holder) from None

@@ -102,7 +102,7 @@ class Interrupted(SystemExit):
         super().__init__(128 + signum)
 
 
-#: The snakemake that started this process; None: nobody whose end would matter.
+#: The snakemake that started this process; None if there is none.
 _starter: psutil.Process | None = None
 
 
