@@ -157,7 +157,7 @@ class Batch:
             source, target = ROOT / name, self.ours / name
             (shutil.copytree if source.is_dir() else shutil.copy)(source, target)
         made = ["sort.json"]
-        config = {"job": {"threads": 1, "output_threads": 1}}
+        config = {"job": {"threads": 1}}
         config["gate"] = {"wave_size": arguments.wave_size}
         if arguments.outputs == "none":
             config["outputs"] = []

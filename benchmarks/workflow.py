@@ -138,10 +138,9 @@ def write_project(folder: Path, arguments: argparse.Namespace) -> None:
         "recordings": "recordings.tsv",
         "sorter": {"name": "kilosort4", "device": "cpu", "params": {"nblocks": 0}},
         "canary": {"window_s": WINDOW_S, "min_recording_s": WINDOW_S},
-        "forecast": {"second_window": False},
         "outputs": ["units", *OUTPUTS],
         "exports": {"nwb": METADATA},
-        "job": {"threads": arguments.threads, "output_threads": arguments.threads},
+        "job": {"threads": arguments.threads},
     }
     (folder / "config.yaml").write_text(json.dumps(config))
 
