@@ -112,7 +112,7 @@ def test_record_of_an_unknown_version_is_an_error_that_says_so(finished):
 
 def sorts_of(project, recording):
     """Return how often the sorter itself ran on a whole recording, by the logs of all attempts."""
-    logs = (project.folder / "logs/sort" / recording).glob("sort.*.log")
+    logs = (project.folder / f"logs/sort/{recording}.logs").glob("sort.*.log")
     return sum("quick sorter: 8.0 s" in log.read_text() for log in logs)
 
 
