@@ -1,6 +1,7 @@
 """Fixtures: seeded recordings, the real ones, a project folder to run snakemake in."""
 
 import os
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,9 @@ GROUPS = {
 #: Longer than a unit test may take: `make check` leaves them to `make test`.
 MEDIUM = ("tests/unit/test_report.py::test_thousand",)
 FAULT_COLUMNS = ("fault", "survived", "files lost", "processes left", "wrong verdicts")
+
+# Under nohup the signal would be ignored, here and in every process that tests start.
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 class Groups(LoadScopeScheduling):
