@@ -93,15 +93,19 @@ def check_options():
 # The engine: what is asked for, wave by wave, behind the one checkpoint.
 
 
-def wave_sentinels(wildcards):
-    """Return the sentinels of one wave.
+def tested_in(wave):
+    """Return the recordings of a wave whose sentinels its gate reads.
 
     A finished sort does without one that was removed: to have it made again would, to Snakemake, be
     an input that was updated, ancient() or not.
     """
+    return [each for each in WAVES[wave] if not state_of(each).lacks_sentinel]
+
+
+def wave_sentinels(wildcards):
+    """Return the sentinels of one wave."""
     check_options()
-    members = [each for each in WAVES[wildcards.wave] if not state_of(each).lacks_sentinel]
-    return [f"<results>/{each}/canary.json" for each in members]
+    return [f"<results>/{each}/canary.json" for each in tested_in(wildcards.wave)]
 
 
 def split_wave(wave):
@@ -138,22 +142,13 @@ def all_results(wildcards):
     the summary of a run with errors is made without them.
     """
     check_options()
-    begun = [wave for wave in WAVES if results_path("gates", f"{wave}.tsv").exists()]
-    tables = [f"<results>/{kind}/{wave}.tsv" for kind in ("gates", "waves") for wave in WAVES]
-    return [*filter(is_missing, tables), *(path for wave in begun for path in missing_of(wave))]
-
-
-def missing_of(wave):
-    """Return the files that there are to be of a wave's recordings, and are not there."""
-    tested = [each for each in WAVES[wave] if not state_of(each).sort_stands]
-    names = [f"<results>/{each}/canary.json" for each in tested]
-    names += results_of(wave, outputs.all_files(SETTINGS.outputs))
-    return [name for name in names if is_missing(name)]
-
-
-def is_missing(name):
-    """Return whether a file of the results folder is not there."""
-    return not results_path(name.removeprefix("<results>/")).exists()
+    names = [f"<results>/{kind}/{wave}.tsv" for kind in ("gates", "waves") for wave in WAVES]
+    for wave in WAVES:
+        if results_path("gates", f"{wave}.tsv").exists():
+            tested = [each for each in WAVES[wave] if not state_of(each).sort_stands]
+            names += [f"<results>/{each}/canary.json" for each in tested]
+            names += results_of(wave, outputs.all_files(SETTINGS.outputs))
+    return [each for each in names if not results_path(each.removeprefix("<results>/")).exists()]
 
 
 def all_sorts(wildcards):
@@ -183,9 +178,7 @@ def find_disagreeing():
 def find_stale_tables():
     """Return the recordings that tables of waves should name and do not, by table."""
     named = {f"waves/{wave}.tsv": WAVES[wave] for wave in WAVES}
-    for wave in WAVES:
-        tested = [each for each in WAVES[wave] if not state_of(each).lacks_sentinel]
-        named[f"gates/{wave}.tsv"] = tested
+    named |= {f"gates/{wave}.tsv": tested_in(wave) for wave in WAVES}
     return gate.find_stale(results_path(), named)
 
 
@@ -235,6 +228,7 @@ def end_of_run(*, failed):
     jobs = [] if workflow.touch else workflow.dag.jobs
     of_run = {job.wildcards.get("recording") for job in jobs} & set(ROWS)
     further = {name: row.metadata for name, row in ROWS.items()}
-    end = page.end_failed_run if failed else summary.print_end
-    if end(results_path(), further, of_run, *([SETTINGS] if failed else [])) and not failed:
+    if failed:
+        page.end_failed_run(results_path(), further, of_run, SETTINGS)
+    elif summary.print_end(results_path(), further, of_run):
         sys.exit(1)

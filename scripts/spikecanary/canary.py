@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from spikecanary import diagnosis, forecast, preflight, sentinel, signals
+from spikecanary import diagnosis, forecast, sentinel, signals
 from spikecanary.config import CanarySettings
 from spikecanary.failures import (
     BiologicalFailure,
@@ -16,7 +16,7 @@ from spikecanary.failures import (
     InsufficientActivityError,
 )
 from spikecanary.forecast import Forecast
-from spikecanary.sentinel import Failure, Measured, Outcome, Record, SorterInfo, Window
+from spikecanary.sentinel import Failure, Measured, Outcome, Record, Window
 from spikecanary.signals import SignalReport
 from spikecanary.sorter import LEARN_S, LEAST_BATCHES, SortTask
 from spikecanary.supervise import folders, watchdogs
@@ -162,13 +162,14 @@ def run(
             f"the canary itself failed: {type(err).__name__}: {err}",
             Failure(class_name=type(err).__name__, message=str(err)),
         )
-    record = _describe(task, evidence, decision).model_copy(
-        update={
-            "attempt": attempt,
-            "settings": dict(job.recorded_settings),
-            "started_at": started_at,
-            "log": str(job.log),
-        }
+    record = _describe(
+        task,
+        evidence,
+        decision,
+        attempt=attempt,
+        settings=dict(job.recorded_settings),
+        started_at=started_at,
+        log=str(job.log),
     )
     sentinel.write_record(results / "canary.json", record)
     sentinel.append_journal(results / "attempts.jsonl", "canary", record)
@@ -201,36 +202,28 @@ class _Canary:
 
     def _inspect(self, evidence: Evidence) -> float:
         """Look at header, node and signal; return the window's length in s."""
-        inspected = call(
-            preflight.inspect_recording_and_node,
-            {
-                "task": self.task.model_dump(mode="json"),
-                "folder": str(self.folder),
-                "strict": self.job.preflight.strict,
-                "canary": self.settings.model_dump(mode="json"),
-            },
-            folder=self.folder / "inspect",
+        inspection = diagnosis.inspect(
+            self.task,
+            strict=self.job.preflight.strict,
+            folder=self.folder,
             supervision=self._supervision(),
+            canary=self.settings,
         )
-        if inspected.result is None:
-            evidence.failed = inspected
-            evidence.failure = diagnosis.read_ending(inspected)
+        evidence.failure, found = inspection.failure, inspection.ended.result
+        if found is None:
+            evidence.failed = inspection.ended
             return 0.0
-        evidence.header = inspected.result["header"]
-        evidence.skip = inspected.result["skip"]
-        if evidence.skip:
-            return 0.0
-        checks = [preflight.Check(**check) for check in inspected.result["preflight"]]
-        failed = [check for check in checks if check.level == "fail"]
-        if failed:
-            evidence.failure = failed[0].error()
-            evidence.warnings = [check.line() for check in checks if check is not failed[0]]
-            return 0.0
+        evidence.header = found["header"]
+        evidence.skip = found["skip"]
+        # The first is the reason, if it is a failure.
+        checks = inspection.checks[1:] if evidence.failure else inspection.checks
         evidence.warnings = [check.line() for check in checks]
-        report = SignalReport(**inspected.result["signals"])
+        if evidence.skip or evidence.failure:
+            return 0.0
+        report = SignalReport(**found["signals"])
         evidence.warnings += report.warnings()
         evidence.failure = report.failure()
-        window_s: float = inspected.result["window_s"]
+        window_s: float = found["window_s"]
         if window_s > self.settings.window_s:
             evidence.warnings.append(
                 f"canary.window_s {self.settings.window_s:g} s was made {window_s:g} s: "
@@ -286,7 +279,8 @@ class _Canary:
 
     def _forecast(self, evidence: Evidence) -> None:
         """Forecast the full sort, and compare it with what its job may use."""
-        measured = _describe(self.task, evidence, Decision("passed", ""))
+        so_far = Decision("passed", "")
+        measured = _describe(self.task, evidence, so_far, started_at=sentinel.now())
         results = self.folder.parent.parent
         history = forecast.read_history(forecast.history_path(results, self.task.digest()))
         evidence.expected = forecast.forecast_sort(measured, history)
@@ -358,35 +352,24 @@ def _stop(failure: ClassifiedSortFailure, stop_on: Collection[str]) -> Decision:
     return Decision("unexpected", reason, Failure.of(failure))
 
 
-def _describe(task: SortTask, evidence: Evidence, decision: Decision) -> Record:
-    """Describe a canary as a record; what its job knows is added later."""
-    last = evidence.attempts[-1].ended if evidence.attempts else evidence.failed
+def _describe(task: SortTask, evidence: Evidence, decision: Decision, **of_job: Any) -> Record:
+    """Describe a canary as a record, with the fields that its job knows."""
     counted = evidence.counted
     passed = counted.window if counted and decision.outcome in ("passed", "stopped") else None
-    header = evidence.header
-    return Record(
-        recording=task.row.id,
+    return diagnosis.make_record(
+        task,
+        evidence.header,
+        evidence.attempts[-1].ended if evidence.attempts else evidence.failed,
         verdict="stop" if decision.outcome == "stopped" else "proceed",
         outcome=decision.outcome,
         reason=decision.reason,
         failure=decision.failure,
         warnings=[*evidence.warnings, *filter(None, [decision.warning])],
         windows=[attempt.window for attempt in evidence.attempts],
-        sorter=SorterInfo(
-            name=task.sorter.name,
-            version=last.facts.get("sorter_version") if last else None,
-            params_digest=task.digest(),
-        ),
         n_units=passed.n_units if passed else None,
         n_spikes=passed.n_spikes if passed else None,
-        duration_s=header.get("duration_s"),
-        n_channels=header.get("n_channels"),
-        sampling_frequency_hz=header.get("sampling_frequency_hz"),
-        measured=last.measured if last else None,
         forecast=evidence.expected or None,
-        started_at="",
-        finished_at=sentinel.now(),
-        versions=sentinel.package_versions(),
+        **of_job,
     )
 
 

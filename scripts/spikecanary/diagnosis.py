@@ -1,12 +1,13 @@
-"""From how a supervised sort ended, and its data, to a failure: a text alone is no proof."""
+"""What a canary and a full sort do alike: inspect, sort, tell the failure, describe the end."""
 
 import signal
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from spikecanary import signals, sorter
+from spikecanary import preflight, sentinel, signals, sorter
+from spikecanary.config import CanarySettings
 from spikecanary.failures import (
     BiologicalFailure,
     ClassifiedSortFailure,
@@ -15,8 +16,97 @@ from spikecanary.failures import (
 )
 from spikecanary.failures.classify import by_text, classify
 from spikecanary.recording import size_bytes
+from spikecanary.sentinel import Record, SorterInfo
 from spikecanary.sorter import SortTask
 from spikecanary.supervise.run import Ended, Supervision, call, supervise
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """What was seen before a sort, and the failure that forbids it.
+
+    Attributes
+    ----------
+    ended : Ended
+        How the child process ended, with the result of
+        :func:`spikecanary.preflight.inspect_recording_and_node`.
+    checks : list of Check
+        The checks of the node that found something, failures first.
+    failure : ClassifiedSortFailure or None
+        The first of them that is a failure, or why the child failed.
+    """
+
+    ended: Ended
+    checks: list[preflight.Check]
+    failure: ClassifiedSortFailure | None
+
+
+def inspect(
+    task: SortTask,
+    *,
+    strict: bool,
+    folder: Path,
+    supervision: Supervision,
+    canary: CanarySettings | None = None,
+) -> Inspection:
+    """Inspect recording and node, and for a canary the signal, in a supervised child process."""
+    ended = call(
+        preflight.inspect_recording_and_node,
+        {
+            "task": task.model_dump(mode="json"),
+            "folder": str(folder),
+            "strict": strict,
+            "canary": canary and canary.model_dump(mode="json"),
+        },
+        folder=folder / "inspect",
+        supervision=supervision,
+    )
+    if ended.result is None:
+        return Inspection(ended, [], read_ending(ended))
+    checks = [preflight.Check(**check) for check in ended.result.get("preflight", [])]
+    failed = next((check for check in checks if check.level == "fail"), None)
+    return Inspection(ended, checks, failed.error() if failed else None)
+
+
+def make_record(
+    task: SortTask,
+    header: Mapping[str, Any],
+    ended: Ended | None,
+    *,
+    params: Mapping[str, Any] | None = None,
+    **fields: Any,
+) -> Record:
+    """Describe how a canary or a full sort ended, as its record.
+
+    Parameters
+    ----------
+    task : SortTask
+        The full sort.
+    header : dict
+        The recording's header, as far as it could be read.
+    ended : Ended or None
+        The child process that counts, if any ran.
+    params : dict, optional
+        All parameters that the sorter ran with.
+    **fields
+        What the two have of their own.
+    """
+    return Record(
+        recording=task.row.id,
+        sorter=SorterInfo(
+            name=task.sorter.name,
+            version=ended.facts.get("sorter_version") if ended else None,
+            params_digest=task.digest(),
+            params=None if params is None else dict(params),
+        ),
+        duration_s=header.get("duration_s"),
+        n_channels=header.get("n_channels"),
+        sampling_frequency_hz=header.get("sampling_frequency_hz"),
+        measured=ended.measured if ended else None,
+        finished_at=sentinel.now(),
+        versions=sentinel.package_versions(),
+        **fields,
+    )
 
 
 def read_ending(ended: Ended) -> ClassifiedSortFailure | None:

@@ -171,14 +171,13 @@ def forecast_by_rates(
     history : sequence of FinishedSort
         Full sorts with the same settings; without any, the fixed :data:`RATES` count.
     """
-    found = {}
-    likely = {name: fixed + rate * duration_s / 60 for name, (fixed, rate) in RATES.items()}
-    for name, value in (likely | {"disk_mb": n_bytes / MB}).items():
+    costs = {name: fixed + rate * duration_s / 60 for name, (fixed, rate) in RATES.items()}
+    costs["disk_mb"] = n_bytes / MB
+    for name in ("wall_s", "disk_mb"):
         rates = [each.actual[name] / each.duration_s for each in history if name in each.actual]
-        per_s = statistics.median(rates) if rates else None
-        learned = value if per_s is None or name == "mem_mb" else per_s * duration_s
-        found[name] = _interval(learned, learned, learned, SPREAD)
-    return found
+        if rates:
+            costs[name] = statistics.median(rates) * duration_s
+    return {name: _interval(cost, cost, cost, SPREAD) for name, cost in costs.items()}
 
 
 # What finished sorts took is kept in the results folder, by the digest of their settings.

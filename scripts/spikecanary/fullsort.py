@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from spikecanary import diagnosis, forecast, preflight, sentinel, sorter, sorteroutput
+from spikecanary import diagnosis, forecast, sentinel, sorter, sorteroutput
 from spikecanary.config import RetrySettings
 from spikecanary.failures import (
     BiologicalFailure,
@@ -15,12 +15,12 @@ from spikecanary.failures import (
     GpuMemoryWatchdogError,
     GPUOutOfMemoryError,
 )
-from spikecanary.sentinel import Failure, Outcome, Record, SorterInfo
+from spikecanary.sentinel import Failure, Outcome, Record
 from spikecanary.sorter import SortTask
 from spikecanary.supervise import folders, watchdogs
 from spikecanary.supervise.job import Job
 from spikecanary.supervise.processes import Interrupted
-from spikecanary.supervise.run import Ended, Supervision, call
+from spikecanary.supervise.run import Ended, Supervision
 
 logger = logging.getLogger(__name__)
 
@@ -98,16 +98,15 @@ def run(task: SortTask, results: Path, job: Job, options: Options | None = None)
     _refuse_repetition(journal, results, job.attempt)
 
     def describe(trial: _Trial) -> Record:
-        return trial.describe(task).model_copy(
-            update={
-                "forced": options.forced,
-                "started_at": started_at,
-                "attempt": job.attempt,
-                "settings": dict(job.recorded_settings),
-                "canary_settings": {**canary.settings, "attempt": canary.attempt},
-                "forecast": canary.forecast,
-                "log": str(job.log),
-            }
+        return trial.describe(
+            task,
+            forced=options.forced,
+            started_at=started_at,
+            attempt=job.attempt,
+            settings=dict(job.recorded_settings),
+            canary_settings={**canary.settings, "attempt": canary.attempt},
+            forecast=canary.forecast,
+            log=str(job.log),
         )
 
     try:
@@ -231,31 +230,22 @@ class _Trial:
             )
         return reason
 
-    def describe(self, task: SortTask) -> Record:
-        """Describe this try as the record of a task; what its job knows is added later."""
+    def describe(self, task: SortTask, **of_job: Any) -> Record:
+        """Describe this try as the record of a task, with the fields that its job knows."""
         found = self.ended.result or {}
-        return Record(
-            recording=task.row.id,
+        return diagnosis.make_record(
+            task,
+            self.header,
+            self.ended,
+            params=self.ended.facts.get("sorter_params"),
             verdict="proceed",
             outcome=self.outcome,
             reason=self.reason(task),
             failure=Failure.of(self.failure) if self.failure else None,
             warnings=[*self.warnings, *self.ended.warnings],
-            sorter=SorterInfo(
-                name=task.sorter.name,
-                version=self.ended.facts.get("sorter_version"),
-                params_digest=task.digest(),
-                params=self.ended.facts.get("sorter_params"),
-            ),
             n_units=0 if self.outcome == "unsortable" else found.get("n_units"),
             n_spikes=found.get("n_spikes"),
-            duration_s=self.header.get("duration_s"),
-            n_channels=self.header.get("n_channels"),
-            sampling_frequency_hz=self.header.get("sampling_frequency_hz"),
-            measured=self.ended.measured,
-            started_at="",
-            finished_at=sentinel.now(),
-            versions=sentinel.package_versions(),
+            **of_job,
         )
 
     def move_sorting(self, path: Path) -> None:
@@ -314,25 +304,17 @@ class _Sort:
 
     def _try(self, task: SortTask, folder: Path) -> _Trial:
         """Inspect recording and node, then sort."""
-        inspected = call(
-            preflight.inspect_recording_and_node,
-            {
-                "task": task.model_dump(mode="json"),
-                "folder": str(self.folder),
-                "strict": self.job.preflight.strict,
-                "canary": None,
-            },
-            folder=folder / "inspect",
+        inspection = diagnosis.inspect(
+            task,
+            strict=self.job.preflight.strict,
+            folder=self.folder,
             supervision=self._supervision(task),
         )
-        if inspected.result is None:
-            return _Trial(task, folder, inspected, diagnosis.read_ending(inspected))
-        checks = [preflight.Check(**check) for check in inspected.result["preflight"]]
-        for check in checks:
+        for check in inspection.checks:
             logger.warning("%s: %s", task.row.id, check.line())
-        failed = [check for check in checks if check.level == "fail"]
-        if failed:
-            return _Trial(task, folder, replace(inspected, result=None), failed[0].error())
+        inspected = inspection.ended
+        if inspected.result is None or inspection.failure:
+            return _Trial(task, folder, replace(inspected, result=None), inspection.failure)
         supervision = self._supervision(task, inspected.result["header"]["duration_s"])
         ended, failure = diagnosis.sort(task, folder=folder, supervision=supervision)
         return _Trial(task, folder, ended, failure)

@@ -176,8 +176,3 @@ def describe_header(recording: "BaseRecording") -> dict[str, Any]:
         "has_probe": recording.has_probe(),
         "is_binary": recording.is_binary_compatible(),
     }
-
-
-def inspect(row: Mapping[str, Any]) -> dict[str, Any]:
-    """Open a recording and return its :func:`describe_header`; for a supervised child process."""
-    return describe_header(open_recording(Recording.model_validate(row)))

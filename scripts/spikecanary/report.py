@@ -88,10 +88,10 @@ def end_failed_run(
     further: Mapping[str, Mapping[str, str]],
     of_run: Collection[str],
     config: Config,
-) -> bool:
+) -> None:
     """Write summary and report, whose rules did not run, and print how a run with errors ended.
 
-    Parameters and result are those of :func:`spikecanary.summary.print_end`.
+    The parameters are those of :func:`spikecanary.summary.print_end`.
     """
     if of_run:
         summary.write(results / "summary.tsv", summary.describe(results, further))
@@ -99,7 +99,7 @@ def end_failed_run(
             write(results / "report.html", config, results)
         except Exception:
             logger.exception("the report could not be written")
-    return summary.print_end(results, further, of_run, all_files(config.outputs))
+    summary.print_end(results, further, of_run, all_files(config.outputs))
 
 
 def _sum(rows: Sequence[Mapping[str, str]], column: str) -> float:

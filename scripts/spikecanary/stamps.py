@@ -104,8 +104,8 @@ def _files(folder: str, pattern: re.Pattern[str], *, deep: bool) -> Iterator[tup
     """Yield path, size and time of a folder's files whose names match."""
     with os.scandir(folder) as entries:
         for entry in entries:
-            if entry.name.startswith("."):  # locks of editors, and what systems leave
-                continue
+            if entry.name.startswith(".") and not Path(entry.path).exists():
+                continue  # an editor's lock: a link to nowhere
             if entry.is_dir():
                 if deep and not _is_loop(entry):
                     yield from _files(entry.path, pattern, deep=True)

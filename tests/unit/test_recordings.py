@@ -8,7 +8,7 @@ import pytest
 from spikecanary import table
 from spikecanary.config import BadInputError
 from spikecanary.failures import RecordingUnreadableError
-from spikecanary.recording import cut_window, describe_header, inspect, open_recording, preprocess
+from spikecanary.recording import cut_window, describe_header, open_recording, preprocess
 from spikecanary.table import Recording
 
 HEADER = "recording\tpath\treader\treader_options\tstart_s\tend_s\tsubject\n"
@@ -200,6 +200,7 @@ def test_real_biocam(data):
     assert 1.0 < np.std(microvolts) < 100.0
 
 
-def test_inspect_takes_plain_data(row):
+def test_row_survives_as_plain_data(row):
     plain = json.loads(row.model_dump_json())
-    assert inspect(plain)["duration_s"] == 8.0
+    opened = open_recording(Recording.model_validate(plain))
+    assert describe_header(opened)["duration_s"] == 8.0

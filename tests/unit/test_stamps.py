@@ -75,6 +75,20 @@ def test_folder_by_the_files_that_its_reader_reads(tmp_path, reader):
     assert of(tmp_path, reader) != changed
 
 
+def test_lock_of_an_editor_and_a_loop_hide_no_change(tmp_path):
+    (tmp_path / "x.dat").write_text("data")
+    (tmp_path / ".hidden").write_text("data, too")
+    before = of(tmp_path, "nobody")
+    assert before["paths"][0][1] == 2
+    (tmp_path / ".#x.dat").symlink_to("somebody@host.1234")
+    (tmp_path / "loop").symlink_to(".")
+    assert of(tmp_path, "nobody") == before
+    (tmp_path / "x.dat").write_text("more data")
+    assert of(tmp_path, "nobody") not in (before, None)
+    (tmp_path / "y.dat").symlink_to("not/mounted")  # data, and away
+    assert of(tmp_path, "nobody") is None
+
+
 def test_emptied_folder_is_away(tmp_path):
     (tmp_path / "notes.txt").write_text("archived")
     assert of(tmp_path, "spikeglx") is None
@@ -86,6 +100,13 @@ def test_folder_saved_by_spikeinterface(tmp_path, kind):
     generate_recording(durations=[0.1], num_channels=2).save(folder=folder, format=kind)
     before = of(folder, "spikeinterface")
     assert before["paths"][0][1] >= 3
+    hidden = [path for path in folder.rglob(".z*") if path.is_file()]
+    assert bool(hidden) is (kind == "zarr" and not (folder / "zarr.json").exists())
+    for path in hidden[:1]:  # zarr's own metadata
+        status = path.stat()
+        os.utime(path, ns=(9, 9))
+        assert of(folder, "spikeinterface") != before
+        os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
     (folder / "analysis.txt").write_text("by somebody")
     assert of(folder, "spikeinterface") == before
     largest = max((p for p in folder.rglob("*") if p.is_file()), key=lambda p: p.stat().st_size)
