@@ -1,12 +1,12 @@
 """The canary: sort a short window of a recording, write the verdict to the sentinel."""
 
 import logging
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from spikecanary import diagnosis, forecast, sentinel, signals
+from spikecanary import activity, diagnosis, forecast, sentinel, stamps
 from spikecanary.config import CanarySettings
 from spikecanary.failures import (
     BiologicalFailure,
@@ -61,10 +61,14 @@ class Evidence:
         A step before the sort that failed.
     failure : ClassifiedSortFailure or None
         What the failed step, the preflight, or the signal check say.
+    signals : SignalReport or None
+        The signal map.
     attempts : list of Attempt
         The windows that were sorted; the last decides.
     is_silent : bool or None
         Whether a scan of the recording saw no activity; None where none was made.
+    explanation : ClassifiedSortFailure or None
+        Why the sorter found too little where the scan saw activity.
     expected : dict
         The forecast of the full sort.
     capacity : ClassifiedSortFailure or None
@@ -77,8 +81,10 @@ class Evidence:
     header: Mapping[str, Any] = field(default_factory=dict)
     failed: Ended | None = None
     failure: ClassifiedSortFailure | None = None
+    signals: SignalReport | None = None
     attempts: list[Attempt] = field(default_factory=list)
     is_silent: bool | None = None
+    explanation: ClassifiedSortFailure | None = None
     expected: Forecast = field(default_factory=dict)
     capacity: ClassifiedSortFailure | None = None
     warnings: list[str] = field(default_factory=list)
@@ -143,7 +149,7 @@ def run(
         The sentinel cannot be written.
     """
     started_at = sentinel.now()
-    evidence = Evidence()
+    evidence = Evidence(warnings=list(_describe_changes(results / "sort.json", job)))
     folders.sweep(results)
     try:
         with folders.work_folder(folders.work_path(results, "canary")) as folder:
@@ -217,12 +223,13 @@ class _Canary:
         evidence.skip = found["skip"]
         # The first is the reason, if it is a failure.
         checks = inspection.checks[1:] if evidence.failure else inspection.checks
-        evidence.warnings = [check.line() for check in checks]
+        evidence.warnings += [*found["notes"], *(check.line() for check in checks)]
         if evidence.skip or evidence.failure:
             return 0.0
-        report = SignalReport(**found["signals"])
+        report = evidence.signals = SignalReport.model_validate(found["signals"])
         evidence.warnings += report.warnings()
-        evidence.failure = report.failure()
+        bad_periods_stop = self.settings.bad_periods == "stop"
+        evidence.failure = report.failure(bad_periods_stop=bad_periods_stop)
         window_s: float = found["window_s"]
         if window_s > self.settings.window_s:
             evidence.warnings.append(
@@ -260,9 +267,10 @@ class _Canary:
         """Sort a second window, where a scan of the recording sees the most activity."""
         learn_s = self.task.batch_s(evidence.header["sampling_frequency_hz"]) or LEARN_S
         scan = call(
-            signals.scan,
+            activity.scan,
             {
                 "row": self.task.row.model_dump(mode="json"),
+                "preprocessing": list(self.task.preprocessing.items()),
                 "batch_s": learn_s,
                 "shortest_s": min(window_s, max(LEAST_BATCHES * learn_s, window_s / 2)),
             },
@@ -276,6 +284,9 @@ class _Canary:
         if start_s >= SAME_WINDOW_S:
             end_s = min(start_s + window_s, evidence.header["duration_s"])
             self._sort(evidence, start_s, end_s, "most active")
+        if evidence.attempts[-1].is_suspicious and not evidence.is_silent:
+            found = activity.explain_missed(scan.result, self.task, evidence.header)
+            evidence.explanation = found
 
     def _forecast(self, evidence: Evidence) -> None:
         """Forecast the full sort, and compare it with what its job may use."""
@@ -312,7 +323,7 @@ def decide(evidence: Evidence, stop_on: Collection[str]) -> Decision:
     if counted and counted.window.n_units == 0 and evidence.is_silent:
         msg = "the sorter found no units, and a scan of the recording no activity"
         certain = InsufficientActivityError(msg)
-    certain = certain or evidence.capacity
+    certain = certain or evidence.explanation or evidence.capacity
     if certain is not None:
         return _stop(certain, stop_on)
     if counted is None:
@@ -352,6 +363,17 @@ def _stop(failure: ClassifiedSortFailure, stop_on: Collection[str]) -> Decision:
     return Decision("unexpected", reason, Failure.of(failure))
 
 
+def _describe_changes(path: Path, job: Job) -> Iterator[str]:
+    """Say what has changed of the recording's files since its last full sort."""
+    try:
+        sort = sentinel.read_record_if_any(path)
+    except sentinel.RecordError:  # of another version; it will be replaced
+        return
+    now = job.recorded_settings.get("data")
+    if sort and (changes := stamps.describe_changes(sort.settings.get("data"), now)):
+        yield f"the recording has changed since its sort of {sort.finished_at}: {changes}"
+
+
 def _describe(task: SortTask, evidence: Evidence, decision: Decision, **of_job: Any) -> Record:
     """Describe a canary as a record, with the fields that its job knows."""
     counted = evidence.counted
@@ -366,6 +388,8 @@ def _describe(task: SortTask, evidence: Evidence, decision: Decision, **of_job: 
         failure=decision.failure,
         warnings=[*evidence.warnings, *filter(None, [decision.warning])],
         windows=[attempt.window for attempt in evidence.attempts],
+        signal_map=evidence.signals.rows if evidence.signals else [],
+        bad_periods=evidence.signals.bad_periods if evidence.signals else [],
         n_units=passed.n_units if passed else None,
         n_spikes=passed.n_spikes if passed else None,
         forecast=evidence.expected or None,

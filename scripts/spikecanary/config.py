@@ -123,6 +123,10 @@ class CanarySettings(Settings):
     """How much of each recording the canary sorts, in s; 0 or less: no canary."""
     min_recording_s: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 120
     """Recordings shorter than this, in s, get no canary."""
+    check_finite: bool = True
+    """Read recordings of floating-point numbers whole, to find samples that are NaN or infinite."""
+    bad_periods: Literal["warn", "stop", "silence"] = "warn"
+    """Stretches without a usable signal: name them, stop the recording, or sort zeros instead."""
     force: list[str] = []
     """Recordings to sort whatever their verdict."""
     stop_on: list[Category] = list(CATEGORIES)

@@ -48,6 +48,7 @@ def inspect(
     folder: Path,
     supervision: Supervision,
     canary: CanarySettings | None = None,
+    layout: bool = True,
 ) -> Inspection:
     """Inspect recording and node, and for a canary the signal, in a supervised child process."""
     ended = call(
@@ -56,6 +57,7 @@ def inspect(
             "task": task.model_dump(mode="json"),
             "folder": str(folder),
             "strict": strict,
+            "layout": layout,
             "canary": canary and canary.model_dump(mode="json"),
         },
         folder=folder / "inspect",
@@ -100,6 +102,7 @@ def make_record(
             params=None if params is None else dict(params),
         ),
         duration_s=header.get("duration_s"),
+        n_samples=header.get("n_samples"),
         n_channels=header.get("n_channels"),
         sampling_frequency_hz=header.get("sampling_frequency_hz"),
         measured=ended.measured if ended else None,
@@ -161,6 +164,9 @@ def sort(
     }
     ended = supervise(sorter.sort, arguments, folder=folder, supervision=supervision)
     after = size_bytes(task.row)
+    if shrank := _describe_shrunk(ended, before, after):
+        where = {"path": task.row.paths[0], "reader": task.row.reader}
+        return replace(ended, result=None), RecordingUnreadableError(shrank, **where)
     if after > before:
         grown = (
             f"the recording grew while it was sorted, from {before:,} to {after:,} bytes: is it "
@@ -169,13 +175,21 @@ def sort(
         ended = replace(ended, warnings=(grown, *ended.warnings))
     if ended.result is not None:
         return ended, None
-    if after < before and ended.stopped_by is None:
-        shrank = (
-            f"the recording shrank while it was sorted: {before:,} bytes before, {after:,} after"
-        )
-        where = {"path": task.row.paths[0], "reader": task.row.reader}
-        return ended, RecordingUnreadableError(shrank, **where)
     return ended, _diagnose(ended, task, folder.with_name("diagnosis"), supervision)
+
+
+def _describe_shrunk(ended: Ended, before: int, after: int) -> str:
+    """Say that a recording became smaller while it was sorted, with both sizes; or nothing."""
+    header = ended.facts.get("header") or {}
+    n_before, n_after = header.get("n_samples"), ended.facts.get("n_samples_after")
+    samples = f" ({n_before:,} samples before, {n_after:,} after)" if n_after else ""
+    is_less = after < before or bool(n_after and n_before and n_after < n_before)
+    if not is_less or ended.stopped_by is not None:
+        return ""
+    return (
+        f"the recording shrank while it was sorted: {before:,} bytes before, {after:,} after"
+        f"{samples}"
+    )
 
 
 def _diagnose(

@@ -118,7 +118,11 @@ def run(task: SortTask, results: Path, job: Job, options: Options | None = None)
             finished = None
             if options.keep_output:
                 finished = sorteroutput.find(results, job.recorded_settings)
-            for trial in _Sort(job, results, folder).trials(task, options.retry, finished):
+            # A canary has looked already; what is forced is sorted as it is declared.
+            layout = canary.outcome == "skipped" and not options.forced
+            for trial in _Sort(job, results, folder, layout=layout).trials(
+                task, options.retry, finished
+            ):
                 record = describe(trial)
                 if options.keep_output and trial.sorter_ended_well:
                     _keep_sorter_output(trial, record, results)
@@ -266,8 +270,9 @@ def _keep_sorter_output(trial: _Trial, record: Record, results: Path) -> None:
 class _Sort:
     """A full sort on this node: inspect, sort, smaller batches."""
 
-    def __init__(self, job: Job, results: Path, folder: Path) -> None:
+    def __init__(self, job: Job, results: Path, folder: Path, *, layout: bool) -> None:
         self.job = job
+        self.layout = layout
         self.results = results
         self.folder = folder
 
@@ -309,10 +314,12 @@ class _Sort:
             strict=self.job.preflight.strict,
             folder=self.folder,
             supervision=self._supervision(task),
+            layout=self.layout,
         )
-        for check in inspection.checks:
-            logger.warning("%s: %s", task.row.id, check.line())
         inspected = inspection.ended
+        notes = inspected.result["notes"] if inspected.result else []
+        for line in (*notes, *(check.line() for check in inspection.checks)):
+            logger.warning("%s: %s", task.row.id, line)
         if inspected.result is None or inspection.failure:
             return _Trial(task, folder, replace(inspected, result=None), inspection.failure)
         supervision = self._supervision(task, inspected.result["header"]["duration_s"])

@@ -7,7 +7,7 @@ from typing import Any
 
 from spikecanary import config as configuration
 from spikecanary.config import AnalysisSettings, BadInputError, Config, did_you_mean
-from spikecanary.recording import readers
+from spikecanary.recording import RATES_DIFFER, readers
 from spikecanary.table import Recording, read_table
 
 
@@ -83,7 +83,8 @@ def check_readers(rows: list[Recording], table: str) -> list[str]:
         named, takes_any = _parameters(known[row.reader])
         where = f"{where}: reader {row.reader!r}"
         if not takes_any:
-            problems += unknown(f"{where} has no option", row.reader_options, named)
+            known_options = [*named, RATES_DIFFER]
+            problems += unknown(f"{where} has no option", row.reader_options, known_options)
             if row.stream_id is not None and "stream_id" not in named:
                 problems.append(f"{where} has no streams, but stream_id is set")
         required = {name for name, p in named.items() if p.default is p.empty}
@@ -107,15 +108,40 @@ def check_steps(config: Config) -> Iterator[str]:
         for section, steps in given.items():
             yield from unknown(f"config: {section}: unknown step", steps, known)
             for step in filter(known.__contains__, steps):
-                named, takes_any = _parameters(known[step])
-                if not takes_any:
+                if accepted := _step_parameters(known[step]):
                     where = f"config: {section}.{step}: unknown parameter"
-                    yield from unknown(where, steps[step] or (), named)
+                    yield from unknown(where, steps[step] or (), accepted)
     if config.analysis.extensions.keys() != default.extensions.keys():
         from spikeinterface.core import get_available_analyzer_extensions
 
         where = "config: analysis.extensions: unknown extension"
         yield from unknown(where, config.analysis.extensions, get_available_analyzer_extensions())
+
+
+def _step_parameters(step: Callable[..., Any]) -> set[str]:
+    """Return what a step takes, with what it hands on; nothing where that is not known."""
+    from spikeinterface.core import get_random_data_chunks
+    from spikeinterface.core.recording_tools import get_noise_levels
+    from spikeinterface.core.time_series_tools import get_random_sample_slices
+    from spikeinterface.preprocessing import detect_bad_channels
+    from spikeinterface.preprocessing.filter import FilterRecording
+
+    random = (get_random_data_chunks, get_random_sample_slices)
+    behind: dict[str, tuple[Callable[..., Any], ...]] = {
+        "filter_kwargs": (FilterRecording,),
+        "random_chunk_kwargs": random,
+        "noise_levels_kwargs": (get_noise_levels, *random),
+        "detect_bad_channels_kwargs": (detect_bad_channels,),
+    }
+    accepted: set[str] = set()
+    for parameter in inspect.signature(step).parameters.values():
+        if parameter.kind is not parameter.VAR_KEYWORD:
+            continue
+        if parameter.name not in behind:
+            return set()
+        for function in behind[parameter.name]:
+            accepted |= _parameters(function)[0].keys()
+    return accepted | _parameters(step)[0].keys()
 
 
 def check_files(config: Config) -> Iterator[str]:

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 from spikecanary import forecast
 from spikecanary.config import Config
-from spikecanary.failures import ClassifiedSortFailure
 from spikecanary.recording import describe_header, open_recording, size_bytes
 from spikecanary.reruns import State
 from spikecanary.table import Recording
@@ -75,7 +74,8 @@ def make(
         header = headers[row.id]
         state = State(config, row, results / row.id)
         action, why = _choose_action(state, header)
-        problems = [*why, *_find_problems(header), *repeated.get(row.id, [])]
+        changed = [f"sorted before, and changed since: {state.changes}"] if state.changes else []
+        problems = [*why, *changed, *_find_problems(header), *repeated.get(row.id, [])]
         planned.append(
             {
                 "recording": row.id,
@@ -129,13 +129,14 @@ def _read_chunk(rows: Sequence[Recording]) -> list[dict[str, Any]]:
 
 
 def _read_header(row: Recording) -> dict[str, Any]:
+    notes: list[str] = []
     try:
-        recording = open_recording(row)
+        recording = open_recording(row, notes)
         gains = recording.get_channel_gains()
-    except ClassifiedSortFailure as err:
-        return {"problem": str(err)}
-    known = [] if gains is None else sorted({float(gain) for gain in gains})
-    return describe_header(recording) | {"gains": known}
+        known = [] if gains is None else sorted({float(gain) for gain in gains})
+        return describe_header(recording) | {"gains": known, "notes": notes}
+    except Exception as err:  # noqa: BLE001 - whatever it is, it is this row's
+        return {"problem": str(err) or type(err).__name__}
 
 
 def _choose_action(state: State, header: Mapping[str, Any]) -> tuple[Action, list[str]]:
@@ -186,7 +187,8 @@ def _find_problems(header: Mapping[str, Any]) -> Iterator[str]:
     rate_hz, gains = header["sampling_frequency_hz"], header["gains"]
     if not USUAL_HZ[0] <= rate_hz <= USUAL_HZ[1]:
         yield f"unusual sampling rate: {rate_hz:g} Hz"
-    if not header["has_probe"]:
+    yield from header["notes"]
+    if not header["n_probes"]:
         yield "no probe"
     if not gains:
         yield "no gain to uV"

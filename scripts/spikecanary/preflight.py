@@ -15,13 +15,20 @@ import psutil
 from spikecanary import failures, signals, sorter
 from spikecanary.config import CanarySettings
 from spikecanary.failures import ClassifiedSortFailure
-from spikecanary.recording import describe_header, open_recording
+from spikecanary.layout import check as check_layout
+from spikecanary.recording import check_preprocessed, describe_header, open_recording
 from spikecanary.sorter import LEAST_BATCHES, SortTask
 from spikecanary.supervise import gpus
 
 MB = 1e6
 #: Versions of sorters that were tried with this Spike Canary: first, and first not tried.
 TESTED = {"kilosort4": ("4.1.1", "4.2")}
+#: Sorters that take one probe (recording.get_probe() in SpikeInterface 0.105).
+ONE_PROBE = ("tridesclous2", "lupin", "spykingcircus2")
+#: The parameter, on by default, that subtracts the median of all channels.
+COMMON_REFERENCE = {"kilosort4": "do_CAR"} | dict.fromkeys(
+    ("kilosort", "kilosort2", "kilosort2_5", "kilosort3"), "car"
+)
 #: Less free disk is a failure; less free memory of the host or of every GPU is a warning.
 MIN_FREE_DISK_MB, MIN_FREE_RAM_MB, MIN_FREE_VRAM_MB = 1000.0, 2000.0, 2000.0
 
@@ -35,14 +42,17 @@ class Check:
     failure: str
     message: str
     evidence: dict[str, Any] = field(default_factory=dict)
+    remedy: str = ""
 
     def error(self) -> ClassifiedSortFailure:
         """Return the classified failure."""
-        return failures.by_name(self.failure)(self.message, **self.evidence)
+        cls = failures.by_name(self.failure)
+        return cls(self.message, remedy=self.remedy, **self.evidence)
 
     def line(self) -> str:
         """Describe the check in one line, with its remedy."""
-        return f"preflight {self.code}: {self.message}. {failures.by_name(self.failure).remedy}"
+        remedy = self.remedy or failures.by_name(self.failure).remedy
+        return f"preflight {self.code}: {self.message}. {remedy}"
 
 
 def inspect_recording_and_node(
@@ -52,6 +62,7 @@ def inspect_recording_and_node(
     tell: Callable[..., None],
     *,
     strict: bool = False,
+    layout: bool = True,
 ) -> dict[str, Any]:
     """Open a recording, check the node, and for a canary the signal too; in a child process.
 
@@ -68,34 +79,46 @@ def inspect_recording_and_node(
         Takes facts that are wanted even if this fails.
     strict : bool
         Turn warnings of the checks into failures.
+    layout : bool
+        Check whether raw files are what they are declared to be.
 
     Returns
     -------
     dict
-        ``header``; ``skip``: why there is no canary, or an empty text; ``window_s``: length of the
-        window; ``preflight``: the checks that found something; ``signals``: a
-        :class:`spikecanary.signals.SignalReport`. What was not reached is missing.
+        ``header``; ``notes``: what people should know of the recording; ``skip``: why there is no
+        canary, or an empty text; ``window_s``: length of the window; ``preflight``: the checks that
+        found something; ``signals``: a :class:`spikecanary.signals.SignalReport`. What was not
+        reached is missing.
 
     Raises
     ------
     RecordingUnreadableError
         The recording cannot be opened.
+    RecordingLayoutError
+        It is not what it is declared to be.
+    PreprocessingError
+        A step of the preprocessing cannot be applied, or spoils the samples.
     """
-    sort = SortTask.model_validate(task)
-    recording = open_recording(sort.row)
+    sort, notes = SortTask.model_validate(task), list[str]()
+    recording = open_recording(sort.row, notes, thorough=True)
     header = describe_header(recording)
     tell(header=header)
-    found: dict[str, Any] = {"header": header, "skip": ""}
-    if canary is not None:
-        found |= _choose_window(sort, CanarySettings.model_validate(canary), header)
+    found: dict[str, Any] = {"header": header, "skip": "", "notes": notes}
+    settings = None if canary is None else CanarySettings.model_validate(canary)
+    if settings is not None:
+        found |= _choose_window(sort, settings, header)
         if found["skip"]:
             return found
+    if layout:
+        notes += check_layout(sort.row, header["sampling_frequency_hz"])
     checks = check_node(sort, Path(folder), header)
     if strict:
         checks = [replace(check, level="fail") for check in checks]
     found["preflight"] = [asdict(check) for check in checks]
-    if canary is not None and not any(check.level == "fail" for check in checks):
-        found["signals"] = asdict(signals.check(recording))
+    if settings is not None and not any(check.level == "fail" for check in checks):
+        check_preprocessed(recording, sort.preprocessing)
+        report = signals.check(recording, whole=settings.check_finite)
+        found["signals"] = report.model_dump()
     return found
 
 
@@ -120,6 +143,7 @@ def check_node(task: SortTask, folder: Path, header: Mapping[str, Any]) -> list[
     """Run all checks on this node; return those that found something, failures first."""
     found = [
         *_check_sorter(task),
+        *_check_channels(task, header),
         *_check_device(task),
         *_check_container(task),
         *_check_hdf5(task),
@@ -151,6 +175,28 @@ def _check_sorter(task: SortTask) -> Iterator[Check]:
             yield Check(
                 "sorter_version", "warn", "SorterUnavailableError", msg, {"sorter": settings.name}
             )
+
+
+def _check_channels(task: SortTask, header: Mapping[str, Any]) -> Iterator[Check]:
+    """Check that the sorter can sort so many channels and probes."""
+    from spikeinterface.sorters import sorter_dict
+
+    name, cls = task.sorter.name, sorter_dict.get(task.sorter.name)
+    evidence = {"sorter": name}
+    if not header["n_probes"] and cls is not None and cls.requires_locations:
+        msg = f"{name} needs the positions of the channels, and the recording has no probe"
+        remedy = "Give a probe in column probe of the recordings table."
+        yield Check("probe", "fail", "SorterParameterError", msg, evidence, remedy)
+    if header["n_probes"] > 1 and name in ONE_PROBE:
+        msg = f"{name} sorts one probe, and the recording has {header['n_probes']}"
+        remedy = "Sort one probe a row (column channels, such as group=0), or use another sorter."
+        yield Check("probes", "fail", "SorterParameterError", msg, evidence, remedy)
+    reference = COMMON_REFERENCE.get(name)
+    if header["n_channels"] == 1 and reference and task.sorter.params.get(reference, True):
+        msg = f"{name} subtracts the common reference of all channels: of one, nothing is left"
+        remedy = f"Set sorter.params: {reference}: false."
+        evidence = {"sorter": name, "parameter": reference}
+        yield Check("reference", "fail", "SorterParameterError", msg, evidence, remedy)
 
 
 def _check_device(task: SortTask) -> Iterator[Check]:

@@ -1,16 +1,45 @@
 """A recording: opening it through its reader, windows, preprocessing, its header."""
 
 import contextlib
-from collections.abc import Mapping
+import textwrap
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from spikecanary.config import did_you_mean
-from spikecanary.failures import ClassifiedSortFailure, RecordingUnreadableError
+from spikecanary.failures import (
+    ClassifiedSortFailure,
+    DependencyError,
+    PreprocessingError,
+    RecordingUnreadableError,
+)
+from spikecanary.integrity import (
+    check_alike,
+    check_complete,
+    check_stream,
+    describe_future,
+    describe_gaps,
+    read_ends,
+)
+from spikecanary.probes import place_channels, shorten
 from spikecanary.table import Recording
 
 if TYPE_CHECKING:
     from spikeinterface.core import BaseRecording
+
+#: The reader option, in Hz, that is ours: by how much the rates of a recording's parts may differ.
+RATES_DIFFER = "sampling_frequency_max_diff"
+#: Of what a reader says, so many characters are quoted.
+LONGEST_MESSAGE = 600
+#: Preprocessing is tried on so many pieces of so many s.
+N_CHECKED, CHECKED_S = 5, 0.1
+UNSIGNED_REMEDY = "Put unsigned_to_signed before the other steps of the config's preprocessing."
+SPOILT_REMEDY = (
+    "Leave step {step} out of the config's preprocessing, or the channels out of the sort (column "
+    "bad_channels; step detect_and_remove_bad_channels)."
+)
 
 
 def size_bytes(row: Recording) -> int:
@@ -24,39 +53,82 @@ def size_bytes(row: Recording) -> int:
     return total
 
 
-def open_recording(row: Recording) -> "BaseRecording":
-    """Open a recording lazily: its paths concatenated, its probe set, its part cut out.
+def open_recording(
+    row: Recording, notes: list[str] | None = None, *, thorough: bool = False
+) -> "BaseRecording":
+    """Open a recording lazily: its paths concatenated, its channels chosen, its part cut out.
+
+    Parameters
+    ----------
+    row : Recording
+        The recording.
+    notes : list of str, optional
+        What people should know of it is appended.
+    thorough : bool
+        Read the first and last samples, and the clock, too.
 
     Returns
     -------
     BaseRecording
-        One segment. No traces are read.
+        One segment.
 
     Raises
     ------
     RecordingUnreadableError
-        A path does not exist, or the reader cannot open it.
-    Exception
-        What the reader raised, where its type tells that the machine is to blame
-        (a module that is missing, no memory).
+        A path does not exist, is not whole, or cannot be opened; parts or probe do not fit.
+    RecordingLayoutError
+        It holds no spikes.
+    DependencyError
+        The reader lacks a module.
+    MemoryError
+        There is not enough memory.
     """
+    notes = [] if notes is None else notes
+    try:
+        recording = _concatenate(row, notes, thorough=thorough)
+        return _cut(place_channels(recording, row, notes), row)
+    except (ClassifiedSortFailure, MemoryError):
+        raise
+    except ImportError as err:
+        msg = f"reader {row.reader!r} needs a module that cannot be imported: {err}"
+        raise DependencyError(msg, module=err.name) from err
+    except Exception as err:  # whatever its type: the recording cannot be opened
+        msg = f"the recording {row.id} cannot be opened: {_first_words(err)}"
+        raise RecordingUnreadableError(msg, path=row.paths[0], reader=row.reader) from err
+
+
+def _concatenate(row: Recording, notes: list[str], *, thorough: bool) -> "BaseRecording":
+    """Open all paths of a recording as one segment; parts without samples are left out."""
     from spikeinterface.core import concatenate_recordings
 
-    parts = [_open_path(path, row) for path in row.paths]
-    recording = parts[0]
-    if len(parts) > 1 or recording.get_num_segments() > 1:
-        recording = concatenate_recordings(parts)
-    if row.probe:
-        recording = _with_probe(recording, row.probe)
-    return _cut(recording, row)
+    parts = [_open_path(path, row, notes, thorough=thorough) for path in row.paths]
+    check_alike(parts, row)
+    if thorough:
+        notes += describe_future(row)
+    if len(parts) == 1 and parts[0].get_num_segments() == 1 and parts[0].get_num_samples():
+        return parts[0]
+    filled = []
+    for path, part in zip(row.paths, parts, strict=True):
+        for index in range(part.get_num_segments()):
+            if part.get_num_samples(index):
+                filled.append(part.select_segments([index]))
+            else:
+                notes.append(f"segment {index} of {path} has no samples, and is left out")
+    if not filled:
+        msg = f"{', '.join(row.paths)}: no samples"
+        raise RecordingUnreadableError(msg, path=row.paths[0], reader=row.reader)
+    if len(filled) == 1:
+        return filled[0]
+    most_hz = row.reader_options.get(RATES_DIFFER, 0.0)
+    return concatenate_recordings(filled, sampling_frequency_max_diff=most_hz)
 
 
-def _open_path(path: str, row: Recording) -> "BaseRecording":
-    """Open one path with the row's reader."""
+def _open_path(path: str, row: Recording, notes: list[str], *, thorough: bool) -> "BaseRecording":
+    """Open one path with the row's reader, and check that it is whole."""
     if "://" not in path and not Path(path).exists():
         msg = f"{path} does not exist (recording {row.id})"
         raise RecordingUnreadableError(msg, path=path, reader=row.reader)
-    options = dict(row.reader_options)
+    options = {name: value for name, value in row.reader_options.items() if name != RATES_DIFFER}
     if row.stream_id is not None:
         options["stream_id"] = row.stream_id
     try:
@@ -64,7 +136,7 @@ def _open_path(path: str, row: Recording) -> "BaseRecording":
     except (ClassifiedSortFailure, ImportError, MemoryError):
         raise
     except Exception as err:
-        msg = f"reader {row.reader!r} cannot open {path}: {type(err).__name__}: {err}"
+        msg = f"reader {row.reader!r} cannot open {path}: {_first_words(err)}"
         raise RecordingUnreadableError(msg, path=path, reader=row.reader) from err
     if isinstance(opened, tuple):  # readers of simulated data return (recording, sorting)
         opened = opened[0]
@@ -73,7 +145,17 @@ def _open_path(path: str, row: Recording) -> "BaseRecording":
     if not isinstance(opened, BaseRecording):
         msg = f"{path} holds a {type(opened).__name__}, not a recording"
         raise RecordingUnreadableError(msg, path=path, reader=row.reader)
+    check_stream(opened, path)
+    check_complete(opened, path, row, notes)
+    if thorough:
+        read_ends(opened, path, row)
+        notes += describe_gaps(opened, row)
     return opened
+
+
+def _first_words(error: Exception) -> str:
+    """Return an exception's type and message in one line of a readable length."""
+    return textwrap.shorten(f"{type(error).__name__}: {error}", LONGEST_MESSAGE)
 
 
 def readers() -> dict[str, Any]:
@@ -100,25 +182,6 @@ def reader_function(name: str) -> Any:
         msg = f"unknown reader {name!r}{did_you_mean(name, known)}"
         raise RecordingUnreadableError(msg, reader=name)
     return known[name]
-
-
-def _with_probe(recording: "BaseRecording", path: str) -> "BaseRecording":
-    """Attach a probeinterface JSON file."""
-    from probeinterface import read_probeinterface
-
-    if not Path(path).exists():
-        msg = f"probe file {path} does not exist"
-        raise RecordingUnreadableError(msg, path=path)
-    try:
-        probegroup = read_probeinterface(path)
-        for probe in probegroup.probes:
-            if probe.device_channel_indices is None:
-                probe.set_device_channel_indices(range(probe.get_contact_count()))
-        recording.set_probegroup(probegroup)
-    except Exception as err:
-        msg = f"probe file {path} does not fit the recording: {type(err).__name__}: {err}"
-        raise RecordingUnreadableError(msg, path=path) from err
-    return recording
 
 
 def _cut(recording: "BaseRecording", row: Recording) -> "BaseRecording":
@@ -148,13 +211,99 @@ def cut_window(recording: "BaseRecording", start_s: float, end_s: float) -> "Bas
 def preprocess(
     recording: "BaseRecording", steps: Mapping[str, Mapping[str, Any]]
 ) -> "BaseRecording":
-    """Apply SpikeInterface's ``PreprocessingPipeline`` of these steps, lazily."""
-    from spikeinterface.preprocessing import PreprocessingPipeline, apply_preprocessing_pipeline
+    """Apply SpikeInterface's ``PreprocessingPipeline`` of these steps, lazily.
 
+    Raises
+    ------
+    PreprocessingError
+        A step cannot be built for this recording, or leaves no channel.
+    MemoryError
+        There is not enough memory.
+    """
     if not steps:
         return recording
+    try:
+        return _apply(recording, steps)
+    except MemoryError:
+        raise
+    except Exception as err:
+        step = next(name for name, found in _try_prefixes(recording, steps) if found is None)
+        msg = f"preprocessing: step {step!r} cannot be applied: {_first_words(err)}"
+        remedy = UNSIGNED_REMEDY if "nsigned" in str(err) else ""
+        raise PreprocessingError(msg, step=step, remedy=remedy) from err
+
+
+def _apply(recording: "BaseRecording", steps: Mapping[str, Mapping[str, Any]]) -> "BaseRecording":
+    """Apply all steps; raise whatever one raises."""
+    from spikeinterface.preprocessing import PreprocessingPipeline, apply_preprocessing_pipeline
+
     pipeline = PreprocessingPipeline({name: dict(params) for name, params in steps.items()})
-    return apply_preprocessing_pipeline(recording, pipeline)
+    made: BaseRecording = apply_preprocessing_pipeline(recording, pipeline)
+    if not made.get_num_channels() or not made.get_num_samples():
+        msg = "no channels or no samples are left"
+        raise ValueError(msg)
+    return made
+
+
+def _try_prefixes(
+    recording: "BaseRecording", steps: Mapping[str, Mapping[str, Any]]
+) -> Iterator[tuple[str, "BaseRecording | None"]]:
+    """Yield each step, and what it makes after those before it; None where it cannot be applied."""
+    for number, step in enumerate(steps, start=1):
+        try:
+            yield step, _apply(recording, dict(list(steps.items())[:number]))
+        except Exception:  # noqa: BLE001 - the caller has it already
+            yield step, None
+
+
+def check_preprocessed(recording: "BaseRecording", steps: Mapping[str, Mapping[str, Any]]) -> None:
+    """Check on some pieces that preprocessing leaves samples that a sorter can take.
+
+    Parameters
+    ----------
+    recording : BaseRecording
+        The recording before it.
+    steps : dict
+        The steps.
+
+    Raises
+    ------
+    PreprocessingError
+        A step makes NaN of finite samples, or one value of different ones.
+    """
+    if not steps:
+        return
+    made = preprocess(recording, steps)
+    n_samples = min(recording.get_num_samples(), made.get_num_samples())
+    length = min(n_samples, round(CHECKED_S * recording.get_sampling_frequency()))
+    for start in np.linspace(0, n_samples - length, N_CHECKED).astype(int).tolist():
+        cut = {"start_frame": start, "end_frame": start + length}
+        before, after = _read_with_ids(recording, cut), _read_with_ids(made, cut)
+        if _is_spoilt(before, after) is None:
+            continue
+        for step, partly in _try_prefixes(recording, steps):
+            if partly is not None and (what := _is_spoilt(before, _read_with_ids(partly, cut))):
+                channels, fault = what
+                msg = f"preprocessing: step {step!r} makes {fault} on {shorten(channels)}"
+                raise PreprocessingError(
+                    msg, step=step, channels=channels, remedy=SPOILT_REMEDY.format(step=step)
+                )
+
+
+def _read_with_ids(recording: "BaseRecording", cut: Mapping[str, int]) -> dict[str, Any]:
+    """Read a piece as a dict of traces by channel id."""
+    traces = recording.get_traces(**cut)
+    return dict(zip(map(str, recording.channel_ids), traces.T, strict=True))
+
+
+def _is_spoilt(before: Mapping[str, Any], after: Mapping[str, Any]) -> tuple[list[str], str] | None:
+    """Return the channels that lost their signal, and how; None where none did."""
+    finite = [name for name in before if name in after and np.isfinite(before[name]).all()]
+    if not_finite := [name for name in finite if not np.isfinite(after[name]).all()]:
+        return not_finite, "samples that are not finite (NaN)"
+    active = [name for name in finite if np.ptp(before[name]) > 0]
+    flat = [name for name in active if np.ptp(after[name]) == 0]
+    return (flat, "all samples the same") if active and len(flat) == len(active) else None
 
 
 def describe_header(recording: "BaseRecording") -> dict[str, Any]:
@@ -164,15 +313,17 @@ def describe_header(recording: "BaseRecording") -> dict[str, Any]:
     -------
     dict
         ``duration_s``, ``n_samples``, ``n_channels``, ``sampling_frequency_hz``,
-        ``dtype``, ``has_probe``; ``is_binary``: whether sorters can read its file as it is.
+        ``dtype``, ``n_probes``; ``gain_to_uV``: of the first channel, None where it is not known;
+        ``is_binary``: whether sorters can read its file as it is.
     """
-    rate = recording.get_sampling_frequency()
+    rate, gains = recording.get_sampling_frequency(), recording.get_channel_gains()
     return {
         "duration_s": recording.get_num_samples() / rate,
         "n_samples": recording.get_num_samples(),
         "n_channels": recording.get_num_channels(),
         "sampling_frequency_hz": rate,
         "dtype": str(recording.get_dtype()),
-        "has_probe": recording.has_probe(),
+        "n_probes": len(recording.get_probes()) if recording.has_probe() else 0,
+        "gain_to_uV": None if gains is None else float(gains[0]),
         "is_binary": recording.is_binary_compatible(),
     }

@@ -17,21 +17,21 @@ from spikecanary.sorter import SortTask
 from spikecanary.table import Recording
 
 #: Bump this when a canary may come to another verdict: what is not sorted is tested again.
-CANARY_VERSION = 1
+CANARY_VERSION = 2
 #: Bump this when a sorter is handed other traces or parameters: every recording is sorted again.
 SORT_VERSION = 1
 #: Bump one of these when that kind of output becomes another: it is made again from the sortings.
 OUTPUT_VERSIONS = {
     "analyze": 1,
     "curate": 1,
-    "figures": 1,
-    "canary_figure": 1,
+    "figures": 2,
+    "canary_figure": 2,
     "phy": 1,
     "nwb": 1,
     "npz": 1,
     "mat": 1,
     "report": 1,
-    "summary": 1,
+    "summary": 2,
     "page": 1,
 }
 #: Settings of the forecast by which a canary goes.
@@ -126,6 +126,23 @@ class State:
     def sort_stands(self) -> bool:
         """Whether a finished sort has the settings of now."""
         return self.sort is not None and self.sort["settings"] == self.sort_settings
+
+    @property
+    def changes(self) -> str:
+        """What differs from the settings of a finished sort that does not stand."""
+        if self.sort is None or self.sort_stands:
+            return ""
+        was, now = self.sort["settings"] or {}, self.sort_settings
+        task, names = was.get("task") or {}, {"row": "row of the table"}
+        changes = [stamps.describe_changes(was.get("data"), now["data"])]
+        changes += [
+            f"another {names.get(name, name)}"
+            for name in dict.fromkeys([*task, *now["task"]])
+            if task.get(name) != now["task"].get(name)
+        ]
+        if was.get("version") != now["version"]:
+            changes.append("another version of the sort")
+        return "; ".join(filter(None, changes))
 
     @property
     def lacks_sentinel(self) -> bool:

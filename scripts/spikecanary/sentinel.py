@@ -18,6 +18,7 @@ from spikecanary.failures import Category, ClassifiedSortFailure
 logger = logging.getLogger(__name__)
 
 SCHEMA_VERSION = 1
+NOT_IN_JOURNAL = {"settings", "canary_settings", "versions", "signal_map"}
 #: Categories whose verdict the next invocation tests again.
 RETESTED: tuple[Category, ...] = ("environment", "resource")
 Verdict = Literal["proceed", "stop"]
@@ -87,6 +88,26 @@ class Window(_Model):
     measured: Measured | None = None
 
 
+class MapRow(_Model):
+    """A row of the signal map: a period, and the most channels of each kind in it."""
+
+    start_s: float
+    end_s: float
+    flat: int
+    railed: int
+    non_finite: int
+    active: int
+    noise_uV: float | None  # noqa: N815 - the field's unit
+
+
+class BadPeriod(_Model):
+    """A stretch of a recording without a usable signal."""
+
+    start_s: float
+    end_s: float
+    what: str
+
+
 class SorterInfo(_Model):
     """Which sorter ran, a digest of what was set, and a full sort's parameters with defaults."""
 
@@ -107,10 +128,13 @@ class Record(_Model):
     failure: Failure | None = None
     warnings: list[str] = []
     windows: list[Window] = []
+    signal_map: list[MapRow] = []
+    bad_periods: list[BadPeriod] = []
     sorter: SorterInfo
     n_units: int | None = None
     n_spikes: int | None = None
     duration_s: float | None = None
+    n_samples: int | None = None
     n_channels: int | None = None
     sampling_frequency_hz: float | None = None
     forecast: dict[str, Interval] | None = None
@@ -234,7 +258,7 @@ def append_journal(path: Path, kind: Kind, record: Record) -> None:
     """Append one finished attempt to the journal, which names that attempt's own log."""
     entry: dict[str, Any] = {
         "kind": kind,
-        **record.model_dump(by_alias=True, exclude={"settings", "canary_settings", "versions"}),
+        **record.model_dump(by_alias=True, exclude=NOT_IN_JOURNAL),
     }
     del entry["sorter"]["params"]
     log = Path(record.log or "")

@@ -1,14 +1,16 @@
-"""The signal itself: channels that carry none, and where the recording is active.
+"""The signal map: what pieces of the whole recording show, by period and by channel.
 
-Both read sampled pieces only, a few tens of seconds of a recording of any length.
+Pieces are read at even distances, a few hundred megabytes of a recording of any length; of
+floating-point numbers, which alone can be NaN, all samples.
 """
 
 import warnings
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from pydantic import BaseModel, ConfigDict
 
 from spikecanary.failures import (
     BiologicalFailure,
@@ -16,45 +18,66 @@ from spikecanary.failures import (
     NonFiniteSignalError,
     SaturatedSignalError,
 )
+from spikecanary.probes import shorten
 from spikecanary.recording import cut_window, open_recording
+from spikecanary.sentinel import BadPeriod, MapRow
 from spikecanary.table import Recording
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
     from spikeinterface.core import BaseRecording
 
-#: The signal check samples so many chunks of so many s.
-N_CHUNKS, CHUNK_S = 10, 0.5
+#: A recording is divided into at most so many periods of at least so many s, with a piece each:
+#: of an hour every 3.6 s are looked at.
+MOST_PERIODS, LEAST_PERIOD_S = 1_000, 0.5
+#: Pieces have between so many s, and together no more than so many bytes.
+LEAST_PIECE_S, MOST_PIECE_S, MOST_BYTES = 0.01, 0.25, 250e6
 #: A channel with this share of its samples at its lowest or highest value carries no signal.
 RAILED_SHARE = 0.5
+#: A period is bad where this share of the channels that carry a signal elsewhere carry none, or
+#: where the noise is so many times higher or lower than elsewhere, for at least so many s.
+BAD_SHARE, NOISE_FACTOR, LEAST_BAD_S = 0.5, 4.0, 0.5
+#: A channel that carries no signal in this share of the pieces carries none.
+ALWAYS = 0.9
+#: One that carries none in so many pieces is named.
+LEAST_PIECES = 3
+#: Rows of the map that is kept, and periods that a warning names.
+MOST_ROWS, MOST_NAMED_PERIODS = 60, 5
 #: Noise levels outside of this range, in uV, make the gain doubtful.
 PLAUSIBLE_UV = (0.1, 1000.0)
-#: Channels that a warning names.
-MOST_NAMED = 10
 #: MAD of a normal distribution over its standard deviation.
 MAD_TO_SD = 0.6745
-#: A spike is a peak below so many times the noise level; Quiroga et al. 2004 use 4 to 5.
-THRESHOLD_MAD = 5.0
-#: The scan reads so many pieces of so many s, one at a random place in each stretch of the
-#: recording: 80 x 0.5 s find bursts of 2 s every 40 s with 99 % (1 - (1 - 2.5 / 40) ** 80).
-N_PIECES = 80
-PIECE_S = 0.5
-#: Around the most active piece, so many s are read to find where the activity begins.
-AROUND_S = 6.0
-#: Of recordings with more channels, evenly chosen ones are scanned: neighbours see the same
-#: spikes, and 40 s of so many channels are half a gigabyte.
-MOST_CHANNELS = 96
-#: So often a second and channel noise alone crosses the threshold: Rice's formula,
-#: f * exp(-THRESHOLD_MAD**2 / 2) with f = 3.5 kHz, the mean frequency of a band of 0.3 to 6 kHz.
-NOISE_PER_S = 0.013
+#: Noise is measured on differences over so many s, which slow signals do not enter.
+DIFFERENCE_S = 0.0003
+#: A channel is active in a piece where a difference is beyond so many times its noise.
+ACTIVE_MAD = 6.0
 
 
-@dataclass(frozen=True)
-class SignalReport:
-    """What the sampled chunks of a recording show, by channel.
+class SignalReport(BaseModel):
+    """What a recording shows.
 
-    ``noise_uV`` is the median over channels, None where the gain is not known.
+    Attributes
+    ----------
+    n_channels, n_samples : int
+        Channels, and samples of each that were looked at.
+    non_finite_samples : int
+        Samples that are NaN or infinite, of all channels.
+    non_finite, flat, railed : list of str
+        Channels with samples that are not finite; that hold one value; that are at the
+        converter's limits.
+    noise_uV : float or None
+        Median over channels and pieces; None where the gain is not known.
+    partly : list of str
+        Channels that carry no signal for a part of the recording, beside its bad periods.
+    rows : list of MapRow
+        The signal map.
+    bad_periods : list of BadPeriod
+        Stretches without a usable signal.
+    first_non_finite_s : float or None
+        Where the first sample is that is not finite.
     """
+
+    model_config = ConfigDict(frozen=True)
 
     n_channels: int
     n_samples: int
@@ -63,25 +86,51 @@ class SignalReport:
     flat: list[str]
     railed: list[str]
     noise_uV: float | None  # noqa: N815 - the field's unit
+    partly: list[str] = []
+    rows: list[MapRow] = []
+    bad_periods: list[BadPeriod] = []
+    first_non_finite_s: float | None = None
 
-    def failure(self) -> BiologicalFailure | None:
-        """Return the failure that needs no sort to be sure: no channel carries a signal."""
-        if len({*self.flat, *self.railed}) < self.n_channels:
-            return None
-        msg = f"all {self.n_channels} channels are flat or at the converter's limits"
-        return SaturatedSignalError(msg, n_channels=self.n_channels)
+    def failure(self, *, bad_periods_stop: bool = False) -> BiologicalFailure | None:
+        """Return the failure that needs no sort to be sure."""
+        if self.non_finite_samples:
+            at_s = self.first_non_finite_s
+            msg = (
+                f"{self.non_finite_samples:,} samples are NaN or infinite, on "
+                f"{len(self.non_finite)} of {self.n_channels} channels"
+                + ("" if at_s is None else f", the first at {at_s:.3f} s")
+            )
+            return NonFiniteSignalError(msg, n_samples=self.non_finite_samples)
+        if len({*self.flat, *self.railed}) >= self.n_channels:
+            msg = f"all {self.n_channels} channels are flat or at the converter's limits"
+            return SaturatedSignalError(msg, n_channels=self.n_channels)
+        if bad_periods_stop and self.bad_periods:
+            remedy = "Cut them out (start_s, end_s), or set canary.bad_periods to warn or silence."
+            msg = self.describe_bad_periods()
+            return SaturatedSignalError(msg, n_channels=self.n_channels, remedy=remedy)
+        return None
+
+    def describe_bad_periods(self) -> str:
+        """Name the bad periods in one line."""
+        bad, most = self.bad_periods, MOST_NAMED_PERIODS
+        named = "; ".join(f"{p.start_s:.2f} to {p.end_s:.2f} s ({p.what})" for p in bad[:most])
+        more = f"; and {len(bad) - most} more" if len(bad) > most else ""
+        return f"{len(bad)} period{'s' * (len(bad) != 1)} without a usable signal: {named}{more}"
 
     def warnings(self) -> list[str]:
-        """Describe what may spoil the sort, naming the channels."""
+        """Describe what may spoil the sort, naming channels and periods."""
         messages = []
         for names, what in (
-            (self.non_finite, "have samples that are not finite"),
             (self.flat, "are flat"),
             (self.railed, "are at the converter's limits"),
+            (self.partly, "carry no signal for a part of the recording"),
         ):
             if names:
-                shown = ", ".join(names[:MOST_NAMED]) + (" ..." if len(names) > MOST_NAMED else "")
-                messages.append(f"{len(names)} of {self.n_channels} channels {what}: {shown}")
+                messages.append(
+                    f"{len(names)} of {self.n_channels} channels {what}: {shorten(names)}"
+                )
+        if self.bad_periods:
+            messages.append(self.describe_bad_periods())
         low, high = PLAUSIBLE_UV
         if self.noise_uV is not None and not low <= self.noise_uV <= high:
             messages.append(
@@ -91,49 +140,247 @@ class SignalReport:
         return messages
 
 
-def check(recording: "BaseRecording") -> SignalReport:
-    """Look at sampled chunks of a raw recording.
+@dataclass(frozen=True)
+class _Pieces:
+    """What pieces show, each an array of (pieces, channels); where they start, in samples."""
 
-    A channel is *flat* where it holds one value, and *railed* where at least ``RAILED_SHARE`` of
-    its samples are at its lowest or highest value.
+    starts: "NDArray[np.int64]"
+    length: int
+    lowest: "NDArray[Any]"
+    highest: "NDArray[Any]"
+    at_limit: "NDArray[np.float64]"
+    finite: "NDArray[np.bool_]"
+    noise: "NDArray[np.float64]"
+    active: "NDArray[np.bool_]"
+
+    @property
+    def flat(self) -> "NDArray[np.bool_]":
+        """Where a channel holds one value, or no finite one."""
+        return ~(self.highest > self.lowest)
+
+    def railed(self, lowest: "NDArray[Any]", highest: "NDArray[Any]") -> "NDArray[np.bool_]":
+        """Where a channel is at the lowest or highest value that it ever has."""
+        at_end = (self.lowest <= lowest) | (self.highest >= highest)
+        return (self.at_limit >= RAILED_SHARE) & at_end & (highest > lowest)
+
+
+def check(recording: "BaseRecording", *, whole: bool = True) -> SignalReport:
+    """Look at pieces of a raw recording; see :class:`SignalReport`.
+
+    Parameters
+    ----------
+    recording : BaseRecording
+        The recording; one segment.
+    whole : bool
+        Count the samples that are not finite in the whole recording, not in the pieces alone.
     """
-    from spikeinterface.core import get_random_data_chunks
-
-    traces = np.asarray(
-        get_random_data_chunks(
-            recording, num_chunks_per_segment=N_CHUNKS, chunk_duration=f"{CHUNK_S}s", seed=0
-        )
+    rate_hz = recording.get_sampling_frequency()
+    pieces = _look(recording, *_place_pieces(recording))
+    lowest, highest = np.fmin.reduce(pieces.lowest), np.fmax.reduce(pieces.highest)
+    railed, flat = pieces.railed(lowest, highest), pieces.flat
+    flat &= ~railed
+    always_flat, always_railed = flat.mean(axis=0) >= ALWAYS, railed.mean(axis=0) >= ALWAYS
+    good = ~(always_flat | always_railed)
+    gains = recording.get_channel_gains()
+    scale = np.ones(len(good)) if gains is None else np.abs(np.asarray(gains, dtype=float))
+    noise = pieces.noise * scale
+    names = np.asarray(recording.channel_ids).astype(str)
+    known = noise[:, good][pieces.noise[:, good] > 0]
+    counts, first_s = _count_non_finite(recording, pieces, whole=whole)
+    periods = _find_bad_periods(recording, pieces, good, scale) if good.any() else []
+    elsewhere = ~_is_within(pieces.starts / rate_hz, periods)
+    partly = good & ((flat | railed)[elsewhere].sum(axis=0) >= LEAST_PIECES)
+    table = {
+        "flat": flat.sum(axis=1),
+        "railed": railed.sum(axis=1),
+        "non_finite": (~pieces.finite).sum(axis=1),
+        "active": pieces.active.sum(axis=1),
+        "noise": np.median(noise[:, good], axis=1) if good.any() else np.zeros(len(noise)),
+    }
+    return SignalReport(
+        n_channels=len(names),
+        n_samples=len(pieces.starts) * pieces.length,
+        non_finite_samples=int(counts.sum()),
+        non_finite=names[counts > 0].tolist(),
+        flat=names[always_flat].tolist(),
+        railed=names[always_railed].tolist(),
+        noise_uV=None if gains is None or not known.size else float(np.median(known)),
+        partly=names[partly].tolist(),
+        rows=_summarize(table, pieces, rate_hz, in_uv=gains is not None),
+        bad_periods=periods,
+        first_non_finite_s=first_s,
     )
-    finite = np.isfinite(traces)
-    values = traces if finite.all() else np.where(finite, traces, np.nan)
+
+
+def _place_pieces(recording: "BaseRecording") -> "tuple[NDArray[np.int64], int]":
+    """Return where pieces start, in samples, and their length: one in the middle of a period."""
+    rate_hz, n_samples = recording.get_sampling_frequency(), recording.get_num_samples()
+    duration_s = n_samples / rate_hz
+    n_periods = int(min(MOST_PERIODS, max(1, duration_s // LEAST_PERIOD_S)))
+    sample_bytes = recording.get_num_channels() * recording.get_dtype().itemsize
+    affordable_s = MOST_BYTES / (n_periods * sample_bytes * rate_hz)
+    longest_s = min(MOST_PIECE_S, duration_s / n_periods)
+    length = max(2, round(min(longest_s, max(LEAST_PIECE_S, affordable_s)) * rate_hz))
+    most = max(1, int(MOST_BYTES / (length * sample_bytes)))
+    edges = np.linspace(0, n_samples - length, min(n_periods, most)).astype(np.int64)
+    return edges, length
+
+
+def _look(recording: "BaseRecording", starts: "NDArray[np.int64]", length: int) -> _Pieces:
+    """Read pieces, one after the other, and describe each channel in each."""
+    lag = max(1, min(length - 1, round(DIFFERENCE_S * recording.get_sampling_frequency())))
+    seen = []
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # a channel without one finite sample
-        lowest, highest = np.nanmin(values, axis=0), np.nanmax(values, axis=0)
-    flat = ~(highest > lowest)
-    at_limit = ((traces == lowest) | (traces == highest)).mean(axis=0)
-    railed = ~flat & (at_limit >= RAILED_SHARE)
-    names = np.asarray(recording.channel_ids).astype(str)
-    return SignalReport(
-        n_channels=traces.shape[1],
-        n_samples=traces.shape[0],
-        non_finite_samples=int((~finite).sum()),
-        non_finite=names[~finite.all(axis=0)].tolist(),
-        flat=names[flat].tolist(),
-        railed=names[railed].tolist(),
-        noise_uV=_noise_uV(recording, values, ~flat & ~railed),
-    )
+        for start in map(int, starts):
+            traces = recording.get_traces(start_frame=start, end_frame=start + length)
+            seen.append(_describe_piece(np.ascontiguousarray(traces.T), lag))
+    lowest, highest, at_limit, finite, noise, active = map(np.array, zip(*seen, strict=True))
+    return _Pieces(starts, length, lowest, highest, at_limit, finite, noise, active)
 
 
-def _noise_uV(  # noqa: N802 - the unit
-    recording: "BaseRecording", values: "NDArray[Any]", good: "NDArray[np.bool_]"
-) -> float | None:
-    """Median over the good channels of the noise level by MAD, in uV."""
-    gains = recording.get_channel_gains()
-    if gains is None or not good.any():
-        return None
-    centred = values[:, good] - np.nanmedian(values[:, good], axis=0)
-    mads = np.nanmedian(np.abs(centred), axis=0) / MAD_TO_SD
-    return float(np.median(mads * np.abs(gains[good])))
+def _describe_piece(traces: "NDArray[Any]", lag: int) -> "tuple[NDArray[Any], ...]":
+    """Describe each channel of a piece, (channels, samples), as :class:`_Pieces` has it."""
+    finite = np.ones(len(traces), dtype=bool)
+    if traces.dtype.kind == "f":
+        finite = np.isfinite(traces).all(axis=1)
+        if not finite.all():
+            traces = np.where(np.isfinite(traces), traces, np.nan)
+    lowest, highest = np.fmin.reduce(traces, axis=1), np.fmax.reduce(traces, axis=1)
+    at_limit = ((traces == lowest[:, None]) | (traces == highest[:, None])).mean(axis=1)
+    differences = np.abs(traces[:, lag:].astype(np.float32) - traces[:, :-lag])
+    # Of every third sample: neighbours say the same.
+    noise = np.nan_to_num(np.nanmedian(differences[:, ::3], axis=1)) / MAD_TO_SD
+    active = np.fmax.reduce(differences, axis=1) > ACTIVE_MAD * noise
+    return lowest, highest, at_limit, finite, noise / 2**0.5, active
+
+
+def _summarize(
+    table: "Mapping[str, NDArray[Any]]", pieces: _Pieces, rate_hz: float, *, in_uv: bool
+) -> list[MapRow]:
+    """Return the rows of the map, of several pieces each where there are many."""
+    n_pieces = len(pieces.starts)
+    period_s = (pieces.starts[-1] + pieces.length) / rate_hz / n_pieces
+    rows = []
+    for members in np.array_split(np.arange(n_pieces), min(n_pieces, MOST_ROWS)):
+        noise = float(np.median(table["noise"][members]))
+        rows.append(
+            MapRow(
+                start_s=round(float(members[0] * period_s), 3),
+                end_s=round(float((members[-1] + 1) * period_s), 3),
+                noise_uV=round(noise, 3) if in_uv else None,
+                **{name: int(table[name][members].max()) for name in table if name != "noise"},
+            )
+        )
+    return rows
+
+
+def _find_bad_periods(
+    recording: "BaseRecording",
+    pieces: _Pieces,
+    good: "NDArray[np.bool_]",
+    scale: "NDArray[np.float64]",
+) -> list[BadPeriod]:
+    """Find stretches in which channels carry no signal that carry one elsewhere."""
+    rate_hz = recording.get_sampling_frequency()
+    lowest, highest = np.fmin.reduce(pieces.lowest), np.fmax.reduce(pieces.highest)
+    carries = ~(pieces.flat | pieces.railed(lowest, highest))[:, good]
+    levels = np.median((pieces.noise * scale)[:, good], axis=1)
+    levels = levels[(carries.mean(axis=1) > BAD_SHARE) & (levels > 0)]
+    usual = float(np.percentile(levels, 25)) if levels.size else 0.0
+
+    def judge(seen: _Pieces) -> list[str]:
+        """Say what is wrong in each piece; nothing where it is good."""
+        railed = seen.railed(lowest, highest)[:, good].mean(axis=1)
+        flat = seen.flat[:, good].mean(axis=1) - (seen.flat & seen.railed(lowest, highest))[
+            :, good
+        ].mean(axis=1)
+        noise = np.median((seen.noise * scale)[:, good], axis=1)
+        found = []
+        for index in range(len(seen.starts)):
+            if railed[index] + flat[index] >= BAD_SHARE:
+                found.append("railed" if railed[index] >= flat[index] else "flat")
+            elif usual and noise[index] > NOISE_FACTOR * usual:
+                found.append("noisy")
+            elif usual and noise[index] < usual / NOISE_FACTOR:
+                found.append("quiet")
+            else:
+                found.append("")
+        return found
+
+    short = max(2, min(pieces.length, round(LEAST_PIECE_S * rate_hz)))
+
+    def judge_at(start: int) -> str:
+        return judge(_look(recording, np.array([start]), short))[0]
+
+    periods = []
+    for what, first, last in _runs(judge(pieces)):
+        begins = 0
+        if first:
+            begins = _bisect(judge_at, what, pieces.starts[first], pieces.starts[first - 1])
+        ends = recording.get_num_samples()
+        if last < len(pieces.starts) - 1:
+            ends = short + _bisect(judge_at, what, pieces.starts[last], pieces.starts[last + 1])
+        start_s, end_s = round(begins / rate_hz, 3), round(ends / rate_hz, 3)
+        if end_s - start_s >= LEAST_BAD_S:
+            periods.append(BadPeriod(start_s=start_s, end_s=end_s, what=what))
+    return periods
+
+
+def _is_within(times_s: "NDArray[np.float64]", periods: list[BadPeriod]) -> "NDArray[np.bool_]":
+    """Return which times are in one of the periods."""
+    inside = [(times_s >= p.start_s) & (times_s < p.end_s) for p in periods]
+    return np.any(inside, axis=0) if inside else np.zeros(len(times_s), dtype=bool)
+
+
+def _runs(states: list[str]) -> Iterator[tuple[str, int, int]]:
+    """Yield each run of one bad state: what, its first and its last piece."""
+    first = 0
+    for index in range(1, len(states) + 1):
+        if index == len(states) or states[index] != states[first]:
+            if states[first]:
+                yield states[first], first, index - 1
+            first = index
+
+
+def _bisect(judge_at: Callable[[int], str], what: str, bad: int, other: int) -> int:
+    """Return the sample nearest to another piece at which a state still holds."""
+    bad, other = int(bad), int(other)
+    while abs(bad - other) > 1:
+        middle = (bad + other) // 2
+        if judge_at(middle) == what:
+            bad = middle
+        else:
+            other = middle
+    return bad
+
+
+def silence(
+    recording: "BaseRecording", periods: list[BadPeriod], start_s: float = 0.0
+) -> "BaseRecording":
+    """Set the samples of bad periods to zero, lazily.
+
+    Parameters
+    ----------
+    recording : BaseRecording
+        A recording, or its part from ``start_s`` on; centred on zero, by a filter.
+    periods : list of BadPeriod
+        In s from the beginning of the recording.
+    start_s : float
+        Where the part begins.
+    """
+    from spikeinterface.core.base import base_period_dtype
+    from spikeinterface.preprocessing import silence_periods
+
+    rate_hz, n_samples = recording.get_sampling_frequency(), recording.get_num_samples()
+    spans = [
+        (round((p.start_s - start_s) * rate_hz), round((p.end_s - start_s) * rate_hz))
+        for p in periods
+    ]
+    inside = [(0, max(0, a), min(b, n_samples)) for a, b in spans if b > 0 and a < n_samples]
+    if not inside:
+        return recording
+    return silence_periods(recording, periods=np.array(inside, dtype=base_period_dtype))
 
 
 def tell_apart(
@@ -150,133 +397,30 @@ def tell_apart(
     report : dict
         A :class:`SignalReport` of the window that was sorted, as plain data.
     """
-    seen = SignalReport(**report)
-    if seen.non_finite_samples:
-        msg = (
-            f"{seen.non_finite_samples} of {seen.n_samples * seen.n_channels} samples looked at "
-            f"are NaN or infinite, on {len(seen.non_finite)} of {seen.n_channels} channels"
-        )
-        return NonFiniteSignalError(msg, n_samples=seen.non_finite_samples)
-    return seen.failure() or failure
+    return SignalReport.model_validate(report).failure() or failure
 
 
 def check_window(row: Mapping[str, Any], window_s: tuple[float, float] | None) -> dict[str, Any]:
-    """Look at a window, or at a whole recording (None), for a supervised child process.
-
-    Sampled chunks; and of a window all samples that are not finite, since one can spoil a sort.
-    """
+    """Look at a window, or at a whole recording (None), for a supervised child process."""
     recording = open_recording(Recording.model_validate(row))
-    if window_s is None:
-        return asdict(check(recording))
-    window = cut_window(recording, *window_s)
-    report = asdict(check(window))
-    if window.get_dtype().kind == "f":
-        bad = _count_non_finite(window)
-        names = np.asarray(window.channel_ids).astype(str)
-        report |= {
-            "non_finite_samples": int(bad.sum()),
-            "non_finite": names[bad > 0].tolist(),
-            "n_samples": window.get_num_samples(),
-        }
-    return report
+    looked_at = recording if window_s is None else cut_window(recording, *window_s)
+    return check(looked_at).model_dump()
 
 
-def _count_non_finite(recording: "BaseRecording") -> "NDArray[np.int64]":
-    """Count the samples of each channel that are not finite, second by second."""
-    step = max(1, int(recording.get_sampling_frequency()))
+def _count_non_finite(
+    recording: "BaseRecording", pieces: _Pieces, *, whole: bool
+) -> "tuple[NDArray[np.int64], float | None]":
+    """Count the samples of each channel that are not finite, and say where the first is, in s."""
     counts = np.zeros(recording.get_num_channels(), dtype=np.int64)
-    for start in range(0, recording.get_num_samples(), step):
-        end = min(start + step, recording.get_num_samples())
-        traces = recording.get_traces(start_frame=start, end_frame=end)
-        counts += (~np.isfinite(traces)).sum(axis=0)
-    return counts
-
-
-def scan(row: Mapping[str, Any], batch_s: float, shortest_s: float) -> dict[str, Any]:
-    """Find where a recording is most active; for a supervised child process.
-
-    It is silent where the most active stretch has no more peaks than noise alone may
-    have there: six standard deviations (Poisson) and four above the mean.
-
-    Parameters
-    ----------
-    row : dict
-        The recording.
-    batch_s : float
-        What the sorter learns from first, in s: the activity of that long a stretch
-        counts.
-    shortest_s : float
-        The window must be at least that long, so it begins that much before the end.
-
-    Returns
-    -------
-    dict
-        ``start_s``: where the most active stretch begins; ``peaks_per_s`` there, on all
-        channels together; ``silent``: whether these may be noise alone; ``read_s``: how much was
-        read.
-    """
-    from spikeinterface.core import get_random_data_chunks
-
-    recording = _band_pass(open_recording(Recording.model_validate(row)))
-    chunks = get_random_data_chunks(recording, concatenated=False, seed=0)
-    # The median, where get_noise_levels has the mean: a few artefacts must not hide the activity.
-    noise = np.median([np.median(np.abs(chunk), axis=0) for chunk in chunks], axis=0) / MAD_TO_SD
-    noise = np.where(np.isfinite(noise) & (noise > 0), noise, np.inf)
-    last_s = max(0.0, recording.get_duration() - shortest_s)
-    edges = np.linspace(0.0, max(last_s, PIECE_S), N_PIECES + 1)
-    rng = np.random.default_rng(0)
-    starts = edges[:-1] + rng.uniform(size=N_PIECES) * np.maximum(np.diff(edges) - PIECE_S, 0.0)
-    peaks_s = _find_peaks(recording, noise, starts, PIECE_S)
-    counts = np.searchsorted(peaks_s, starts + PIECE_S) - np.searchsorted(peaks_s, starts)
-    best_s = float(starts[int(np.argmax(counts))])
-
-    around = _find_peaks(recording, noise, [max(0.0, best_s - AROUND_S / 2)], AROUND_S)
-    per_s = 0.0
-    if len(around):
-        following = np.searchsorted(around, around + batch_s) - np.arange(len(around))
-        peak = int(np.argmax(following))
-        per_s = float(following[peak] / min(batch_s, AROUND_S))
-        best_s = max(0.0, float(around[peak]) - 0.05)
-    noise_count = NOISE_PER_S * recording.get_num_channels() * batch_s
-    return {
-        "start_s": round(min(best_s, last_s), 3),
-        "peaks_per_s": per_s,
-        "silent": per_s * batch_s <= noise_count + 6 * noise_count**0.5 + 4,
-        "read_s": N_PIECES * PIECE_S + AROUND_S,
-    }
-
-
-def _band_pass(recording: "BaseRecording") -> "BaseRecording":
-    """Filter a recording for spikes, of many channels evenly chosen ones."""
-    from spikeinterface.preprocessing import astype, bandpass_filter
-
-    step = -(-recording.get_num_channels() // MOST_CHANNELS)
-    recording = recording.select_channels(recording.channel_ids[::step])
-    nyquist_hz = recording.get_sampling_frequency() / 2
-    return bandpass_filter(
-        astype(recording, "float32"), freq_min=300.0, freq_max=min(6000.0, 0.9 * nyquist_hz)
-    )
-
-
-def _find_peaks(
-    recording: "BaseRecording",
-    noise: "NDArray[Any]",
-    starts_s: "Sequence[float] | NDArray[Any]",
-    length_s: float,
-) -> "NDArray[np.float64]":
-    """Return the times in s of negative peaks in some pieces, all channels together, sorted."""
-    from spikeinterface.sortingcomponents.peak_detection import detect_peaks
-
+    if recording.get_dtype().kind != "f":
+        return counts, None
     rate_hz, n_samples = recording.get_sampling_frequency(), recording.get_num_samples()
-    begins = [min(int(start_s * rate_hz), n_samples - 1) for start_s in starts_s]
-    peaks = detect_peaks(
-        recording,
-        "by_channel",
-        method_kwargs={"detect_threshold": THRESHOLD_MAD, "noise_levels": noise},
-        pipeline_kwargs={
-            "slices": [(0, at, min(at + int(length_s * rate_hz), n_samples)) for at in begins]
-        },
-        job_kwargs={"n_jobs": 1, "progress_bar": False},
-    )
-    found: NDArray[np.float64] = np.sort(peaks["sample_index"]) / rate_hz
-    return found
+    step, first_s = max(1, int(rate_hz)), None
+    starts, length = (range(0, n_samples, step), step) if whole else (pieces.starts, pieces.length)
+    for start in map(int, starts):
+        end = min(start + length, n_samples)
+        bad = ~np.isfinite(recording.get_traces(start_frame=start, end_frame=end))
+        if first_s is None and bad.any():
+            first_s = (start + int(np.flatnonzero(bad.any(axis=1))[0])) / rate_hz
+        counts += bad.sum(axis=0)
+    return counts, first_s

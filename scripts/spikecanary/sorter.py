@@ -8,7 +8,7 @@ import json
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from pydantic import (
     BaseModel,
@@ -18,11 +18,14 @@ from pydantic import (
     field_validator,
 )
 
-from spikecanary import sorteroutput
+from spikecanary import signals, sorteroutput
 from spikecanary.config import Config, SorterSettings, as_set, as_steps, did_you_mean
 from spikecanary.failures import DependencyError, SorterUnavailableError
 from spikecanary.recording import cut_window, describe_header, open_recording, preprocess
 from spikecanary.table import Recording
+
+if TYPE_CHECKING:
+    from spikeinterface.core import BaseRecording
 
 #: SpikeInterface's sorters (0.105), which no plugin defines; known without SpikeInterface, since
 #: rules are read where it may not be installed.
@@ -67,6 +70,7 @@ class SortTask(BaseModel):
     row: Recording
     sorter: SorterSettings
     preprocessing: dict[str, dict[str, Any]] = {}
+    silence_bad_periods: bool = False
     n_jobs: int = 1
     window_s: tuple[float, float] | None = None
 
@@ -127,6 +131,7 @@ def make_task(row: Recording, config: Config) -> SortTask:
         row=row.model_copy(update={"metadata": {}, "sorter": None, "line": None}),
         sorter=settings_for(row, config.sorter),
         preprocessing=config.preprocessing,
+        silence_bad_periods=config.canary.bad_periods == "silence",
     )
 
 
@@ -282,8 +287,6 @@ def sort(
     set_global_job_kwargs(n_jobs=what.n_jobs, progress_bar=False)
     recording = open_recording(what.row)
     tell(header=describe_header(recording))
-    if what.window_s is not None:
-        recording = cut_window(recording, *what.window_s)
     if what.sorter.plugin:
         load_plugin(what.sorter.plugin)
     work = Path(folder) / "sorter"
@@ -291,6 +294,7 @@ def sort(
         _run_sorter(what, recording, work, stage, tell)
     else:
         sorteroutput.lay_out(Path(finished), work)
+    tell(n_samples_after=open_recording(what.row).get_num_samples())
     stage("read")
     tell(sorter_params=_read_params(work))
     sorting = cast("Any", read_sorter_folder(work))
@@ -300,6 +304,30 @@ def sort(
         "n_units": len(sorting.unit_ids),
         "n_spikes": int(sorting.count_total_num_spikes()),
     }
+
+
+def prepare(recording: "BaseRecording", task: SortTask) -> "BaseRecording":
+    """Cut out the task's window, preprocess, and silence bad periods if that is wished, lazily.
+
+    Parameters
+    ----------
+    recording : BaseRecording
+        The whole recording, as it was opened.
+    task : SortTask
+        The task.
+
+    Raises
+    ------
+    PreprocessingError
+        A step cannot be applied.
+    """
+    start_s, window = 0.0, recording
+    if task.window_s is not None:
+        start_s, window = task.window_s[0], cut_window(recording, *task.window_s)
+    prepared = preprocess(window, task.preprocessing)
+    if not task.silence_bad_periods:
+        return prepared
+    return signals.silence(prepared, signals.check(recording, whole=False).bad_periods, start_s)
 
 
 def _run_sorter(
@@ -313,7 +341,7 @@ def _run_sorter(
     from spikeinterface.sorters import run_sorter
 
     stage("preprocess")
-    recording = preprocess(recording, what.preprocessing)
+    recording = prepare(recording, what)
     if not recording.is_binary_compatible():
         tell(copied_mb=recording.get_total_memory_size() / 1e6)
     stage("sort")

@@ -9,7 +9,7 @@ import functools
 import hashlib
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -74,13 +74,9 @@ def _of_path(path: str, reader: str) -> list[Any] | None:
     named = Path(path)
     try:
         status = named.stat()
-        if named.is_dir():
-            found = _files(path, re.compile(DATA_FILES.get(reader, ".*"), re.DOTALL), deep=True)
-        elif (beside := _beside(named, reader)) is not None:
-            found = _files(str(named.parent), beside, deep=False)
-        else:
+        if not named.is_dir() and _beside(named, reader) is None:
             return [named.name, status.st_size, status.st_mtime_ns]
-        files = sorted(found)
+        files = sorted(data_files(path, reader))
     except OSError:
         return None
     if not files:
@@ -89,6 +85,24 @@ def _of_path(path: str, reader: str) -> list[Any] | None:
     listed = repr([(name[folder:], size, time_ns) for name, size, time_ns in files])
     digest = hashlib.sha256(listed.encode()).hexdigest()[:16]
     return [named.name, len(files), sum(size for _, size, _ in files), digest]
+
+
+def data_files(path: str, reader: str) -> Iterator[tuple[str, int, int]]:
+    """Yield path, size and time (ns) of the files that a reader reads of a path.
+
+    Raises
+    ------
+    OSError
+        It is not there, or cannot be listed.
+    """
+    named = Path(path)
+    if named.is_dir():
+        yield from _files(path, re.compile(DATA_FILES.get(reader, ".*"), re.DOTALL), deep=True)
+    elif (beside := _beside(named, reader)) is not None:
+        yield from _files(str(named.parent), beside, deep=False)
+    else:
+        status = named.stat()
+        yield path, status.st_size, status.st_mtime_ns
 
 
 def _beside(named: Path, reader: str) -> re.Pattern[str] | None:
@@ -117,6 +131,34 @@ def _files(folder: str, pattern: re.Pattern[str], *, deep: bool) -> Iterator[tup
 def _is_loop(entry: os.DirEntry[str]) -> bool:
     """Whether a folder is a link to one that it is in."""
     return entry.is_symlink() and Path(entry.path).resolve() in Path(entry.path).absolute().parents
+
+
+def describe_changes(before: Mapping[str, Any] | None, now: Mapping[str, Any] | None) -> str:
+    """Name the files whose stamps differ, with their sizes; empty where none do."""
+    if not before or not now or before == now:
+        return ""
+    was = {stamp[0]: stamp for stamp in before["paths"]}
+    changes = []
+    for stamp in now["paths"]:
+        old = was.pop(stamp[0], None)
+        if old is None:
+            changes.append(f"{stamp[0]} is new")
+        elif old != stamp:
+            sizes = [each[_SIZE_AT.get(len(each), 0)] for each in (old, stamp)]
+            same = "other contents or another time"
+            changes.append(
+                f"{stamp[0]}: "
+                + (same if sizes[0] == sizes[1] else f"{sizes[0]:,} bytes then, {sizes[1]:,} now")
+            )
+    changes += [f"{name} is no longer read" for name in was]
+    changes += [
+        f"another {name} file" for name in ("probe", "plugin") if before.get(name) != now.get(name)
+    ]
+    return "; ".join(changes)
+
+
+#: Where a stamp of so many entries has its size: of a file the second, of a folder the third.
+_SIZE_AT = {3: 1, 4: 2}
 
 
 @functools.cache

@@ -29,6 +29,7 @@ SUMMARY_COLUMNS = (
     "reason",
     "remedy",
     "warnings",
+    "bad_periods",
     "window",
     "duration_s",
     "n_channels",
@@ -127,6 +128,9 @@ def _row(folder: Path, recording: str) -> dict[str, Any]:
         "reason": decisive.reason,
         "remedy": decisive.failure.remedy if decisive.failure else "",
         "warnings": "; ".join(known.warnings),
+        "bad_periods": "; ".join(
+            f"{p.start_s:.2f}-{p.end_s:.2f} s {p.what}" for p in known.bad_periods
+        ),
         "window": "; ".join(f"{w.start_s:g}-{w.end_s:g} s" for w in known.windows),
         "duration_s": _first(known.duration_s, sort and sort.duration_s),
         "n_channels": _first(known.n_channels, sort and sort.n_channels),

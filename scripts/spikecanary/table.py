@@ -30,7 +30,11 @@ RESERVED_IDS = ("gates", "waves", "summary.tsv", "report.html", "plan.tsv")
 LONGEST_ID = 150
 #: Columns of the table, and the fields of a recording that they fill.
 COLUMNS = {"recording": "id", "path": "paths", "reader": "reader"} | {
-    name: name for name in ("stream_id", "reader_options", "probe", "start_s", "end_s", "sorter")
+    name: name
+    for name in (
+        *("stream_id", "reader_options", "probe", "wiring", "channels", "bad_channels"),
+        *("start_s", "end_s", "sorter"),
+    )
 }
 REQUIRED_COLUMNS = ("recording", "path", "reader")
 #: What to say instead of pydantic's own message.
@@ -65,6 +69,7 @@ class Recording(BaseModel):
 
     ``start_s`` and ``end_s`` are seconds from the first sample of the recording (of
     the first path, where several are concatenated); None is the beginning or the end.
+    ``channels`` and ``bad_channels`` are read by :mod:`spikecanary.probes`.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -75,6 +80,9 @@ class Recording(BaseModel):
     stream_id: str | None = None
     reader_options: Annotated[dict[str, Any], BeforeValidator(_parse_options)] = {}
     probe: str | None = None
+    wiring: str | None = None
+    channels: str | None = None
+    bad_channels: str | None = None
     start_s: Seconds | None = None
     end_s: Seconds | None = None
     sorter: str | None = None
@@ -93,7 +101,10 @@ class Recording(BaseModel):
         return value
 
     @model_validator(mode="after")
-    def _end_after_start(self) -> Self:
+    def _fields_fit(self) -> Self:
+        if self.wiring and not self.probe:
+            msg = "column wiring is set, but column probe is empty"
+            raise ValueError(msg)
         start_s = self.start_s or 0.0
         if self.end_s is not None and self.end_s <= start_s:
             msg = f"end_s {self.end_s:g} s is not after start_s {start_s:g} s"

@@ -10,7 +10,8 @@ DESIGN = {
     "NonFiniteSignalError EmptyWaveformMetricsError",
     "environment": "ConcurrentSortError HDF5PluginMissingError ContainerEnvironmentError "
     "SorterUnavailableError GPUUnavailableError MatlabRuntimeError ModelLoadingError "
-    "FolderNotWritableError DependencyError RecordingUnreadableError",
+    "FolderNotWritableError DependencyError RecordingUnreadableError RecordingLayoutError "
+    "PreprocessingError SorterParameterError",
     "resource": "GPUOutOfMemoryError SorterTimeoutError DiskExhaustionError IOStallError "
     "HostMemoryWatchdogError GpuMemoryWatchdogError GpuThermalWatchdogError "
     "CapacityForecastError",

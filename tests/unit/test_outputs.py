@@ -212,7 +212,7 @@ def test_figures(made, n):
         units_path=place / "units.tsv",
         folder=place / "figures",
     )
-    of_all = {"probe", "traces filtered", "traces raw"}
+    of_all = {"probe", "signal map", "traces filtered", "traces raw"}
     of_units = {"amplitudes", "drift", "metrics", "templates"} if n else set()
     assert set(figures.list_figures(place)) == of_all | of_units
     for path in figures.list_figures(place).values():

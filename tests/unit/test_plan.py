@@ -27,7 +27,7 @@ def rows(write_binary, reader_options, tetrode):
         "same": row("same"),
         "missing": row("missing", paths=("/no/such.raw",)),
         "no_probe": row("no_probe", probe=None, start_s=1.0),
-        "slow": row("slow", reader_options=reader_options | {"sampling_frequency": 500.0}),
+        "slow": row("slow", reader_options=reader_options | {"sampling_frequency": 8000.0}),
         "loud": row("loud", reader_options=reader_options | {"gain_to_uV": 1000.0}),
         "raw": row("raw", reader_options=bare),
     }
@@ -52,7 +52,7 @@ def test_plan_of_a_new_batch(rows, config, tmp_path):
         "same": "the same data as good",
         "missing": "/no/such.raw does not exist (recording missing)",
         "no_probe": "no probe",
-        "slow": "unusual sampling rate: 500 Hz",
+        "slow": "unusual sampling rate: 8000 Hz",
         "loud": "unusual gain: 1000 to 1000 uV per count",
         "raw": "no gain to uV",
     }

@@ -18,7 +18,7 @@ from spikecanary.supervise import gpus
 from spikecanary.table import Recording
 from workbench import ROOT
 
-HEADER = {"dtype": "int16", "n_samples": 1000, "n_channels": 4}
+HEADER = {"dtype": "int16", "n_samples": 1000, "n_channels": 4, "n_probes": 1}
 
 
 def make_task(reader="nwb", **settings):
@@ -185,13 +185,14 @@ def test_limits(run):
 
 
 @pytest.fixture
-def inspect(write_binary, reader_options, tmp_path):
+def inspect(write_binary, reader_options, tetrode, tmp_path):
     def start(duration_s, of, *, strict=False, **settings):
         row = Recording(
             id="x",
             paths=(str(write_binary("active", duration_s)),),
             reader="binary",
             reader_options=reader_options,
+            probe=str(tetrode),
         )
         plugin = str(ROOT / "tests/quick_sorter.py")
         task = sorter.make_task(row, Config(sorter=SorterSettings(plugin=plugin, **of)))
@@ -222,3 +223,23 @@ def test_signal_is_not_read_where_the_node_fails(inspect):
     found = inspect(8.0, {"name": "kilosort2_5"}, window_s=2, min_recording_s=4)
     assert "signals" not in found
     assert codes(found["preflight"])["sorter"] == "fail"
+
+
+def test_what_a_sorter_cannot_sort_is_told_from_the_header(run):
+    def failed(name, header, **params):
+        found = [
+            c for c in run(make_task(name=name, params=params), header) if c["code"][0] in "pr"
+        ]
+        return [(check["code"], Check(**check).error()) for check in found]
+
+    ((code, error),) = failed("kilosort4", {"n_channels": 1})
+    assert code == "reference"
+    assert (error.category, error.remedy) == ("environment", "Set sorter.params: do_CAR: false.")
+    assert not failed("kilosort4", {"n_channels": 1}, do_CAR=False)
+    for name in ("tridesclous2", "spykingcircus2", "lupin"):
+        ((code, error),) = failed(name, {"n_probes": 2})
+        assert code == "probes"
+        assert "has 2" in str(error)
+    ((code, error),) = failed("kilosort4", {"n_probes": 0})
+    assert "column probe" in error.remedy
+    assert not failed("mountainsort5", {"n_probes": 0})

@@ -121,7 +121,8 @@ def test_open_concatenates_and_cuts(row, write_binary):
         "n_channels": 4,
         "sampling_frequency_hz": 30_000.0,
         "dtype": "int16",
-        "has_probe": False,
+        "n_probes": 0,
+        "gain_to_uV": 1.0,
         "is_binary": False,
     }
     cut = open_recording(both.model_copy(update={"start_s": 7.5, "end_s": 9.0}))
@@ -157,8 +158,10 @@ def test_probe_that_does_not_fit(row, tmp_path):
     from probeinterface import generate_linear_probe, write_probeinterface
 
     path = tmp_path / "long.json"
-    write_probeinterface(path, generate_linear_probe(32))
-    with pytest.raises(RecordingUnreadableError, match="does not fit the recording"):
+    probe = generate_linear_probe(32)
+    probe.set_device_channel_indices(range(32))
+    write_probeinterface(path, probe)
+    with pytest.raises(RecordingUnreadableError, match="wires channel 31; the recording has 4"):
         open_recording(row.model_copy(update={"probe": str(path)}))
 
 
@@ -182,7 +185,7 @@ def test_real_spikeglx(data):
     )
     opened = open_recording(row)
     header = describe_header(opened)
-    assert (header["n_channels"], header["duration_s"], header["has_probe"]) == (384, 0.5, True)
+    assert (header["n_channels"], header["duration_s"], header["n_probes"]) == (384, 0.5, 1)
     assert opened.get_property("inter_sample_shift") is not None
     wrong = row.model_copy(update={"stream_id": "imec0.lf"})
     with pytest.raises(RecordingUnreadableError, match=r"imec0\.lf is not in"):

@@ -1,6 +1,4 @@
-"""The signal check and the activity scan, on seeded recordings."""
-
-from dataclasses import asdict
+"""The signal map, on seeded recordings."""
 
 import numpy as np
 import pytest
@@ -12,7 +10,6 @@ from spikecanary.failures import (
     NonFiniteSignalError,
     SaturatedSignalError,
 )
-from spikecanary.table import Recording
 
 RATE_HZ = 30_000.0
 
@@ -42,18 +39,16 @@ def test_some_bad_channels_are_a_warning_that_names_them():
     traces = noise()
     traces[:, 1] = 5.0
     traces[:, 2] = np.where(traces[:, 2] > 0, 2047.0, -2048.0)
-    traces[::5000, 3] = np.nan
     seen = report(traces)
-    assert (seen.flat, seen.railed, seen.non_finite) == (["1"], ["2"], ["3"])
+    assert (seen.flat, seen.railed, seen.non_finite) == (["1"], ["2"], [])
     assert seen.failure() is None
     assert seen.warnings() == [
-        "1 of 4 channels have samples that are not finite: 3",
         "1 of 4 channels are flat: 1",
         "1 of 4 channels are at the converter's limits: 2",
     ]
 
 
-@pytest.mark.parametrize("kind", ["flat", "railed", "mixed", "nan"])
+@pytest.mark.parametrize("kind", ["flat", "railed", "mixed"])
 def test_no_channel_with_a_signal(kind):
     traces = noise()
     if kind in ("flat", "mixed"):
@@ -64,8 +59,6 @@ def test_no_channel_with_a_signal(kind):
         traces[:, 2:] = np.where(traces[:, 2:] > 0, 32767.0, -32768.0)
     if kind == "railed":
         traces[:, :2] = np.where(traces[:, :2] > 0, 32767.0, -32768.0)
-    if kind == "nan":
-        traces[:] = np.nan
     failure = report(traces).failure()
     assert isinstance(failure, SaturatedSignalError)
     assert failure.evidence == {"n_channels": 4}
@@ -84,56 +77,99 @@ def test_unknown_gain_is_no_noise_level():
 
 def test_data_tell_silence_nan_and_saturation_apart():
     silence = InsufficientActivityError("none")
-    assert signals.tell_apart(silence, asdict(report(noise()))) is silence
+    assert signals.tell_apart(silence, report(noise()).model_dump()) is silence
     spoilt = noise()
     spoilt[::100] = np.nan
-    told = signals.tell_apart(silence, asdict(report(spoilt)))
+    told = signals.tell_apart(silence, report(spoilt).model_dump())
     assert isinstance(told, NonFiniteSignalError)
     assert "on 4 of 4 channels" in str(told)
-    dead = signals.tell_apart(silence, asdict(report(np.zeros_like(spoilt))))
+    dead = signals.tell_apart(silence, report(np.zeros_like(spoilt)).model_dump())
     assert isinstance(dead, SaturatedSignalError)
-    assert signals.tell_apart(None, asdict(report(noise()))) is None
+    assert signals.tell_apart(None, report(noise()).model_dump()) is None
 
 
-def scan(tmp_path, traces, shortest_s=6.0):
-    path = tmp_path / "traces.raw"
-    traces.astype("int16").tofile(path)
-    options = {"sampling_frequency": RATE_HZ, "dtype": "int16", "num_channels": traces.shape[1]}
-    row = Recording(id="x", paths=(str(path),), reader="binary", reader_options=options)
-    return signals.scan(row.model_dump(mode="json"), 2.0, shortest_s)
+@pytest.mark.parametrize(("first", "count"), [(0, None), (100_000, 1000), (5, 1)])
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_sample_that_is_not_finite_is_found_anywhere(first, count, value):
+    traces = noise()
+    traces[first : None if count is None else first + count, 3] = value
+    seen = report(traces)
+    failure = seen.failure()
+    assert isinstance(failure, NonFiniteSignalError)
+    assert failure.evidence == {"n_samples": len(traces) if count is None else count}
+    assert f"the first at {first / RATE_HZ:.3f} s" in str(failure)
+    assert seen.non_finite == ["3"]
 
 
-def add_spikes(traces, start_s, end_s, rate_hz=50):
-    rng = np.random.default_rng(4)
-    for at in rng.uniform(start_s, end_s, int(rate_hz * (end_s - start_s))):
-        traces[int(at * RATE_HZ) :][:20] -= (200.0 * np.hanning(20)[:, None]).astype("float32")
+def test_whole_reading_can_be_switched_off():
+    traces = noise(60.0)
+    traces[int(1.5 * RATE_HZ), 0] = np.nan  # between two pieces
+    recording = NumpyRecording([traces], RATE_HZ)
+    assert signals.check(recording).non_finite_samples == 1
+    assert signals.check(recording, whole=False).non_finite_samples == 0
 
 
-def test_scan_finds_where_the_activity_begins(tmp_path):
-    traces = noise(120.0, 2)
-    add_spikes(traces, 71.3, 73.8)
-    found = scan(tmp_path, traces)
-    assert 71.0 < found["start_s"] < 71.7
-    assert found["peaks_per_s"] > 50
-    assert not found["silent"]
-    assert found["read_s"] <= 60
+def dead(traces):
+    traces[:] = 0
 
 
-def test_scan_finds_bursts_of_two_seconds_among_silence(tmp_path):
-    traces = noise(300.0, 2)
-    for start_s in (35.0, 78.0, 121.0, 164.0, 207.0, 250.0):
-        add_spikes(traces, start_s, start_s + 2.0)
-    found = scan(tmp_path, traces)
-    assert found["peaks_per_s"] > 50
-    assert (found["start_s"] - 35.0 + 0.5) % 43.0 < 1.0
+def railed(traces):
+    traces[:] = np.where(traces > 0, 32767, -32768)
 
 
-def test_scan_of_noise_sees_nothing(tmp_path):
-    assert scan(tmp_path, noise(60.0, 4))["silent"]
-    assert scan(tmp_path, noise(30.0, 40))["silent"]
+def stuck(traces):
+    traces[:] = 32767
 
 
-def test_scan_leaves_room_for_the_window(tmp_path):
-    traces = noise(30.0, 2)
-    add_spikes(traces, 28.0, 30.0)
-    assert scan(tmp_path, traces, shortest_s=10.0)["start_s"] <= 20.0
+def louder(traces):
+    traces *= 10
+
+
+@pytest.mark.parametrize(
+    ("spoil", "what"), [(dead, "flat"), (railed, "railed"), (stuck, "railed"), (louder, "noisy")]
+)
+@pytest.mark.parametrize(
+    ("duration_s", "start_s", "end_s"), [(8, 1, 8), (60, 20, 25), (40, 20, 40), (30, 0, 3)]
+)
+def test_bad_period_is_named_with_its_place(spoil, what, duration_s, start_s, end_s):
+    traces = noise(duration_s)
+    spoil(traces[int(start_s * RATE_HZ) : int(end_s * RATE_HZ)])
+    if what == "noisy" and end_s - start_s > 0.7 * duration_s:
+        pytest.skip("what is usual is what is there for most of the time")
+    seen = report(traces.astype("int16"))
+    (period,) = seen.bad_periods
+    assert period.what == what
+    assert (period.start_s, period.end_s) == pytest.approx((start_s, end_s), abs=0.05)
+    assert seen.failure() is None
+    assert f"1 period without a usable signal: {period.start_s:.2f} to" in seen.warnings()[0]
+    assert isinstance(seen.failure(bad_periods_stop=True), SaturatedSignalError)
+    bad = [row for row in seen.rows if row.flat == 4 or row.railed == 4]
+    assert bool(bad) is (what != "noisy")
+
+
+def test_channel_that_dies_is_named():
+    traces = noise(60.0)
+    traces[int(30 * RATE_HZ) :, 2] = 0
+    seen = report(traces)
+    assert seen.warnings() == ["1 of 4 channels carry no signal for a part of the recording: 2"]
+    assert seen.bad_periods == []
+
+
+def test_map_covers_the_recording_in_few_rows():
+    seen = report(noise(90.0))
+    assert len(seen.rows) == 60
+    assert (seen.rows[0].start_s, seen.rows[-1].end_s) == (0.0, pytest.approx(90.0))
+    assert all(row.noise_uV == pytest.approx(8.0, rel=0.1) for row in seen.rows)
+    assert [before.end_s for before in seen.rows[:-1]] == [row.start_s for row in seen.rows[1:]]
+
+
+def test_silenced_periods_are_zero_and_nothing_else_is():
+    recording = NumpyRecording([noise(10.0)], RATE_HZ)
+    periods = [signals.BadPeriod(start_s=2.0, end_s=3.0, what="railed")]
+    silent = signals.silence(recording, periods)
+    assert not silent.get_traces(start_frame=60_000, end_frame=90_000).any()
+    kept = {"start_frame": 90_000, "end_frame": 120_000}
+    np.testing.assert_array_equal(silent.get_traces(**kept), recording.get_traces(**kept))
+    part = signals.silence(recording.frame_slice(75_000, 150_000), periods, start_s=2.5)
+    assert not part.get_traces(end_frame=15_000).any()
+    assert part.get_traces(start_frame=15_000).any(axis=1).mean() > 0.9

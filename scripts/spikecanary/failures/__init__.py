@@ -212,6 +212,36 @@ class RecordingUnreadableError(EnvironmentFailure):
     reader: str
 
 
+class RecordingLayoutError(EnvironmentFailure):
+    """The data are not what they are declared to be: samples, channels, order, scale, stream."""
+
+    remedy = "Check reader_options (dtype, num_channels, file_offset) or stream_id in the table."
+    path: str
+    declared: str
+    fits: str
+    score_declared: float
+    score_fits: float
+    noise: float
+    gain: float
+
+
+class PreprocessingError(EnvironmentFailure):
+    """A step of the preprocessing cannot be built, or makes samples that no sorter can take."""
+
+    remedy = "Mend that step in the config's preprocessing."
+    step: str
+    channels: list[str]
+
+
+class SorterParameterError(EnvironmentFailure):
+    """The sorter cannot sort such data, or not with these parameters."""
+
+    remedy = "Change sorter.params, or choose another sorter."
+    sorter: str
+    parameter: str
+    n_peaks: int
+
+
 class GPUOutOfMemoryError(ResourceFailure):
     """The GPU's memory was not enough."""
 

@@ -51,7 +51,9 @@ def classify(error: Mapping[str, Any], log: str = "") -> ClassifiedSortFailure |
     own = _own_failure(error)
     if own is not None and not isinstance(own, RecordingUnreadableError):
         return own
-    return _by_type(error) or by_text(error["text"], log) or own
+    told = _by_type(error) or by_text(error["text"], log)
+    # The reader's own words say more than a signature's of the same class.
+    return own if told is None or type(told) is type(own) else told
 
 
 def _own_failure(error: Mapping[str, Any]) -> ClassifiedSortFailure | None:
@@ -59,7 +61,9 @@ def _own_failure(error: Mapping[str, Any]) -> ClassifiedSortFailure | None:
     own = error.get("failure")
     if own is None:
         return None
-    return failures.by_name(own["class"])(own["message"], **own["evidence"])
+    return failures.by_name(own["class"])(
+        own["message"], remedy=own.get("remedy", ""), **own["evidence"]
+    )
 
 
 def _by_type(error: Mapping[str, Any]) -> ClassifiedSortFailure | None:

@@ -9,7 +9,7 @@ from spikecanary import sentinel
 from spikecanary.config import AnalysisSettings
 from spikecanary.outputs import switched_on
 from spikecanary.recording import open_recording, preprocess
-from spikecanary.sorter import SortTask
+from spikecanary.sorter import SortTask, prepare
 from spikecanary.supervise import folders
 
 if TYPE_CHECKING:
@@ -78,7 +78,7 @@ def open_filtered(task: SortTask, settings: AnalysisSettings) -> "BaseRecording"
     Without a probe, channels are taken to be far from each other; without a gain, a count to be
     a microvolt: SpikeInterface's metrics of templates want both.
     """
-    recording = preprocess(open_recording(task.row), task.preprocessing)
+    recording = prepare(open_recording(task.row), task)
     if not recording.has_scaleable_traces():
         logger.info("no gain to uV: amplitudes are counts")
         recording = recording.clone()

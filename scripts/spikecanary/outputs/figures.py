@@ -4,7 +4,7 @@ import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from spikecanary import sentinel
+from spikecanary import sentinel, signals
 from spikecanary.config import AnalysisSettings, CurationSettings
 from spikecanary.outputs import CANARY_FIGURE, analysis, curation, exports
 from spikecanary.recording import cut_window, open_recording
@@ -60,10 +60,11 @@ def run(
     analyzer = analysis.load_analyzer(analyzer_path)
     raw = open_recording(task.row)
     filtered = analysis.open_filtered(task, analysis_settings)
-    middle_s = raw.get_total_duration() / 2
+    middle_s = raw.get_num_samples() / raw.get_sampling_frequency() / 2
     drawings: dict[str, Callable[[], Figure]] = {
         "traces_raw": lambda: draw_traces(raw, middle_s, SNIPPET_S),
         "traces_filtered": lambda: draw_traces(filtered, middle_s, SNIPPET_S),
+        "signal_map": lambda: draw_signal_map(signals.check(raw, whole=False)),
     }
     if analyzer.get_num_units():
         units = curation.read_units(units_path)
@@ -155,6 +156,36 @@ def draw_units(
     return drawings | ({"metrics": histograms} if shown else {})
 
 
+def draw_signal_map(report: signals.SignalReport) -> "Figure":
+    """Draw the signal map: noise, and channels of each kind, over the whole recording."""
+    import matplotlib.pyplot as plt
+
+    figure, (upper, lower) = plt.subplots(2, 1, sharex=True, figsize=(8, 4))
+    _plot_map(upper, lower, report.rows, report.bad_periods)
+    return figure
+
+
+def _plot_map(
+    upper: Any, lower: Any, rows: list[sentinel.MapRow], bad_periods: list[sentinel.BadPeriod]
+) -> None:
+    """Plot the noise into one pair of axes, the numbers of channels into another."""
+    if not rows:  # the signal was not looked at
+        upper.remove()
+        lower.remove()
+        return
+    edges = [*(row.start_s for row in rows), rows[-1].end_s]
+    if rows[0].noise_uV is not None:
+        upper.stairs([row.noise_uV for row in rows], edges, color="0.3")
+    upper.set_ylabel("noise, uV")
+    for name in ("active", "flat", "railed", "non_finite"):
+        lower.stairs([getattr(row, name) for row in rows], edges, label=name.replace("_", "-"))
+    lower.legend(loc="upper right", fontsize="small")
+    lower.set(xlabel="s", ylabel="channels")
+    for period in bad_periods:
+        for axes in (upper, lower):
+            axes.axvspan(period.start_s, period.end_s, color="C3", alpha=0.2)
+
+
 def draw_probe(recording: "BaseRecording") -> "Figure":
     """Draw the probe alone."""
     import spikeinterface.widgets as sw
@@ -164,18 +195,21 @@ def draw_probe(recording: "BaseRecording") -> "Figure":
 
 
 def draw_traces(recording: "BaseRecording", middle_s: float, length_s: float) -> "Figure":
-    """Draw some channels of a recording around a moment, in uV where it has gains."""
+    """Draw some channels of a recording around a moment, in uV where it has gains.
+
+    The moment is in s from the first sample; gaps of the recording's clock do not count.
+    """
     import spikeinterface.widgets as sw
 
     every = -(-recording.get_num_channels() // MAX_TRACES)
-    start_s = max(0.0, middle_s - length_s / 2)
-    end_s = min(start_s + length_s, recording.get_total_duration())
-    begins_s = recording.get_start_time(segment_index=0)
+    rate_hz = recording.get_sampling_frequency()
+    first = max(0, round((middle_s - length_s / 2) * rate_hz))
+    last = min(first + round(length_s * rate_hz), recording.get_num_samples() - 1)
     widget = sw.plot_traces(
         recording,
         channel_ids=recording.channel_ids[::every],
         order_channel_by_depth=recording.has_probe(),
-        time_range=(begins_s + start_s, begins_s + end_s),
+        time_range=tuple(recording.sample_index_to_time(at) for at in (first, last)),
         mode="line",
         return_in_uV=recording.has_scaleable_traces(),
         show_channel_ids=True,
@@ -219,22 +253,25 @@ def _draw_window(task: SortTask, settings: AnalysisSettings, record: sentinel.Re
 
     filtered = analysis.open_filtered(task, settings)
     in_uv = open_recording(task.row).has_scaleable_traces()
-    start_s, end_s = 0.0, min(30.0, filtered.get_total_duration())
+    duration_s = filtered.get_num_samples() / filtered.get_sampling_frequency()
+    start_s, end_s = 0.0, min(30.0, duration_s)
     if record.windows:
         start_s, end_s = record.windows[-1].start_s, record.windows[-1].end_s
     window = cut_window(filtered, start_s, end_s)
     noise = get_noise_levels(window, return_in_uV=True)
     length_s = min(WINDOW_S, end_s - start_s)
     figure = draw_traces(filtered, (start_s + end_s) / 2, length_s)
-    figure.set_size_inches(11, 6)
-    figure.subplots_adjust(right=0.62)
-    axis = figure.add_axes((0.7, 0.11, 0.28, 0.77))
+    figure.set_size_inches(11, 9)
+    figure.subplots_adjust(right=0.62, bottom=0.4)
+    upper, lower = (figure.add_axes((0.125, bottom, 0.855, 0.13)) for bottom in (0.2, 0.05))
+    _plot_map(upper, lower, record.signal_map, record.bad_periods)
+    axis = figure.add_axes((0.7, 0.4, 0.28, 0.48))
     axis.barh(range(len(noise)), noise, color="0.5")
     axis.set_xlabel("noise (MAD), uV" if in_uv else "noise (MAD), counts")
     axis.set_ylabel("channel")
     figure.suptitle(
         f"{record.reason}\n{length_s:g} s of the window {start_s:g} to {end_s:g} s, filtered; "
-        "noise of each channel"
+        "noise of each channel; the whole recording below"
     )
     return figure
 

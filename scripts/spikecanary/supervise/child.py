@@ -53,7 +53,7 @@ def describe_error(error: BaseException) -> dict[str, Any]:
     dict
         ``chain``: for each exception of the chain its ``types`` (its class and that
         class's bases, by name), ``message`` and ``errno``; ``text``: the traceback;
-        ``failure``: class, message and evidence, where it is a classified one.
+        ``failure``: class, message, evidence and remedy, where it is a classified one.
     """
     chain: list[dict[str, Any]] = []
     current: BaseException | None = error
@@ -73,6 +73,7 @@ def describe_error(error: BaseException) -> dict[str, Any]:
             "class": type(error).__name__,
             "message": str(error),
             "evidence": error.evidence,
+            "remedy": error.remedy,
         }
     return {
         "chain": chain,

@@ -1,0 +1,300 @@
+"""The probe of a recording: read its file, choose channels, check the contacts' positions."""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from spikecanary.failures import RecordingUnreadableError
+from spikecanary.table import Recording
+
+if TYPE_CHECKING:
+    from probeinterface import Probe, ProbeGroup
+    from spikeinterface.core import BaseRecording
+
+#: Micrometres in the units that probeinterface knows.
+UM_IN = {"um": 1.0, "mm": 1e3, "m": 1e6}
+#: Plausible distances of neighbouring contacts, in um: the densest probes have 6 um (Neuropixels
+#: Ultra), ECoG grids 10 mm. Below are positions in mm that are declared as um, above those in nm.
+PLAUSIBLE_PITCH_UM = (1.0, 15_000.0)
+N_DIMENSIONS = 2
+#: So far apart, in um, no neuron is seen by two probes.
+APART_UM = 200.0
+#: Names in a message; of more the first ones are shown.
+MOST_NAMED = 10
+
+
+def shorten(names: Sequence[Any]) -> str:
+    """List names, of many the first ones."""
+    more = f" and {len(names) - MOST_NAMED} more" if len(names) > MOST_NAMED else ""
+    return ", ".join(str(name) for name in names[:MOST_NAMED]) + more
+
+
+def place_channels(recording: "BaseRecording", row: Recording, notes: list[str]) -> "BaseRecording":
+    """Attach the row's probe, choose its channels, and check where these are.
+
+    Parameters
+    ----------
+    recording : BaseRecording
+        The recording as its reader opened it.
+    row : Recording
+        ``probe`` and ``wiring``; ``channels`` and ``bad_channels``.
+    notes : list of str
+        What people should know is appended.
+
+    Raises
+    ------
+    RecordingUnreadableError
+        The probe does not fit the recording, there is no such channel, or the positions cannot be.
+    """
+    if row.probe:
+        recording = _attach(recording, row, row.probe, notes)
+    recording = _select(recording, row)
+    if recording.has_probe():
+        _check_positions(recording, row, notes)
+    return recording
+
+
+def refuse(row: Recording, message: str, remedy: str) -> RecordingUnreadableError:
+    """Return the failure of a recording whose probe or channels cannot be used."""
+    where = row.probe or row.paths[0]
+    return RecordingUnreadableError(message, path=where, reader=row.reader, remedy=remedy)
+
+
+def _attach(
+    recording: "BaseRecording", row: Recording, path: str, notes: list[str]
+) -> "BaseRecording":
+    """Attach the probe of a file; keep the channels that it wires."""
+    group = _read(path, row)
+    n_channels = recording.get_num_channels()
+    wired = np.concatenate([probe.device_channel_indices for probe in group.probes])
+    wired = wired[wired >= 0]
+    remedy = f"Mend device_channel_indices in {path} (column probe): channels 0 to {n_channels - 1}"
+    if not len(wired):
+        raise refuse(row, f"the probe {path} wires no contact to a channel", f"{remedy}.")
+    if wired.max() >= n_channels:
+        msg = f"the probe {path} wires channel {wired.max()}; the recording has {n_channels}"
+        raise refuse(row, msg, f"{remedy}, or give the probe of this recording.")
+    if len(np.unique(wired)) < len(wired):
+        twice = np.flatnonzero(np.bincount(wired) > 1)
+        msg = f"the probe {path} wires two contacts to channel {shorten(twice.tolist())}"
+        raise refuse(row, msg, f"{remedy}, each once.")
+    own = recording.get_channel_locations() if recording.has_probe() else None
+    ids = recording.channel_ids
+    placed = recording.select_channels_with_probegroup(group)
+    if left_out := [name for name in ids if name not in set(placed.channel_ids)]:
+        notes.append(
+            f"{len(left_out)} of {len(ids)} channels are not wired by {path}, and are left out: "
+            f"{shorten(left_out)}"
+        )
+    if own is not None:
+        own = own[recording.ids_to_indices(placed.channel_ids)]
+        if not np.array_equal(own, placed.get_channel_locations()):
+            notes.append(f"the data have a probe of their own; {path} (column probe) replaces it")
+    return placed
+
+
+def _read(path: str, row: Recording) -> "ProbeGroup":
+    """Read a probeinterface file, wired, in um and in two dimensions."""
+    from probeinterface import read_probeinterface
+
+    if not Path(path).exists():
+        msg = f"the probe file {path} does not exist"
+        raise refuse(row, msg, "Mend column probe of the recordings table.")
+    try:
+        read = read_probeinterface(path)
+    except Exception as err:
+        msg = f"the probe file {path} cannot be read: {type(err).__name__}: {err}"
+        raise refuse(row, msg, "Give a probeinterface JSON file in column probe.") from err
+    first = 0
+    for probe in read.probes:
+        _wire(probe, row, path, first)
+        first += probe.get_contact_count()
+    return _in_um(read, row)
+
+
+def _wire(probe: "Probe", row: Recording, path: str, first: int) -> None:
+    """Wire a probe as column wiring says; without it, it must be wired already."""
+    if row.wiring == "identity":
+        probe.set_device_channel_indices(first + np.arange(probe.get_contact_count()))
+    elif row.wiring is not None:
+        try:
+            probe.wiring_to_device(row.wiring, channel_offset=first)
+        except Exception as err:
+            msg = f"the probe {path} cannot be wired as {row.wiring!r}: {err}"
+            raise refuse(row, msg, "Mend column wiring of the recordings table.") from err
+    if probe.device_channel_indices is None:
+        msg = f"the probe {path} does not say which contact is on which channel"
+        remedy = (
+            f"Set device_channel_indices in {path} (probeinterface: probe.wiring_to_device(...)), "
+            "or write `identity` in column wiring if contact n is on channel n."
+        )
+        raise refuse(row, msg, remedy)
+
+
+def _in_um(group: "ProbeGroup", row: Recording) -> "ProbeGroup":
+    """Return probes with their positions in um, and in two dimensions."""
+    from probeinterface import ProbeGroup
+
+    if all(probe.si_units == "um" and probe.ndim == N_DIMENSIONS for probe in group.probes):
+        return group
+    converted = ProbeGroup()
+    for probe in group.probes:
+        converted.add_probe(_convert(probe, row))
+    return converted
+
+
+def _convert(probe: "Probe", row: Recording) -> "Probe":
+    """Return a new probe with its positions in um, and in two dimensions."""
+    from probeinterface import Probe
+
+    if probe.si_units not in UM_IN:
+        msg = f"the probe's positions are in {probe.si_units!r}"
+        raise refuse(row, msg, "Give them in um (si_units), column probe.")
+    factor, kept = UM_IN[probe.si_units], _find_plane(probe, row)
+    described = probe.to_dict(array_as_list=False) | {"si_units": "um", "ndim": N_DIMENSIONS}
+    described["contact_plane_axes"] = np.asarray(described["contact_plane_axes"])[:, :, kept]
+    for name in ("contact_positions", "probe_planar_contour"):
+        if described.get(name) is not None:
+            described[name] = np.asarray(described[name])[:, kept] * factor
+    described["contact_shape_params"] = [
+        {name: size * factor for name, size in shape.items()}
+        for shape in described["contact_shape_params"]
+    ]
+    return Probe.from_dict(described)
+
+
+def _find_plane(probe: "Probe", row: Recording) -> list[int]:
+    """Return the two axes in which a probe lies."""
+    if probe.ndim == N_DIMENSIONS:
+        return [0, 1]
+    extents = np.ptp(probe.contact_positions, axis=0)
+    if not np.isfinite(extents).all() or (extents > 0).all():
+        msg = "the probe's contacts are in three dimensions, and in no plane of two axes"
+        raise refuse(row, msg, "Give positions in the probe's plane (x across, y along it).")
+    flat = max(axis for axis in range(3) if extents[axis] == 0)
+    return [axis for axis in range(3) if axis != flat]
+
+
+def _select(recording: "BaseRecording", row: Recording) -> "BaseRecording":
+    """Keep the row's ``channels``, and leave its ``bad_channels`` out."""
+    ids = list(recording.channel_ids)
+    kept = _find(recording, row, "channels", row.channels) if row.channels else ids
+    bad = _find(recording, row, "bad_channels", row.bad_channels) if row.bad_channels else []
+    kept = [name for name in kept if name not in set(bad)]
+    if not kept:
+        msg = f"no channel is left of {len(ids)}"
+        raise refuse(row, msg, "Mend columns channels and bad_channels of the recordings table.")
+    return recording if kept == ids else recording.select_channels(kept)
+
+
+def _find(recording: "BaseRecording", row: Recording, column: str, text: str) -> list[Any]:
+    """Return the channels that a text names: ids, ranges of ids, ``property=value``."""
+    ids = list(recording.channel_ids)
+    names = [str(name) for name in ids]
+    found: set[int] = set()
+    for part in filter(None, map(str.strip, re.split("[,;]", text))):
+        chosen = _find_part(recording, names, part)
+        if chosen is None:
+            msg = f"column {column}: no channel {part!r}"
+            remedy = f"The channels are {shorten(names)}; the properties {_properties(recording)}."
+            raise refuse(row, msg, remedy)
+        found.update(chosen)
+    return [ids[index] for index in sorted(found)]
+
+
+def _find_part(recording: "BaseRecording", names: list[str], part: str) -> list[int] | None:
+    """Return the indices of one id, of a range, or of a property's value; None if there are none.
+
+    A range goes from one id to another in the recording's order.
+    """
+    if part in names:
+        return [names.index(part)]
+    for dash in (at.start() for at in re.finditer("-", part)):
+        first, last = part[:dash], part[dash + 1 :]
+        if first in names and last in names:
+            return list(range(names.index(first), names.index(last) + 1)) or None
+    name, equals, value = part.partition("=")
+    values = recording.get_property(name) if equals else None
+    if values is None:
+        return None
+    return np.flatnonzero([str(each) == value for each in values]).tolist() or None
+
+
+def _properties(recording: "BaseRecording") -> str:
+    """List the properties by which channels can be chosen, with their values."""
+    listed = []
+    for name in recording.get_property_keys():
+        values = list(dict.fromkeys(str(each) for each in recording.get_property(name)))
+        if len(values) <= MOST_NAMED and name != "contact_vector":
+            listed.append(f"{name} ({shorten(values)})")
+    return "; ".join(listed) or "none"
+
+
+def _check_positions(recording: "BaseRecording", row: Recording, notes: list[str]) -> None:
+    """Check that positions are finite, distinct, and a plausible distance apart."""
+    from scipy.spatial import cKDTree
+
+    group = recording.get_probegroup()
+    if (converted := _in_um(group, row)) is not group:
+        units = {probe.si_units for probe in group.probes}
+        recording.set_probegroup(converted, check_overlap=False)
+        group = recording.get_probegroup()
+        notes.append(f"the probe of the data is in {'/'.join(sorted(units))}; read as um")
+    remedy = f"Mend the probe{f' {row.probe}' if row.probe else ''}: column probe of the table."
+    positions = recording.get_channel_locations()
+    names = np.asarray(recording.channel_ids).astype(str)
+    finite = np.isfinite(positions).all(axis=1)
+    if not finite.all():
+        msg = f"channels without a position (NaN): {shorten(names[~finite].tolist())}"
+        raise refuse(row, msg, remedy)
+    if len(positions) == 1:
+        return
+    _check_probes_apart(group.probes, row)
+    nearest = cKDTree(positions).query(positions, k=2)[0][:, 1]
+    if (same := names[nearest == 0]).size:
+        raise refuse(row, f"channels at one and the same place: {shorten(same.tolist())}", remedy)
+    pitch_um, (low, high) = float(np.median(nearest)), PLAUSIBLE_PITCH_UM
+    if not low <= pitch_um <= high:
+        msg = (
+            f"the contacts are {pitch_um:.3g} um from their neighbours, which is implausible "
+            f"({low:g} to {high:g} um): are the positions in um?"
+        )
+        raise refuse(row, msg, f"{remedy} Positions are in um, or si_units says in what.")
+
+
+def count_largest_group(recording: "BaseRecording") -> int:
+    """Count the contacts of the largest group in which each is near another one."""
+    from scipy.sparse.csgraph import connected_components
+    from scipy.spatial import cKDTree
+
+    if not recording.has_probe():
+        return int(recording.get_num_channels())
+    tree = cKDTree(recording.get_channel_locations())
+    _, groups = connected_components(tree.sparse_distance_matrix(tree, APART_UM))
+    return int(np.bincount(groups).max())
+
+
+def _check_probes_apart(probes: Sequence["Probe"], row: Recording) -> None:
+    """Check that no contact of one probe lies within another one."""
+    for second, probe in enumerate(probes):
+        for first, other in enumerate(probes[:second]):
+            if not (_lies_within(probe, other) or _lies_within(other, probe)):
+                continue
+            reach_um = other.contact_positions[:, 0].max() - probe.contact_positions[:, 0].min()
+            shift_um = reach_um + APART_UM
+            remedy = (
+                f"Move probe {second} by {shift_um:g} um in x (probeinterface: "
+                f"probe.move([{shift_um:g}, 0])) in column probe, or sort one probe a row (column "
+                "channels, such as group=0)."
+            )
+            raise refuse(row, f"probes {first} and {second} overlap", remedy)
+
+
+def _lies_within(probe: "Probe", other: "Probe") -> bool:
+    """Whether a contact of a probe lies in the rectangle that the contacts of another one span."""
+    positions, of_other = probe.contact_positions, other.contact_positions
+    inside = (positions >= of_other.min(axis=0)) & (positions <= of_other.max(axis=0))
+    return bool(inside.all(axis=1).any())

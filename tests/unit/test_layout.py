@@ -1,0 +1,190 @@
+"""The layout check: healthy files are never stopped, wrong declarations are found."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from spikeinterface.generation import generate_ground_truth_recording
+
+from spikecanary import layout
+from spikecanary.failures import RecordingLayoutError
+from spikecanary.layout import Layout
+from spikecanary.table import Recording
+
+RATE_HZ = 30_000.0
+
+
+def spikes(n_channels=16, seed=0):
+    """Return 10 s of generated traces in counts of 0.195 uV, int16."""
+    recording, _ = generate_ground_truth_recording(
+        durations=[10.0],
+        sampling_frequency=RATE_HZ,
+        num_channels=n_channels,
+        num_units=max(3, n_channels // 3),
+        seed=seed,
+    )
+    return np.round(recording.get_traces() / 0.195).astype("int16")
+
+
+@pytest.fixture(scope="module")
+def traces():
+    return spikes()
+
+
+def slow(traces):
+    seconds = np.arange(len(traces))[:, None] / RATE_HZ
+    rng = np.random.default_rng(1)
+    drift = np.cumsum(rng.normal(0.0, 0.5, (len(traces), 1)), axis=0)
+    return (traces + 1000 * np.sin(2 * np.pi * 50 * seconds) + drift).astype("int16")
+
+
+def common(traces):
+    noise = np.random.default_rng(1).normal(0.0, 200.0, (len(traces), 1))
+    return (traces + noise).astype("int16")
+
+
+def dead(traces):
+    return np.where(np.arange(traces.shape[1]) % 3 == 0, 0, traces).astype("int16")
+
+
+def half_railed(traces):
+    spoilt = traces.copy()
+    spoilt[len(traces) // 2 :] = 32767
+    return spoilt
+
+
+HEALTHY = {
+    "int16": lambda x: x,
+    "uint16": lambda x: (x.astype(int) + 32768).astype("uint16"),
+    "int32": lambda x: x.astype("int32"),
+    "float32": lambda x: (x * 0.195).astype("float32"),
+    "volts": lambda x: x * 0.195e-6,
+    "inverted": lambda x: -x,
+    "offset": lambda x: x + 2048,
+    "low gain": lambda x: np.round(x / 25).astype("int16"),
+    "slow signals": slow,
+    "common noise": common,
+    "dead channels": dead,
+    "half railed": half_railed,
+    "silent": np.zeros_like,
+    "noise": lambda x: np.random.default_rng(2).normal(0, 50, x.shape).astype("int16"),
+    "gaps of NaN": lambda x: np.where(np.arange(len(x))[:, None] % 999, x, np.nan).astype("f4"),
+}
+
+
+def write(path, traces, order="C", header=b""):
+    path.write_bytes(header + np.asarray(traces, order="C").tobytes(order))
+    return str(path)
+
+
+@pytest.mark.parametrize("kind", HEALTHY)
+def test_healthy_file_is_never_stopped(tmp_path, traces, kind):
+    made = HEALTHY[kind](traces)
+    path = write(tmp_path / "x.raw", made)
+    assert layout.find_better(path, Layout(made.dtype.str, 16), RATE_HZ) is None
+
+
+@pytest.mark.parametrize("n_channels", [1, 2, 4, 8, 32, 64])
+def test_number_of_channels_of_a_healthy_file(tmp_path, n_channels):
+    path = write(tmp_path / "x.raw", spikes(n_channels, seed=n_channels))
+    assert layout.find_better(path, Layout("<i2", n_channels), RATE_HZ) is None
+
+
+def test_real_files_are_never_stopped(data):
+    for path in sorted(data.glob("locust/*.raw")):
+        assert layout.find_better(str(path), Layout("<i2", 4), 15_000.0) is None
+    (path,) = data.glob("sglx_np2/*/*.ap.bin")
+    assert layout.find_better(str(path), Layout("<i2", 385), RATE_HZ) is None
+
+
+KINDS = ["int16", "uint16", "int32", "float32", "slow signals"]
+MADE = [(kind, n_channels) for kind in KINDS for n_channels in (16, 4, 64)]
+OTHERS = [pytest.param(*made, marks=pytest.mark.medium) for made in MADE[1:]]
+
+
+@pytest.mark.parametrize(("kind", "n_channels"), [MADE[0], *OTHERS])
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"dtype": "<i2"},
+        {"dtype": "<u2"},
+        {"dtype": ">i2"},
+        {"dtype": "<f4"},
+        {"dtype": "<i4"},
+        {"num_channels": 0.5},
+        {"num_channels": 2},
+        {"time_axis": 1},
+        {"file_offset": 1},
+    ],
+    ids=str,
+)
+def test_wrong_declaration_is_found(tmp_path, kind, wrong, n_channels):
+    made = HEALTHY[kind](spikes(n_channels, seed=n_channels))
+    right = Layout(made.dtype.str, n_channels)
+    if "num_channels" in wrong:
+        wrong = {"num_channels": int(wrong["num_channels"] * n_channels)}
+    declared = replace(right, **wrong)
+    if declared == right:
+        pytest.skip("not wrong")
+    path = write(tmp_path / "x.raw", made)
+    found = layout.find_better(path, declared, RATE_HZ)
+    assert found is not None
+    better, score, its = found
+    same = (better.num_channels, better.time_axis) == (n_channels, 0)
+    if "file_offset" not in wrong:
+        assert same
+        assert np.dtype(better.dtype) == np.dtype(right.dtype)
+    assert score != its
+
+
+@pytest.mark.parametrize("more", [-1, 1, 3])
+def test_forgotten_channels_are_found(tmp_path, traces, more):
+    path = write(tmp_path / "x.raw", traces)
+    better, _, _ = layout.find_better(path, Layout("<i2", 16 + more), RATE_HZ)
+    assert better.num_channels == 16
+
+
+def test_stored_by_channel_is_found(tmp_path, traces):
+    path = write(tmp_path / "x.raw", traces, order="F")
+    better, _, _ = layout.find_better(path, Layout("<i2", 16), RATE_HZ)
+    assert better == Layout("<i2", 16, time_axis=1)
+
+
+@pytest.mark.parametrize("n_bytes", [1, 11, 1001])
+def test_header_of_odd_length_is_found(tmp_path, traces, n_bytes):
+    path = write(tmp_path / "x.raw", traces, header=(bytes(range(256)) * 4)[:n_bytes])
+    better, _, _ = layout.find_better(path, Layout("<i2", 16), RATE_HZ)
+    assert better.file_offset % 2 == 1
+    assert better.dtype == "<i2"
+
+
+def row(path, **options):
+    given = {"sampling_frequency": RATE_HZ, "dtype": "int16", "num_channels": 16} | options
+    return Recording(id="x", paths=(path,), reader="binary", reader_options=given)
+
+
+def test_failure_names_the_declaration_that_fits(tmp_path, traces):
+    path = write(tmp_path / "x.raw", traces)
+    assert layout.check(row(path), RATE_HZ) == []
+    with pytest.raises(RecordingLayoutError) as caught:
+        layout.check(row(path, dtype="uint16"), RATE_HZ)
+    error = caught.value
+    assert error.category == "environment"
+    assert (
+        error.remedy
+        == "Set dtype 'int16' (not 'uint16') in reader_options of the recordings table."
+    )
+    assert error.evidence["score_declared"] > error.evidence["score_fits"]
+    assert "'num_channels': 16" in error.evidence["fits"]
+
+
+def test_size_that_is_no_whole_number_of_samples_is_a_warning(tmp_path):
+    noise = np.random.default_rng(2).normal(0, 50, (30_000, 16)).astype("int16")
+    path = write(tmp_path / "x.raw", noise, header=b"0123456789")
+    (warning,) = layout.check(row(path), RATE_HZ)
+    assert "10 bytes are left of frames of 32" in warning
+
+
+def test_other_readers_are_believed():
+    of_nwb = Recording(id="x", paths=("/no/such.nwb",), reader="nwb")
+    assert layout.check(of_nwb, RATE_HZ) == []
