@@ -1,12 +1,18 @@
 """The canary's steps and verdicts, with the quick sorter in real child processes."""
 
-import pytest
+import os
+from pathlib import Path
 
-from spikecanary import canary, forecast, fullsort, sentinel, sorter
+import numpy as np
+import pytest
+from spikeinterface.core import load
+
+from spikecanary import canary, diagnosis, forecast, fullsort, sentinel, sorter, stamps
 from spikecanary.config import CanarySettings, Config, ForecastSettings, SorterSettings
 from spikecanary.fullsort import SortFailedError, SortStoppedError
 from spikecanary.supervise import watchdogs
 from spikecanary.supervise.job import Job
+from spikecanary.supervise.run import Ended
 from spikecanary.table import Recording
 from workbench import ROOT
 
@@ -255,3 +261,135 @@ def test_failed_sort_leaves_a_journal_line_and_no_output(run, sort, task, tmp_pa
 def test_full_sort_without_a_sentinel(sort, task):
     with pytest.raises(FileNotFoundError):
         sort(task)
+
+
+def with_traces(task, traces, path, steps=None, **options):
+    """Return the task for a file of these traces."""
+    traces.tofile(path)
+    options = task.row.reader_options | {"dtype": str(traces.dtype)} | options
+    row = task.row.model_copy(update={"paths": (str(path),), "reader_options": options})
+    return task.model_copy(update={"row": row, "preprocessing": steps or {}})
+
+
+@pytest.fixture
+def traces(task):
+    return np.fromfile(task.row.paths[0], "int16").reshape(-1, 4)
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        (lambda x: x, {"bandpass_filter": {"freq_max": 20_000}}, "step 'bandpass_filter' cannot"),
+        (lambda x: x, {"phase_shift": {}}, "step 'phase_shift' cannot"),
+        (lambda x: (x.astype(int) + 32768).astype("uint16"), {"common_reference": {}}, "Unsigned"),
+        (lambda x: x * np.array([1, 1, 0, 1], "int16"), {"zscore": {}}, "makes samples that are"),
+    ],
+)
+def test_preprocessing_that_cannot_be_or_spoils_stops_by_its_step(run, task, traces, case):
+    spoil, steps, words = case
+    path = Path(task.row.paths[0]).with_name("spoilt.raw")
+    record = run(with_traces(task, spoil(traces), path, steps))
+    assert (record.outcome, record.failure.class_name) == ("stopped", "PreprocessingError")
+    assert record.failure.category == "environment"
+    assert words in record.reason
+    assert record.failure.evidence["step"] == next(iter(steps))
+    if "zscore" in steps:
+        assert record.failure.evidence["channels"] == ["2"]
+        assert "bad_channels" in record.failure.remedy
+    if words == "Unsigned":
+        assert "unsigned_to_signed" in record.failure.remedy
+
+
+def test_file_declared_wrongly_is_misread_and_not_silent(run, task, traces, tmp_path):
+    record = run(with_traces(task, traces, tmp_path / "x.raw", dtype="uint16"))
+    assert (record.outcome, record.failure.class_name) == ("stopped", "RecordingLayoutError")
+    assert record.failure.category == "environment"
+    assert "dtype 'int16' (not 'uint16')" in record.reason
+    assert "Set dtype 'int16'" in record.failure.remedy
+
+
+@pytest.fixture
+def unplugged(task, traces, tmp_path):
+    """Return the task of a recording that is unplugged after 5 of its 8 s."""
+    spoilt = traces.copy()
+    spoilt[150_000:] = 32767
+    return with_traces(task, spoilt, tmp_path / "x.raw")
+
+
+def test_bad_periods_are_named_or_stop(run, unplugged):
+    record = run(unplugged)
+    assert record.outcome == "passed"
+    (period,) = record.bad_periods
+    assert (period.start_s, period.end_s) == pytest.approx((5.0, 8.0), abs=0.02)
+    assert any("to 8.00 s (railed)" in warning for warning in record.warnings)
+    assert record.signal_map[-1].railed == 4
+    record = run(unplugged, bad_periods="stop")
+    assert (record.outcome, record.failure.class_name) == ("stopped", "SaturatedSignalError")
+    assert "canary.bad_periods" in record.failure.remedy
+
+
+def test_bad_periods_are_silenced_for_the_sort(unplugged, tmp_path):
+    (tmp_path / "work").mkdir()
+    silent = unplugged.model_copy(update={"silence_bad_periods": True, "window_s": (4.0, 8.0)})
+    assert silent.as_set()["silence_bad_periods"] is True
+    assert "silence_bad_periods" not in unplugged.as_set()
+    sorter.sort(
+        silent.model_dump(mode="json"), str(tmp_path / "work"), lambda _: None, lambda **_: None
+    )
+    work = tmp_path / "work/sorter"
+    handed = load(work / "spikeinterface_recording.pickle", base_folder=work).get_traces()
+    assert handed[:29_000].any()
+    assert not handed[31_000:].any()
+
+
+def test_canary_says_what_has_changed_since_the_sort(task, traces, tmp_path):
+    def job(row):
+        data = stamps.of_recording(row, None)
+        return Job(log=tmp_path / "log.txt", recorded_settings={"data": data})
+
+    settings = CanarySettings(window_s=2, min_recording_s=4)
+    half = with_traces(task, traces[:150_000], tmp_path / "x.raw")
+    canary.run(half, settings, tmp_path / "x", job(half.row))
+    fullsort.run(half, tmp_path / "x", job(half.row))
+    whole = with_traces(task, traces, tmp_path / "x.raw")
+    os.utime(tmp_path / "x.raw", (1, 1))  # as rsync -a does
+    record = canary.run(whole, settings, tmp_path / "x", job(whole.row))
+    assert "the recording has changed since its sort of" in record.warnings[0]
+    assert "x.raw: 1,200,000 bytes then, 1,920,000 now" in record.warnings[0]
+
+
+def test_short_recording_that_is_declared_wrongly_fails_in_the_full_sort(task, traces, tmp_path):
+    wrong = with_traces(task, traces, tmp_path / "x.raw", dtype="uint16")
+    job = Job(log=tmp_path / "log.txt")
+    canary.run(wrong, CanarySettings(min_recording_s=20), tmp_path / "x", job)
+    with pytest.raises(SortFailedError, match="not what the table declares"):
+        fullsort.run(wrong, tmp_path / "x", job)
+    forced = fullsort.run(wrong, tmp_path / "x", job, fullsort.Options(forced=True))
+    assert forced.outcome == "sorted"
+
+
+@pytest.mark.parametrize(
+    "after",
+    [
+        (
+            120_000,
+            960_000,
+            "1,920,000 bytes before, 960,000 after (240,000 samples before, 120,000",
+        ),
+        (120_000, 1_920_000, "(240,000 samples before, 120,000 after)"),
+        (240_000, 1_920_000, None),
+        (None, 960_000, "960,000 after"),
+    ],
+)
+def test_recording_cut_during_a_sort_that_ends_well_fails(task, monkeypatch, tmp_path, after):
+    n_after, bytes_after, words = after
+    facts = {"header": {"n_samples": 240_000}, "n_samples_after": n_after}
+    ended = Ended(result={"n_units": 1, "n_spikes": 9}, facts=facts)
+    sizes = iter([1_920_000, bytes_after])
+    monkeypatch.setattr(diagnosis, "supervise", lambda *_, **__: ended)
+    monkeypatch.setattr(diagnosis, "size_bytes", lambda _: next(sizes))
+    seen, failure = diagnosis.sort(task, folder=tmp_path, supervision=None)
+    assert (failure is None) == (words is None) == (seen.result is not None)
+    if words:
+        assert "the recording shrank while it was sorted" in str(failure)
+        assert words in str(failure)
