@@ -126,7 +126,7 @@ class CanarySettings(Settings):
     check_finite: bool = True
     """Read recordings of floating-point numbers whole, to find samples that are NaN or infinite."""
     bad_periods: Literal["warn", "stop", "silence"] = "warn"
-    """Stretches without a usable signal: name them, stop the recording, or sort zeros instead."""
+    """Stretches without a signal: `warn` of them, `stop`, or `silence` them (zeros are sorted)."""
     force: list[str] = []
     """Recordings to sort whatever their verdict."""
     stop_on: list[Category] = list(CATEGORIES)

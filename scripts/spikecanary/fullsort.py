@@ -106,6 +106,7 @@ def run(task: SortTask, results: Path, job: Job, options: Options | None = None)
             settings=dict(job.recorded_settings),
             canary_settings={**canary.settings, "attempt": canary.attempt},
             forecast=canary.forecast,
+            bad_periods=canary.bad_periods,
             log=str(job.log),
         )
 

@@ -29,6 +29,8 @@ LEAST_ROWS = 64
 SLOW_S = 0.002
 #: Samples beyond so many MAD of noise are events, which decide where there are enough of them.
 EVENT_MAD, LEAST_EVENTS = 5.0, 50
+#: Beyond so many is an artefact.
+ARTEFACT_MAD = 60.0
 #: Bits of the mantissa of floating-point numbers, which no prediction shortens.
 MANTISSA_BITS = {4: 23, 8: 52}
 #: Numbers that are no signal: 5 % and 95 % of their magnitudes are so many octaves apart. A
@@ -47,13 +49,17 @@ LEAST_BITS, NO_SIGNAL_BITS = 0.05, 8.0
 #: event by both predictions; or, of nearly as many channels, so many by the sample before, and
 #: none is lost by both. On healthy recordings (16 generated ones, 4 to 64 channels, and three real
 #: ones) none saves more than 0.03, 0.05 and 0.1.
-BETTER_BYTE_BITS, BETTER_EVENT_BITS, BETTER_BEFORE_BITS = 0.15, 0.15, 0.5
+BETTER_BYTE_BITS, BETTER_EVENT_BITS, BETTER_BEFORE_BITS = 0.15, 0.25, 0.5
+#: Events that are predicted by so many bits are read rightly, if no other declaration does better.
+SURE_EVENT_BITS = 1.0
+#: Channels that are predicted by more are the same, and tell nothing of their number.
+SAME_BITS = 4.0
 #: In a file stored by channel the last channel predicts this share of what the one beside does.
 WRAPS = 0.7
 #: A better prediction of events may cost so many bits a byte, or a worse one by both so many.
 EQUAL_BYTE_BITS, EQUAL_EVENT_BITS = 0.1, 0.06
-#: Channels beside each other share so much of their events, and others at most so much.
-NEIGHBOURS_SHARE, OTHERS_SHARE = 0.3, 0.1
+#: Channels beside each other share their events; the correlation is so much higher than of others.
+NEIGHBOURS_SHARE = 0.3
 #: Channels that were forgotten or counted too many: synchronisation, auxiliary ones.
 NEAR = (1, 2, 3, 4, 8)
 DTYPES = ("<i2", "<u2", ">i2", ">u2", "<i4", "<f4", ">f4", "<f8")
@@ -67,6 +73,13 @@ class Layout:
     num_channels: int
     time_axis: int = 0
     file_offset: int = 0
+
+    @classmethod
+    def of(cls, row: Recording) -> "Layout":
+        """Return what a row of reader ``binary`` declares."""
+        names, options = ("num_channels", "time_axis", "file_offset"), row.reader_options
+        named = {name: int(options[name]) for name in names if name in options}
+        return cls(dtype=np.dtype(options["dtype"]).str, **named)
 
     @property
     def frame_bytes(self) -> int:
@@ -101,15 +114,12 @@ class Score:
     wrap : float
         Bits that the last channel saves of the first one's next sample: none, unless the file is
         stored by channel.
-    seam : int
-        Before which channel the order of the channels begins, if not before the first.
     """
 
     byte_bits: float
     gains: tuple[float, float] = (0.0, 0.0)
     event_gains: tuple[float, float] | None = None
     wrap: float = 0.0
-    seam: int = 0
 
     def before(self) -> float:
         """Return what the sample before predicts, of events where there are enough."""
@@ -125,8 +135,10 @@ class Score:
         if mine is None or its is None:
             mine, its = self.gains, other.gains
         before, both = mine[0] - its[0], mine[1] - its[1]
+        if its is other.event_gains and its[1] > SURE_EVENT_BITS and both < -BETTER_EVENT_BITS:
+            return False  # what can be predicted so well is read rightly
         predicts = min(before, both) > BETTER_EVENT_BITS
-        if kind and before > BETTER_BEFORE_BITS:
+        if kind and before > BETTER_BEFORE_BITS and its[1] < SAME_BITS:
             is_by_channel = other.wrap > WRAPS * its[1] and both > -BETTER_EVENT_BITS
             predicts |= both > -EQUAL_EVENT_BITS if kind == "near" else is_by_channel
         return saved > BETTER_BYTE_BITS or (predicts and saved > -EQUAL_BYTE_BITS)
@@ -143,16 +155,9 @@ def check(row: Recording, rate_hz: float) -> list[str]:
     warnings: list[str] = []
     if row.reader != "binary":
         return warnings
-    names = ("num_channels", "time_axis", "file_offset")
-    named = {name: int(row.reader_options[name]) for name in names if name in row.reader_options}
-    declared = Layout(dtype=np.dtype(row.reader_options["dtype"]).str, **named)
+    declared = Layout.of(row)
     for path in row.paths:
-        left = (Path(path).stat().st_size - declared.file_offset) % declared.frame_bytes
-        if left:
-            warnings.append(
-                f"{path} holds no whole number of samples: {left} bytes are left of frames of "
-                f"{declared.frame_bytes}. Are num_channels, dtype and file_offset right?"
-            )
+        warnings += describe_remainder(path, declared)
         if (found := find_better(path, declared, rate_hz)) is not None:
             better, score, its = found
             fits = _describe_difference(declared, better)
@@ -167,6 +172,17 @@ def check(row: Recording, rate_hz: float) -> list[str]:
                 remedy=f"Set {fits} in reader_options of the recordings table.",
             )
     return warnings
+
+
+def describe_remainder(path: str, declared: Layout) -> Iterator[str]:
+    """Say that the size of a file is no whole number of samples."""
+    left = (Path(path).stat().st_size - declared.file_offset) % declared.frame_bytes
+    if left:
+        yield (
+            f"{path} holds no whole number of samples: {left} bytes are left of frames of "
+            f"{declared.frame_bytes}. Are num_channels, dtype and file_offset right, and is the "
+            "copy finished?"
+        )
 
 
 def _describe_difference(declared: Layout, better: Layout) -> str:
@@ -210,9 +226,9 @@ def find_better(path: str, declared: Layout, rate_hz: float) -> tuple[Layout, Sc
     if better:
         layout, found = min(better, key=lambda each: each[1].byte_bits - each[1].before() / 10)
         return layout, found, its
-    item = np.dtype(declared.dtype).itemsize
     left = (Path(path).stat().st_size - declared.file_offset) % declared.frame_bytes
-    if its.seam and left == its.seam * item:
+    channel, split = divmod(left, np.dtype(declared.dtype).itemsize)
+    if channel and not split and _begins_at(path, declared, slow_bytes, channel):
         return replace(declared, file_offset=declared.file_offset + left), its, its
     return None
 
@@ -255,25 +271,34 @@ def score(path: str, layout: Layout, slow_bytes: float, piece_bytes: int) -> Sco
         return Score(NO_SIGNAL_BITS)
     n_slow = max(3, round(slow_bytes / layout.frame_bytes)) | 1
     is_whole = dtype.kind != "f" or all(_are_integers(piece) for piece in pieces)
+    n_bits = None if is_whole else _mantissa_bits(pieces)
     pieces = [_without_slow(_finite(piece), n_slow) for piece in pieces]
-    least = LEAST_SPREAD if is_whole else np.finfo(float).tiny
-    spreads = [np.maximum(piece.std(axis=0), least) for piece in pieces]
+    spreads = [_spread(piece, LEAST_SPREAD if is_whole else 0.0) for piece in pieces]
     scaled = [piece / spread for piece, spread in zip(pieces, spreads, strict=True)]
-    now, before, beside = (
-        np.concatenate(each) for each in zip(*map(_predict, scaled), strict=True)
-    )
-    gains = _gains(now, before, beside)
-    events = _find_events(scaled)
-    of_events = None if events is None else _gains(now[events], before[events], beside[events])
-    sample_bits = np.log2(spreads).mean() if is_whole else MANTISSA_BITS[dtype.itemsize]
-    bits = float(sample_bits) + GAUSSIAN_BITS - gains[1]
-    return Score(
-        max(bits, LEAST_BITS) / dtype.itemsize,
-        gains,
-        of_events,
-        _wrap_gain(scaled),
-        _find_seam(scaled),
-    )
+    # Artefacts are not what neurons do, and every layout predicts them.
+    usual = [_predict(_is_usual(piece, n_slow)).all(axis=0) for piece in scaled]
+    kept = [_predict(piece)[:, keep] for piece, keep in zip(scaled, usual, strict=True)]
+    gains, of_events = _gains(np.concatenate(kept, axis=1)), None
+    if (events := _find_events(kept)) is not None:
+        of_events = _gains(events)
+    sample_bits = float(np.log2(spreads).mean()) if n_bits is None else n_bits
+    bits = max(sample_bits + GAUSSIAN_BITS - gains[1], LEAST_BITS)
+    return Score(bits / dtype.itemsize, gains, of_events, _wrap_gain(scaled))
+
+
+def _mantissa_bits(pieces: "list[NDArray[Any]]") -> int:
+    """Count the bits of the mantissa that are used: of float32 in float64 the others are zero."""
+    native = np.concatenate([p.ravel() for p in pieces]).astype(pieces[0].dtype.newbyteorder("="))
+    words = native[np.isfinite(native)].view(f"u{native.itemsize}")
+    used = int(np.bitwise_or.reduce(words)) or 1
+    n_zeros = (used & -used).bit_length() - 1
+    return MANTISSA_BITS[native.itemsize] - min(n_zeros, MANTISSA_BITS[native.itemsize])
+
+
+def _spread(piece: "NDArray[np.float64]", least: float = 0.0) -> "NDArray[np.float64]":
+    """Return the spread of each channel by MAD, which artefacts do not enter."""
+    mad: NDArray[np.float64] = np.median(np.abs(piece), axis=0) / MAD_TO_SD
+    return np.maximum(mad, max(least, float(np.finfo(float).tiny)))
 
 
 def _are_integers(piece: "NDArray[Any]") -> bool:
@@ -329,31 +354,39 @@ def _without_slow(piece: "NDArray[np.float64]", n_slow: int) -> "NDArray[np.floa
     return piece - slow
 
 
-def _predict(
-    piece: "NDArray[np.float64]",
-) -> "tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]":
-    """Return samples of a piece, those before them, and those of the channel beside."""
-    first = min(1, piece.shape[1] - 1)
-    now, before = piece[1:, first:].ravel(), piece[:-1, first:].ravel()
-    beside = piece[1:, :-1].ravel() if first else np.zeros_like(now)
-    return now, before, beside
+def _is_usual(piece: "NDArray[np.float64]", n_slow: int) -> "NDArray[np.bool_]":
+    """Return which samples are far from artefacts, which a running mean spreads."""
+    from scipy.ndimage import maximum_filter1d
+
+    strongest = maximum_filter1d(np.abs(piece), min(n_slow, len(piece)), axis=0)
+    usual: NDArray[np.bool_] = strongest < ARTEFACT_MAD
+    return usual
 
 
-def _find_events(pieces: "list[NDArray[np.float64]]") -> "NDArray[np.bool_] | None":
-    """Return which samples of :func:`_predict` are events; None where few pieces have any."""
-    now = [_predict(piece)[0] for piece in pieces]
-    levels = [float(np.median(np.abs(each))) / MAD_TO_SD for each in now]
-    found = [np.abs(n) > EVENT_MAD * max(level, 1e-9) for n, level in zip(now, levels, strict=True)]
-    enough = sum(each.sum() >= LEAST_EVENTS / N_PIECES for each in found) >= N_PIECES / 2
-    events = np.concatenate(found)
-    return events if enough and events.sum() >= LEAST_EVENTS else None
+def _predict(piece: "NDArray[Any]") -> "NDArray[Any]":
+    """Return samples of a piece, those before them, and those of the channel beside; (3, samples).
+
+    A single channel has none beside it; then it is the sample before the one before.
+    """
+    if piece.shape[1] == 1:
+        return np.stack([piece[2:, 0], piece[1:-1, 0], piece[:-2, 0]])
+    return np.stack([piece[1:, 1:].ravel(), piece[:-1, 1:].ravel(), piece[1:, :-1].ravel()])
 
 
-def _gains(
-    now: "NDArray[np.float64]", before: "NDArray[np.float64]", beside: "NDArray[np.float64]"
-) -> tuple[float, float]:
+def _find_events(triples: "list[NDArray[np.float64]]") -> "NDArray[np.float64] | None":
+    """Return those of :func:`_predict` that are events; None where few pieces have any."""
+    found = []
+    for triple in triples:
+        level = float(np.median(np.abs(triple[0]))) / MAD_TO_SD if triple.size else 0.0
+        found.append(triple[:, np.abs(triple[0]) > EVENT_MAD * max(level, 1e-9)])
+    enough = sum(each.shape[1] >= LEAST_EVENTS / N_PIECES for each in found) >= N_PIECES / 2
+    events = np.concatenate(found, axis=1)
+    return events if enough and events.shape[1] >= LEAST_EVENTS else None
+
+
+def _gains(triples: "NDArray[np.float64]") -> tuple[float, float]:
     """Bits that are saved by prediction from the sample before, and from both."""
-    return _gain(now, before[None]), _gain(now, np.stack([before, beside]))
+    return _gain(triples[0], triples[1:2]), _gain(triples[0], triples[1:])
 
 
 def _gain(now: "NDArray[np.float64]", predictors: "NDArray[np.float64]") -> float:
@@ -369,30 +402,28 @@ def _wrap_gain(pieces: "list[NDArray[np.float64]]") -> float:
     now = np.concatenate([piece[1:, 0] for piece in pieces])
     last = np.concatenate([piece[:-1, -1] for piece in pieces])
     level = EVENT_MAD * max(float(np.median(np.abs(now))) / MAD_TO_SD, 1e-9)
-    events = np.abs(now) > level
+    highest = np.maximum(np.abs(now), np.abs(last))
+    events = (np.abs(now) > level) & (highest < ARTEFACT_MAD)
     if events.sum() < LEAST_EVENTS / 2:
-        return _gain(now, last[None])
+        events = highest < ARTEFACT_MAD
     return _gain(now[events], last[events][None])
 
 
-def _find_seam(pieces: "list[NDArray[np.float64]]") -> int:
-    """Return the only channel whose events its left neighbour does not share, if not the first.
+def _begins_at(path: str, declared: Layout, slow_bytes: float, channel: int) -> bool:
+    """Whether a file's first channel is another one: a header was not skipped.
 
-    Then the file's first channel is another one: a header was not skipped.
+    Then the last and the first channel share their events, as those beside each other do, and the
+    other one does not share its left neighbour's.
     """
-    rows = np.concatenate(pieces)
-    n_channels = rows.shape[1]
-    if n_channels < 4:  # noqa: PLR2004 - too few to tell
-        return 0
-    shares = np.zeros(n_channels)
-    for channel in range(n_channels):
-        now, left = rows[:, channel], rows[:, channel - 1]
-        noise = float(np.median(np.abs(now))) / MAD_TO_SD
-        events = np.abs(now) > EVENT_MAD * max(noise, 1e-9)
+    pieces = _read_pieces(path, declared, PIECE_BYTES) or []
+    n_slow = max(3, round(slow_bytes / declared.frame_bytes)) | 1
+    rows = np.concatenate([_without_slow(_finite(piece), n_slow) for piece in pieces])
+    shares = []
+    for one, other in ((-1, 0), (channel - 1, channel)):
+        pair = rows[:, [one, other]] / _spread(rows[:, [one, other]])
+        highest = np.abs(pair).max(axis=1)
+        events = (highest > EVENT_MAD) & (highest < ARTEFACT_MAD)
         if events.sum() < LEAST_EVENTS:
-            return 0
-        shares[channel] = now[events] @ left[events] / max(float(now[events] @ now[events]), 1e-300)
-    lowest = int(np.argmin(shares))
-    others = np.delete(shares, lowest)
-    is_seam = shares[lowest] < OTHERS_SHARE and others.min() > NEIGHBOURS_SHARE
-    return lowest if is_seam else 0
+            return False
+        shares.append(float(np.corrcoef(pair[events, 0], pair[events, 1])[0, 1]))
+    return shares[0] - shares[1] > NEIGHBOURS_SHARE

@@ -1,5 +1,6 @@
 """The plan: what a batch will run and take, from headers alone, before anything runs."""
 
+import os
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -8,11 +9,11 @@ from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from spikecanary import forecast
+from spikecanary import forecast, layout
 from spikecanary.config import Config
 from spikecanary.recording import describe_header, open_recording, size_bytes
 from spikecanary.reruns import State
-from spikecanary.table import Recording
+from spikecanary.table import Recording, exists
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -134,6 +135,8 @@ def _read_header(row: Recording) -> dict[str, Any]:
         recording = open_recording(row, notes)
         gains = recording.get_channel_gains()
         known = [] if gains is None else sorted({float(gain) for gain in gains})
+        for path in row.paths if row.reader == "binary" else ():
+            notes += layout.describe_remainder(path, layout.Layout.of(row))
         return describe_header(recording) | {"gains": known, "notes": notes}
     except Exception as err:  # noqa: BLE001 - whatever it is, it is this row's
         return {"problem": str(err) or type(err).__name__}
@@ -201,7 +204,7 @@ def _find_repeated(rows: Iterable[Recording]) -> dict[str, list[str]]:
     first: dict[Any, str] = {}
     repeated = {}
     for row in rows:
-        paths = tuple(str(Path(path).resolve()) for path in row.paths)
+        paths = tuple(os.path.realpath(path) if exists(path) else path for path in row.paths)
         data = (paths, row.stream_id, str(row.reader_options), row.start_s, row.end_s)
         if data in first:
             repeated[row.id] = [f"the same data as {first[data]}"]

@@ -22,6 +22,8 @@ PLAUSIBLE_PITCH_UM = (1.0, 15_000.0)
 N_DIMENSIONS = 2
 #: So far apart, in um, no neuron is seen by two probes.
 APART_UM = 200.0
+#: Contacts of two probes are no nearer, in um.
+NEAR_UM = 10.0
 #: Names in a message; of more the first ones are shown.
 MOST_NAMED = 10
 
@@ -69,14 +71,22 @@ def _attach(
     """Attach the probe of a file; keep the channels that it wires."""
     group = _read(path, row)
     n_channels = recording.get_num_channels()
-    wired = np.concatenate([probe.device_channel_indices for probe in group.probes])
-    wired = wired[wired >= 0]
+    indices = [np.asarray(probe.device_channel_indices) for probe in group.probes]
+    wired = np.concatenate([np.empty(0), *indices])
     remedy = f"Mend device_channel_indices in {path} (column probe): channels 0 to {n_channels - 1}"
+    if (wired < -1).any() or (wired != np.round(wired)).any():
+        msg = f"the probe {path} has device_channel_indices that are no channels (-1: not wired)"
+        raise refuse(row, msg, f"{remedy}, or -1.")
+    wired = wired[wired >= 0].astype(int)
     if not len(wired):
         raise refuse(row, f"the probe {path} wires no contact to a channel", f"{remedy}.")
     if wired.max() >= n_channels:
-        msg = f"the probe {path} wires channel {wired.max()}; the recording has {n_channels}"
-        raise refuse(row, msg, f"{remedy}, or give the probe of this recording.")
+        msg = (
+            f"the probe {path} wires channel {wired.max()}, but the recording has only channels 0 "
+            f"to {n_channels - 1}"
+        )
+        first = "Is num_channels in reader_options right? " if row.reader == "binary" else ""
+        raise refuse(row, msg, f"{first}{remedy}, or give the probe of this recording.")
     if len(np.unique(wired)) < len(wired):
         twice = np.flatnonzero(np.bincount(wired) > 1)
         msg = f"the probe {path} wires two contacts to channel {shorten(twice.tolist())}"
@@ -108,6 +118,8 @@ def _read(path: str, row: Recording) -> "ProbeGroup":
     except Exception as err:
         msg = f"the probe file {path} cannot be read: {type(err).__name__}: {err}"
         raise refuse(row, msg, "Give a probeinterface JSON file in column probe.") from err
+    if not read.probes:
+        raise refuse(row, f"{path} holds no probe", "Give the probe's file in column probe.")
     first = 0
     for probe in read.probes:
         _wire(probe, row, path, first)
@@ -199,7 +211,10 @@ def _find(recording: "BaseRecording", row: Recording, column: str, text: str) ->
         chosen = _find_part(recording, names, part)
         if chosen is None:
             msg = f"column {column}: no channel {part!r}"
-            remedy = f"The channels are {shorten(names)}; the properties {_properties(recording)}."
+            remedy = (
+                "Write ids, ranges of ids (0-7) or property=value, separated by commas. The "
+                f"channels are {shorten(names)}; the properties {_properties(recording)}."
+            )
             raise refuse(row, msg, remedy)
         found.update(chosen)
     return [ids[index] for index in sorted(found)]
@@ -294,7 +309,8 @@ def _check_probes_apart(probes: Sequence["Probe"], row: Recording) -> None:
 
 
 def _lies_within(probe: "Probe", other: "Probe") -> bool:
-    """Whether a contact of a probe lies in the rectangle that the contacts of another one span."""
+    """Whether a contact of a probe lies in, or at, the rectangle of another one's contacts."""
     positions, of_other = probe.contact_positions, other.contact_positions
-    inside = (positions >= of_other.min(axis=0)) & (positions <= of_other.max(axis=0))
+    low, high = of_other.min(axis=0) - NEAR_UM, of_other.max(axis=0) + NEAR_UM
+    inside = (positions >= low) & (positions <= high)
     return bool(inside.all(axis=1).any())

@@ -1,6 +1,7 @@
 """A recording: opening it through its reader, windows, preprocessing, its header."""
 
 import contextlib
+import re
 import textwrap
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -24,7 +25,7 @@ from spikecanary.integrity import (
     read_ends,
 )
 from spikecanary.probes import place_channels, shorten
-from spikecanary.table import Recording
+from spikecanary.table import Recording, exists
 
 if TYPE_CHECKING:
     from spikeinterface.core import BaseRecording
@@ -33,8 +34,15 @@ if TYPE_CHECKING:
 RATES_DIFFER = "sampling_frequency_max_diff"
 #: Of what a reader says, so many characters are quoted.
 LONGEST_MESSAGE = 600
+#: What readers say of a file that ends too early.
+BROKEN_OFF = re.compile(
+    r"(?i)truncated|unexpected end|mmap length|end of file|EOFError|reshape|buffer is smaller"
+)
+COPY_REMEDY = "Is the copy finished? Compare the file with the original."
 #: Preprocessing is tried on so many pieces of so many s.
 N_CHECKED, CHECKED_S = 5, 0.1
+#: It spoils channels where this share of their samples has one value.
+SPOILT_SHARE = 0.9
 UNSIGNED_REMEDY = "Put unsigned_to_signed before the other steps of the config's preprocessing."
 SPOILT_REMEDY = (
     "Leave step {step} out of the config's preprocessing, or the channels out of the sort (column "
@@ -105,12 +113,12 @@ def _concatenate(row: Recording, notes: list[str], *, thorough: bool) -> "BaseRe
     check_alike(parts, row)
     if thorough:
         notes += describe_future(row)
-    if len(parts) == 1 and parts[0].get_num_segments() == 1 and parts[0].get_num_samples():
+    if len(parts) == 1 and parts[0].get_num_segments() == 1 and parts[0].get_num_samples() > 1:
         return parts[0]
     filled = []
     for path, part in zip(row.paths, parts, strict=True):
         for index in range(part.get_num_segments()):
-            if part.get_num_samples(index):
+            if part.get_num_samples(index) > 1:
                 filled.append(part.select_segments([index]))
             else:
                 notes.append(f"segment {index} of {path} has no samples, and is left out")
@@ -125,7 +133,7 @@ def _concatenate(row: Recording, notes: list[str], *, thorough: bool) -> "BaseRe
 
 def _open_path(path: str, row: Recording, notes: list[str], *, thorough: bool) -> "BaseRecording":
     """Open one path with the row's reader, and check that it is whole."""
-    if "://" not in path and not Path(path).exists():
+    if "://" not in path and not exists(path):
         msg = f"{path} does not exist (recording {row.id})"
         raise RecordingUnreadableError(msg, path=path, reader=row.reader)
     options = {name: value for name, value in row.reader_options.items() if name != RATES_DIFFER}
@@ -137,7 +145,9 @@ def _open_path(path: str, row: Recording, notes: list[str], *, thorough: bool) -
         raise
     except Exception as err:
         msg = f"reader {row.reader!r} cannot open {path}: {_first_words(err)}"
-        raise RecordingUnreadableError(msg, path=path, reader=row.reader) from err
+        remedy = COPY_REMEDY if BROKEN_OFF.search(str(err)) else ""
+        where = {"path": path, "reader": row.reader}
+        raise RecordingUnreadableError(msg, **where, remedy=remedy) from err
     if isinstance(opened, tuple):  # readers of simulated data return (recording, sorting)
         opened = opened[0]
     from spikeinterface.core import BaseRecording
@@ -197,7 +207,9 @@ def _cut(recording: "BaseRecording", row: Recording) -> "BaseRecording":
             f"start_s {start_s:g} s, end_s {end_s:g} s: the recording {row.id} ends at "
             f"{duration_s:.3f} s"
         )
-        raise RecordingUnreadableError(msg, path=row.paths[0], reader=row.reader)
+        remedy = "Mend start_s and end_s of the recordings table; they are in seconds."
+        where = {"path": row.paths[0], "reader": row.reader}
+        raise RecordingUnreadableError(msg, **where, remedy=remedy)
     return cut_window(recording, start_s, end_s)
 
 
@@ -278,7 +290,14 @@ def check_preprocessed(recording: "BaseRecording", steps: Mapping[str, Mapping[s
     length = min(n_samples, round(CHECKED_S * recording.get_sampling_frequency()))
     for start in np.linspace(0, n_samples - length, N_CHECKED).astype(int).tolist():
         cut = {"start_frame": start, "end_frame": start + length}
-        before, after = _read_with_ids(recording, cut), _read_with_ids(made, cut)
+        before = _read_with_ids(recording, cut)
+        try:
+            after = _read_with_ids(made, cut)
+        except MemoryError:
+            raise
+        except Exception as err:
+            msg = f"preprocessing: its samples cannot be read: {_first_words(err)}"
+            raise PreprocessingError(msg, step=list(steps)[-1]) from err
         if _is_spoilt(before, after) is None:
             continue
         for step, partly in _try_prefixes(recording, steps):
@@ -301,9 +320,19 @@ def _is_spoilt(before: Mapping[str, Any], after: Mapping[str, Any]) -> tuple[lis
     finite = [name for name in before if name in after and np.isfinite(before[name]).all()]
     if not_finite := [name for name in finite if not np.isfinite(after[name]).all()]:
         return not_finite, "samples that are not finite (NaN)"
-    active = [name for name in finite if np.ptp(before[name]) > 0]
-    flat = [name for name in active if np.ptp(after[name]) == 0]
-    return (flat, "all samples the same") if active and len(flat) == len(active) else None
+    lost = [
+        name
+        for name in finite
+        if _share_of_one_value(before[name]) < SPOILT_SHARE <= _share_of_one_value(after[name])
+    ]
+    all_lost = lost and len(lost) == len(finite)
+    return (lost, "nearly all samples the same, or at two limits,") if all_lost else None
+
+
+def _share_of_one_value(samples: Any) -> float:
+    """Return the share of samples with the most frequent value, or at the lowest or highest."""
+    at_limits = ((samples == samples.min()) | (samples == samples.max())).mean()
+    return max(float((samples == np.median(samples)).mean()), float(at_limits))
 
 
 def describe_header(recording: "BaseRecording") -> dict[str, Any]:

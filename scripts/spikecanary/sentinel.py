@@ -105,7 +105,12 @@ class BadPeriod(_Model):
 
     start_s: float
     end_s: float
-    what: str
+    what: Literal["flat", "railed", "noisy", "quiet"]
+
+    @property
+    def is_dead(self) -> bool:
+        """Whether there is no signal at all; one that is noisier or quieter may be another gain."""
+        return self.what in ("flat", "railed")
 
 
 class SorterInfo(_Model):

@@ -97,14 +97,16 @@ class SignalReport(BaseModel):
             at_s = self.first_non_finite_s
             msg = (
                 f"{self.non_finite_samples:,} samples are NaN or infinite, on "
-                f"{len(self.non_finite)} of {self.n_channels} channels"
+                f"{len(self.non_finite)} of {self.n_channels} channels ({shorten(self.non_finite)})"
                 + ("" if at_s is None else f", the first at {at_s:.3f} s")
             )
-            return NonFiniteSignalError(msg, n_samples=self.non_finite_samples)
+            return NonFiniteSignalError(
+                msg, n_samples=self.non_finite_samples, channels=self.non_finite, first_s=at_s
+            )
         if len({*self.flat, *self.railed}) >= self.n_channels:
             msg = f"all {self.n_channels} channels are flat or at the converter's limits"
             return SaturatedSignalError(msg, n_channels=self.n_channels)
-        if bad_periods_stop and self.bad_periods:
+        if bad_periods_stop and any(period.is_dead for period in self.bad_periods):
             remedy = "Cut them out (start_s, end_s), or set canary.bad_periods to warn or silence."
             msg = self.describe_bad_periods()
             return SaturatedSignalError(msg, n_channels=self.n_channels, remedy=remedy)
@@ -131,6 +133,11 @@ class SignalReport(BaseModel):
                 )
         if self.bad_periods:
             messages.append(self.describe_bad_periods())
+            last, end_s = self.bad_periods[-1], self.rows[-1].end_s
+            if last.what == "flat" and last.end_s >= end_s - LEAST_BAD_S:
+                messages.append(
+                    "it is flat to its end: was it unplugged (set end_s), or is a copy unfinished?"
+                )
         low, high = PLAUSIBLE_UV
         if self.noise_uV is not None and not low <= self.noise_uV <= high:
             messages.append(
@@ -178,7 +185,7 @@ def check(recording: "BaseRecording", *, whole: bool = True) -> SignalReport:
     pieces = _look(recording, *_place_pieces(recording))
     lowest, highest = np.fmin.reduce(pieces.lowest), np.fmax.reduce(pieces.highest)
     railed, flat = pieces.railed(lowest, highest), pieces.flat
-    flat &= ~railed
+    flat &= ~railed & pieces.finite
     always_flat, always_railed = flat.mean(axis=0) >= ALWAYS, railed.mean(axis=0) >= ALWAYS
     good = ~(always_flat | always_railed)
     gains = recording.get_channel_gains()
@@ -365,7 +372,8 @@ def silence(
     recording : BaseRecording
         A recording, or its part from ``start_s`` on; centred on zero, by a filter.
     periods : list of BadPeriod
-        In s from the beginning of the recording.
+        In s from the beginning of the recording. Those that are only noisier or quieter than the
+        rest are kept.
     start_s : float
         Where the part begins.
     """
@@ -376,6 +384,7 @@ def silence(
     spans = [
         (round((p.start_s - start_s) * rate_hz), round((p.end_s - start_s) * rate_hz))
         for p in periods
+        if p.is_dead
     ]
     inside = [(0, max(0, a), min(b, n_samples)) for a, b in spans if b > 0 and a < n_samples]
     if not inside:

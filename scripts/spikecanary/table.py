@@ -114,7 +114,15 @@ class Recording(BaseModel):
     def files(self) -> list[str]:
         """Return the paths and the probe file that exist here."""
         named = [*self.paths, *([self.probe] if self.probe else [])]
-        return [path for path in named if Path(path).exists()]
+        return [path for path in named if exists(path)]
+
+
+def exists(path: str) -> bool:
+    """Return whether a file or folder is there; a name that no file can have is not."""
+    try:
+        return Path(path).exists()
+    except (OSError, ValueError):
+        return False
 
 
 def read_table(path: str | Path) -> list[Recording]:

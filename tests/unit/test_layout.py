@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from scipy.signal import butter, lfilter
 from spikeinterface.generation import generate_ground_truth_recording
 
 from spikecanary import layout
@@ -188,3 +189,67 @@ def test_size_that_is_no_whole_number_of_samples_is_a_warning(tmp_path):
 def test_other_readers_are_believed():
     of_nwb = Recording(id="x", paths=("/no/such.nwb",), reader="nwb")
     assert layout.check(of_nwb, RATE_HZ) == []
+
+
+def filtered(traces):
+    return lfilter(*butter(3, [0.02, 0.2], "band"), traces, axis=0)
+
+
+def stimulated(traces):
+    spoilt, phase = traces.astype(int), np.arange(len(traces)) % 3000
+    spoilt[phase < 30] += 20_000
+    spoilt[(phase >= 30) & (phase < 60)] -= 20_000
+    return np.clip(spoilt, -32768, 32767)
+
+
+def with_trigger(traces):
+    trigger = (np.arange(len(traces)) % 300 < 30) * 5000
+    return np.column_stack([traces, trigger])
+
+
+def artefact_at_the_start(traces):
+    spoilt = traces.copy()
+    spoilt[:20] = np.random.default_rng(1).integers(-32768, 32767, (20, traces.shape[1]))
+    return spoilt
+
+
+ODD = {
+    "filtered": filtered,
+    "stimulated": stimulated,
+    "one-sample pulses": lambda x: x * 0.3 + 20_000 * (np.arange(len(x)) % 3000 == 0)[:, None],
+    "with a trigger": with_trigger,
+    "artefact": artefact_at_the_start,
+    "clipped": lambda x: np.clip(x.astype(int) * 8, -2048, 2047),
+    "referenced": lambda x: x - np.median(x, axis=1, keepdims=True),
+    "the same on all": lambda x: np.repeat(x[:, :1], x.shape[1], axis=1),
+}
+
+
+@pytest.mark.parametrize("kind", ODD)
+@pytest.mark.parametrize("n_channels", [4, pytest.param(16, marks=pytest.mark.medium)])
+def test_odd_but_healthy_file_is_never_stopped(tmp_path, kind, n_channels):
+    made = np.asarray(ODD[kind](spikes(n_channels, seed=5)), dtype="int16")
+    path = write(tmp_path / "x.raw", made)
+    assert layout.find_better(path, Layout("<i2", made.shape[1]), RATE_HZ) is None
+
+
+@pytest.mark.parametrize("n_channels", [1, 2])
+def test_filtered_file_of_few_channels_is_never_stopped(tmp_path, n_channels):
+    made = filtered(spikes(4, seed=5)[:, :n_channels]).astype("int16")
+    path = write(tmp_path / "x.raw", made)
+    assert layout.find_better(path, Layout("<i2", n_channels), RATE_HZ) is None
+
+
+@pytest.mark.parametrize("scale", [1.0, 0.195])
+def test_float64_of_float32_is_believed_and_found(tmp_path, traces, scale):
+    path = write(tmp_path / "x.raw", (traces * np.float32(scale)).astype("float64"))
+    assert layout.find_better(path, Layout("<f8", 16), RATE_HZ) is None
+    better, _, _ = layout.find_better(path, Layout("<f4", 16), RATE_HZ)
+    assert better == Layout("<f8", 16)
+
+
+@pytest.mark.parametrize("n_bytes", [12, 100])
+def test_header_that_shifts_the_channels_is_found(tmp_path, traces, n_bytes):
+    path = write(tmp_path / "x.raw", traces, header=bytes(n_bytes))
+    better, _, _ = layout.find_better(path, Layout("<i2", 16), RATE_HZ)
+    assert better == Layout("<i2", 16, file_offset=n_bytes % 32)

@@ -115,8 +115,13 @@ class SaturatedSignalError(BiologicalFailure):
 class NonFiniteSignalError(BiologicalFailure):
     """NaN or infinite samples that the sorter cannot take."""
 
-    remedy = "Repair or cut out the samples that are not finite (start_s, end_s)."
+    remedy = (
+        "Repair these samples, leave the channels out (column bad_channels), or cut the time out "
+        "(start_s, end_s)."
+    )
     n_samples: int
+    channels: list[str]
+    first_s: float
 
 
 class EmptyWaveformMetricsError(BiologicalFailure):

@@ -4,6 +4,8 @@ import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from spikecanary import sentinel, signals
 from spikecanary.config import AnalysisSettings, CurationSettings
 from spikecanary.outputs import CANARY_FIGURE, analysis, curation, exports
@@ -255,10 +257,13 @@ def _draw_window(task: SortTask, settings: AnalysisSettings, record: sentinel.Re
     in_uv = open_recording(task.row).has_scaleable_traces()
     duration_s = filtered.get_num_samples() / filtered.get_sampling_frequency()
     start_s, end_s = 0.0, min(30.0, duration_s)
-    if record.windows:
+    failed_s = record.failure.evidence.get("first_s") if record.failure else None
+    if failed_s is not None:  # where the first sample is that is not finite
+        start_s, end_s = max(0.0, failed_s - WINDOW_S / 2), min(failed_s + WINDOW_S / 2, duration_s)
+    elif record.windows:
         start_s, end_s = record.windows[-1].start_s, record.windows[-1].end_s
     window = cut_window(filtered, start_s, end_s)
-    noise = get_noise_levels(window, return_in_uV=True)
+    noise = np.nan_to_num(get_noise_levels(window, return_in_uV=True))
     length_s = min(WINDOW_S, end_s - start_s)
     figure = draw_traces(filtered, (start_s + end_s) / 2, length_s)
     figure.set_size_inches(11, 9)
