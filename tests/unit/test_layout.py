@@ -78,6 +78,7 @@ def write(path, traces, order="C", header=b""):
     return str(path)
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("kind", HEALTHY)
 def test_healthy_file_is_never_stopped(tmp_path, traces, kind):
     made = HEALTHY[kind](traces)
@@ -85,6 +86,7 @@ def test_healthy_file_is_never_stopped(tmp_path, traces, kind):
     assert layout.find_better(path, Layout(made.dtype.str, 16), RATE_HZ) is None
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("n_channels", [1, 2, 4, 8, 32, 64])
 def test_number_of_channels_of_a_healthy_file(tmp_path, n_channels):
     path = write(tmp_path / "x.raw", spikes(n_channels, seed=n_channels))
@@ -225,8 +227,9 @@ ODD = {
 }
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("kind", ODD)
-@pytest.mark.parametrize("n_channels", [4, pytest.param(16, marks=pytest.mark.medium)])
+@pytest.mark.parametrize("n_channels", [4, 16])
 def test_odd_but_healthy_file_is_never_stopped(tmp_path, kind, n_channels):
     made = np.asarray(ODD[kind](spikes(n_channels, seed=5)), dtype="int16")
     path = write(tmp_path / "x.raw", made)

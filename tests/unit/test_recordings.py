@@ -161,7 +161,10 @@ def test_probe_that_does_not_fit(row, tmp_path):
     probe = generate_linear_probe(32)
     probe.set_device_channel_indices(range(32))
     write_probeinterface(path, probe)
-    with pytest.raises(RecordingUnreadableError, match="wires channel 31; the recording has 4"):
+    with pytest.raises(
+        RecordingUnreadableError,
+        match="wires channel 31, but the recording has only channels 0 to 3",
+    ):
         open_recording(row.model_copy(update={"probe": str(path)}))
 
 

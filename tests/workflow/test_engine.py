@@ -172,10 +172,10 @@ def test_versions(finished_but_b):
     engine = finished_but_b
     reruns = engine.folder / "scripts/spikecanary/reruns.py"
     text = reruns.read_text()
-    reruns.write_text(text.replace("CANARY_VERSION = 1", "CANARY_VERSION = 2"))
+    reruns.write_text(re.sub(r"CANARY_VERSION = \d+", "CANARY_VERSION = 99", text))
     assert engine.plan() == "1 canaries, 1 sorts"
     assert engine.run().done() == "canary: b; exit 0"
-    reruns.write_text(text.replace("SORT_VERSION = 1", "SORT_VERSION = 2"))
+    reruns.write_text(re.sub(r"SORT_VERSION = \d+", "SORT_VERSION = 99", text))
     assert engine.plan() == "6 canaries, 6 sorts"
     assert engine.run().done() == "canary: a b c d e f; sort: a c d e f; exit 0"
     assert "Nothing to be done" in engine.run().output
