@@ -202,6 +202,8 @@ def read_ends(opened: "BaseRecording", path: str, row: Recording) -> None:
 def describe_future(row: Recording) -> Iterator[str]:
     """Name files whose time lies in the future."""
     for path in row.paths:
+        if "://" in path:
+            continue
         for file, _, time_ns in data_files(path, row.reader):
             if time_ns / 1e9 > time.time() + CLOCKS_DIFFER_S:
                 dated = datetime.fromtimestamp(time_ns / 1e9).astimezone()

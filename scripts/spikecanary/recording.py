@@ -239,7 +239,8 @@ def preprocess(
     except MemoryError:
         raise
     except Exception as err:
-        step = next(name for name, found in _try_prefixes(recording, steps) if found is None)
+        failed = (name for name, found in _try_prefixes(recording, steps) if found is None)
+        step = next(failed, list(steps)[-1])
         msg = f"preprocessing: step {step!r} cannot be applied: {_first_words(err)}"
         remedy = UNSIGNED_REMEDY if "nsigned" in str(err) else ""
         raise PreprocessingError(msg, step=step, remedy=remedy) from err

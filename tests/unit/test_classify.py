@@ -8,7 +8,9 @@ import pytest
 
 from spikecanary.failures import (
     DependencyError,
+    DiskExhaustionError,
     HostMemoryWatchdogError,
+    PreprocessingError,
     RecordingUnreadableError,
     classify,
 )
@@ -68,6 +70,18 @@ def test_own_failures_pass_through_the_child():
     failure = classify.classify(json.loads(json.dumps(described(own))))
     assert isinstance(failure, RecordingUnreadableError)
     assert failure.evidence == {"path": "/x", "reader": "nwb"}
+
+
+def test_full_disk_is_one_wherever_it_is_met():
+    def wrapped(cause):
+        error = PreprocessingError("step 'whiten' cannot be applied", step="whiten")
+        error.__cause__ = cause
+        return classify.classify(json.loads(json.dumps(described(error))))
+
+    assert isinstance(wrapped(OSError(28, "No space left on device")), DiskExhaustionError)
+    of_step = wrapped(ValueError("Digital filter critical frequencies must be 0 < Wn < fs/2"))
+    assert isinstance(of_step, PreprocessingError)
+    assert of_step.evidence == {"step": "whiten"}
 
 
 def test_exceptions_of_a_text_are_found_with_their_messages():

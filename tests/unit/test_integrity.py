@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from spikeinterface.core import NumpyRecording
 
-from spikecanary import plan
+from spikecanary import integrity, plan
 from spikecanary.config import Config
 from spikecanary.failures import (
     DependencyError,
@@ -234,6 +234,11 @@ def test_file_dated_in_the_future_is_a_note(tmp_path):
     os.utime(path, (time.time() + 86_400,) * 2)
     open_recording(row, notes, thorough=True)
     assert "is dated in the future" in notes[0]
+
+
+def test_address_has_no_file_to_date():
+    row = Recording(id="x", paths=("s3://bucket/x.zarr",), reader="zarr")
+    assert list(integrity.describe_future(row)) == []
 
 
 def test_reader_without_its_module_is_named(tmp_path):

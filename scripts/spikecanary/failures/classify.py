@@ -15,9 +15,16 @@ from pathlib import Path
 from typing import Any
 
 from spikecanary import failures
-from spikecanary.failures import ClassifiedSortFailure, DependencyError, RecordingUnreadableError
+from spikecanary.failures import (
+    ClassifiedSortFailure,
+    DependencyError,
+    PreprocessingError,
+    RecordingUnreadableError,
+)
 from spikecanary.failures.signatures import load_signatures
 
+#: Our own failures that are raised whatever a library raised: what that was may say more.
+WRAPPERS = (RecordingUnreadableError, PreprocessingError)
 #: A line of a traceback that names an exception: its type, then its message. A type that
 #: stands alone, without module, must be called like one; a log's "INFO: ..." is none.
 _ERROR_LINE = re.compile(
@@ -49,9 +56,11 @@ def classify(error: Mapping[str, Any], log: str = "") -> ClassifiedSortFailure |
         None where nothing known matches.
     """
     own = _own_failure(error)
-    if own is not None and not isinstance(own, RecordingUnreadableError):
+    if own is not None and not isinstance(own, WRAPPERS):
         return own
     told = _by_type(error) or by_text(error["text"], log)
+    if isinstance(own, PreprocessingError) and told is not None and told.category != "resource":
+        return own
     # The reader's own words say more than a signature's of the same class.
     return own if told is None or type(told) is type(own) else told
 
