@@ -11,9 +11,9 @@ from spikecanary.failures import (
     RecordingLayoutError,
     SorterParameterError,
 )
+from spikecanary.layout import MAD_TO_SD
 from spikecanary.probes import count_largest_group
 from spikecanary.recording import open_recording, preprocess
-from spikecanary.signals import MAD_TO_SD
 from spikecanary.sorter import SortTask
 from spikecanary.table import Recording
 

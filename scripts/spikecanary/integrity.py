@@ -26,6 +26,7 @@ LEAST_RATE_HZ = 5_000.0
 NO_ELECTRODES = re.compile(
     r"(?i)\bsync\b|[-_ ]?sync$|digital|supply voltage|temperature|auxiliary|\badc (input|channel)"
 )
+COPY_REMEDY = "Finish the copy, and compare the file with the original."
 #: Clocks of two computers differ by less, in s.
 CLOCKS_DIFFER_S = 120.0
 #: Open Ephys writes samples and their numbers in blocks, which a crash leaves of unequal length, s.
@@ -77,8 +78,8 @@ def check_complete(opened: "BaseRecording", path: str, row: Recording, notes: li
                 f"{name} is not whole: {size:,} of {announced:,} {unit} are there "
                 f"({size / announced:.0%} of what its header announces); is the copy finished?"
             )
-            remedy = "Finish the copy, and compare the sizes with those of the original."
-            raise RecordingUnreadableError(msg, path=path, reader=row.reader, remedy=remedy)
+            where = {"path": path, "reader": row.reader}
+            raise RecordingUnreadableError(msg, **where, remedy=COPY_REMEDY)
         if size > announced:
             notes.append(f"{name} has {size:,} {unit}, more than the {announced:,} of its header")
 
@@ -194,9 +195,8 @@ def read_ends(opened: "BaseRecording", path: str, row: Recording) -> None:
                     f"sample {at:,} of {n_samples:,} of {path} cannot be read: "
                     f"{type(err).__name__}: {err}"
                 )
-                remedy = "Is the copy finished? Compare the file with the original."
                 where = {"path": path, "reader": row.reader}
-                raise RecordingUnreadableError(msg, **where, remedy=remedy) from err
+                raise RecordingUnreadableError(msg, **where, remedy=COPY_REMEDY) from err
 
 
 def describe_future(row: Recording) -> Iterator[str]:

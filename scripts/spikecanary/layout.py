@@ -40,6 +40,7 @@ MOST_OCTAVES = 25.0
 MOST_MAGNITUDE = 50.0
 #: Bits of a Gaussian sample in units of its standard deviation: log2(sqrt(2 pi e)).
 GAUSSIAN_BITS = 2.047
+#: MAD of a normal distribution over its standard deviation.
 MAD_TO_SD = 0.6745
 #: Integers vary by no less, and floating-point numbers beyond this are none.
 LEAST_SPREAD, LARGEST_INTEGER = 0.3, 2.0**24
@@ -85,6 +86,14 @@ class Layout:
     def frame_bytes(self) -> int:
         """Bytes of one sample of all channels."""
         return np.dtype(self.dtype).itemsize * self.num_channels
+
+    def remainder(self, path: str) -> int:
+        """Bytes of a file that are left after its last whole frame."""
+        return (Path(path).stat().st_size - self.file_offset) % self.frame_bytes
+
+    def n_slow(self, slow_bytes: float) -> int:
+        """Odd number of samples of a channel that are so many bytes of the file."""
+        return max(3, round(slow_bytes / self.frame_bytes)) | 1
 
     def options(self) -> dict[str, Any]:
         """Return what the table's reader_options would say."""
@@ -176,8 +185,7 @@ def check(row: Recording, rate_hz: float) -> list[str]:
 
 def describe_remainder(path: str, declared: Layout) -> Iterator[str]:
     """Say that the size of a file is no whole number of samples."""
-    left = (Path(path).stat().st_size - declared.file_offset) % declared.frame_bytes
-    if left:
+    if left := declared.remainder(path):
         yield (
             f"{path} holds no whole number of samples: {left} bytes are left of frames of "
             f"{declared.frame_bytes}. Are num_channels, dtype and file_offset right, and is the "
@@ -226,7 +234,7 @@ def find_better(path: str, declared: Layout, rate_hz: float) -> tuple[Layout, Sc
     if better:
         layout, found = min(better, key=lambda each: each[1].byte_bits - each[1].before() / 10)
         return layout, found, its
-    left = (Path(path).stat().st_size - declared.file_offset) % declared.frame_bytes
+    left = declared.remainder(path)
     channel, split = divmod(left, np.dtype(declared.dtype).itemsize)
     if channel and not split and _begins_at(path, declared, slow_bytes, channel):
         return replace(declared, file_offset=declared.file_offset + left), its, its
@@ -269,7 +277,7 @@ def score(path: str, layout: Layout, slow_bytes: float, piece_bytes: int) -> Sco
     dtype = np.dtype(layout.dtype)
     if dtype.kind == "f" and not _is_signal(np.concatenate([piece.ravel() for piece in pieces])):
         return Score(NO_SIGNAL_BITS)
-    n_slow = max(3, round(slow_bytes / layout.frame_bytes)) | 1
+    n_slow = layout.n_slow(slow_bytes)
     is_whole = dtype.kind != "f" or all(_are_integers(piece) for piece in pieces)
     n_bits = None if is_whole else _mantissa_bits(pieces)
     pieces = [_without_slow(_finite(piece), n_slow) for piece in pieces]
@@ -416,7 +424,7 @@ def _begins_at(path: str, declared: Layout, slow_bytes: float, channel: int) -> 
     other one does not share its left neighbour's.
     """
     pieces = _read_pieces(path, declared, PIECE_BYTES) or []
-    n_slow = max(3, round(slow_bytes / declared.frame_bytes)) | 1
+    n_slow = declared.n_slow(slow_bytes)
     rows = np.concatenate([_without_slow(_finite(piece), n_slow) for piece in pieces])
     shares = []
     for one, other in ((-1, 0), (channel - 1, channel)):

@@ -75,7 +75,8 @@ def make(
         header = headers[row.id]
         state = State(config, row, results / row.id)
         action, why = _choose_action(state, header)
-        changed = [f"sorted before, and changed since: {state.changes}"] if state.changes else []
+        changes = state.changes
+        changed = [f"sorted before, and changed since: {changes}"] if changes else []
         problems = [*why, *changed, *_find_problems(header), *repeated.get(row.id, [])]
         planned.append(
             {

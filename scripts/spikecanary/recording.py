@@ -17,6 +17,7 @@ from spikecanary.failures import (
     RecordingUnreadableError,
 )
 from spikecanary.integrity import (
+    COPY_REMEDY,
     check_alike,
     check_complete,
     check_stream,
@@ -38,7 +39,6 @@ LONGEST_MESSAGE = 600
 BROKEN_OFF = re.compile(
     r"(?i)truncated|unexpected end|mmap length|end of file|EOFError|reshape|buffer is smaller"
 )
-COPY_REMEDY = "Is the copy finished? Compare the file with the original."
 #: Preprocessing is tried on so many pieces of so many s.
 N_CHECKED, CHECKED_S = 5, 0.1
 #: It spoils channels where this share of their samples has one value.

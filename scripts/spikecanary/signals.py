@@ -18,6 +18,7 @@ from spikecanary.failures import (
     NonFiniteSignalError,
     SaturatedSignalError,
 )
+from spikecanary.layout import MAD_TO_SD
 from spikecanary.probes import shorten
 from spikecanary.recording import cut_window, open_recording
 from spikecanary.sentinel import BadPeriod, MapRow
@@ -45,8 +46,6 @@ LEAST_PIECES = 3
 MOST_ROWS, MOST_NAMED_PERIODS = 60, 5
 #: Noise levels outside of this range, in uV, make the gain doubtful.
 PLAUSIBLE_UV = (0.1, 1000.0)
-#: MAD of a normal distribution over its standard deviation.
-MAD_TO_SD = 0.6745
 #: Noise is measured on differences over so many s, which slow signals do not enter.
 DIFFERENCE_S = 0.0003
 #: A channel is active in a piece where a difference is beyond so many times its noise.
@@ -160,15 +159,18 @@ class _Pieces:
     noise: "NDArray[np.float64]"
     active: "NDArray[np.bool_]"
 
-    @property
-    def flat(self) -> "NDArray[np.bool_]":
-        """Where a channel holds one value, or no finite one."""
-        return ~(self.highest > self.lowest)
+    def limits(self) -> "tuple[NDArray[Any], NDArray[Any]]":
+        """Return the lowest and the highest value of each channel."""
+        return np.fmin.reduce(self.lowest), np.fmax.reduce(self.highest)
 
-    def railed(self, lowest: "NDArray[Any]", highest: "NDArray[Any]") -> "NDArray[np.bool_]":
-        """Where a channel is at the lowest or highest value that it ever has."""
+    def find_dead(
+        self, limits: "tuple[NDArray[Any], NDArray[Any]]"
+    ) -> "tuple[NDArray[np.bool_], NDArray[np.bool_]]":
+        """Return where a channel holds one value, and where it is at its own limits."""
+        lowest, highest = limits
         at_end = (self.lowest <= lowest) | (self.highest >= highest)
-        return (self.at_limit >= RAILED_SHARE) & at_end & (highest > lowest)
+        railed = (self.at_limit >= RAILED_SHARE) & at_end & (highest > lowest)
+        return ~(self.highest > self.lowest) & ~railed, railed
 
 
 def check(recording: "BaseRecording", *, whole: bool = True) -> SignalReport:
@@ -183,9 +185,8 @@ def check(recording: "BaseRecording", *, whole: bool = True) -> SignalReport:
     """
     rate_hz = recording.get_sampling_frequency()
     pieces = _look(recording, *_place_pieces(recording))
-    lowest, highest = np.fmin.reduce(pieces.lowest), np.fmax.reduce(pieces.highest)
-    railed, flat = pieces.railed(lowest, highest), pieces.flat
-    flat &= ~railed & pieces.finite
+    flat, railed = pieces.find_dead(pieces.limits())
+    flat &= pieces.finite
     always_flat, always_railed = flat.mean(axis=0) >= ALWAYS, railed.mean(axis=0) >= ALWAYS
     good = ~(always_flat | always_railed)
     gains = recording.get_channel_gains()
@@ -220,7 +221,7 @@ def check(recording: "BaseRecording", *, whole: bool = True) -> SignalReport:
 
 
 def _place_pieces(recording: "BaseRecording") -> "tuple[NDArray[np.int64], int]":
-    """Return where pieces start, in samples, and their length: one in the middle of a period."""
+    """Return where pieces start, in samples, and their length: one for each period."""
     rate_hz, n_samples = recording.get_sampling_frequency(), recording.get_num_samples()
     duration_s = n_samples / rate_hz
     n_periods = int(min(MOST_PERIODS, max(1, duration_s // LEAST_PERIOD_S)))
@@ -290,29 +291,29 @@ def _find_bad_periods(
 ) -> list[BadPeriod]:
     """Find stretches in which channels carry no signal that carry one elsewhere."""
     rate_hz = recording.get_sampling_frequency()
-    lowest, highest = np.fmin.reduce(pieces.lowest), np.fmax.reduce(pieces.highest)
-    carries = ~(pieces.flat | pieces.railed(lowest, highest))[:, good]
-    levels = np.median((pieces.noise * scale)[:, good], axis=1)
-    levels = levels[(carries.mean(axis=1) > BAD_SHARE) & (levels > 0)]
-    usual = float(np.percentile(levels, 25)) if levels.size else 0.0
+    limits = pieces.limits()
+
+    def measure(seen: _Pieces) -> "tuple[NDArray[np.float64], ...]":
+        """Return the shares of flat and of railed channels, and the noise, of each piece."""
+        flat, railed = seen.find_dead(limits)
+        noise = np.median((seen.noise * scale)[:, good], axis=1)
+        return flat[:, good].mean(axis=1), railed[:, good].mean(axis=1), noise
+
+    flat, railed, noise = measure(pieces)
+    levels = noise[(flat + railed < 1 - BAD_SHARE) & (noise > 0)]
+    usual = float(np.percentile(levels, 25)) if levels.size else np.nan
 
     def judge(seen: _Pieces) -> list[str]:
         """Say what is wrong in each piece; nothing where it is good."""
-        railed = seen.railed(lowest, highest)[:, good].mean(axis=1)
-        flat = seen.flat[:, good].mean(axis=1) - (seen.flat & seen.railed(lowest, highest))[
-            :, good
-        ].mean(axis=1)
-        noise = np.median((seen.noise * scale)[:, good], axis=1)
-        found = []
-        for index in range(len(seen.starts)):
-            if railed[index] + flat[index] >= BAD_SHARE:
-                found.append("railed" if railed[index] >= flat[index] else "flat")
-            elif usual and noise[index] > NOISE_FACTOR * usual:
-                found.append("noisy")
-            elif usual and noise[index] < usual / NOISE_FACTOR:
-                found.append("quiet")
-            else:
-                found.append("")
+        flat, railed, noise = measure(seen)
+        is_dead = flat + railed >= BAD_SHARE
+        what = {
+            "railed": is_dead & (railed >= flat),
+            "flat": is_dead,
+            "noisy": noise > NOISE_FACTOR * usual,
+            "quiet": noise < usual / NOISE_FACTOR,
+        }
+        found: list[str] = np.select(list(what.values()), list(what), "").tolist()
         return found
 
     short = max(2, min(pieces.length, round(LEAST_PIECE_S * rate_hz)))
@@ -425,8 +426,10 @@ def _count_non_finite(
         return counts, None
     rate_hz, n_samples = recording.get_sampling_frequency(), recording.get_num_samples()
     step, first_s = max(1, int(rate_hz)), None
-    starts, length = (range(0, n_samples, step), step) if whole else (pieces.starts, pieces.length)
-    for start in map(int, starts):
+    starts, length = np.arange(0, n_samples, step), step
+    if not whole:
+        starts, length = pieces.starts[~pieces.finite.all(axis=1)], pieces.length
+    for start in starts.tolist():
         end = min(start + length, n_samples)
         bad = ~np.isfinite(recording.get_traces(start_frame=start, end_frame=end))
         if first_s is None and bad.any():

@@ -41,6 +41,8 @@ BESIDE = {
     "neuronexus": (r".+\.xdat\.json", r"{stem}.*\.xdat"),
     "neuroscope": (".+", r"{stem}\.(xml|dat)"),
 }
+#: Where a stamp of so many entries has its size: of a file the second, of a folder the third.
+SIZE_AT = {3: 1, 4: 2}
 
 
 def of_recording(row: Recording, plugin: str | None) -> dict[str, Any] | None:
@@ -144,7 +146,7 @@ def describe_changes(before: Mapping[str, Any] | None, now: Mapping[str, Any] | 
         if old is None:
             changes.append(f"{stamp[0]} is new")
         elif old != stamp:
-            sizes = [each[_SIZE_AT.get(len(each), 0)] for each in (old, stamp)]
+            sizes = [each[SIZE_AT.get(len(each), 0)] for each in (old, stamp)]
             same = "other contents or another time"
             changes.append(
                 f"{stamp[0]}: "
@@ -155,10 +157,6 @@ def describe_changes(before: Mapping[str, Any] | None, now: Mapping[str, Any] | 
         f"another {name} file" for name in ("probe", "plugin") if before.get(name) != now.get(name)
     ]
     return "; ".join(changes)
-
-
-#: Where a stamp of so many entries has its size: of a file the second, of a folder the third.
-_SIZE_AT = {3: 1, 4: 2}
 
 
 @functools.cache
