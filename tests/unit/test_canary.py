@@ -393,3 +393,12 @@ def test_recording_cut_during_a_sort_that_ends_well_fails(task, monkeypatch, tmp
     if words:
         assert "the recording shrank while it was sorted" in str(failure)
         assert words in str(failure)
+
+
+def test_samples_in_volts_are_no_silence(run, task, traces, tmp_path):
+    volts = with_traces(task, (traces * 1e-6).astype("float32"), tmp_path / "x.raw", gain_to_uV=1e6)
+    record = run(with_params(volts, fail_in="always", fail_how="silent"))
+    assert record.windows[0].why == "leading"
+    assert (record.outcome, record.failure.class_name) == ("stopped", "RecordingLayoutError")
+    assert "are the samples in volts?" in record.reason
+    assert record.failure.evidence["gain"] == 1e6

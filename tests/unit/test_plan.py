@@ -1,5 +1,7 @@
 """The plan, of real headers."""
 
+from pathlib import Path
+
 import pytest
 
 from spikecanary import plan, sentinel
@@ -80,6 +82,28 @@ def test_plan_of_what_stands(rows, config, tmp_path):
     assert table["action"].tolist() == ["stopped"]
     assert table["problems"].tolist() == ["stopped: InsufficientActivityError"]
     assert table["sort_s"].tolist() == [0.0]
+
+
+def test_plan_names_what_has_changed_since_a_sort(rows, config, tmp_path):
+    row = rows["good"]
+    raw = tmp_path / "x.raw"
+    raw.write_bytes(Path(row.paths[0]).read_bytes())
+    row = row.model_copy(update={"paths": (str(raw),)})
+    settings = State(config, row, tmp_path / "good").sort_settings
+    sort = make_record(outcome="sorted", settings=settings)
+    sentinel.write_record(tmp_path / "good/sort.json", sort)
+
+    def problems(config):
+        return plan.make(config, [row], tmp_path, 1)["problems"].item()
+
+    assert problems(config) == ""
+    raw.write_bytes(raw.read_bytes()[:960_000])
+    assert problems(config) == (
+        "sorted before, and changed since: x.raw: 1,920,000 bytes then, 960,000 now"
+    )
+    sorter = config.sorter.model_copy(update={"params": {"threshold": 6.0}})
+    changed = problems(config.model_copy(update={"sorter": sorter}))
+    assert changed.endswith("960,000 now; another sorter")
 
 
 def test_reader_that_crashes_costs_its_own_recording_only(rows, config, tmp_path, monkeypatch):

@@ -1,7 +1,7 @@
 """Waves, the gate's table, the summary, what the screen shows."""
 
 from spikecanary import gate, sentinel, summary
-from spikecanary.sentinel import Failure
+from spikecanary.sentinel import BadPeriod, Failure
 from spikecanary.table import Recording, read_tsv, write_tsv
 from workbench import make_record, stopped
 
@@ -181,3 +181,10 @@ def test_sort_with_other_settings_is_not_told_where_the_recording_is_stopped_by_
         canary = stopped("environment").model_copy(update={"settings": settings})
         sentinel.write_record(tmp_path / "a/canary.json", canary)
         assert summary.describe(tmp_path, {"a": {}})[0]["sort"] == state
+
+
+def test_bad_periods_are_in_the_summary(tmp_path):
+    bad = [BadPeriod(start_s=1.0, end_s=8.0, what="flat")]
+    sentinel.write_record(tmp_path / "a/canary.json", make_record(bad_periods=bad))
+    (row,) = summary.describe(tmp_path, {"a": {}})
+    assert row["bad_periods"] == "1.00-8.00 s flat"

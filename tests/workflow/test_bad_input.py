@@ -41,7 +41,11 @@ def test_names_that_spikeinterface_does_not_have(project):
         "params": {"detecion": {}},
         "params_of": {"kilosort4": {"nblock": 0}},
     }
-    project.config["preprocessing"] = {"bandpas_filter": {}, "common_reference": {"operater": 1}}
+    project.config["preprocessing"] = {
+        "bandpas_filter": {},
+        "common_reference": {"operater": 1},
+        "highpass_filter": {"freq_minn": 1},  # takes further arguments of a filter
+    }
     project.config["canary"]["force"] = ["aa"]
     run = project.run("-n")
     assert run.returncode == 1
@@ -54,6 +58,7 @@ def test_names_that_spikeinterface_does_not_have(project):
         "kilosort4 has no parameter 'nblock' (did you mean 'nblocks'?)",
         "config: preprocessing: unknown step 'bandpas_filter' (did you mean 'bandpass_filter'?)",
         "preprocessing.common_reference: unknown parameter 'operater' (did you mean 'operator'?)",
+        "preprocessing.highpass_filter: unknown parameter 'freq_minn' (did you mean 'freq_min'?)",
         "config: canary.force: the table has no recording 'aa' (did you mean",
     ):
         assert expected in run.output
