@@ -6,6 +6,7 @@ declaration is scored by how short a code of the file's bytes it allows (minimum
 length, Rissanen 1978): a Gaussian code of what such a prediction leaves, per byte.
 """
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -40,6 +41,9 @@ MOST_OCTAVES = 25.0
 MOST_MAGNITUDE = 50.0
 #: Bits of a Gaussian sample in units of its standard deviation: log2(sqrt(2 pi e)).
 GAUSSIAN_BITS = 2.047
+#: With more than this share of its samples at the limits of their type, a file has no signal. Of
+#: 32-bit integers that are read as 16-bit ones half of them are.
+RAILED_SHARE = 0.9
 #: MAD of a normal distribution over its standard deviation.
 MAD_TO_SD = 0.6745
 #: Integers vary by no less, and floating-point numbers beyond this are none.
@@ -220,6 +224,8 @@ def find_better(path: str, declared: Layout, rate_hz: float) -> tuple[Layout, Sc
     """
     slow_bytes = SLOW_S * rate_hz * declared.frame_bytes
     n_bytes = PIECE_BYTES
+    if _is_railed(path, declared):
+        return None  # the signal map says so
     its = score(path, declared, slow_bytes, n_bytes)
     if its is None:
         return None
@@ -315,6 +321,14 @@ def _are_integers(piece: "NDArray[Any]") -> bool:
     return bool(np.array_equal(values, np.round(values)) and np.abs(values).max() < LARGEST_INTEGER)
 
 
+def read_bytes(path: str, offset: int, n_bytes: int) -> bytes:
+    """Read a piece of a file, without the megabytes that Linux reads ahead of a mapped page."""
+    with Path(path).open("rb", buffering=0) as file:
+        if hasattr(os, "posix_fadvise"):  # not on macOS
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_RANDOM)
+        return os.pread(file.fileno(), n_bytes, offset)
+
+
 def _read_pieces(path: str, layout: Layout, piece_bytes: int) -> "list[NDArray[Any]] | None":
     """Read pieces at the same places of a file for every layout, each (samples, channels)."""
     item, n_channels = np.dtype(layout.dtype).itemsize, layout.num_channels
@@ -322,17 +336,28 @@ def _read_pieces(path: str, layout: Layout, piece_bytes: int) -> "list[NDArray[A
     length = min(n_rows, max(LEAST_ROWS, piece_bytes // layout.frame_bytes))
     if length < LEAST_ROWS:
         return None
-    file = np.memmap(path, mode="r", dtype=np.uint8, offset=layout.file_offset)
     pieces = []
-    for start in np.linspace(0, n_rows - length, N_PIECES).astype(int):
+    for start in np.linspace(0, n_rows - length, N_PIECES).astype(int).tolist():
         if layout.time_axis == 0:
-            read = np.array(file[start * item * n_channels :][: length * item * n_channels])
-            pieces.append(read.view(layout.dtype).reshape(length, n_channels))
+            at = layout.file_offset + start * layout.frame_bytes
+            read = np.frombuffer(read_bytes(path, at, length * layout.frame_bytes), layout.dtype)
+            pieces.append(read.reshape(length, n_channels))
         else:
-            first = (np.arange(n_channels) * n_rows + start) * item
-            columns = [np.array(file[at : at + length * item]).view(layout.dtype) for at in first]
-            pieces.append(np.stack(columns, axis=1))
+            first = layout.file_offset + (np.arange(n_channels) * n_rows + start) * item
+            columns = [read_bytes(path, at, length * item) for at in map(int, first)]
+            pieces.append(np.stack([np.frombuffer(c, layout.dtype) for c in columns], axis=1))
     return pieces
+
+
+def _is_railed(path: str, declared: Layout) -> bool:
+    """Whether most samples are at the converter's limits, so that nothing can be predicted."""
+    pieces = _read_pieces(path, declared, PIECE_BYTES) or [np.zeros(1)]
+    values = np.concatenate([piece.ravel() for piece in pieces])
+    if values.dtype.kind == "f":
+        return False
+    limits = np.iinfo(values.dtype)
+    at_limit: float = ((values == limits.min) | (values == limits.max)).mean()
+    return at_limit > RAILED_SHARE
 
 
 def _is_signal(values: "NDArray[Any]") -> bool:

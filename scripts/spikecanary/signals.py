@@ -18,7 +18,7 @@ from spikecanary.failures import (
     NonFiniteSignalError,
     SaturatedSignalError,
 )
-from spikecanary.layout import MAD_TO_SD
+from spikecanary.layout import MAD_TO_SD, read_bytes
 from spikecanary.probes import shorten
 from spikecanary.recording import cut_window, open_recording
 from spikecanary.sentinel import BadPeriod, MapRow
@@ -241,10 +241,25 @@ def _look(recording: "BaseRecording", starts: "NDArray[np.int64]", length: int) 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # a channel without one finite sample
         for start in map(int, starts):
+            _fetch(recording, start, start + length)
             traces = recording.get_traces(start_frame=start, end_frame=start + length)
             seen.append(_describe_piece(np.ascontiguousarray(traces.T), lag))
     lowest, highest, at_limit, finite, noise, active = map(np.array, zip(*seen, strict=True))
     return _Pieces(starts, length, lowest, highest, at_limit, finite, noise, active)
+
+
+def _fetch(recording: "BaseRecording", start: int, end: int) -> None:
+    """Read samples of a raw file into the page cache, and no more than these."""
+    root = recording
+    while (parent := root.get_parent()) is not None:
+        root = parent
+    is_whole = root.get_num_samples() == recording.get_num_samples()
+    if is_whole and root.is_binary_compatible():
+        raw = root.get_binary_description()
+        if raw["time_axis"] == 0:
+            frame_bytes = raw["num_channels"] * np.dtype(raw["dtype"]).itemsize
+            offset = raw["file_offset"] + start * frame_bytes
+            read_bytes(raw["file_paths"][0], offset, (end - start) * frame_bytes)
 
 
 def _describe_piece(traces: "NDArray[Any]", lag: int) -> "tuple[NDArray[Any], ...]":
