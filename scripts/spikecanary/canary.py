@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from spikecanary import activity, diagnosis, forecast, sentinel, stamps
+from spikecanary import activity, diagnosis, forecast, learning, sentinel, stamps
 from spikecanary.config import CanarySettings
 from spikecanary.failures import (
     BiologicalFailure,
@@ -16,6 +16,7 @@ from spikecanary.failures import (
     InsufficientActivityError,
 )
 from spikecanary.forecast import Forecast
+from spikecanary.learning import Learned
 from spikecanary.sentinel import Failure, Measured, Outcome, Record, Window
 from spikecanary.signals import SignalReport
 from spikecanary.sorter import LEARN_S, LEAST_BATCHES, SortTask
@@ -67,6 +68,8 @@ class Evidence:
         The windows that were sorted; the last decides.
     is_silent : bool or None
         Whether a scan of the recording saw no activity; None where none was made.
+    learned : Learned or None
+        What the full sort will learn from, where the window did not teach enough.
     explanation : ClassifiedSortFailure or None
         Why the sorter found too little where the scan saw activity.
     expected : dict
@@ -84,6 +87,7 @@ class Evidence:
     signals: SignalReport | None = None
     attempts: list[Attempt] = field(default_factory=list)
     is_silent: bool | None = None
+    learned: Learned | None = None
     explanation: ClassifiedSortFailure | None = None
     expected: Forecast = field(default_factory=dict)
     capacity: ClassifiedSortFailure | None = None
@@ -96,6 +100,13 @@ class Evidence:
             return None
         last, without = self.attempts[-1], [a for a in self.attempts if a.window.n_units == 0]
         return without[0] if last.is_suspicious and without else last
+
+    @property
+    def teaches_elsewhere(self) -> bool:
+        """Whether the full sort learns from batches of which no window could be sorted."""
+        learned = self.learned
+        enough = learned is not None and learned.is_enough and learned.richest_s != 0.0
+        return enough and len(self.attempts) == 1
 
 
 @dataclass(frozen=True)
@@ -202,8 +213,9 @@ class _Canary:
             return
         self._sort(evidence, 0.0, window_s, "leading")
         if evidence.attempts[-1].is_suspicious:
-            self._sort_where_active(evidence, window_s)
-        if decide(evidence, self.settings.stop_on).outcome == "passed":
+            self._ask_again(evidence, window_s)
+        decision = decide(evidence, self.settings.stop_on)
+        if decision.outcome == "passed" and not evidence.attempts[-1].is_suspicious:
             self._forecast(evidence)
 
     def _inspect(self, evidence: Evidence) -> float:
@@ -263,30 +275,60 @@ class _Canary:
         evidence.attempts.append(Attempt(window, ended, failure))
         evidence.warnings += ended.warnings
 
-    def _sort_where_active(self, evidence: Evidence, window_s: float) -> None:
-        """Sort a second window, where a scan of the recording sees the most activity."""
-        learn_s = self.task.batch_s(evidence.header["sampling_frequency_hz"]) or LEARN_S
-        scan = call(
+    def _ask_again(self, evidence: Evidence, window_s: float) -> None:
+        """Give a second opinion on too little activity: by what the full sort will learn from.
+
+        Of a sorter that learns from certain batches, these are counted; of others, a second
+        window is sorted, where a scan of the recording sees the most activity.
+        """
+        scan = self._scan(evidence, window_s)
+        learned = evidence.learned = self._count_clips()
+        active_s: float | None = scan["start_s"] if scan else None
+        start_s = learned.richest_s if learned else active_s
+        if start_s is not None and start_s >= SAME_WINDOW_S:
+            end_s = min(start_s + window_s, evidence.header["duration_s"])
+            if end_s - start_s >= self._shortest_s(window_s):
+                self._sort(evidence, start_s, end_s, "most active")
+        if not evidence.attempts[-1].is_suspicious:
+            return
+        if scan and not evidence.is_silent and not (learned and learned.start_s is not None):
+            found = activity.explain_missed(scan, self.task, evidence.header)
+            evidence.explanation = found
+        if learned is not None and not learned.is_enough and evidence.explanation is None:
+            silent = evidence.is_silent is not False
+            evidence.explanation = learning.explain_too_few(learned, self.task, silent=silent)
+
+    def _shortest_s(self, window_s: float) -> float:
+        """Length in s of the shortest second window."""
+        return min(window_s, max(LEAST_BATCHES * self._learn_s, window_s / 2))
+
+    def _scan(self, evidence: Evidence, window_s: float) -> dict[str, Any] | None:
+        """Scan the recording for activity."""
+        self._learn_s = self.task.batch_s(evidence.header["sampling_frequency_hz"]) or LEARN_S
+        scan: dict[str, Any] | None = call(
             activity.scan,
             {
                 "row": self.task.row.model_dump(mode="json"),
                 "preprocessing": list(self.task.preprocessing.items()),
-                "batch_s": learn_s,
-                "shortest_s": min(window_s, max(LEAST_BATCHES * learn_s, window_s / 2)),
+                "batch_s": self._learn_s,
+                "shortest_s": self._shortest_s(window_s),
             },
             folder=self.folder / "scan",
             supervision=self._supervision(),
+        ).result
+        evidence.is_silent = None if scan is None else scan["silent"]
+        return scan
+
+    def _count_clips(self) -> Learned | None:
+        """Count what the full sort will learn from, where that can be told."""
+        if not learning.is_countable(self.task):
+            return None
+        folder = self.folder / "learning"
+        arguments = {"task": self.task.model_dump(mode="json"), "folder": str(folder)}
+        counted = call(
+            learning.count_clips, arguments, folder=folder, supervision=self._supervision()
         )
-        if scan.result is None:
-            return
-        evidence.is_silent = scan.result["silent"]
-        start_s = scan.result["start_s"]
-        if start_s >= SAME_WINDOW_S:
-            end_s = min(start_s + window_s, evidence.header["duration_s"])
-            self._sort(evidence, start_s, end_s, "most active")
-        if evidence.attempts[-1].is_suspicious and not evidence.is_silent:
-            found = activity.explain_missed(scan.result, self.task, evidence.header)
-            evidence.explanation = found
+        return None if counted.result is None else Learned.model_validate(counted.result)
 
     def _forecast(self, evidence: Evidence) -> None:
         """Forecast the full sort, and compare it with what its job may use."""
@@ -311,8 +353,8 @@ def decide(evidence: Evidence, stop_on: Collection[str]) -> Decision:
     Parameters
     ----------
     evidence : Evidence
-        What was found. A sort without units, or too little activity in every window, is biological
-        only where the scan saw no activity either; without a scan the sorter's own word counts.
+        What was found. Too little activity is biological only where the scan saw none either;
+        without a scan the sorter's own word counts. What the full sort will learn from decides.
     stop_on : collection of str
         Categories that stop a recording; failures of others are *unexpected*.
     """
@@ -329,13 +371,30 @@ def decide(evidence: Evidence, stop_on: Collection[str]) -> Decision:
     if counted is None:
         return _decide_failed(evidence.failure, evidence.failed or Ended(), stop_on)
     if counted.window.n_units is None:
-        return _decide_failed(counted.failure, counted.ended, stop_on)
+        doubtful = _decide_doubtful(evidence, counted)
+        return doubtful or _decide_failed(counted.failure, counted.ended, stop_on)
     length_s = counted.window.end_s - counted.window.start_s
     warnings = [] if counted.window.n_units else ["the sorter ended well, but found no units"]
     if len(evidence.attempts) > 1:
         warnings.append(f"the leading window failed ({evidence.attempts[0].window.ended})")
     reason = f"{counted.window.n_units} units in {length_s:g} s"
     return Decision("passed", reason, warning="; ".join(warnings))
+
+
+def _decide_doubtful(evidence: Evidence, counted: Attempt) -> Decision | None:
+    """Decide where a window failed for a biological reason, and the recording shows otherwise."""
+    if not isinstance(counted.failure, BiologicalFailure):
+        return None
+    if evidence.teaches_elsewhere and evidence.learned:
+        reason = (
+            f"the window holds too few spikes, but not the recording: {evidence.learned.describe()}"
+        )
+        return Decision("passed", reason, warning=f"no window was sorted whole: {reason}")
+    if evidence.is_silent is False:
+        failure = Failure(class_name=counted.ended.error_name, message=counted.ended.describe())
+        reason = f"{counted.failure}, though a scan of the recording sees activity"
+        return Decision("unexpected", reason, failure)
+    return None
 
 
 def _decide_failed(

@@ -422,7 +422,9 @@ def tell_apart(
     report : dict
         A :class:`SignalReport` of the window that was sorted, as plain data.
     """
-    return SignalReport.model_validate(report).failure() or failure
+    seen = SignalReport.model_validate(report).failure()
+    is_contradicted = isinstance(failure, (NonFiniteSignalError, SaturatedSignalError))
+    return seen or (None if is_contradicted else failure)
 
 
 def check_window(row: Mapping[str, Any], window_s: tuple[float, float] | None) -> dict[str, Any]:

@@ -42,10 +42,10 @@ BUILT_IN = frozenset(
 DEVICE_PARAMS = ("torch_device", "device")
 #: Sorters whose parameters SpikeInterface does not list where they are not installed.
 DEVICE_PARAM_OF = {"kilosort4": "torch_device"}
-#: Sorters that work batch by batch: the parameter of a batch's length in samples, its default,
-#: and every how many batches they learn their templates from (kilosort 4.1.7,
-#: extract_wPCA_wTEMP: batches 0, 25, 50, ...; so a window under 50 s teaches by its first 2 s).
-BATCHES = {"kilosort4": ("batch_size", 60_000, 25)}
+#: Sorters that work batch by batch and learn their templates from every 25th batch (kilosort 4.1.7,
+#: extract_wPCA_wTEMP: 0, 25, 50, ...; so of a window under 50 s from its first 2 s): the parameters
+#: of a batch's length in samples, and of which share of the batches is read at all; their defaults.
+BATCHES = {"kilosort4": (("batch_size", 60_000), ("batch_downsampling", 1))}
 #: What decides how much GPU memory a sorter takes: the parameter, its default, what its values
 #: are multiples of, and the smallest that still works. A batch of kilosort4 must be longer
 #: than its spikes (nt 61 samples) by far; NT of the others is a multiple of 32, with a buffer
@@ -95,11 +95,14 @@ class SortTask(BaseModel):
         return self.model_copy(update={"window_s": (start_s, end_s)})
 
     def batch_s(self, rate_hz: float) -> float | None:
-        """Length in s of one batch of the sorter; None for sorters without batches."""
+        """Length in s of what one batch is read from; None for sorters without batches."""
         if self.sorter.name not in BATCHES:
             return None
-        param, default, _ = BATCHES[self.sorter.name]
-        return float(self.sorter.params.get(param, default)) / rate_hz
+        size, downsampling = (
+            float(self.sorter.params.get(param) or default)
+            for param, default in BATCHES[self.sorter.name]
+        )
+        return size * downsampling / rate_hz
 
     def with_less_memory(self, factor: float) -> "SortTask | None":
         """Clone this task with smaller batches; None where the sorter has no such parameter."""

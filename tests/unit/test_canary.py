@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from spikeinterface.core import load
 
-from spikecanary import canary, diagnosis, forecast, fullsort, sentinel, sorter, stamps
+from spikecanary import canary, diagnosis, forecast, fullsort, learning, sentinel, sorter, stamps
 from spikecanary.config import CanarySettings, Config, ForecastSettings, SorterSettings
 from spikecanary.fullsort import SortFailedError, SortStoppedError
 from spikecanary.supervise import watchdogs
@@ -27,6 +27,13 @@ def task(write_binary, reader_options):
     )
     plugin = str(ROOT / "tests/quick_sorter.py")
     return sorter.make_task(row, Config(sorter=SorterSettings(name="quick", plugin=plugin)))
+
+
+@pytest.fixture
+def quiet(task, write_binary):
+    """Return the task of a recording of noise alone."""
+    row = task.row.model_copy(update={"paths": (str(write_binary("silent", 8.0)),)})
+    return task.model_copy(update={"row": row})
 
 
 def with_params(task, **params):
@@ -125,6 +132,44 @@ def test_second_opinion_is_a_second_window(run, task, monkeypatch):
     monkeypatch.setattr(canary, "SAME_WINDOW_S", -1.0)  # this recording is active from its start
     silent = with_params(task, fail_in="window", fail_how="silent")
     assert [window.why for window in run(silent).windows] == ["leading", "most active"]
+
+
+@pytest.fixture
+def counted(monkeypatch, counts, start_s):
+    """Let the full sort learn from these batches."""
+    found = learning.Learned(needed=6, counts=counts, start_s=start_s)
+    monkeypatch.setattr(canary._Canary, "_count_clips", lambda _: found)
+
+
+def test_active_recording_is_never_called_silent(run, task, quiet):
+    record = run(with_params(task, fail_in="window", fail_how="silent"))
+    assert (record.verdict, record.outcome) == ("proceed", "unexpected")
+    assert record.failure.category is None
+    assert "though a scan of the recording sees activity" in record.reason
+    record = run(with_params(quiet, fail_in="window", fail_how="silent"))
+    assert (record.verdict, record.failure.category) == ("stop", "biological")
+
+
+@pytest.mark.parametrize(
+    ("kind", "counts", "start_s", "expected"),
+    [
+        ("quiet", {0.0: 3, 2.0: 1, 4.0: 2}, None, (1, "proceed", "passed")),
+        ("task", {0.0: 0, 3.0: 9}, None, (2, "proceed", "SpikeSortingError")),
+        ("task", {0.0: 0, 7.5: 9}, None, (1, "proceed", "passed")),  # no room for a window
+        ("task", {0.0: 0, 4.0: 5}, 2.0, (1, "stop", "SorterParameterError")),
+        ("task", {0.0: 0, 4.0: 5}, None, (1, "stop", "SorterParameterError")),
+        ("quiet", {0.0: 0, 4.0: 5}, None, (1, "stop", "InsufficientActivityError")),
+    ],
+)
+@pytest.mark.usefixtures("counted")
+def test_what_the_full_sort_will_learn_from_decides(run, request, kind, start_s, expected):
+    task = request.getfixturevalue(kind)
+    record = run(with_params(task, fail_in="window", fail_how="silent"))
+    said = record.failure.class_name if record.failure else record.outcome
+    assert (len(record.windows), record.verdict, said) == expected
+    if record.verdict == "stop":
+        assert "5 clips, of 6 needed, in the batches at 0, 4 s" in record.reason
+        assert ("Set start_s to 2 in" in record.failure.remedy) is (start_s is not None)
 
 
 def test_categories_that_do_not_stop(run, task):
@@ -239,8 +284,8 @@ def sort(tmp_path):
     return start
 
 
-def test_full_sort_obeys(run, sort, task, tmp_path):
-    run(with_params(task, fail_in="window", fail_how="silent"))
+def test_full_sort_obeys(run, sort, task, quiet, tmp_path):
+    run(with_params(quiet, fail_in="window", fail_how="silent"))
     with pytest.raises(SortStoppedError, match=r"canary: \{force: \[x\]\}"):
         sort(task)
     record = sort(task, forced=True)

@@ -86,6 +86,9 @@ def test_data_tell_silence_nan_and_saturation_apart():
     dead = signals.tell_apart(silence, report(np.zeros_like(spoilt)).model_dump())
     assert isinstance(dead, SaturatedSignalError)
     assert signals.tell_apart(None, report(noise()).model_dump()) is None
+    # A text says NaN of data that were seen to be finite.
+    said = NonFiniteSignalError("the signal holds NaN")
+    assert signals.tell_apart(said, report(noise()).model_dump()) is None
 
 
 @pytest.mark.parametrize(("first", "count"), [(0, None), (100_000, 1000), (5, 1)])

@@ -13,7 +13,7 @@ pytestmark = pytest.mark.medium
 def fill(project: Project) -> None:
     """Add recordings with each kind of end."""
     project.add("good")
-    project.add("silent", sorter="silent_always")
+    project.add("silent", kind="silent", sorter="silent_always")
     project.add("missing", path="no/such/file.raw")
     project.add("brief", duration_s=3.0)
     project.add("odd", sorter="bug_window")
@@ -139,7 +139,7 @@ def test_repaired_recording_is_sorted_once_and_then_left_alone(project):
 
 
 def test_asked_for_sort_obeys_until_it_is_forced(project):
-    project.add("silent", sorter="silent_window")
+    project.add("silent", kind="silent", sorter="silent_window")
     assert project.run().returncode == 0
     refused = project.run("results/silent/sorting")
     assert refused.returncode == 1
@@ -199,7 +199,7 @@ def test_failing_sorts_cost_nobody_and_are_tried_again(project):
 
 @pytest.mark.slow
 def test_category_that_does_not_stop(project):
-    project.add("silent", sorter="silent_window")
+    project.add("silent", kind="silent", sorter="silent_window")
     project.config["canary"]["stop_on"] = ["environment"]
     run = project.run()
     assert run.returncode == 0

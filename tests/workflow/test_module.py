@@ -14,7 +14,7 @@ pytestmark = pytest.mark.medium
 
 def test_imported_as_a_module(project):
     project.add("good")
-    project.add("silent", sorter="silent_always")
+    project.add("silent", kind="silent", sorter="silent_always")
     project.write()
     for name in ("Snakefile", "env.yaml"):
         shutil.copy(ROOT / "tests/workflow/importer" / name, project.folder)

@@ -38,7 +38,7 @@ def template(tmp_path_factory, write_binary, reader_options, tetrode):
     }
     project.add("a", probe=str(tetrode), subject="m1")
     project.add("none", sorter="silent_full", probe=str(tetrode))
-    project.add("quiet", sorter="silent_always", probe=str(tetrode))
+    project.add("quiet", kind="silent", sorter="silent_always", probe=str(tetrode))
     run = project.run()
     assert run.returncode == 1, run.output
     assert "1 unsortable, InsufficientActivityError: none" in run.output  # its canary found units

@@ -5,6 +5,7 @@ import subprocess
 
 import numpy as np
 import pytest
+
 from spikecanary.signals import MOST_BYTES
 
 pytestmark = pytest.mark.slow

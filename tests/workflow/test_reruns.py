@@ -18,7 +18,7 @@ def template(tmp_path_factory, write_binary, reader_options):
     project = new_project(tmp_path_factory.mktemp("template"), write_binary, reader_options)
     project.add("a")
     project.add("b")
-    project.add("quiet", sorter="silent_always")
+    project.add("quiet", kind="silent", sorter="silent_always")
     assert project.run().returncode == 0
     assert project.run().nothing_to_do
     return project

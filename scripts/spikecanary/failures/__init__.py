@@ -245,6 +245,7 @@ class SorterParameterError(EnvironmentFailure):
     sorter: str
     parameter: str
     n_peaks: int
+    start_s: float
 
 
 class GPUOutOfMemoryError(ResourceFailure):

@@ -1,0 +1,192 @@
+"""What a full sort will learn its templates from: clips in every 25th batch of Kilosort 4."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+
+from spikecanary.failures import (
+    ClassifiedSortFailure,
+    InsufficientActivityError,
+    SorterParameterError,
+)
+from spikecanary.recording import open_recording
+from spikecanary.sorter import BATCHES, SortTask, prepare, sorter_class, with_device
+
+#: From a shifted start the sort must learn so many times the clips that it needs: whitening is
+#: learned from other batches then, too.
+SURE_TIMES = 3
+#: So many clips are plenty to learn from, so that no later start is looked for.
+PLENTY = 100
+#: At most so many batches are read to find such a start.
+MOST_BATCHES = 1_000
+
+
+class Learned(BaseModel):
+    """What a full sort will learn from.
+
+    Attributes
+    ----------
+    needed : int
+        Clips that the sorter needs.
+    counts : dict of float to int
+        Clips by where their batch begins, in s; reading ends as soon as there are enough.
+    start_s : float or None
+        Where the sort would have to begin to learn enough, if they are too few.
+    """
+
+    needed: int
+    counts: dict[float, int]
+    start_s: float | None = None
+
+    @property
+    def n_clips(self) -> int:
+        """Clips in all batches that were read."""
+        return sum(self.counts.values())
+
+    @property
+    def is_enough(self) -> bool:
+        """Whether the full sort learns its templates."""
+        return self.n_clips >= self.needed
+
+    @property
+    def richest_s(self) -> float | None:
+        """Where the batch with the most clips begins, if it alone is enough."""
+        start_s = max(self.counts, key=lambda each: self.counts[each], default=0.0)
+        return start_s if self.counts.get(start_s, 0) >= self.needed else None
+
+    def describe(self) -> str:
+        """Say what the full sort learns from, in one line."""
+        at = ", ".join(f"{start_s:g}" for start_s in list(self.counts)[:3])
+        more = " s, ..." if len(self.counts) > 3 else " s"  # noqa: PLR2004
+        batches = f"the batches at {at}{more}" if len(self.counts) > 1 else "the first batch"
+        return f"{self.n_clips} clips, of {self.needed} needed, in {batches}"
+
+
+def explain_too_few(learned: Learned, task: SortTask, *, silent: bool) -> ClassifiedSortFailure:
+    """Return why a full sort that learns from too few clips is certain to fail, and the way out."""
+    name, start_s = task.sorter.name, learned.start_s
+    msg = f"{name} learns its templates from {learned.describe()}"
+    if start_s is not None:
+        from_s = (task.row.start_s or 0.0) + start_s
+        return SorterParameterError(
+            f"{msg}; from {from_s:g} s on it would learn enough",
+            sorter=name,
+            parameter="start_s",
+            start_s=from_s,
+            remedy=(
+                f"Set start_s to {from_s:g} in the recordings table: what comes before is not "
+                "sorted. Or set sorter.params: {templates_from_data: false}."
+            ),
+        )
+    if silent:
+        return InsufficientActivityError(msg, n_spikes=learned.n_clips)
+    return SorterParameterError(
+        f"{msg}, though a scan of the recording sees activity",
+        sorter=name,
+        remedy=(
+            "Look at the sorter's parameters (Th_single_ch, do_CAR, whitening), and at the probe "
+            "and the gain; or set sorter.params: {templates_from_data: false}."
+        ),
+    )
+
+
+class _CountedError(Exception):
+    """Ends Kilosort once its clips are counted."""
+
+
+def is_countable(task: SortTask) -> bool:
+    """Whether a task's sorter learns from the data, by code that runs in this environment."""
+    settings = task.sorter
+    learns = settings.params.get("templates_from_data", True)
+    return settings.name in BATCHES and settings.container is None and bool(learns)
+
+
+def count_clips(task: Mapping[str, Any], folder: str) -> dict[str, Any]:
+    """Count the clips that a full sort learns from; for a supervised child process.
+
+    Kilosort itself opens, filters and whitens; where it would extract clips from batches 0, 25,
+    50, ... (kilosort 4.1.7, ``extract_wPCA_wTEMP``), its own ``extract_snippets`` are counted, and
+    the sort ends. Fewer clips than templates fail (none in TruncatedSVD, others in KMeans).
+
+    Parameters
+    ----------
+    task : dict
+        The full sort, a dumped :class:`~spikecanary.sorter.SortTask`.
+    folder : str
+        Where to work; exists and is empty.
+
+    Returns
+    -------
+    dict
+        A dumped :class:`Learned`.
+    """
+    from kilosort import spikedetect
+    from spikeinterface.sorters import run_sorter
+
+    what = SortTask.model_validate(task)
+    recording = prepare(open_recording(what.row), what)
+    params = with_device(
+        what.sorter.name, sorter_class(what.sorter.name).default_params(), what.sorter
+    )
+    found: list[Learned] = []
+
+    def count(ops: Any, bfile: Any, **options: Any) -> None:
+        found.append(_count(ops, bfile, **options))
+        raise _CountedError
+
+    extract, spikedetect.extract_wPCA_wTEMP = spikedetect.extract_wPCA_wTEMP, count
+    try:
+        # None: the samples are read as they are needed, without a copy of them all.
+        params |= {"use_binary_file": None, "save_preprocessed_copy": False}
+        run_sorter(what.sorter.name, recording, folder=str(Path(folder) / "sorter"), **params)
+    except Exception:
+        if not found:
+            raise
+    finally:
+        spikedetect.extract_wPCA_wTEMP = extract
+    (learned,) = found
+    return learned.model_dump()
+
+
+def _count(ops: Any, bfile: Any, nskip: int, **of_snippets: Any) -> Learned:
+    """Count as ``extract_wPCA_wTEMP`` extracts, which is given these arguments."""
+    from kilosort.spikedetect import extract_snippets
+
+    needed, counts = int(ops["settings"]["n_templates"]), {}
+    span_s = float(ops["batch_size"] / ops["fs"])
+    downsampling = bfile.batch_downsampling
+    step, last = nskip * downsampling, int(bfile.n_batches) * downsampling
+    bfile.set_downsampling(1)  # batches are numbered as they are in the file
+
+    def count_batch(number: int) -> int:
+        return len(extract_snippets(bfile.padded_batch_to_torch(number, ops), **of_snippets))
+
+    for number in range(0, last, step):
+        counts[round(number * span_s, 3)] = count_batch(number)
+        if sum(counts.values()) >= needed:
+            return Learned(needed=needed, counts=counts)
+    start = _find_start(count_batch, int(bfile.n_batches), step, needed)
+    return Learned(
+        needed=needed, counts=counts, start_s=None if start is None else round(start * span_s, 3)
+    )
+
+
+def _find_start(
+    count_batch: Callable[[int], int], n_batches: int, step: int, needed: int
+) -> int | None:
+    """Return the first batch from which a sort would learn enough, half of the most at least."""
+    totals: dict[int, int] = {}
+    n_read = 0
+    for start in range(1, min(step, n_batches)):
+        totals[start] = 0
+        for number in range(start, n_batches, step):
+            totals[start] += count_batch(number)
+            n_read += 1
+            if totals[start] >= PLENTY or n_read >= MOST_BATCHES:
+                break
+        if totals[start] >= PLENTY or n_read >= MOST_BATCHES:
+            break
+    least = max(SURE_TIMES * needed, max(totals.values(), default=0) / 2)
+    return next((start for start, total in totals.items() if total >= least), None)
