@@ -10,7 +10,7 @@ import argparse
 import json
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,23 +21,26 @@ from spikecanary.failures import (
     PreprocessingError,
     RecordingUnreadableError,
 )
-from spikecanary.failures.signatures import load_signatures
+from spikecanary.failures.signatures import Signature, load_signatures
+from spikecanary.failures.tracebacks import clean, parse_errors, parse_frames, says_nothing
 
 #: Our own failures that are raised whatever a library raised: what that was may say more.
 WRAPPERS = (RecordingUnreadableError, PreprocessingError)
-#: A line of a traceback that names an exception: its type, then its message. A type that
-#: stands alone, without module, must be called like one; a log's "INFO: ..." is none.
-_ERROR_LINE = re.compile(
-    r"^(?:(?:\w+\.)+(?P<dotted>_*[A-Z]\w*|error|timeout)|(?P<plain>_?[A-Z]\w*(?:Error|Exception|"
-    r"Failure|Timeout|Expired)|Exception|Timeout|NVMLError_\w+))(?::[ ]?(?P<message>.*))?$",
-    flags=re.MULTILINE,
+#: Packages whose frames tell a stage: the innermost frame of one of them decides.
+_KNOWN = re.compile(
+    r"(?:.*/)?(?:neo|probeinterface|kilosort|mountainsort\d|spikecanary|"
+    r"spikeinterface/(?!core/)\w+)/[\w/]+\.py:\S+"
 )
-
-#: Marks that Python puts below a frame's source line, and carriage returns of progress bars.
-_MARKS = re.compile(r"^ +[~^]+[~^ ]*\n|\r", flags=re.MULTILINE)
-
-#: A sorter that is another program: why it failed is in its log.
-_SAYS_NOTHING = re.compile(r"returned a non-zero exit (?:code|status)|did not run successfully")
+#: Errors that no frame explains: of memory, storage, the network, other processes.
+_NOT_OF_FRAME = re.compile(
+    r"\w*(?:MemoryError|OutOfMemory\w*|SpikeSortingError|Timeout\w*|timeout|Connection\w*|URLError|"
+    r"HTTPError|gaierror|SSL\w*|Client\w*Error|BrokenProcessPool|BrokenPipeError|InterruptedError|"
+    r"BlockingIOError|ChildProcessError)"
+)
+#: ... and of the system, but those that tell that a path is wrong.
+_NOT_OF_PATH = re.compile(
+    r"\[Errno (?!(?:1|2|13|20|21|36|40)\b)|\[WinError (?!(?:2|3)\b)|.*\berrno = (?!2\b)"
+)
 
 
 def classify(error: Mapping[str, Any], log: str = "") -> ClassifiedSortFailure | None:
@@ -84,31 +87,62 @@ def _by_type(error: Mapping[str, Any]) -> ClassifiedSortFailure | None:
     return None
 
 
-def by_text(text: str, log: str = "") -> ClassifiedSortFailure | None:
+def by_text(
+    text: str, log: str = "", signatures: Path | None = None
+) -> ClassifiedSortFailure | None:
     """Tell the failure from a traceback's text and a log, by the table of signatures.
 
     An exception that is only in the log (a module that was missed and done without) is no
-    cause, unless the traceback itself says nothing.
+    cause, unless the traceback itself says nothing. What a text says refines what a frame says.
+
+    Parameters
+    ----------
+    text : str
+        The traceback.
+    log : str
+        The sorter's log, or its end.
+    signatures : Path, optional
+        A lab's own table, which is asked first.
     """
-    text, log = _MARKS.sub("", text), _MARKS.sub("", log)
-    whole = f"{text}\n{log}"
+    rows = (load_signatures(signatures) if signatures else ()) + load_signatures()
+    text, log = clean(text), clean(log)
     errors = parse_errors(text)
-    if all(kind == "SpikeSortingError" or _SAYS_NOTHING.search(text_) for kind, text_ in errors):
+    told_by = text
+    if all(says_nothing(*error) for error in errors):
         errors += parse_errors(log)
-    for signature in load_signatures():
-        match = signature.match(whole, errors)
+        told_by = f"{text}\n{log}"
+    for signature in rows:
+        match = signature.match(f"{text}\n{log}", errors)
         if match is not None:
-            evidence = {**signature.evidence, **match.groupdict()}
-            return signature.failure(signature.reason, remedy=signature.remedy, **evidence)
+            return _make(signature, match)
+    return _by_frames(told_by, rows)
+
+
+def _by_frames(text: str, rows: Sequence[Signature]) -> ClassifiedSortFailure | None:
+    """Tell the failure from where the exceptions of a chain were raised, the first that tells."""
+    if re.search(r"^(?:KeyboardInterrupt|SystemExit)\b", text, flags=re.MULTILINE):
+        return None
+    for kind, message, frames in parse_frames(text):
+        of_result = any(frame.where.endswith("get_result_from_folder") for frame in frames)
+        if kind == "SpikeSortingError" or of_result:  # it is sorted by then
+            continue
+        if _NOT_OF_FRAME.fullmatch(kind) or _NOT_OF_PATH.match(message):
+            return None
+        for frame in frames:
+            for signature in rows:
+                match = signature.match_frame(kind, frame)
+                if match is not None:
+                    return _make(signature, match, f"{kind}: {message}")
+            if _KNOWN.fullmatch(frame.where):
+                break
     return None
 
 
-def parse_errors(text: str) -> list[tuple[str, str]]:
-    """Return type (without its module) and first message line of each exception in a text."""
-    return [
-        (m["dotted"] or m["plain"], (m["message"] or "").rstrip())
-        for m in _ERROR_LINE.finditer(text)
-    ]
+def _make(signature: Signature, match: re.Match[str], said: str = "") -> ClassifiedSortFailure:
+    """Return the failure that a signature tells, with what an exception said beside it."""
+    evidence = {**signature.evidence, **match.groupdict()}
+    message = f"{signature.reason}: {said}" if said else signature.reason
+    return signature.failure(message, remedy=signature.remedy, **evidence)
 
 
 def _describe(failure: ClassifiedSortFailure | None) -> dict[str, Any]:

@@ -1,18 +1,39 @@
-"""Signatures: texts that tell a failure, read from ``signatures.yaml``."""
+"""Signatures: texts and frames that tell a failure, read from ``signatures.yaml``."""
 
 import functools
+import math
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from spikecanary import failures
 from spikecanary.failures import ClassifiedSortFailure
+from spikecanary.failures.tracebacks import Frame, clean, parse_errors, parse_frames, says_nothing
 
 TABLE = Path(__file__).with_suffix(".yaml")
+
+
+class Number(BaseModel):
+    """A number of the text, and its limits; of several groups, the first over the others."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    pattern: re.Pattern[str]
+    least: float = -math.inf
+    most: float = math.inf
+
+    def holds(self, text: str) -> bool:
+        """Whether the text has that number, within the limits."""
+        match = self.pattern.search(text)
+        if match is None:
+            return False
+        first, *others = map(float, match.groups())
+        by = math.prod(others)
+        return by > 0 and self.least <= first / by <= self.most
 
 
 class Signature(BaseModel):
@@ -22,14 +43,18 @@ class Signature(BaseModel):
 
     class_name: str = Field(alias="class")
     reason: str
-    pattern: re.Pattern[str]
+    pattern: re.Pattern[str] | None = None
+    frames: re.Pattern[str] | None = None
+    within: bool = False
     example: str
     source: str
     errors: tuple[str, ...] = ()
+    goes_with: tuple[str, ...] = ()
+    numbers: tuple[Number, ...] = ()
     evidence: dict[str, str] = {}
     remedy: str = ""
 
-    @field_validator("pattern", mode="before")
+    @field_validator("pattern", "frames", mode="before")
     @classmethod
     def _join_alternatives(cls, given: str | list[str]) -> str:
         return given if isinstance(given, str) else "|".join(given)
@@ -42,6 +67,13 @@ class Signature(BaseModel):
             raise ValueError(msg)
         return name
 
+    @model_validator(mode="after")
+    def _pattern_or_frames(self) -> Self:
+        if (self.pattern is None) == (self.frames is None):
+            msg = "an entry has either a pattern or frames"
+            raise ValueError(msg)
+        return self
+
     @functools.cached_property
     def failure(self) -> type[ClassifiedSortFailure]:
         """The failure's class."""
@@ -49,7 +81,11 @@ class Signature(BaseModel):
 
     @functools.cached_property
     def _at_line(self) -> re.Pattern[str]:
-        return re.compile(f"^(?:{self.pattern.pattern})", flags=re.MULTILINE)
+        return re.compile(f"^(?:{self.pattern and self.pattern.pattern})", flags=re.MULTILINE)
+
+    @functools.cached_property
+    def _of_frame(self) -> re.Pattern[str]:
+        return re.compile(f"(?:.*/)?(?:{self.frames and self.frames.pattern})")
 
     def match(self, text: str, errors: Iterable[tuple[str, str]]) -> re.Match[str] | None:
         """Look for this signature in a text and the exceptions found in it.
@@ -61,14 +97,46 @@ class Signature(BaseModel):
         errors : iterable of (str, str)
             Type (without its module) and message of each exception in the text.
         """
-        if not self.errors:
-            return self._at_line.search(text)
-        for error_type, message in errors:
-            if error_type in self.errors or self.errors == ("*",):
+        if self.pattern is None or (self.numbers and not any(n.holds(text) for n in self.numbers)):
+            return None
+        errors = list(errors)
+        if self.goes_with:
+            telling = {kind for kind, message in errors if not says_nothing(kind, message)}
+            if telling and telling.isdisjoint(self.goes_with):
+                return None
+        if not self.errors and (at_line := self._at_line.search(text)) is not None:
+            return at_line
+        for kind, message in errors:
+            if not self.errors or kind in self.errors or self.errors == ("*",):
                 match = self.pattern.match(message)
                 if match is not None:
                     return match
         return None
+
+    def match_frame(self, kind: str, frame: Frame) -> re.Match[str] | None:
+        """Look whether an exception of that type in that function tells this failure."""
+        if self.frames is None or not (frame.raises or self.within):
+            return None
+        if self.errors and kind not in self.errors:
+            return None
+        return self._of_frame.fullmatch(frame.where)
+
+    def example_text(self) -> str:
+        """Return the example as the text of a traceback."""
+        kind = self.errors[0] if self.errors and self.pattern is not None else ""
+        kind = {"": "", "*": "ValueError: "}.get(kind, f"some.module.{kind}: ")
+        return f"Traceback (most recent call last):\n{kind}{self.example}"
+
+    def matches_example(self) -> bool:
+        """Whether this entry matches its own example."""
+        text = clean(self.example_text())
+        if self.frames is None:
+            return self.match(text, parse_errors(text)) is not None
+        return any(
+            self.match_frame(kind, frame) is not None
+            for kind, _, frames in parse_frames(text)
+            for frame in frames
+        )
 
 
 @functools.cache
@@ -78,17 +146,31 @@ def load_signatures(path: Path = TABLE) -> tuple[Signature, ...]:
     Raises
     ------
     ValueError
-        An entry is wrong; the message names file, entry and field.
+        An entry is wrong, or does not match its own example; the message names file, entry and
+        field.
     """
-    entries: list[Any] = yaml.safe_load(path.read_text(encoding="utf-8")) or []
+    try:
+        entries: Any = yaml.safe_load(path.read_text(encoding="utf-8")) or []
+    except yaml.YAMLError as err:
+        msg = f"{path} is no YAML: {' '.join(str(err).split())}"
+        raise ValueError(msg) from err
+    if not isinstance(entries, list):
+        msg = f"{path} is no list of signatures"
+        raise ValueError(msg)  # noqa: TRY004 - wrong content, not a wrong argument
     found = []
     for number, entry in enumerate(entries, start=1):
         try:
             found.append(Signature.model_validate(entry))
         except ValidationError as err:
-            wrong = "; ".join(
-                f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in err.errors()
-            )
+            wrong = "; ".join(map(_describe, err.errors()))
             msg = f"{path}, entry {number}: {wrong}"
             raise ValueError(msg) from err
+        if path != TABLE and not found[-1].matches_example():  # ours is tested
+            name = "pattern" if found[-1].frames is None else "frames"
+            msg = f"{path}, entry {number}: {name}: does not match the entry's own example"
+            raise ValueError(msg)
     return tuple(found)
+
+
+def _describe(error: Mapping[str, Any]) -> str:
+    return f"{'.'.join(map(str, error['loc'])) or 'entry'}: {error['msg']}"

@@ -1,0 +1,84 @@
+"""Read texts of Python: which exceptions a traceback names, and in which functions."""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+#: A line of a traceback that names an exception: its type, then its message. A type that
+#: stands alone, without module, must be called like one; a log's "INFO: ..." is none.
+_ERROR = (
+    r"(?:(?:\w+\.)+(?P<dotted>_*[A-Z]\w*|error|timeout)|(?P<plain>_?[A-Z]\w*(?:Error|Exception|"
+    r"Failure|Timeout|Expired)|Exception|Timeout|NVMLError_\w+))(?::[ ]?(?P<message>.*))?$"
+)
+_ERROR_LINE = re.compile(f"^{_ERROR}", flags=re.MULTILINE)
+#: Marks that Python puts below a frame's source line, and carriage returns of progress bars.
+_MARKS = re.compile(r"^ +[~^]+[~^ ]*\n|\r", flags=re.MULTILINE)
+_FRAME = re.compile(
+    r'^ *File "(?P<path>[^"\n]+)", line \d+, in (?P<function>\S+)\n(?P<source> *\S.*)?',
+    flags=re.MULTILINE,
+)
+#: A sorter that is another program: why it failed is in its log.
+_SAYS_NOTHING = re.compile(r"returned a non-zero exit (?:code|status)|did not run successfully")
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One function of a traceback.
+
+    Attributes
+    ----------
+    where : str
+        The source file's path, ``/`` between its parts, and the function: ``.../x.py:read``.
+    raises : bool
+        Whether the exception is the function's own: of a ``raise`` or ``assert`` in it.
+    """
+
+    where: str
+    raises: bool
+
+
+def clean(text: str) -> str:
+    """Remove the marks below source lines, and carriage returns."""
+    return _MARKS.sub("", text)
+
+
+def says_nothing(kind: str, message: str) -> bool:
+    """Whether an exception only tells that a sorter failed, not why."""
+    return kind == "SpikeSortingError" or _SAYS_NOTHING.search(message) is not None
+
+
+def parse_errors(text: str) -> list[tuple[str, str]]:
+    """Return type (without its module) and first message line of each exception in a text.
+
+    A message that begins with another exception is that exception too.
+    """
+    found = []
+    for line in _ERROR_LINE.finditer(text):
+        match: re.Match[str] | None = line
+        while match is not None:
+            message = (match["message"] or "").rstrip()
+            found.append((match["dotted"] or match["plain"], message))
+            match = re.match(_ERROR, message)
+    return found
+
+
+def parse_frames(text: str) -> Iterator[tuple[str, str, list[Frame]]]:
+    """Yield each exception that has frames: type, message, frames from the innermost outward."""
+    begin = 0
+    for line in _ERROR_LINE.finditer(text):
+        found = list(_FRAME.finditer(text, begin, line.start()))
+        begin = line.end()
+        kind = line["dotted"] or line["plain"]
+        frames = [
+            Frame(
+                where=f"{match['path'].replace(chr(92), '/')}:{match['function']}",
+                raises=match is found[-1]
+                and (
+                    kind == "AssertionError"
+                    or (match["source"] or "").lstrip().startswith(("raise ", "assert "))
+                ),
+            )
+            for match in reversed(found)
+        ]
+        if frames:
+            yield kind, (line["message"] or "").rstrip(), frames
