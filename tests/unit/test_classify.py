@@ -34,8 +34,9 @@ def described(error):
 def test_every_row_matches_its_example(row):
     assert row.matches_example()
     failure = classify.by_text(row.example_text())
-    said = f": {row.example.splitlines()[-1]}" if row.frames else ""
-    assert (type(failure), str(failure)) == (row.failure, row.reason + said)
+    assert type(failure) is row.failure
+    words = f"{row.reason}: " if row.frames or failure.category == "environment" else row.reason
+    assert f"{failure}: ".startswith(words)
     assert row.source
 
 

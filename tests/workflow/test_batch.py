@@ -170,7 +170,7 @@ def test_failing_sorts_cost_nobody_and_are_tried_again(project):
     run = project.run()
     assert run.returncode == 1
     # A classified failure names its remedy.
-    assert "CUDA was asked for, but this PyTorch is built without it. Run on a node" in run.output
+    assert "CUDA was asked for, but this PyTorch is built without it" in run.output
     assert "ERROR breaks: the sort failed: ZeroDivisionError: a bug that mentions" in run.output
     assert "ERROR dies: the sort failed: the process ended with exit status 3" in run.output
     assert project.sort_record("good")["outcome"] == "sorted"

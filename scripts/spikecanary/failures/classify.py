@@ -10,6 +10,7 @@ import argparse
 import json
 import re
 import sys
+import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,8 @@ from spikecanary.failures.tracebacks import clean, parse_errors, parse_frames, s
 
 #: Our own failures that are raised whatever a library raised: what that was may say more.
 WRAPPERS = (RecordingUnreadableError, PreprocessingError)
+#: What an exception said is cut to so many characters.
+LONGEST_SAID = 200
 #: Packages whose frames tell a stage: the innermost frame of one of them decides.
 _KNOWN = re.compile(
     r"(?:.*/)?(?:neo|probeinterface|kilosort|mountainsort\d|spikecanary|"
@@ -43,7 +46,9 @@ _NOT_OF_PATH = re.compile(
 )
 
 
-def classify(error: Mapping[str, Any], log: str = "") -> ClassifiedSortFailure | None:
+def classify(
+    error: Mapping[str, Any], log: str = "", signatures: Path | None = None
+) -> ClassifiedSortFailure | None:
     """Tell the failure behind an exception.
 
     Parameters
@@ -52,6 +57,8 @@ def classify(error: Mapping[str, Any], log: str = "") -> ClassifiedSortFailure |
         What :func:`spikecanary.supervise.child.describe_error` returned.
     log : str
         The sorter's log, or its end.
+    signatures : Path, optional
+        A lab's own table, which is asked first.
 
     Returns
     -------
@@ -61,11 +68,17 @@ def classify(error: Mapping[str, Any], log: str = "") -> ClassifiedSortFailure |
     own = _own_failure(error)
     if own is not None and not isinstance(own, WRAPPERS):
         return own
-    told = _by_type(error) or by_text(error["text"], log)
-    if isinstance(own, PreprocessingError) and told is not None and told.category != "resource":
+    told = _by_type(error) or by_text(error["text"], log, signatures)
+    if own is None or told is None:
+        return own or told
+    # What our own failure says of the library's words stays beside the class.
+    remedy = own.remedy if own.remedy != type(own).remedy else told.remedy
+    if type(told) is type(own):
+        return type(own)(str(own), remedy=remedy, **{**told.evidence, **own.evidence})
+    step = isinstance(own, PreprocessingError) and told.category != "resource"
+    if step or told.category == "biological":  # no sample was sorted yet
         return own
-    # The reader's own words say more than a signature's of the same class.
-    return own if told is None or type(told) is type(own) else told
+    return type(told)(f"{told} ({own})", remedy=told.remedy, **told.evidence)
 
 
 def _own_failure(error: Mapping[str, Any]) -> ClassifiedSortFailure | None:
@@ -114,7 +127,8 @@ def by_text(
     for signature in rows:
         match = signature.match(f"{text}\n{log}", errors)
         if match is not None:
-            return _make(signature, match)
+            of_error = signature.errors and signature.failure.category == "environment"
+            return _make(signature, match, match.string if of_error else "")
     return _by_frames(told_by, rows)
 
 
@@ -141,6 +155,7 @@ def _by_frames(text: str, rows: Sequence[Signature]) -> ClassifiedSortFailure | 
 def _make(signature: Signature, match: re.Match[str], said: str = "") -> ClassifiedSortFailure:
     """Return the failure that a signature tells, with what an exception said beside it."""
     evidence = {**signature.evidence, **match.groupdict()}
+    said = textwrap.shorten(said, LONGEST_SAID)
     message = f"{signature.reason}: {said}" if said else signature.reason
     return signature.failure(message, remedy=signature.remedy, **evidence)
 
