@@ -30,6 +30,7 @@ def main(snakemake: Any) -> int:
         mem_mb=resources.mem_mb,
         runtime_min=resources.runtime,
         attempt=resources.attempt,
+        signatures=params.settings.get("signatures"),
         recorded_settings={name: params[name] for name in ("task", "data", "settings")},
     )
     settings = CanarySettings.model_validate(params.settings["canary"])

@@ -31,6 +31,7 @@ def main(snakemake: Any) -> int:
         mem_mb=job_limit(resources.mem_mb, allowed.max_mem_mb),
         runtime_min=job_limit(resources.runtime, allowed.max_runtime_min),
         attempt=resources.attempt,
+        signatures=params.limits.get("signatures"),
         recorded_settings={name: params[name] for name in ("version", "task", "data")},
     )
     options = fullsort.Options(

@@ -344,6 +344,8 @@ class Config(Settings):
     analysis: AnalysisSettings = AnalysisSettings()
     curation: CurationSettings = CurationSettings()
     exports: ExportSettings = ExportSettings()
+    signatures: str | None = None
+    """A YAML file of texts and frames that tell failures, the laboratory's own."""
     job: JobSettings = JobSettings()
     pathvars: dict[str, str] = {}
     """Snakemake's path variables: results, logs, benchmarks."""

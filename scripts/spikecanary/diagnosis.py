@@ -64,7 +64,7 @@ def inspect(
         supervision=supervision,
     )
     if ended.result is None:
-        return Inspection(ended, [], read_ending(ended))
+        return Inspection(ended, [], read_ending(ended, supervision.signatures))
     checks = [preflight.Check(**check) for check in ended.result.get("preflight", [])]
     failed = next((check for check in checks if check.level == "fail"), None)
     return Inspection(ended, checks, failed.error() if failed else None)
@@ -112,16 +112,17 @@ def make_record(
     )
 
 
-def read_ending(ended: Ended) -> ClassifiedSortFailure | None:
+def read_ending(ended: Ended, signatures: str | None = None) -> ClassifiedSortFailure | None:
     """Classify the failure by the exception, the log and how the child ended."""
     if ended.stopped_by is not None:
         return ended.stopped_by
+    own = Path(signatures) if signatures else None
     log = f"{ended.facts.get('sorter_log', '')}\n{ended.log}"
     if ended.error is not None:
-        return classify(ended.error, log)
+        return classify(ended.error, log, own)
     if ended.signum == signal.SIGILL:
         return DependencyError("a program uses instructions that this machine's CPU does not have")
-    return None if ended.result is not None else by_text("", log)
+    return None if ended.result is not None else by_text("", log, own)
 
 
 def describe_too_short(task: SortTask, header: Mapping[str, Any], length_s: float) -> str | None:
@@ -196,7 +197,7 @@ def _diagnose(
     ended: Ended, task: SortTask, folder: Path, supervision: Supervision
 ) -> ClassifiedSortFailure | None:
     """Classify a sort's failure, by its data where the text alone is no proof."""
-    failure = read_ending(ended)
+    failure = read_ending(ended, supervision.signatures)
     header = ended.facts.get("header")
     in_sorter = ended.error is not None and ended.facts.get("stage") in ("sort", "read")
     may_be_data = failure is None or isinstance(failure, BiologicalFailure)

@@ -7,6 +7,7 @@ from typing import Any
 
 from spikecanary import config as configuration
 from spikecanary.config import AnalysisSettings, BadInputError, Config, did_you_mean
+from spikecanary.failures.signatures import load_signatures
 from spikecanary.recording import RATES_DIFFER, readers
 from spikecanary.table import Recording, read_table
 
@@ -145,11 +146,16 @@ def _step_parameters(step: Callable[..., Any]) -> set[str]:
 
 
 def check_files(config: Config) -> Iterator[str]:
-    """Find files that do not exist, and an image without a container."""
+    """Find files that do not exist or cannot be read, and an image without a container."""
     models = {f"curation.unitrefine.{name}": path for name, path in config.curation.unitrefine}
     for key, path in ({"sorter.plugin": config.sorter.plugin} | models).items():
         if path is not None and not Path(path).exists():
             yield f"config: {key}: {path} does not exist"
+    if config.signatures is not None:
+        try:
+            load_signatures(Path(config.signatures))
+        except (OSError, ValueError) as err:
+            yield f"config: signatures: {err}"
     if config.sorter.image is not None and config.sorter.container is None:
         yield "config: sorter.image is set, but sorter.container is null"
 

@@ -72,7 +72,10 @@ def write(path: Path, config: Config, results: Path) -> None:
         title=f"Spike Canary: {len(rows)} recordings",
         written=sentinel.now(),
         totals=count(rows, results),
-        unexpected=[row for row in rows if row["outcome"] == "unexpected"],
+        unexpected=sorted(
+            (row for row in rows if row["outcome"] == "unexpected"), key=lambda row: row["reason"]
+        ),
+        draft=summary.DRAFT,
         reasons=group_reasons(rows),
         table=make_table(rows),
         recordings=[describe(row, shown[row["recording"]]) for row in rows],

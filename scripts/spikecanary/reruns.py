@@ -47,6 +47,7 @@ def limits_of(config: Config, recording: str) -> dict[str, Any]:
         "forecast": as_set(config.forecast),
         "forced": recording in config.canary.force,
         "keep_output": config.sorter.keep_output,
+        **as_set(config, include={"signatures"}),
     }
 
 
@@ -169,6 +170,7 @@ class State:
                 "preflight": as_set(config.preflight),
                 "watchdogs": as_set(config.watchdogs),
                 "forecast": as_set(config.forecast, include=OF_A_CANARY),
+                **as_set(config, include={"signatures"}),
             },
             "attempt": sentinel.count_retestable(self.folder / "attempts.jsonl"),
         }

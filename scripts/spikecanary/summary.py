@@ -1,5 +1,6 @@
 """The summary: one row a recording, from what stands in a results folder."""
 
+import re
 import sys
 import textwrap
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -50,6 +51,10 @@ SUMMARY_COLUMNS = (
 
 #: Columns of whole numbers.
 COUNTS = ("n_units", "n_good", "canary_units", "n_channels", "attempt")
+#: What differs between failures of one kind.
+NUMBER = re.compile(r"\d+")
+#: The command for failures that are not recognised.
+DRAFT = "python -m spikecanary.failures.classify LOG --draft"
 #: What describe_recordings shows.
 SCREEN_COLUMNS = ("recording", "verdict", "outcome", "category", "sort", "n_units", "reason")
 
@@ -246,6 +251,26 @@ def describe_counts(table: "pd.DataFrame") -> str:
     return text
 
 
+def is_unknown(row: Mapping[str, Any]) -> bool:
+    """Whether a described recording's canary or sort failed in a way that is not recognised."""
+    failed = row["sort"] == "failed" and not row.get("category")
+    return failed or row.get("outcome") == "unexpected"
+
+
+def describe_unknown(rows: Iterable[Mapping[str, Any]], most: int = 5) -> str:
+    """Group failures that are not recognised, and name the command that helps; or nothing."""
+    groups: dict[str, list[Mapping[str, Any]]] = {}
+    for row in filter(is_unknown, rows):
+        groups.setdefault(NUMBER.sub("N", row["reason"]), []).append(row)
+    if not groups:
+        return ""
+    lines = ["Not recognised:"]
+    for members in sorted(groups.values(), key=len, reverse=True)[:most]:
+        reason = textwrap.shorten(members[0]["reason"], 150)
+        lines.append(f"  {len(members)}: {reason} ({members[0]['log']})")
+    return "\n".join([*lines, f"  So that the next is recognised: {DRAFT}"])
+
+
 def needs_attention(row: Mapping[str, Any]) -> bool:
     """Whether a described recording needs a person.
 
@@ -319,6 +344,7 @@ def print_end(
     rows = describe(results, {name: further[name] for name in further if name in of_run})
     table = to_frame(rows)
     lines = ["", describe_recordings(table), "", describe_counts(table)]
+    lines += filter(None, [describe_unknown(rows)])
     written = [results / name for name in ("summary.tsv", "report.html")]
     found = ", ".join(str(path) for path in written if path.exists())
     lines += [f"Summary and report: {found}"] if found else []

@@ -6,20 +6,27 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import yaml
 
+from spikecanary.config import Config
 from spikecanary.failures import (
+    ContainerEnvironmentError,
     DependencyError,
     DiskExhaustionError,
+    GPUOutOfMemoryError,
     HostMemoryWatchdogError,
     PreprocessingError,
     RecordingUnreadableError,
     classify,
 )
 from spikecanary.failures.signatures import load_signatures
+from spikecanary.inputcheck import check_files
+from spikecanary.reruns import limits_of
 from spikecanary.supervise import child
+from spikecanary.supervise.job import Job
 
 
 def described(error):
@@ -292,6 +299,94 @@ def test_labelled_texts_of_real_software(capsys):
     assert right >= 0.95 * len(rows)
     assert sum(classes) >= 0.95 * len(classes)
     assert len(wrong_stops) <= 0.03 * len(rows)
+
+
+def test_nested_and_quoted_messages():
+    text = "RuntimeError: torch.cuda.OutOfMemoryError: CUDA out of memory. Tried"
+    assert isinstance(classify.by_text(text), GPUOutOfMemoryError)
+    text = "RuntimeError: Cannot connect to the Docker daemon at unix:///x. Is it running?"
+    assert isinstance(classify.by_text(text), ContainerEnvironmentError)
+
+
+KERNEL = (
+    "found {} threshold crossings in 59.16 seconds of data\nfound {} bad channels\n"
+    "----------------------------------------Error using gpuArray/nan\n"
+    "An unexpected error occurred trying to launch a kernel. The CUDA error was:\n"
+)
+
+
+@pytest.mark.parametrize(
+    ("crossings", "bad", "biological"), [(50, 0, True), (900, 60, True), (90_000, 2, False)]
+)
+def test_numbers_of_the_log_decide(crossings, bad, biological):
+    failure = classify.by_text("", KERNEL.format(crossings, bad))
+    assert (failure is not None) == biological
+
+
+def test_a_line_of_the_log_never_outweighs_the_exception():
+    log = "detect_peaks(): 0 peaks found\n"
+    chunk = "Scheme 2 detected 0 spikes in chunk 1 of 2\n"
+    assert classify.by_text("ZeroDivisionError: division by zero", log) is not None
+    assert classify.by_text("IndexError: list index out of range", log) is None
+    assert classify.by_text("", chunk) is None
+
+
+def test_words_of_the_reader_stay_beside_the_class():
+    def opened(cause, message="reader 'x' cannot open /x: words"):
+        own = RecordingUnreadableError(message, path="/x", reader="x")
+        own.__cause__ = cause
+        return classify.classify(json.loads(json.dumps(described(own))))
+
+    streams = opened(ValueError("This reader have several streams: \nNames: ['a', 'b']"))
+    assert (str(streams), streams.evidence["path"]) == ("reader 'x' cannot open /x: words", "/x")
+    assert "stream_id" in streams.remedy
+    module = opened(ModuleNotFoundError("No module named 'mtscomp'"))
+    assert isinstance(module, DependencyError)
+    assert "'mtscomp'" in str(module)
+    assert "words" in str(module)
+    # No sample was sorted: never biological.
+    assert isinstance(opened(ValueError("No spikes found")), RecordingUnreadableError)
+
+
+def test_draft_of_an_unexpected_log_makes_it_known(tmp_path, capsys):
+    log, table = tmp_path / "log", tmp_path / "lab.yaml"
+    log.write_text(
+        "x\nTraceback (most recent call last):\nValueError: gain 2.5 of '/a/b' is (not) 7\n"
+    )
+    assert classify.main([str(log), "--draft"]) == 0
+    drafted = capsys.readouterr().out
+    table.write_text(drafted)
+    with pytest.raises(ValueError, match="entry 1: class: "):
+        load_signatures(table)
+    other = tmp_path / "other.yaml"
+    other.write_text(drafted.replace("class: ''", "class: RecordingLayoutError"))
+    log.write_text("ValueError: gain 12.5 of '/c/d' is (not) 8\n")
+    assert classify.main([str(log), "--signatures", str(other)]) == 0
+    assert "class: RecordingLayoutError" in capsys.readouterr().out
+    assert classify.by_text(log.read_text()) is None
+    # The table is checked before any job.
+    config = Config(signatures=str(other))
+    assert list(check_files(config)) == []
+    bad = tmp_path / "bad.yaml"
+    bad.write_text(other.read_text().replace("pattern: gain", "pattern: loss"))
+    (problem,) = check_files(Config(signatures=str(bad)))
+    assert "bad.yaml, entry 1: pattern: does not match the entry's own example" in problem
+    assert "none.yaml" in next(iter(check_files(Config(signatures="none.yaml"))))
+
+
+def test_own_table_reaches_the_job(tmp_path):
+    config = Config(signatures="lab.yaml")
+    assert limits_of(config, "x")["signatures"] == "lab.yaml"
+    assert "signatures" not in limits_of(Config(), "x")
+    task = SimpleNamespace(n_jobs=1, sorter=SimpleNamespace(container=None))
+    job = Job(log=tmp_path / "log", signatures="lab.yaml")
+    assert job.supervision(task, tmp_path, None).signatures == "lab.yaml"
+
+
+@pytest.mark.parametrize("row", load_signatures(), ids=lambda row: row.reason[:40])
+def test_force_is_advised_for_biology_only(row):
+    remedy = row.remedy or row.failure.remedy
+    assert "force" not in remedy or row.failure.category == "biological"
 
 
 def test_wrong_entry_is_named(tmp_path):

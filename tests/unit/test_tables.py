@@ -153,6 +153,21 @@ def test_who_needs_attention(tmp_path):
     assert summary.describe_needs([row(sort="sorted")]) == ""
 
 
+def test_what_is_not_recognised_is_grouped():
+    def odd(number, **fields):
+        reason = f"IndexError: index {number} is out of bounds"
+        return {"sort": "sorted", "outcome": "unexpected", "reason": reason, "log": "x"} | fields
+
+    rows = [odd(3), odd(40), odd(1, sort="failed", outcome="passed", category="", reason="other")]
+    text = summary.describe_unknown([*rows, odd(1, outcome="passed")])
+    assert text.splitlines()[1:3] == [
+        "  2: IndexError: index 3 is out of bounds (x)",
+        "  1: other (x)",
+    ]
+    assert "classify LOG --draft" in text
+    assert summary.describe_unknown([{"sort": "pending"}]) == ""
+
+
 def test_missing_outputs_are_said(tmp_path):
     (tmp_path / "a").mkdir()
     (tmp_path / "a/units.tsv").touch()

@@ -15,6 +15,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from spikecanary import failures
 from spikecanary.failures import (
     ClassifiedSortFailure,
@@ -173,7 +175,30 @@ def _describe(failure: ClassifiedSortFailure | None) -> dict[str, Any]:
     }
 
 
-def _classify_lines(path: Path) -> None:
+def draft(text: str, source: str) -> str:
+    """Return an entry for a lab's own table, to be completed, of a log that nothing tells."""
+    text = clean(text)
+    errors = [error for error in parse_errors(text) if error[1] and not says_nothing(*error)]
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    kind, message = errors[-1] if errors else ("", lines[-1] if lines else "")
+    pattern = re.sub(r"'[^']*/[^']*'", "'[^']*'", re.escape(message).replace("\\ ", " "))
+    entry = {
+        "class": "",
+        "reason": "",
+        **({"errors": [kind]} if kind else {}),
+        "pattern": re.sub(r"\d+", r"\\d+", pattern),
+        "remedy": "",
+        "example": message,
+        "source": source,
+    }
+    classes = textwrap.fill(
+        ", ".join(failures.all_classes()), 96, initial_indent="# class: one of "
+    )
+    row: str = yaml.safe_dump([entry], sort_keys=False, width=96)
+    return classes.replace("\n", "\n#   ") + "\n" + row
+
+
+def _classify_lines(path: Path, signatures: Path | None) -> None:
     """Print one JSON line for each record of a JSON-lines file."""
     with path.open(encoding="utf-8") as file:
         for line in file:
@@ -182,7 +207,7 @@ def _classify_lines(path: Path) -> None:
                 text = record.get("chain_text") or ""
                 if not parse_errors(text) and record.get("exception_type"):
                     text += f"\n{record['exception_type'].rsplit(' ', 1)[-1]}"
-                failure = by_text(text, record.get("log_text") or "")
+                failure = by_text(text, record.get("log_text") or "", signatures)
                 described = {"id": record.get("id"), **_describe(failure)}
                 sys.stdout.write(json.dumps(described) + "\n")
 
@@ -200,15 +225,25 @@ def main(arguments: list[str] | None = None) -> int:
         metavar="FILE",
         help="records with id, exception_type, chain_text, log_text; prints a JSON line each",
     )
+    parser.add_argument(
+        "--signatures", type=Path, metavar="FILE", help="your own table, as in the config"
+    )
+    parser.add_argument(
+        "--draft", action="store_true", help="print an entry for such a table, to be completed"
+    )
     given = parser.parse_args(arguments)
     if not given.logs and given.jsonl is None:
         parser.error("name a LOG, or --jsonl FILE")
     try:
         if given.jsonl is not None:
-            _classify_lines(given.jsonl)
+            _classify_lines(given.jsonl, given.signatures)
         for path in given.logs:
-            found = _describe(by_text(path.read_text(encoding="utf-8", errors="replace")))
-            lines = [f"  {name}: {value}" for name, value in found.items() if value]
+            text = path.read_text(encoding="utf-8", errors="replace")
+            failure = by_text(text, signatures=given.signatures)
+            if given.draft and failure is None:
+                sys.stdout.write(draft(text, str(path)))
+                continue
+            lines = [f"  {name}: {value}" for name, value in _describe(failure).items() if value]
             sys.stdout.write("\n".join([str(path), *(lines or ["  unclassified"])]) + "\n")
     except (OSError, ValueError) as err:
         sys.stderr.write(f"{err}\n")

@@ -51,6 +51,8 @@ class Job:
         The settings that the record notes it was made with.
     started : float
         When the job began, on the monotonic clock.
+    signatures : str or None
+        The laboratory's own table of failures.
     """
 
     log: Path
@@ -62,6 +64,7 @@ class Job:
     attempt: int = 1
     recorded_settings: Mapping[str, Any] = field(default_factory=dict)
     started: float = field(default_factory=time.monotonic)
+    signatures: str | None = None
 
     def supervision(self, task: SortTask, folder: Path, inactivity_s: float | None) -> Supervision:
         """Return how this job's next child process is watched.
@@ -82,6 +85,7 @@ class Job:
             watchdogs=make_watchdogs(self.watchdogs, limits),
             folders=[folder.absolute()],
             with_containers=task.sorter.container == "docker",
+            signatures=self.signatures,
         )
 
     def _left_s(self) -> float | None:

@@ -104,6 +104,8 @@ class Supervision:
         Folders besides the work folder whose free space is watched.
     with_containers : bool
         Whether a child has containers work for it.
+    signatures : str or None
+        The laboratory's own table of failures, which tells them first.
     """
 
     log: Path
@@ -111,6 +113,7 @@ class Supervision:
     watchdogs: Sequence[Watchdog] = ()
     folders: Sequence[Path] = ()
     with_containers: bool = False
+    signatures: str | None = None
 
 
 def call(
