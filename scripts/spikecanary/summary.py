@@ -54,7 +54,7 @@ COUNTS = ("n_units", "n_good", "canary_units", "n_channels", "attempt")
 #: What differs between failures of one kind.
 NUMBER = re.compile(r"\d+")
 #: The command for failures that are not recognised.
-DRAFT = "python -m spikecanary.failures.classify LOG --draft"
+DRAFT = "python -m spikecanary.failures.classify LOG... --draft"
 #: What describe_recordings shows.
 SCREEN_COLUMNS = ("recording", "verdict", "outcome", "category", "sort", "n_units", "reason")
 

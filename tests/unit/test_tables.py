@@ -164,7 +164,7 @@ def test_what_is_not_recognised_is_grouped():
         "  2: IndexError: index 3 is out of bounds (x)",
         "  1: other (x)",
     ]
-    assert "classify LOG --draft" in text
+    assert "classify LOG... --draft" in text
     assert summary.describe_unknown([{"sort": "pending"}]) == ""
 
 
