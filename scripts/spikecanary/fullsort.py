@@ -158,10 +158,10 @@ def check_sentinel(path: Path, *, forced: bool) -> Record:
     canary = sentinel.read_record(path)
     if canary.verdict == "stop" and not forced:
         category = canary.failure.category if canary.failure else "unknown"
-        msg = (
-            f"{canary.recording}: its canary says stop ({category}): {canary.reason}. To sort "
-            f"it all the same, set in the config: canary: {{force: [{canary.recording}]}}"
-        )
+        todo = canary.failure.remedy if canary.failure else ""
+        if category == "biological":  # no other would sort all the same
+            todo = f"To sort it all the same: canary: {{force: [{canary.recording}]}} in the config"
+        msg = f"{canary.recording}: its canary says stop ({category}): {canary.reason}. {todo}"
         raise SortStoppedError(msg)
     return canary
 

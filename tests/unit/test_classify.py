@@ -23,10 +23,13 @@ from spikecanary.failures import (
     classify,
 )
 from spikecanary.failures.signatures import load_signatures
+from spikecanary.fullsort import SortStoppedError, check_sentinel
 from spikecanary.inputcheck import check_files
 from spikecanary.reruns import limits_of
+from spikecanary.sentinel import write_record
 from spikecanary.supervise import child
 from spikecanary.supervise.job import Job
+from workbench import stopped
 
 
 def described(error):
@@ -387,6 +390,14 @@ def test_own_table_reaches_the_job(tmp_path):
 def test_force_is_advised_for_biology_only(row):
     remedy = row.remedy or row.failure.remedy
     assert "force" not in remedy or row.failure.category == "biological"
+
+
+@pytest.mark.parametrize("category", ["biological", "environment"])
+def test_force_is_offered_for_biology_only(tmp_path, category):
+    write_record(tmp_path / "canary.json", stopped(category))
+    with pytest.raises(SortStoppedError) as caught:
+        check_sentinel(tmp_path / "canary.json", forced=False)
+    assert ("force" in str(caught.value)) == (category == "biological")
 
 
 def test_wrong_entry_is_named(tmp_path):
