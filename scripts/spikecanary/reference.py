@@ -22,7 +22,8 @@ TROUBLES = """# Troubleshooting
 
 Search this page for the text that you see. Generated from `scripts/spikecanary/failures/` and
 `reference.py` by `make schema`; do not edit. Not here? `python -m spikecanary.failures.classify
-LOG...` reads a whole log. What it does not recognise either is *unexpected*: please send the log.
+LOG...` reads a whole log. What it does not recognise either is *unexpected*: make it known to
+your own runs ([how](verdicts.md#failures-of-your-own)), and please send the log.
 
 | what you see | what happened | what to do |
 | --- | --- | --- |
