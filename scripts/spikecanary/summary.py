@@ -51,8 +51,6 @@ SUMMARY_COLUMNS = (
 
 #: Columns of whole numbers.
 COUNTS = ("n_units", "n_good", "canary_units", "n_channels", "attempt")
-#: What differs between failures of one kind.
-NUMBER = re.compile(r"\d+")
 #: The command for failures that are not recognised.
 DRAFT = "python -m spikecanary.failures.classify LOG... --draft"
 #: What describe_recordings shows.
@@ -251,17 +249,13 @@ def describe_counts(table: "pd.DataFrame") -> str:
     return text
 
 
-def is_unknown(row: Mapping[str, Any]) -> bool:
-    """Whether a described recording's canary or sort failed in a way that is not recognised."""
-    failed = row["sort"] == "failed" and not row.get("category")
-    return failed or row.get("outcome") == "unexpected"
-
-
 def describe_unknown(rows: Iterable[Mapping[str, Any]], most: int = 5) -> str:
     """Group failures that are not recognised, and name the command that helps; or nothing."""
     groups: dict[str, list[Mapping[str, Any]]] = {}
-    for row in filter(is_unknown, rows):
-        groups.setdefault(NUMBER.sub("N", row["reason"]), []).append(row)
+    for row in rows:
+        failed = row["sort"] == "failed" and not row.get("category")
+        if failed or row.get("outcome") == "unexpected":
+            groups.setdefault(re.sub(r"\d+", "N", row["reason"]), []).append(row)
     if not groups:
         return ""
     lines = ["Not recognised:"]

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from typing import NamedTuple
 
 #: A line of a traceback that names an exception: its type, then its message. A type that
 #: stands alone, without module, must be called like one; a log's "INFO: ..." is none.
@@ -21,20 +21,13 @@ _FRAME = re.compile(
 _SAYS_NOTHING = re.compile(r"returned a non-zero exit (?:code|status)|did not run successfully")
 
 
-@dataclass(frozen=True)
-class Frame:
-    """One function of a traceback.
-
-    Attributes
-    ----------
-    where : str
-        The source file's path, ``/`` between its parts, and the function: ``.../x.py:read``.
-    raises : bool
-        Whether the exception is the function's own: of a ``raise`` or ``assert`` in it.
-    """
+class Frame(NamedTuple):
+    """One function of a traceback."""
 
     where: str
+    """Source file and function, ``.../x.py:read``."""
     raises: bool
+    """Whether the exception is of a ``raise`` or ``assert`` in that function itself."""
 
 
 def clean(text: str) -> str:
@@ -69,16 +62,14 @@ def parse_frames(text: str) -> Iterator[tuple[str, str, list[Frame]]]:
         found = list(_FRAME.finditer(text, begin, line.start()))
         begin = line.end()
         kind = line["dotted"] or line["plain"]
+        source = (found[-1]["source"] or "").lstrip() if found else ""
+        raises = kind == "AssertionError" or source.startswith(("raise ", "assert "))
         frames = [
             Frame(
-                where=f"{match['path'].replace(chr(92), '/')}:{match['function']}",
-                raises=match is found[-1]
-                and (
-                    kind == "AssertionError"
-                    or (match["source"] or "").lstrip().startswith(("raise ", "assert "))
-                ),
+                f"{each['path'].replace(chr(92), '/')}:{each['function']}",
+                raises and each is found[-1],
             )
-            for match in reversed(found)
+            for each in reversed(found)
         ]
         if frames:
             yield kind, (line["message"] or "").rstrip(), frames
