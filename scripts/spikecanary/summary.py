@@ -148,7 +148,8 @@ def _row(folder: Path, recording: str) -> dict[str, Any]:
         "attempt": known.attempt,
         "forced": bool(sort and sort.forced),
         "host": (sort or failed or known).host,
-        "log": (sort or failed or known).log,
+        # Of a canary that proved nothing, the log that says why.
+        "log": (failed or (known if known.outcome == "unexpected" else sort) or known).log,
     }
     return row
 
