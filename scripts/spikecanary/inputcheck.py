@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from spikecanary import config as configuration
+from spikecanary import parameters
 from spikecanary.config import AnalysisSettings, BadInputError, Config, did_you_mean
 from spikecanary.failures.signatures import load_signatures
 from spikecanary.recording import RATES_DIFFER, readers
@@ -40,7 +41,7 @@ def check_inputs(given: Mapping[str, Any]) -> tuple[Config, list[Recording]]:
         problems += check_steps(config)
         if "sorter" not in invalid:  # its plugin may define the table's sorters
             problems += check_sorters(config, rows or [])
-    problems += check_files(config)
+    problems += [*parameters.check_device(config.sorter), *check_files(config)]
     if rows is not None:
         where = "config: canary.force: the table has no recording"
         problems += unknown(where, config.canary.force, [row.id for row in rows])
@@ -179,8 +180,8 @@ def check_sorters(config: Config, rows: list[Recording]) -> Iterator[str]:
                 yield problem
     params_of = config.sorter.params_of | {config.sorter.name: config.sorter.params}
     for name, params in params_of.items():
-        if not params or name not in sorter_dict:
-            continue
-        if name != "kilosort4" or sorter_dict[name].is_installed():  # its package lists them
-            where = f"config: sorter.params: {name} has no parameter"
-            yield from unknown(where, params, sorter_dict[name].default_params())
+        known = parameters.defaults_of(name) if params and name in sorter_dict else {}
+        if known:
+            where = "config: sorter.params"
+            yield from unknown(f"{where}: {name} has no parameter", params, known)
+            yield from (f"{where}: {each}" for each in parameters.check_types(name, params))

@@ -1,0 +1,120 @@
+"""Parameters of sorters: types, contradictions, steps that are switched off."""
+
+import math
+
+import numpy as np
+import pytest
+import yaml
+from spikeinterface.sorters import sorter_dict
+
+from spikecanary import parameters
+from spikecanary.config import SorterSettings
+
+
+@pytest.mark.parametrize(
+    ("name", "written", "problem"),
+    [
+        ("kilosort4", "ccg_threshold: 2e-1", "is '2e-1', a text, but it takes a number: write 0.2"),
+        ("kilosort4", "acg_threshold: 1e-7", "write 1.0e-07, without quotes"),
+        ("kilosort4", "batch_size: 6e4", "write 60000, without quotes"),
+        ("kilosort4", "batch_size:", "is None, null, but it takes a number: leave it out"),
+        ("kilosort4", "batch_size: [9, 8]", "is [9, 8], a list, but it takes a number"),
+        ("kilosort4", "artifact_threshold: inf", "write .inf, without quotes"),
+        ("kilosort4", "shift: a lot", "is 'a lot', a text, but it takes a number"),
+        ("kilosort4", "do_CAR: 'no'", "a text, but it takes a boolean: write true or false"),
+        ("kilosort4", "do_CAR: 2", "is 2, a number, but it takes a boolean"),
+        ("kilosort4", "nt: true", "is True, a boolean, but it takes a number"),
+        ("kilosort4", "drift_smoothing: 0.5", "is 0.5, a number, but it takes a list"),
+        ("kilosort4", "drift_smoothing: [1, 2e-1, 0]", "drift_smoothing[1] of kilosort4 is '2e-1'"),
+        ("kilosort2_5", "projection_threshold: 10", "a number, but it takes a list: write a list"),
+        ("mountainsort5", "scheme: 2", "is 2, a number, but it takes a text: write \"2\", in quote"),
+        ("spykingcircus2", "general: {radius_um: 1e2}", "general.radius_um of spykingcircus2 is"),
+        ("spykingcircus2", "filtering: 300", "a number, but it takes a dict"),
+        ("tridesclous2", "cache_preprocessing_mode: no", 'write "false", in quotes'),
+    ],
+)
+def test_values_of_the_wrong_type(name, written, problem):
+    (found,) = parameters.check_types(name, yaml.safe_load(written))
+    assert problem in found
+
+
+def test_every_default_fits():
+    for name in set(sorter_dict) - {"dartsort"}:
+        assert list(parameters.check_types(name, parameters.defaults_of(name))) == []
+    assert parameters.defaults_of("dartsort") == {}  # its package, which has them, is missing
+
+
+@pytest.mark.parametrize(
+    ("name", "params"),
+    [
+        (
+            "kilosort4",
+            {
+                "Th_universal": 8.5,  # a float, where the default is an int
+                "duplicate_spike_ms": 0,
+                "nblocks": False,
+                "do_CAR": 1,
+                "max_cluster_subset": None,
+                "artifact_threshold": None,
+                "use_binary_file": None,
+                "shift": None,
+                "dmin": 20,
+                "bad_channels": [3, 4],
+                "torch_device": "cuda:1",
+                "n_jobs": 0.5,
+                "chunk_duration": 2,
+                "drift_smoothing": (0.5, 0.5, 0.5),
+                "acg_threshold": np.float32(0.1),
+                "batch_size": np.int64(60_000),
+                "clear_cache": np.bool_(True),
+                "no_such": "thing",  # another check's
+            },
+        ),
+        ("kilosort4", {"artifact_threshold": math.inf}),
+        ("kilosort3", {"NT": 64_000, "delete_tmp_files": False}),
+        ("mountainsort4", {"freq_min": None, "freq_max": None, "adjacency_radius": 50.5}),
+        ("spykingcircus2", {"seed": None, "matching": {"method": "wobble", "new": [1]}}),
+        ("herdingspikes", {"chunk_size": 3, "clustering_n_jobs": 2}),
+    ],
+)
+def test_no_false_alarms(name, params):
+    assert list(parameters.check_types(name, params)) == []
+
+
+def test_device_that_contradicts_a_parameter():
+    def problems(device, **settings):
+        return list(parameters.check_device(SorterSettings(device=device, **settings)))
+
+    (found,) = problems("cpu", params={"torch_device": "cuda:0"})
+    assert "sorter.device is cpu, but sorter.params.torch_device is cuda:0" in found
+    (found,) = problems("cuda", params_of={"rtsort": {"device": "cpu"}})
+    assert "sorter.params_of.rtsort.device is cpu" in found
+    assert problems("cuda", params={"torch_device": "cuda:1"}) == []
+    assert problems("cpu", params={"torch_device": "auto"}) == []
+    assert problems("auto", params={"torch_device": "mps"}) == []
+
+
+def test_steps_that_are_switched_off_and_absent():
+    def missing(name, params, *steps):
+        settings = SorterSettings(name=name, params=params)
+        return list(parameters.describe_switched_off(settings, steps))
+
+    skip = {"skip_kilosort_preprocessing": True}
+    found = missing("kilosort4", skip, "common_reference")
+    assert found == [
+        "no whitening: skip_kilosort_preprocessing is true in sorter.params, and preprocessing has "
+        "no whiten",
+        "no filter: skip_kilosort_preprocessing is true in sorter.params, and preprocessing has no "
+        "bandpass_filter",
+    ]
+    assert missing("kilosort4", skip, "highpass_filter", "whiten") == []
+    assert missing("kilosort4", {}) == []
+    assert len(missing("mountainsort5", {"whiten": False})) == 1
+    assert missing("simple", {"whiten": False}) == []
+    assert len(missing("lupin", {"apply_preprocessing": False})) == 2
+
+
+def test_switches_are_parameters_of_their_sorters():
+    for names, param, value, _, _ in parameters.SWITCHES:
+        for name in names:
+            assert parameters.defaults_of(name)[param] is not value
