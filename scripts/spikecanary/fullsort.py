@@ -3,10 +3,11 @@
 import logging
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from spikecanary import diagnosis, forecast, sentinel, sorter, sorteroutput
+from spikecanary import diagnosis, forecast, quality, sentinel, sorter, sorteroutput
 from spikecanary.config import RetrySettings
 from spikecanary.failures import (
     BiologicalFailure,
@@ -100,6 +101,7 @@ def run(task: SortTask, results: Path, job: Job, options: Options | None = None)
     def describe(trial: _Trial) -> Record:
         return trial.describe(
             task,
+            canary,
             forced=options.forced,
             started_at=started_at,
             attempt=job.attempt,
@@ -121,7 +123,8 @@ def run(task: SortTask, results: Path, job: Job, options: Options | None = None)
                 finished = sorteroutput.find(results, job.recorded_settings)
             # A canary has looked already; what is forced is sorted as it is declared.
             layout = canary.outcome == "skipped" and not options.forced
-            for trial in _Sort(job, results, folder, layout=layout).trials(
+            high_s = canary.forecast["wall_s"].high if canary.forecast else None
+            for trial in _Sort(job, results, folder, layout=layout, high_s=high_s).trials(
                 task, options.retry, finished
             ):
                 record = describe(trial)
@@ -141,6 +144,8 @@ def run(task: SortTask, results: Path, job: Job, options: Options | None = None)
         raise
     if record is None or record.outcome == "failed":
         raise SortFailedError(_describe_failed(task, record, job.log))
+    for warning in record.warnings:
+        logger.warning("%s: %s", record.recording, warning)
     logger.info("%s: %s: %s", record.recording, record.outcome, record.reason)
     return record
 
@@ -217,16 +222,11 @@ class _Trial:
         """Whether the sorter itself ended well, even where its result could not be read."""
         return bool(self.ended.facts.get("sorter_ended_well"))
 
-    def reason(self, task: SortTask) -> str:
-        """Return one line for people: how this try of a task ended."""
+    def reason(self) -> str:
+        """Return one line for people: how this try ended."""
         if self.ended.result is not None:
             return f"{self.ended.result['n_units']} units, {self.ended.result['n_spikes']} spikes"
-        if self.failure is not None:
-            reason = str(self.failure)
-        else:
-            length_s = self.header.get("duration_s", 0.0)
-            short = self.header and diagnosis.describe_too_short(task, self.header, length_s)
-            reason = short or self.ended.describe()
+        reason = self.ended.describe() if self.failure is None else str(self.failure)
         if self.outcome == "failed" and self.ended.facts.get("stage") in ("read", "save"):
             reason = (
                 f"{reason.rstrip('.')}. The sorter itself ended well, and its files are in "
@@ -235,9 +235,10 @@ class _Trial:
             )
         return reason
 
-    def describe(self, task: SortTask, **of_job: Any) -> Record:
+    def describe(self, task: SortTask, canary: Record, **of_job: Any) -> Record:
         """Describe this try as the record of a task, with the fields that its job knows."""
         found = self.ended.result or {}
+        odd = quality.describe(found, self.header, canary) if found else ()
         return diagnosis.make_record(
             task,
             self.header,
@@ -245,9 +246,9 @@ class _Trial:
             params=self.ended.facts.get("sorter_params"),
             verdict="proceed",
             outcome=self.outcome,
-            reason=self.reason(task),
+            reason=self.reason(),
             failure=Failure.of(self.failure) if self.failure else None,
-            warnings=[*self.warnings, *self.ended.warnings],
+            warnings=[*self.warnings, *self.ended.warnings, *odd],
             n_units=0 if self.outcome == "unsortable" else found.get("n_units"),
             n_spikes=found.get("n_spikes"),
             **of_job,
@@ -271,9 +272,12 @@ def _keep_sorter_output(trial: _Trial, record: Record, results: Path) -> None:
 class _Sort:
     """A full sort on this node: inspect, sort, smaller batches."""
 
-    def __init__(self, job: Job, results: Path, folder: Path, *, layout: bool) -> None:
+    def __init__(
+        self, job: Job, results: Path, folder: Path, *, layout: bool, high_s: float | None
+    ) -> None:
         self.job = job
         self.layout = layout
+        self.high_s = high_s
         self.results = results
         self.folder = folder
 
@@ -324,6 +328,9 @@ class _Sort:
         if inspected.result is None or inspection.failure:
             return _Trial(task, folder, replace(inspected, result=None), inspection.failure)
         supervision = self._supervision(task, inspected.result["header"]["duration_s"])
+        if self.high_s is not None:
+            slow = partial(quality.check_forecast, high_s=self.high_s)
+            supervision = replace(supervision, watchdogs=[*supervision.watchdogs, slow])
         ended, failure = diagnosis.sort(task, folder=folder, supervision=supervision)
         return _Trial(task, folder, ended, failure)
 

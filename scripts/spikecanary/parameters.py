@@ -11,8 +11,16 @@ from spikecanary.config import SorterSettings
 from spikecanary.sorter import DEVICE_PARAMS
 
 #: May be null whatever the default (SpikeInterface 0.105: mountainsort4 and 5 filter where neither
-#: frequency is None; a seed of None is random; kilosort4's wrapper reads None as infinity).
-NULL_IS_OFF = ("freq_min", "freq_max", "seed", "artifact_threshold")
+#: frequency is None; a seed of None is random; kilosort4's wrapper reads None as infinity). The
+#: last three: tried with kilosort 4.1.7, as were its whole numbers that may be floats.
+NULL_IS_OFF = (
+    *("freq_min", "freq_max", "seed", "artifact_threshold"),
+    *("cluster_init_seed", "cluster_downsampling", "max_channel_distance"),
+)
+FLOAT_FITS = (
+    *("batch_size", "batch_downsampling", "template_sizes", "cluster_neighbors"),
+    *("cluster_downsampling", "max_cluster_subset", "x_centers", "cluster_init_seed"),
+)
 FILTERS = ("bandpass_filter", "highpass_filter", "filter", "causal_filter", "gaussian_filter")
 _KILOSORTS = ("kilosort2", "kilosort2_5", "kilosort3", "kilosort4")
 #: Sorters, the parameter and its value that switch a step of theirs off, the step, and the steps of
@@ -63,6 +71,8 @@ def check_types(name: str, params: Mapping[str, Any]) -> Iterator[str]:
         is_text = isinstance(value, str) and _as_number(value) is None
         if key in job_keys or ((value is None or is_text) and str(value) in told):
             continue
+        if types.get(key) is int and isinstance(value, float) and key not in FLOAT_FITS:
+            yield f"{key} of {name} is {value!r}, but it takes a whole number: write {value:.0f}"
         for where, given, default in _misfits(key, value, defaults.get(key), types.get(key)):
             yield (
                 f"{where} of {name} is {given!r}, {_kind(given)}, but it takes {_kind(default)}: "
@@ -141,7 +151,7 @@ def _describe_remedy(value: Any, default: Any) -> str:
 def _yaml(value: Any) -> str:
     """Return a value as YAML 1.1 has it: 1.0e-05, .inf, true."""
     value = value.item() if hasattr(value, "item") else value
-    return yaml.safe_dump(value, default_flow_style=True, width=math.inf).splitlines()[0]
+    return str(yaml.safe_dump(value, default_flow_style=True, width=math.inf)).splitlines()[0]
 
 
 def check_device(settings: SorterSettings) -> Iterator[str]:
@@ -151,7 +161,10 @@ def check_device(settings: SorterSettings) -> Iterator[str]:
     for where, params in params_of.items():
         for param in DEVICE_PARAMS:
             said = str(params.get(param, "auto"))
-            if settings.device != "auto" and said.split(":")[0] not in ("auto", settings.device):
+            if settings.device != "auto" and said.partition(":")[0] not in (
+                "auto",
+                settings.device,
+            ):
                 yield (
                     f"config: sorter.device is {settings.device}, but {where}.{param} is {said}: "
                     "remove one of them"

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 import psutil
 
-from spikecanary import failures, signals, sorter
+from spikecanary import failures, parameters, signals, sorter
 from spikecanary.config import CanarySettings
 from spikecanary.failures import ClassifiedSortFailure
 from spikecanary.layout import check as check_layout
@@ -98,11 +98,14 @@ def inspect_recording_and_node(
         It is not what it is declared to be.
     PreprocessingError
         A step of the preprocessing cannot be applied, or spoils the samples.
+    SorterParameterError
+        It is too short for its sorter to sort any of it.
     """
     sort, notes = SortTask.model_validate(task), list[str]()
     recording = open_recording(sort.row, notes, thorough=True)
     header = describe_header(recording)
     tell(header=header)
+    sort.check_length(header["n_samples"])
     found: dict[str, Any] = {"header": header, "skip": "", "notes": notes}
     settings = None if canary is None else CanarySettings.model_validate(canary)
     if settings is not None:
@@ -144,6 +147,7 @@ def check_node(task: SortTask, folder: Path, header: Mapping[str, Any]) -> list[
     found = [
         *_check_sorter(task),
         *_check_channels(task, header),
+        *_check_parameters(task),
         *_check_device(task),
         *_check_container(task),
         *_check_hdf5(task),
@@ -177,6 +181,15 @@ def _check_sorter(task: SortTask) -> Iterator[Check]:
             )
 
 
+def _check_parameters(task: SortTask) -> Iterator[Check]:
+    """Check the types of the parameters, and that what the sorter leaves out is done before."""
+    evidence = {"sorter": task.sorter.name}
+    for problem in parameters.check_types(task.sorter.name, task.sorter.params):
+        yield Check("parameters", "fail", "SorterParameterError", problem, evidence)
+    for problem in parameters.describe_switched_off(task.sorter, task.preprocessing):
+        yield Check("preprocessing", "warn", "SorterParameterError", problem, evidence)
+
+
 def _check_channels(task: SortTask, header: Mapping[str, Any]) -> Iterator[Check]:
     """Check that the sorter can sort so many channels and probes."""
     from spikeinterface.sorters import sorter_dict
@@ -204,26 +217,38 @@ def _check_device(task: SortTask) -> Iterator[Check]:
     from spikeinterface.sorters import sorter_dict
 
     settings = task.sorter
+    device = sorter.asked_device(settings)
+    kind = device.partition(":")[0]
     cls = sorter_dict.get(settings.name)
     needs = cls is not None and cls.gpu_capability == "nvidia-required"
-    if settings.device != "cuda" and not needs:
+    if kind not in ("cuda", "mps") and not needs:
         return
     by_torch = settings.container is None and importlib.util.find_spec("torch") is not None
-    if settings.device == "cuda" and by_torch:
-        msg = _why_torch_has_no_cuda()
+    if kind in ("cuda", "mps") and by_torch:
+        msg = _why_torch_has_none(device)
     else:
         msg = None if _has_gpu() else f"{settings.name} needs a GPU, and this machine has none"
+    param = next(filter(settings.params.__contains__, sorter.DEVICE_PARAMS), "")
+    remedy = f"Set sorter.params: {param}: cpu, or run where there is one." if param else ""
     if msg is not None:
-        yield Check("device", "fail", "GPUUnavailableError", msg, {"device": "cuda"})
+        evidence = {"device": device if kind == "mps" else "cuda"}
+        yield Check("device", "fail", "GPUUnavailableError", msg, evidence, remedy)
 
 
-def _why_torch_has_no_cuda() -> str | None:
+def _why_torch_has_none(device: str) -> str | None:
+    """Say why PyTorch cannot use a GPU that was asked for: cuda, cuda:1, mps."""
     import torch
 
+    if device == "mps":
+        is_there = torch.backends.mps.is_available()
+        return None if is_there else "mps was asked for, but PyTorch finds no such GPU here"
     if torch.version.cuda is None and torch.version.hip is None:
         return "CUDA was asked for, but this PyTorch is built without it"
     if not torch.cuda.is_available():
         return "CUDA was asked for, but PyTorch finds no usable GPU here"
+    number, count = device.partition(":")[2], torch.cuda.device_count()
+    if number.isdecimal() and int(number) >= count:
+        return f"{device} was asked for, but there are {count} GPUs here, numbered from 0"
     return None
 
 
@@ -339,7 +364,7 @@ def _check_memory() -> Iterator[Check]:
 
 def _check_vram(task: SortTask) -> Iterator[Check]:
     """Check the free memory of the GPUs, where there are any that the sort may use."""
-    if task.sorter.device == "cpu":
+    if sorter.asked_device(task.sorter) == "cpu":
         return
     free_mb = gpus.free_mb()  # of none where there is no driver, which is another check
     if free_mb and max(free_mb) < MIN_FREE_VRAM_MB:

@@ -20,7 +20,7 @@ from pydantic import (
 
 from spikecanary import signals, sorteroutput
 from spikecanary.config import Config, SorterSettings, as_set, as_steps, did_you_mean
-from spikecanary.failures import DependencyError, SorterUnavailableError
+from spikecanary.failures import DependencyError, SorterParameterError, SorterUnavailableError
 from spikecanary.recording import cut_window, describe_header, open_recording, preprocess
 from spikecanary.table import Recording
 
@@ -62,6 +62,10 @@ LEAST_BATCHES = 2.5
 LEARN_S = 2.0
 
 
+class NoGoodUnitsError(RuntimeError):
+    """A sort ended well, and all its units are to be left out."""
+
+
 class SortTask(BaseModel):
     """All that decides whether a sort can start, and what comes out of it."""
 
@@ -98,18 +102,51 @@ class SortTask(BaseModel):
         """Length in s of what one batch is read from; None for sorters without batches."""
         if self.sorter.name not in BATCHES:
             return None
-        size, downsampling = (
-            float(self.sorter.params.get(param) or default)
-            for param, default in BATCHES[self.sorter.name]
+        size, every = (self._number(param, default) for param, default in BATCHES[self.sorter.name])
+        return size * every / rate_hz
+
+    def _number(self, param: str, default: int) -> int:
+        """Return a parameter that is a whole number; its default where it is none (null, [9])."""
+        try:
+            return int(self.sorter.params[param]) or default
+        except (KeyError, TypeError, ValueError, OverflowError):
+            return default
+
+    def check_length(self, n_samples: int) -> None:
+        """Refuse a recording that is too short for its sorter to learn anything from.
+
+        Kilosort 4.1.7 drops a last batch of under ``nt`` samples, reads every
+        ``batch_downsampling``-th batch, and whitens by all of them but the last (get_whitening):
+        of one alone comes NaN. Tried: 60,060 samples fail and 60,061 do not.
+
+        Raises
+        ------
+        SorterParameterError
+            The sort is certain to fail.
+        """
+        name, params = self.sorter.name, self.sorter.params
+        if name != "kilosort4" or params.get("skip_kilosort_preprocessing"):
+            return
+        batch, every = (self._number(*each) for each in BATCHES[name])
+        param = BATCHES[name][0][0]
+        if n_samples >= (2 * every - 1) * batch + self._number("nt", 61):
+            return
+        smaller = int(n_samples / every / LEAST_BATCHES)
+        remedy = f"Set sorter.params: {param}: {smaller}, or remove its row from the table."
+        if smaller < MEMORY_KNOBS[name][-1]:
+            remedy = f"It is too short for any {param}: remove its row from the table."
+        msg = (
+            f"{n_samples} samples are less than two batches, which {name} needs ({param} {batch}"
+            f"{f', batch_downsampling {every}' if every > 1 else ''})"
         )
-        return size * downsampling / rate_hz
+        raise SorterParameterError(msg, remedy=remedy, sorter=name, parameter=param)
 
     def with_less_memory(self, factor: float) -> "SortTask | None":
         """Clone this task with smaller batches; None where the sorter has no such parameter."""
         if self.sorter.name not in MEMORY_KNOBS:
             return None
         param, default, multiple, least = MEMORY_KNOBS[self.sorter.name]
-        now = int(self.sorter.params.get(param) or default)
+        now = self._number(param, default)
         smaller = max(least, int(now * factor) // multiple * multiple)
         if smaller >= now:
             return None
@@ -236,6 +273,12 @@ def with_device(name: str, defaults: Mapping[str, Any], settings: SorterSettings
     return params
 
 
+def asked_device(settings: SorterSettings) -> str:
+    """Return the device that the sorter is told to use: auto, cpu, cuda, cuda:1, mps."""
+    said = [str(settings.params[param]) for param in DEVICE_PARAMS if param in settings.params]
+    return said[0] if said else settings.device
+
+
 def version_of(cls: Any) -> str | None:
     """Return the sorter's version, or None where it cannot tell."""
     try:
@@ -285,7 +328,6 @@ def sort(
     what = SortTask.model_validate(task)
     stage("load")
     from spikeinterface.core import set_global_job_kwargs
-    from spikeinterface.sorters import read_sorter_folder
 
     set_global_job_kwargs(n_jobs=what.n_jobs, progress_bar=False)
     recording = open_recording(what.row)
@@ -297,16 +339,58 @@ def sort(
         _run_sorter(what, recording, work, stage, tell)
     else:
         sorteroutput.lay_out(Path(finished), work)
+        defaults = sorter_class(what.sorter.name, container=True).default_params()
+        wanted = {**defaults, **what.sorter.params}.get(sorteroutput.KEEP_GOOD_ONLY, False)
+        sorteroutput.keep_good_only(work, wanted=wanted)
     tell(n_samples_after=open_recording(what.row).get_num_samples())
     stage("read")
     tell(sorter_params=_read_params(work))
-    sorting = cast("Any", read_sorter_folder(work))
+    sorting = _read_sorting(work, what.sorter.name)
     stage("save")
+    if not len(sorting.unit_ids):  # which Kilosort's reader cannot save
+        save_empty_sorting(Path(folder) / "sorting", recording.get_sampling_frequency())
+        return {"n_units": 0, "n_spikes": 0}
     sorting.save(folder=Path(folder) / "sorting")
+    sorted_ = recording if what.window_s is None else cut_window(recording, *what.window_s)
+    samples = sorting.to_spike_vector()["sample_index"]
     return {
         "n_units": len(sorting.unit_ids),
-        "n_spikes": int(sorting.count_total_num_spikes()),
+        "n_spikes": len(samples),
+        "n_before": int((samples < 0).sum()),
+        "n_beyond": int((samples >= sorted_.get_num_samples()).sum()),
     }
+
+
+def _read_sorting(folder: Path, name: str) -> Any:
+    """Read what a sorter wrote.
+
+    Raises
+    ------
+    NoGoodUnitsError
+        It is told to keep good units only, and none is good: Kilosort's reader cannot say that.
+    """
+    from spikeinterface.sorters import read_sorter_folder
+
+    only_good = sorteroutput.keep_good_only(folder)
+    error, sorting = None, None
+    try:
+        sorting = read_sorter_folder(folder)
+    except Exception as err:
+        if not only_good:
+            raise
+        error = err
+    if not only_good or (sorting is not None and len(sorting.unit_ids)):
+        return sorting
+    sorteroutput.keep_good_only(folder, wanted=False)
+    n_units = len(cast("Any", read_sorter_folder(folder)).unit_ids)
+    sorteroutput.keep_good_only(folder, wanted=True)
+    if n_units or sorting is None:
+        msg = (
+            f"SpikeInterface cannot read what {name} wrote: keep_good_only is true, and none of "
+            f"its {n_units} units is labelled good. Set sorter.params: keep_good_only: false"
+        )
+        raise NoGoodUnitsError(msg) from error
+    return sorting
 
 
 def prepare(recording: "BaseRecording", task: SortTask) -> "BaseRecording":

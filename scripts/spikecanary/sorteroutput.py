@@ -21,6 +21,8 @@ logger = logging.getLogger(__name__)
 NAME = "sorter_output"
 #: What was sorted, and which files the sorter wrote.
 NOTE = "spikecanary.json"
+#: The parameter that decides which units are read, and nothing that a sorter writes.
+KEEP_GOOD_ONLY = "keep_good_only"
 #: Copies of the recording that sorters write into their folder, from their wrappers in
 #: SpikeInterface 0.105: the kilosorts, klusta, yass, tridesclous, spykingcircus, ironclust,
 #: rtsort, mountainsort5, and the cached preprocessing of spykingcircus2, tridesclous2, lupin.
@@ -73,9 +75,30 @@ def find(results: Path, settings: Mapping[str, Any]) -> Path | None:
     """Return the kept folder where it was written for these settings and is as it was written."""
     folder = results / NAME
     note = _read_note(folder)
-    if note is None or note["settings"] != settings or _is_changed(folder, note):
+    if note is None or _written_by(note["settings"]) != _written_by(settings):
         return None
-    return folder
+    return None if _is_changed(folder, note) else folder
+
+
+def _written_by(settings: Mapping[str, Any]) -> Any:
+    """Return settings without what decides only which units are read."""
+    left = json.loads(json.dumps(settings))
+    of_sorter = (left.get("task") or {}).get("sorter") or {}
+    params = of_sorter.pop("params", {})
+    params.pop(KEEP_GOOD_ONLY, None)
+    return left, params
+
+
+def keep_good_only(work: Path, *, wanted: bool | None = None) -> bool:
+    """Return whether only good units are read of a folder; change it, if that is wanted."""
+    path = work / "spikeinterface_params.json"
+    ran_with = json.loads(path.read_text(encoding="utf-8"))
+    params = ran_with.get("sorter_params") or {}
+    was = bool(params.get(KEEP_GOOD_ONLY))
+    if KEEP_GOOD_ONLY in params and wanted not in (None, was):
+        params[KEEP_GOOD_ONLY] = wanted
+        path.write_text(json.dumps(ran_with, indent=4), encoding="utf-8")
+    return was
 
 
 def lay_out(kept: Path, work: Path) -> None:

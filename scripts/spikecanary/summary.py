@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from spikecanary import sentinel
+from spikecanary import quality, sentinel
 from spikecanary.outputs import FILES
 from spikecanary.sentinel import Record, RecordError
 from spikecanary.table import read_tsv, write_tsv
@@ -130,7 +130,11 @@ def _row(folder: Path, recording: str) -> dict[str, Any]:
         "canary_units": canary.n_units if canary else None,
         "reason": decisive.reason,
         "remedy": decisive.failure.remedy if decisive.failure else "",
-        "warnings": "; ".join(known.warnings),
+        "warnings": "; ".join(
+            dict.fromkeys(
+                text for each in (canary, sort or failed) if each for text in each.warnings
+            )
+        ),
         "bad_periods": "; ".join(
             f"{p.start_s:.2f}-{p.end_s:.2f} s {p.what}" for p in known.bad_periods
         ),
@@ -274,7 +278,7 @@ def needs_attention(row: Mapping[str, Any]) -> bool:
     """
     state = row["sort"]
     stopped = state == "stopped" and row["category"] in sentinel.RETESTED
-    doubtful = state == "unsortable" and bool(row.get("canary_units"))
+    doubtful = row.get("n_units") == 0 and bool(row.get("canary_units"))
     unreadable = state == "pending" and bool(row.get("reason")) and not row.get("verdict")
     return state == "failed" or stopped or doubtful or unreadable
 
@@ -291,7 +295,7 @@ def describe_needs(rows: Iterable[Mapping[str, Any]], most: int = 5) -> str:
     """
     groups: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
     for row in filter(needs_attention, rows):
-        key = (row["sort"], row.get("failure") or row.get("reason", ""))
+        key = (row["sort"], row.get("failure") or _reason(row))
         groups.setdefault(key, []).append(row)
     if not groups:
         return ""
@@ -303,11 +307,22 @@ def describe_needs(rows: Iterable[Mapping[str, Any]], most: int = 5) -> str:
         names = ", ".join(row["recording"] for row in members[:most])
         more = f" and {len(members) - most} more" if len(members) > most else ""
         lines.append(f"  {len(members)} {state}, {failure}: {names}{more}")
-        reason = textwrap.shorten(members[0].get("reason", ""), 300)
+        reason = textwrap.shorten(_reason(members[0]), 300)
         first = f"{members[0]['recording']}: " if len(members) > 1 else ""
         remedy = members[0].get("remedy", "")
         lines.append(f"    {first}{reason.rstrip('.')}. {remedy}".rstrip())
     return "\n".join(lines)
+
+
+def _reason(row: Mapping[str, Any]) -> str:
+    """Return why a recording needs a person: what its full sort found, and what its canary."""
+    reason = str(row.get("reason", ""))
+    if row.get("n_units") != 0 or not row.get("canary_units"):
+        return reason
+    if row["sort"] == "sorted":  # the reason is the canary's
+        reason = "the sorter ended well"
+    found = quality.describe_canary(row["canary_units"])
+    return f"{reason.rstrip('.')}: the full sort found no units{found}"
 
 
 def print_end(

@@ -6,7 +6,7 @@ import pytest
 
 from spikecanary import sorteroutput
 
-SETTINGS = {"task": 1, "data": 2}
+SETTINGS = {"task": {"sorter": {"name": "kilosort4"}}, "data": 2}
 
 
 @pytest.fixture
