@@ -62,6 +62,18 @@ def test_plan_of_a_new_batch(rows, config, tmp_path):
     assert table.loc["good", "sort_s"] == 60 + 8
 
 
+def test_plan_says_what_is_switched_off_and_what_is_too_short(rows, tmp_path):
+    params = {"skip_kilosort_preprocessing": True}
+    config = Config(sorter={"params": params}, preprocessing={"bandpass_filter": {}})
+    (row,) = plan.make(config, [rows["good"]], tmp_path, 1).itertuples()
+    assert row.problems.startswith("no whitening: skip_kilosort_preprocessing is true in sorter.pa")
+    assert "no filter" not in row.problems
+    config = Config(sorter={"params": {"batch_size": 240_000}})
+    (row,) = plan.make(config, [rows["good"]], tmp_path, 1).itertuples()
+    assert (row.action, row.sort_s) == ("canary", 0.0)
+    assert "240000 samples are less than two batches, which kilosort4 needs" in row.problems
+
+
 def test_plan_of_what_stands(rows, config, tmp_path):
     few = [rows["good"]]
     short = config.model_copy(

@@ -10,9 +10,11 @@ from types import SimpleNamespace
 import docker
 import pynvml
 import pytest
+import torch
 
 from spikecanary import preflight, sorter
 from spikecanary.config import CanarySettings, Config, SorterSettings
+from spikecanary.failures import SorterParameterError
 from spikecanary.preflight import Check
 from spikecanary.supervise import gpus
 from spikecanary.table import Recording
@@ -70,6 +72,28 @@ def test_cuda_asked_for_and_absent(run):
     assert (check["code"], check["failure"]) == ("device", "GPUUnavailableError")
     assert "built without it" in Check(**check).line()
     assert codes(run(make_task(device="cuda", container="singularity")))["device"] == "fail"
+
+
+def test_other_devices(run, monkeypatch):
+    (check,) = run(make_task(name="kilosort4", params={"torch_device": "mps"}))
+    assert (check["code"], check["failure"]) == ("device", "GPUUnavailableError")
+    assert "mps was asked for" in check["message"]
+    assert check["remedy"].startswith("Set sorter.params: torch_device: cpu")
+    monkeypatch.setattr(torch.version, "cuda", "12")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    assert run(make_task(name="kilosort4", params={"torch_device": "cuda:0"})) == []
+    (check,) = run(make_task(name="kilosort4", params={"torch_device": "cuda:1"}))
+    assert "there are 1 GPUs here, numbered from 0" in check["message"]
+
+
+def test_parameters_are_checked_on_the_node_too(run):
+    (check,) = run(make_task(name="kilosort4", params={"batch_size": None}))
+    assert (check["code"], check["level"]) == ("parameters", "fail")
+    assert check["failure"] == "SorterParameterError"
+    found = run(make_task(name="kilosort4", params={"skip_kilosort_preprocessing": True}))
+    assert [check["level"] for check in found] == ["warn", "warn"]
+    assert "no whitening" in found[0]["message"]
 
 
 def test_folder_that_cannot_be_written(tmp_path):
@@ -217,6 +241,13 @@ def test_window_of_one_batch_is_made_longer(inspect):
     )
     assert found["skip"] == "no canary: 8.00 s are less than 2.5 batches of kilosort4, 10 s"
     assert inspect(8.0, {"name": "quick"}, window_s=2, min_recording_s=4)["window_s"] == 2.0
+
+
+def test_recording_of_one_batch_is_not_sorted(inspect):
+    params = {"batch_size": 240_000}  # all 8 s
+    with pytest.raises(SorterParameterError, match="less than two batches") as caught:
+        inspect(8.0, {"name": "kilosort4", "params": params}, window_s=2, min_recording_s=4)
+    assert "batch_size: 96000" in caught.value.remedy
 
 
 def test_signal_is_not_read_where_the_node_fails(inspect):

@@ -1,5 +1,6 @@
 """The sorter's own files: kept whole, read again, never lost."""
 
+import json
 import os
 
 import pytest
@@ -37,7 +38,7 @@ def test_kept_without_copies_of_the_data(work, tmp_path):
         *("ops.npy", "recording_attributes.json", "spikecanary.json", "spikeinterface_log.json")
     ]
     assert sorteroutput.find(tmp_path, SETTINGS) == kept
-    assert sorteroutput.find(tmp_path, {"task": 2}) is None
+    assert sorteroutput.find(tmp_path, {"data": 3}) is None
     assert sorteroutput.find(tmp_path / "none", SETTINGS) is None
 
 
@@ -52,10 +53,10 @@ def test_laid_out_as_spikeinterface_reads_it(work, tmp_path):
 
 def test_replaced_by_the_next_sort(work, tmp_path):
     sorteroutput.keep(work(), tmp_path, SETTINGS, None)
-    sorteroutput.keep(work("next", "2"), tmp_path, {"task": 2}, None)
+    sorteroutput.keep(work("next", "2"), tmp_path, {"data": 3}, None)
     assert (tmp_path / "sorter_output/ops.npy").read_text() == "2"
     assert not list(tmp_path.glob("sorter_output.*"))
-    assert sorteroutput.find(tmp_path, {"task": 2})
+    assert sorteroutput.find(tmp_path, {"data": 3})
 
 
 @pytest.mark.parametrize("change", ["edited", "added"])
@@ -86,3 +87,23 @@ def test_copy_with_other_times_is_the_same(work, tmp_path):
 def test_sorter_without_a_folder(tmp_path):
     sorteroutput.keep(tmp_path / "work", tmp_path, SETTINGS, None)
     assert not list(tmp_path.iterdir())
+
+
+def test_which_units_are_read_is_no_reason_to_sort_again(work, tmp_path):
+    def with_params(**params):
+        return {"task": {"sorter": {"name": "kilosort4", "params": params}}, "data": 2}
+
+    folder = work()
+    ran_with = {"sorter_params": {"keep_good_only": True, "artifact_threshold": float("inf")}}
+    (folder / "spikeinterface_params.json").write_text(json.dumps(ran_with))
+    sorteroutput.keep(folder, tmp_path, with_params(keep_good_only=True), None)
+    assert sorteroutput.find(tmp_path, with_params(keep_good_only=False))
+    assert sorteroutput.find(tmp_path, SETTINGS)  # without any params
+    assert sorteroutput.find(tmp_path, with_params(nblocks=0)) is None
+
+    again = tmp_path / "again"
+    sorteroutput.lay_out(tmp_path / "sorter_output", again)
+    assert sorteroutput.keep_good_only(again) is True
+    assert sorteroutput.keep_good_only(again, wanted=False) is True
+    assert sorteroutput.keep_good_only(again) is False
+    assert sorteroutput.find(tmp_path, SETTINGS)  # what is kept is as it was

@@ -8,7 +8,7 @@ from spikeinterface.sorters import sorter_dict
 
 from spikecanary import sorter
 from spikecanary.config import Config, SorterSettings
-from spikecanary.failures import DependencyError, SorterUnavailableError
+from spikecanary.failures import DependencyError, SorterParameterError, SorterUnavailableError
 from spikecanary.sorter import SortTask
 from spikecanary.table import Recording
 from workbench import ROOT
@@ -74,6 +74,60 @@ def test_less_memory(name, params, smaller):
     assert task.sorter.params == params
 
 
+@pytest.mark.parametrize("value", [None, [9, 8], "6e4", "", float("inf"), 0])
+def test_what_is_no_number_is_taken_for_the_default(value):
+    task = SortTask(
+        row=make_row(), sorter=SorterSettings(name="kilosort4", params={"batch_size": value})
+    )
+    assert task.batch_s(30_000.0) == 2.0
+    assert task.with_less_memory(0.5).sorter.params == {"batch_size": 30_000}
+
+
+def test_recording_of_one_batch_cannot_be_sorted():
+    def check(n_samples, name="kilosort4", **params):
+        task = SortTask(row=make_row(), sorter=SorterSettings(name=name, params=params))
+        task.check_length(n_samples)
+
+    with pytest.raises(SorterParameterError, match=r"60060 samples are less than two ba") as caught:
+        check(60_060)
+    assert caught.value.remedy.startswith("Set sorter.params: batch_size: 24024, or")
+    check(60_061)
+    check(60_060, batch_size=24_024)
+    check(15_061, batch_size=15_000)
+    with pytest.raises(SorterParameterError):
+        check(15_060, batch_size=15_000)
+    check(165_061, batch_size=15_000, batch_downsampling=6)
+    with pytest.raises(SorterParameterError, match="batch_downsampling 6"):
+        check(165_060, batch_size=15_000, batch_downsampling=6)
+    with pytest.raises(SorterParameterError) as caught:
+        check(3_000)
+    assert "too short for any batch_size" in caught.value.remedy
+    check(3_000, skip_kilosort_preprocessing=True)  # nothing is whitened
+    check(3_000, name="spykingcircus2")
+
+
+@pytest.mark.medium
+def test_kilosort_needs_two_batches(tmp_path, write_binary, reader_options, tetrode):
+    """Where the boundary lies follows the installed Kilosort."""
+
+    def sort(n_samples):
+        folder = tmp_path / str(n_samples)
+        folder.mkdir()
+        short = folder / "short.raw"
+        short.write_bytes(write_binary("active", 8.0).read_bytes()[: n_samples * 4 * 2])
+        row = make_row(
+            paths=(str(short),), reader="binary", reader_options=reader_options, probe=str(tetrode)
+        )
+        params = {"batch_size": 15_000, "nblocks": 0}
+        settings = SorterSettings(name="kilosort4", device="cpu", params=params)
+        task = SortTask(row=row, sorter=settings).model_dump(mode="json")
+        return sorter.sort(task, str(folder), lambda _: None, lambda **_: None)
+
+    with pytest.raises(Exception, match="contained non-finite values"):
+        sort(15_060)
+    assert sort(15_061)["n_units"] >= 0
+
+
 def test_digest_follows_what_decides():
     digests = {
         sorter.make_task(make_row(), config).digest()
@@ -95,6 +149,8 @@ def test_device():
     assert sorter.with_device("simple", sorter_dict["simple"].default_params(), cpu) == {}
     said = SorterSettings(device="cpu", params={"torch_device": "cuda:1"})
     assert sorter.with_device("kilosort4", defaults, said) == {"torch_device": "cuda:1"}
+    assert sorter.asked_device(said) == "cuda:1"
+    assert sorter.asked_device(cpu) == "cpu"
 
 
 def test_sorters_of_spikeinterface_are_known_without_it():
@@ -163,6 +219,7 @@ def test_sort_of_a_window(tmp_path, write_binary, reader_options):
     assert result["n_units"] == len(sorting.unit_ids) == 4
     assert result["n_spikes"] == sorting.count_total_num_spikes()
     assert sorting.to_spike_vector()["sample_index"].max() < 60_000
+    assert (result["n_before"], result["n_beyond"]) == (0, 0)
 
 
 def test_empty_sorting(tmp_path):

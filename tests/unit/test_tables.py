@@ -59,7 +59,8 @@ def test_summary_of_each_state(tmp_path):
                 named = record.model_copy(update={"recording": name})
                 sentinel.write_record(tmp_path / name / f"{file}.json", named)
 
-    write("done", make_record(), make_record(outcome="sorted", n_units=9))
+    odd = {"outcome": "sorted", "n_units": 9, "warnings": ["one", "two"]}
+    write("done", make_record(warnings=["one"]), make_record(**odd))
     write("odd", make_record(outcome="unexpected"), make_record(outcome="sorted", n_units=1))
     empty = Failure(class_name="InsufficientActivityError", category="biological", message="none")
     write("empty", make_record(), make_record(outcome="unsortable", n_units=0, failure=empty))
@@ -82,6 +83,7 @@ def test_summary_of_each_state(tmp_path):
         "pending",
     ]
     assert table.loc["done", "subject"] == "m1"
+    assert table.loc["done", "warnings"] == "one; two"
     assert table.loc["empty", ["n_units", "failure"]].to_list() == [0, "InsufficientActivityError"]
     assert table.loc["broken", "reason"] == "it broke"
     assert table.loc["stopped", "category"] == "resource"
@@ -142,14 +144,18 @@ def test_who_needs_attention(tmp_path):
         ),
         row(sort="stopped", category="resource", failure="DiskExhaustionError"),
         row(sort="failed"),
-        row(sort="unsortable", category="biological", canary_units=4),
+        row(sort="unsortable", category="biological", n_units=0, canary_units=4),
+        row(sort="sorted", n_units=0, canary_units=7, reason="7 units in 10 s"),
         row(sort="pending", reason="not a record"),
     ]
     assert all(map(summary.needs_attention, needy))
     lines = summary.describe_needs([*needy, *[needy[0]] * 6]).splitlines()
-    assert lines[0] == "11 recordings need attention:"
+    assert lines[0] == "12 recordings need attention:"
     assert lines[1] == "  7 stopped, DependencyError: x, x, x, x, x and 2 more"
     assert lines[2] == "    x: it broke. Install it."
+    found = "the full sort found no units, and its canary found"
+    assert f"    it broke: {found} 4." in lines
+    assert f"    the sorter ended well: {found} 7." in lines
     assert summary.describe_needs([row(sort="sorted")]) == ""
 
 

@@ -153,8 +153,8 @@ def test_real_recordings_in_trouble_cost_nobody(locust, data):
     assert maxwell["failure"]["category"] == "environment"
     assert "plugin" in maxwell["failure"]["message"]
     for name in ("np2", "biocam"):
-        assert locust.sentinel(name)["outcome"] == "skipped"
-        assert summary.loc[name, "sort"] in ("failed", "unsortable")
+        assert locust.sentinel(name)["failure"]["class"] == "SorterParameterError"  # one batch
+        assert summary.loc[name, "sort"] == "stopped"
     assert run.returncode == 1
     lines = [line for line in run.output.splitlines() if line.startswith("ERROR np2: ")]
     assert len(lines) == 1
