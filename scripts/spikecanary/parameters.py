@@ -74,10 +74,9 @@ def check_types(name: str, params: Mapping[str, Any]) -> Iterator[str]:
         if types.get(key) is int and isinstance(value, float) and key not in FLOAT_FITS:
             yield f"{key} of {name} is {value!r}, but it takes a whole number: write {value:.0f}"
         for where, given, default in _misfits(key, value, defaults.get(key), types.get(key)):
-            yield (
-                f"{where} of {name} is {given!r}, {_kind(given)}, but it takes {_kind(default)}: "
-                f"{_describe_remedy(given, default)}"
-            )
+            is_ = "null" if given is None else f"{given!r}, {_kind(given)}"
+            remedy = _describe_remedy(given, default)
+            yield f"{where} of {name} is {is_}, but it takes {_kind(default)}: {remedy}"
 
 
 def _types_of_kilosort4() -> dict[str, type]:

@@ -278,9 +278,14 @@ def needs_attention(row: Mapping[str, Any]) -> bool:
     """
     state = row["sort"]
     stopped = state == "stopped" and row["category"] in sentinel.RETESTED
-    doubtful = row.get("n_units") == 0 and bool(row.get("canary_units"))
     unreadable = state == "pending" and bool(row.get("reason")) and not row.get("verdict")
-    return state == "failed" or stopped or doubtful or unreadable
+    return state == "failed" or stopped or _is_doubtful(row) or unreadable
+
+
+def _is_doubtful(row: Mapping[str, Any]) -> bool:
+    """Whether a full sort found no units where its canary did."""
+    is_empty = row["sort"] == "unsortable" or row.get("n_units") == 0
+    return is_empty and bool(row.get("canary_units"))
 
 
 def describe_needs(rows: Iterable[Mapping[str, Any]], most: int = 5) -> str:
@@ -317,7 +322,7 @@ def describe_needs(rows: Iterable[Mapping[str, Any]], most: int = 5) -> str:
 def _reason(row: Mapping[str, Any]) -> str:
     """Return why a recording needs a person: what its full sort found, and what its canary."""
     reason = str(row.get("reason", ""))
-    if row.get("n_units") != 0 or not row.get("canary_units"):
+    if not _is_doubtful(row):
         return reason
     if row["sort"] == "sorted":  # the reason is the canary's
         reason = "the sorter ended well"

@@ -17,7 +17,7 @@ from spikecanary.config import SorterSettings
         ("kilosort4", "ccg_threshold: 2e-1", "is '2e-1', a text, but it takes a number: write 0.2"),
         ("kilosort4", "acg_threshold: 1e-7", "write 1.0e-07, without quotes"),
         ("kilosort4", "batch_size: 6e4", "write 60000, without quotes"),
-        ("kilosort4", "batch_size:", "is None, null, but it takes a number: leave it out"),
+        ("kilosort4", "batch_size:", "is null, but it takes a number: leave it out"),
         ("kilosort4", "batch_size: [9, 8]", "is [9, 8], a list, but it takes a number"),
         ("kilosort4", "artifact_threshold: inf", "write .inf, without quotes"),
         ("kilosort4", "shift: a lot", "is 'a lot', a text, but it takes a number"),

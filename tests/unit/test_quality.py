@@ -2,11 +2,35 @@
 
 import pytest
 
-from spikecanary import quality
+from spikecanary import canary as canaries
+from spikecanary import fullsort, quality
+from spikecanary.config import CanarySettings, SorterSettings
 from spikecanary.sentinel import Window
+from spikecanary.sorter import SortTask
+from spikecanary.supervise.job import Job
 from spikecanary.supervise.watchdogs import Sample
-from workbench import make_record
+from spikecanary.table import Recording
+from workbench import ROOT, make_record
 
+#: The quick sorter with spikes outside of a whole recording, as old Kilosorts leave them.
+PLUGIN = """
+import runpy
+import numpy as np
+from spikeinterface.core import NpzSortingExtractor, NumpySorting
+from spikeinterface.sorters import BaseSorter
+
+class OutsideSorter(runpy.run_path({quick!r})["QuickSorter"]):
+    sorter_name = "outside"
+
+    @classmethod
+    def _get_result_from_folder(cls, folder):
+        sorting = NpzSortingExtractor(folder / "sorting.npz")
+        units = sorting.get_unit_spike_train(sorting.unit_ids[0])
+        if units[-1] < 150_000:
+            return sorting
+        times = np.array([-9, -1, 5, 239_999, 240_000])
+        return NumpySorting.from_unit_dict({{"0": times}}, 30000.0)
+"""
 HEADER = {"n_channels": 384, "duration_s": 100.0}
 
 
@@ -57,3 +81,22 @@ def test_slow_sort():
     assert said == (
         "running for 3.0 min by now, more than 3 times the 1.0 min of its forecast's high end"
     )
+
+
+def test_warnings_of_a_full_sort(tmp_path, write_binary, reader_options, monkeypatch):
+    monkeypatch.setattr(quality, "SLOW_FACTOR", 0.0)
+    plugin = tmp_path / "outside.py"
+    plugin.write_text(PLUGIN.format(quick=str(ROOT / "tests/quick_sorter.py")))
+    path = str(write_binary("active", 8.0))
+    row = Recording(id="x", paths=(path,), reader="binary", reader_options=reader_options)
+    task = SortTask(row=row, sorter=SorterSettings(name="outside", plugin=str(plugin)))
+    job = Job(log=tmp_path / "log.txt")
+    settings = CanarySettings(window_s=2, min_recording_s=4)
+    assert canaries.run(task, settings, tmp_path / "x", job).n_units == 4
+    record = fullsort.run(task, tmp_path / "x", job)
+    assert record.outcome == "sorted"
+    slow, before, beyond, rate = record.warnings
+    assert "more than 0 times the" in slow
+    assert before == "2 of 5 spikes are before the start of the recording"
+    assert beyond == "1 of 5 spikes are beyond the end of the recording"
+    assert "0.625 spikes per s, and in the canary's window" in rate

@@ -6,10 +6,10 @@ import pytest
 from spikeinterface.core import load
 from spikeinterface.sorters import sorter_dict
 
-from spikecanary import sorter
+from spikecanary import sorter, sorteroutput
 from spikecanary.config import Config, SorterSettings
 from spikecanary.failures import DependencyError, SorterParameterError, SorterUnavailableError
-from spikecanary.sorter import SortTask
+from spikecanary.sorter import NoGoodUnitsError, SortTask
 from spikecanary.table import Recording
 from workbench import ROOT
 
@@ -106,26 +106,45 @@ def test_recording_of_one_batch_cannot_be_sorted():
     check(3_000, name="spykingcircus2")
 
 
-@pytest.mark.medium
-def test_kilosort_needs_two_batches(tmp_path, write_binary, reader_options, tetrode):
-    """Where the boundary lies follows the installed Kilosort."""
+@pytest.fixture
+def kilosort(tmp_path, write_binary, reader_options, tetrode):
+    """Return a function that sorts so many samples with Kilosort 4 on the CPU, in a folder."""
 
-    def sort(n_samples):
-        folder = tmp_path / str(n_samples)
+    def sort(n_samples, name, finished=None, **params):
+        folder = tmp_path / name
         folder.mkdir()
-        short = folder / "short.raw"
-        short.write_bytes(write_binary("active", 8.0).read_bytes()[: n_samples * 4 * 2])
+        path = tmp_path / f"{n_samples}.raw"
+        path.write_bytes(write_binary("active", 8.0).read_bytes()[: n_samples * 4 * 2])
         row = make_row(
-            paths=(str(short),), reader="binary", reader_options=reader_options, probe=str(tetrode)
+            paths=(str(path),), reader="binary", reader_options=reader_options, probe=str(tetrode)
         )
-        params = {"batch_size": 15_000, "nblocks": 0}
+        params = {"batch_size": 15_000, "nblocks": 0} | params
         settings = SorterSettings(name="kilosort4", device="cpu", params=params)
         task = SortTask(row=row, sorter=settings).model_dump(mode="json")
-        return sorter.sort(task, str(folder), lambda _: None, lambda **_: None)
+        return sorter.sort(task, str(folder), lambda _: None, lambda **_: None, finished)
 
+    return sort
+
+
+@pytest.mark.medium
+def test_kilosort_needs_two_batches(kilosort):
+    """Where the boundary lies follows the installed Kilosort."""
     with pytest.raises(Exception, match="contained non-finite values"):
-        sort(15_060)
-    assert sort(15_061)["n_units"] >= 0
+        kilosort(15_060, "one")
+    assert kilosort(15_061, "two")["n_units"] >= 0
+
+
+@pytest.mark.medium
+def test_sort_without_a_good_unit_is_read_when_all_are_wanted(kilosort, tmp_path):
+    strict = {"acg_threshold": 1e-12}
+    with pytest.raises(NoGoodUnitsError, match=r"none of its \d+ units is labelled good. Set"):
+        kilosort(120_000, "good", **strict, keep_good_only=True)
+    sorteroutput.keep(tmp_path / "good/sorter", tmp_path, {"task": {}}, None)
+    kept = str(tmp_path / "sorter_output")
+    with pytest.raises(NoGoodUnitsError):
+        kilosort(120_000, "again", kept, **strict, keep_good_only=True)
+    assert kilosort(120_000, "all", kept, **strict)["n_units"] > 0
+    assert len(load(tmp_path / "all/sorting").unit_ids) > 0
 
 
 def test_digest_follows_what_decides():

@@ -330,6 +330,7 @@ def test_a_sort_that_found_nothing_needs_attention(engine):
     run = engine.run()
     assert run.done() == "canary: a b c d e f; sort: a b c d e f; exit 1"
     assert "1 unsortable" in run.output
+    assert "the full sort found no units, and its canary found" in run.output
 
 
 def test_status_is_of_this_runs_targets(engine):
