@@ -1,6 +1,5 @@
 """A sorter's parameters: values of the wrong type, contradictions, steps that are switched off."""
 
-import math
 from collections.abc import Iterable, Iterator, Mapping
 from numbers import Real
 from typing import Any
@@ -21,25 +20,24 @@ FLOAT_FITS = (
     *("batch_size", "batch_downsampling", "template_sizes", "cluster_neighbors"),
     *("cluster_downsampling", "max_cluster_subset", "x_centers", "cluster_init_seed"),
 )
-FILTERS = ("bandpass_filter", "highpass_filter", "filter", "causal_filter", "gaussian_filter")
-_KILOSORTS = ("kilosort2", "kilosort2_5", "kilosort3", "kilosort4")
-#: Sorters, the parameter and its value that switch a step of theirs off, the step, and the steps of
-#: ``preprocessing`` that replace it (from the sorters' wrappers in SpikeInterface 0.105).
-SWITCHES: tuple[tuple[tuple[str, ...], str, bool, str, tuple[str, ...]], ...] = (
-    (_KILOSORTS, "skip_kilosort_preprocessing", True, "whitening", ("whiten",)),
-    (_KILOSORTS, "skip_kilosort_preprocessing", True, "filter", FILTERS),
-    (("mountainsort4", "mountainsort5"), "whiten", False, "whitening", ("whiten",)),
-    (("mountainsort4", "mountainsort5"), "filter", False, "filter", FILTERS),
-    (("spykingcircus2",), "apply_whitening", False, "whitening", ("whiten",)),
-    (("pykilosort",), "do_whitening", False, "whitening", ("whiten",)),
-    (("tridesclous2", "lupin"), "apply_preprocessing", False, "whitening", ("whiten",)),
+#: Steps that sorters have of their own, and those of ``preprocessing`` that replace them.
+REPLACED_BY = {
+    "whiten": ("whiten",),
+    "filter": ("bandpass_filter", "highpass_filter", "filter", "causal_filter", "gaussian_filter"),
+}
+#: Sorters, the parameter and its value that switch steps of theirs off, and the steps (from the
+#: sorters' wrappers in SpikeInterface 0.105).
+SWITCHES = (
     (
-        ("tridesclous2", "lupin", "simple", "spykingcircus2"),
-        "apply_preprocessing",
-        False,
-        "filter",
-        FILTERS,
+        ("kilosort2", "kilosort2_5", "kilosort3", "kilosort4"),
+        *("skip_kilosort_preprocessing", True, ("whiten", "filter")),
     ),
+    (("mountainsort4", "mountainsort5"), "whiten", False, ("whiten",)),
+    (("mountainsort4", "mountainsort5"), "filter", False, ("filter",)),
+    (("spykingcircus2",), "apply_whitening", False, ("whiten",)),
+    (("pykilosort",), "do_whitening", False, ("whiten",)),
+    (("tridesclous2", "lupin"), "apply_preprocessing", False, ("whiten", "filter")),
+    (("simple", "spykingcircus2"), "apply_preprocessing", False, ("filter",)),
 )
 
 
@@ -57,113 +55,90 @@ def defaults_of(name: str) -> dict[str, Any]:
 def check_types(name: str, params: Mapping[str, Any]) -> Iterator[str]:
     """Find values that are not of the type of the sorter's own default.
 
-    What the sorter's description of a parameter names (None, auto, True) is right, too, and so is
-    anything where the default is None, or a parameter of SpikeInterface's jobs.
+    What the sorter's description of a parameter names (None, auto) is right, too, and so are
+    anything where the default is None, and the parameters of SpikeInterface's jobs.
     """
     from spikeinterface.core.job_tools import job_keys
     from spikeinterface.sorters import sorter_dict
 
-    defaults = defaults_of(name)
-    described = sorter_dict[name].params_description() if defaults else {}
-    types = _types_of_kilosort4() if name == "kilosort4" and defaults else {}
+    types: dict[str, type] = {}
+    if not (defaults := defaults_of(name)):
+        return
+    if name == "kilosort4":
+        from kilosort.parameters import EXTRA_PARAMETERS, MAIN_PARAMETERS
+
+        types = {key: each["type"] for key, each in (MAIN_PARAMETERS | EXTRA_PARAMETERS).items()}
+    described = sorter_dict[name].params_description()
     for key, value in params.items():
+        default = defaults.get(key)
+        if default is None and value is not None and key in types:
+            default = types[key]()
         told = str(described.get(key, "")).replace(",", " ").replace("`", " ").split()
-        is_text = isinstance(value, str) and _as_number(value) is None
-        if key in job_keys or ((value is None or is_text) and str(value) in told):
+        is_word = value is None or (isinstance(value, str) and _as_number(value) is None)
+        if (
+            key in job_keys
+            or (is_word and str(value) in told)
+            or (value is None and key in NULL_IS_OFF)
+        ):
             continue
         if types.get(key) is int and isinstance(value, float) and key not in FLOAT_FITS:
             yield f"{key} of {name} is {value!r}, but it takes a whole number: write {value:.0f}"
-        for where, given, default in _misfits(key, value, defaults.get(key), types.get(key)):
-            is_ = "null" if given is None else f"{given!r}, {_kind(given)}"
-            remedy = _describe_remedy(given, default)
-            yield f"{where} of {name} is {is_}, but it takes {_kind(default)}: {remedy}"
+        for where, given, wanted in _misfits(key, value, default):
+            what = "null" if given is None else f"{given!r}, {_kind(given)}"
+            remedy = f"write {_kind(wanted)}, such as {_as_yaml(wanted)}"
+            if given is None:
+                remedy = f"leave it out for its default, {_as_yaml(wanted)}"
+            elif _kind(wanted) == "a number" and _as_number(given) is not None:
+                remedy = f"write {_as_yaml(_as_number(given))}"  # YAML reads 2e-1 as a text
+            yield f"{where} of {name} is {what}, but it takes {_kind(wanted)}: {remedy}"
 
 
-def _types_of_kilosort4() -> dict[str, type]:
-    from kilosort.parameters import EXTRA_PARAMETERS, MAIN_PARAMETERS
-
-    return {key: each["type"] for key, each in (MAIN_PARAMETERS | EXTRA_PARAMETERS).items()}
-
-
-def _misfits(
-    where: str, value: Any, default: Any, type_: type | None = None
-) -> Iterator[tuple[str, Any, Any]]:
-    """Yield what does not fit: where, the value, the default (or one of the declared type)."""
-    if default is None and type_ is not None and value is not None:
-        default = type_()
-    if default is None or isinstance(default, tuple) or (value is None and where in NULL_IS_OFF):
-        return
-    if isinstance(default, Mapping) and isinstance(value, Mapping):
+def _misfits(where: str, value: Any, default: Any) -> Iterator[tuple[str, Any, Any]]:
+    """Yield what does not fit: where, the value, the default."""
+    wanted, given = _kind(default), _kind(value)
+    if wanted == given == "a dict":
         for key in value.keys() & default.keys():
             if value[key] is not None:
                 yield from _misfits(f"{where}.{key}", value[key], default[key])
-    elif isinstance(default, list) and isinstance(value, list | tuple):
+    elif wanted == given == "a list":
         for number, each in enumerate(value if default else ()):
             yield from _misfits(f"{where}[{number}]", each, default[0])
-    elif not _fits(value, default):
+    elif {wanted, given} == {"a boolean", "a number"}:  # 0 and 1 are both
+        if (value if wanted == "a boolean" else default) not in (0, 1):
+            yield where, value, default
+    elif wanted != given and default is not None and not isinstance(default, tuple):
         yield where, value, default
-
-
-def _fits(value: Any, default: Any) -> bool:
-    """Whether a value is of a default's kind; 0 and 1 are booleans, and numbers."""
-    wanted, given = _kind(default), _kind(value)
-    if {wanted, given} == {"a boolean", "a number"}:
-        return (value if wanted == "a boolean" else default) in (0, 1)
-    return wanted == given
 
 
 def _kind(value: Any) -> str:
     """Return what a value is in YAML, of numpy's types too."""
-    if value is None:
-        return "null"
-    if isinstance(value, bool) or type(value).__name__ in ("bool_", "bool"):
+    if type(value).__name__ in ("bool", "bool_"):
         return "a boolean"
-    if isinstance(value, Real):
-        return "a number"
-    if isinstance(value, str):
-        return "a text"
-    return "a dict" if isinstance(value, Mapping) else "a list"
+    kinds: dict[Any, str] = {str: "a text", Real: "a number", Mapping: "a dict", type(None): "null"}
+    return next((kind for type_, kind in kinds.items() if isinstance(value, type_)), "a list")
 
 
-def _as_number(text: str) -> float | None:
+def _as_number(text: Any) -> float | None:
     try:
-        number = float(text)
+        number = float(text) if isinstance(text, str) else None
     except ValueError:
         return None
-    return int(number) if math.isfinite(number) and number == int(number) else number
+    return int(number) if number is not None and number.is_integer() else number
 
 
-def _describe_remedy(value: Any, default: Any) -> str:
-    """Say what to write, as YAML."""
-    if value is None:
-        return f"leave it out for its default, {_yaml(default)}"
-    if isinstance(default, bool):
-        return "write true or false, without quotes"
-    if isinstance(default, str) and not isinstance(value, list | Mapping):
-        return f'write "{_yaml(value)}", in quotes'
-    number = _as_number(value) if isinstance(value, str) else None
-    if number is not None and isinstance(default, Real):  # YAML reads 2e-1 as a text
-        return f"write {_yaml(number)}, without quotes"
-    return f"write {_kind(default)}, such as {_yaml(default)}"
-
-
-def _yaml(value: Any) -> str:
-    """Return a value as YAML 1.1 has it: 1.0e-05, .inf, true."""
-    value = value.item() if hasattr(value, "item") else value
-    return str(yaml.safe_dump(value, default_flow_style=True, width=math.inf)).splitlines()[0]
+def _as_yaml(value: Any) -> str:
+    """Return a value as YAML 1.1 has it: 1.0e-05, .inf, true, '2'."""
+    return str(yaml.safe_dump(value, default_flow_style=True)).splitlines()[0]
 
 
 def check_device(settings: SorterSettings) -> Iterator[str]:
     """Find a device among the parameters that is not the one of ``sorter.device``."""
     params_of = {"sorter.params": settings.params}
     params_of |= {f"sorter.params_of.{name}": each for name, each in settings.params_of.items()}
+    others = {"cpu", "cuda", "mps"} - {settings.device}
     for where, params in params_of.items():
-        for param in DEVICE_PARAMS:
-            said = str(params.get(param, "auto"))
-            if settings.device != "auto" and said.partition(":")[0] not in (
-                "auto",
-                settings.device,
-            ):
+        for param in DEVICE_PARAMS if settings.device != "auto" else ():
+            if (said := str(params.get(param))).partition(":")[0] in others:
                 yield (
                     f"config: sorter.device is {settings.device}, but {where}.{param} is {said}: "
                     "remove one of them"
@@ -171,12 +146,12 @@ def check_device(settings: SorterSettings) -> Iterator[str]:
 
 
 def describe_switched_off(settings: SorterSettings, steps: Iterable[str]) -> Iterator[str]:
-    """Name each step that is switched off in the sorter and absent in the preprocessing."""
+    """Name the steps that are switched off in the sorter and absent in the preprocessing."""
     done = set(steps)
-    for names, param, value, what, replacing in SWITCHES:
-        is_off = settings.name in names and settings.params.get(param) == value
-        if is_off and not done.intersection(replacing):
+    for names, param, value, off in SWITCHES:
+        missing = [step for step in off if not done.intersection(REPLACED_BY[step])]
+        if missing and settings.name in names and settings.params.get(param) == value:
             yield (
-                f"no {what}: {param} is {str(value).lower()} in sorter.params, and preprocessing "
-                f"has no {replacing[0]}"
+                f"sorter.params.{param} is {str(value).lower()}, and preprocessing has no step "
+                f"{' or '.join(missing)}"
             )

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 from spikecanary import forecast, layout, parameters
 from spikecanary.config import Config
-from spikecanary.failures import SorterParameterError
 from spikecanary.recording import describe_header, open_recording, size_bytes
 from spikecanary.reruns import State
 from spikecanary.table import Recording, exists
@@ -159,8 +158,8 @@ def _choose_action(state: State, header: Mapping[str, Any]) -> tuple[Action, lis
         action = Action.SORT
     elif "problem" in header:
         action = Action.CANARY
-    elif too_short := _describe_too_short(state, header):
-        return Action.CANARY, [too_short]
+    elif too_short := state.task.check_length(header["n_samples"]):
+        return Action.CANARY, [f"{too_short}. {too_short.remedy}"]
     elif state.canary_is_due or record is None:
         enough_s = max(config.canary.window_s, config.canary.min_recording_s)
         is_tested = config.canary.window_s and header["duration_s"] >= enough_s
@@ -168,15 +167,6 @@ def _choose_action(state: State, header: Mapping[str, Any]) -> tuple[Action, lis
     elif not state.may_sort:
         return Action.STOPPED, [f"stopped: {record['failure']}"]
     return action, []
-
-
-def _describe_too_short(state: State, header: Mapping[str, Any]) -> str:
-    """Say why a sort of so few samples is not begun; or nothing."""
-    try:
-        state.task.check_length(header["n_samples"])
-    except SorterParameterError as err:
-        return f"{err}. {err.remedy}"
-    return ""
 
 
 def _estimate_sort(

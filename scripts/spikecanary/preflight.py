@@ -105,7 +105,8 @@ def inspect_recording_and_node(
     recording = open_recording(sort.row, notes, thorough=True)
     header = describe_header(recording)
     tell(header=header)
-    sort.check_length(header["n_samples"])
+    if too_short := sort.check_length(header["n_samples"]):
+        raise too_short
     found: dict[str, Any] = {"header": header, "skip": "", "notes": notes}
     settings = None if canary is None else CanarySettings.model_validate(canary)
     if settings is not None:
@@ -228,11 +229,10 @@ def _check_device(task: SortTask) -> Iterator[Check]:
         msg = _why_torch_has_none(device)
     else:
         msg = None if _has_gpu() else f"{settings.name} needs a GPU, and this machine has none"
-    param = next(filter(settings.params.__contains__, sorter.DEVICE_PARAMS), "")
-    remedy = f"Set sorter.params: {param}: cpu, or run where there is one." if param else ""
     if msg is not None:
-        evidence = {"device": device if kind == "mps" else "cuda"}
-        yield Check("device", "fail", "GPUUnavailableError", msg, evidence, remedy)
+        is_param = settings.device != device
+        remedy = "Change the device in sorter.params, or run where it is." if is_param else ""
+        yield Check("device", "fail", "GPUUnavailableError", msg, {"device": device}, remedy)
 
 
 def _why_torch_has_none(device: str) -> str | None:

@@ -63,7 +63,7 @@ LEARN_S = 2.0
 
 
 class NoGoodUnitsError(RuntimeError):
-    """A sort ended well, and all its units are to be left out."""
+    """A sort ended well, and all its units are to be left out: no word of the data."""
 
 
 class SortTask(BaseModel):
@@ -112,34 +112,26 @@ class SortTask(BaseModel):
         except (KeyError, TypeError, ValueError, OverflowError):
             return default
 
-    def check_length(self, n_samples: int) -> None:
-        """Refuse a recording that is too short for its sorter to learn anything from.
+    def check_length(self, n_samples: int) -> SorterParameterError | None:
+        """Return why a recording is too short for its sorter, whose sort is certain to fail.
 
         Kilosort 4.1.7 drops a last batch of under ``nt`` samples, reads every
         ``batch_downsampling``-th batch, and whitens by all of them but the last (get_whitening):
         of one alone comes NaN. Tried: 60,060 samples fail and 60,061 do not.
-
-        Raises
-        ------
-        SorterParameterError
-            The sort is certain to fail.
         """
-        name, params = self.sorter.name, self.sorter.params
-        if name != "kilosort4" or params.get("skip_kilosort_preprocessing"):
-            return
+        name = self.sorter.name
+        if name != "kilosort4" or self.sorter.params.get("skip_kilosort_preprocessing"):
+            return None
         batch, every = (self._number(*each) for each in BATCHES[name])
         param = BATCHES[name][0][0]
         if n_samples >= (2 * every - 1) * batch + self._number("nt", 61):
-            return
+            return None
         smaller = int(n_samples / every / LEAST_BATCHES)
         remedy = f"Set sorter.params: {param}: {smaller}, or remove its row from the table."
         if smaller < MEMORY_KNOBS[name][-1]:
             remedy = f"It is too short for any {param}: remove its row from the table."
-        msg = (
-            f"{n_samples} samples are less than two batches, which {name} needs ({param} {batch}"
-            f"{f', batch_downsampling {every}' if every > 1 else ''})"
-        )
-        raise SorterParameterError(msg, remedy=remedy, sorter=name, parameter=param)
+        msg = f"{n_samples} samples are less than two batches, which {name} needs ({param} {batch})"
+        return SorterParameterError(msg, remedy=remedy, sorter=name, parameter=param)
 
     def with_less_memory(self, factor: float) -> "SortTask | None":
         """Clone this task with smaller batches; None where the sorter has no such parameter."""
@@ -328,6 +320,7 @@ def sort(
     what = SortTask.model_validate(task)
     stage("load")
     from spikeinterface.core import set_global_job_kwargs
+    from spikeinterface.sorters import read_sorter_folder
 
     set_global_job_kwargs(n_jobs=what.n_jobs, progress_bar=False)
     recording = open_recording(what.row)
@@ -338,59 +331,33 @@ def sort(
     if finished is None:
         _run_sorter(what, recording, work, stage, tell)
     else:
-        sorteroutput.lay_out(Path(finished), work)
         defaults = sorter_class(what.sorter.name, container=True).default_params()
-        wanted = {**defaults, **what.sorter.params}.get(sorteroutput.KEEP_GOOD_ONLY, False)
-        sorteroutput.keep_good_only(work, wanted=wanted)
+        wanted = {**defaults, **what.sorter.params}.get(sorteroutput.KEEP_GOOD_ONLY)
+        sorteroutput.lay_out(Path(finished), work, keep_good_only=wanted)
     tell(n_samples_after=open_recording(what.row).get_num_samples())
     stage("read")
     tell(sorter_params=_read_params(work))
-    sorting = _read_sorting(work, what.sorter.name)
+    # Registering a recording fails, as saving does, where Kilosort's reader has no units.
+    sorting = cast("Any", read_sorter_folder(work, register_recording=False))
     stage("save")
-    if not len(sorting.unit_ids):  # which Kilosort's reader cannot save
+    if not len(sorting.unit_ids):
+        if what.sorter.params.get(sorteroutput.KEEP_GOOD_ONLY):
+            msg = (
+                f"nothing is left to read of what {what.sorter.name} wrote: keep_good_only is "
+                "true, and no unit is labelled good. Set sorter.params: keep_good_only: false"
+            )
+            raise NoGoodUnitsError(msg)
         save_empty_sorting(Path(folder) / "sorting", recording.get_sampling_frequency())
         return {"n_units": 0, "n_spikes": 0}
     sorting.save(folder=Path(folder) / "sorting")
-    sorted_ = recording if what.window_s is None else cut_window(recording, *what.window_s)
     samples = sorting.to_spike_vector()["sample_index"]
+    sorted_ = recording if what.window_s is None else cut_window(recording, *what.window_s)
     return {
         "n_units": len(sorting.unit_ids),
         "n_spikes": len(samples),
         "n_before": int((samples < 0).sum()),
         "n_beyond": int((samples >= sorted_.get_num_samples()).sum()),
     }
-
-
-def _read_sorting(folder: Path, name: str) -> Any:
-    """Read what a sorter wrote.
-
-    Raises
-    ------
-    NoGoodUnitsError
-        It is told to keep good units only, and none is good: Kilosort's reader cannot say that.
-    """
-    from spikeinterface.sorters import read_sorter_folder
-
-    only_good = sorteroutput.keep_good_only(folder)
-    error, sorting = None, None
-    try:
-        sorting = read_sorter_folder(folder)
-    except Exception as err:
-        if not only_good:
-            raise
-        error = err
-    if not only_good or (sorting is not None and len(sorting.unit_ids)):
-        return sorting
-    sorteroutput.keep_good_only(folder, wanted=False)
-    n_units = len(cast("Any", read_sorter_folder(folder)).unit_ids)
-    sorteroutput.keep_good_only(folder, wanted=True)
-    if n_units or sorting is None:
-        msg = (
-            f"SpikeInterface cannot read what {name} wrote: keep_good_only is true, and none of "
-            f"its {n_units} units is labelled good. Set sorter.params: keep_good_only: false"
-        )
-        raise NoGoodUnitsError(msg) from error
-    return sorting
 
 
 def prepare(recording: "BaseRecording", task: SortTask) -> "BaseRecording":

@@ -89,24 +89,17 @@ def _written_by(settings: Mapping[str, Any]) -> Any:
     return left, params
 
 
-def keep_good_only(work: Path, *, wanted: bool | None = None) -> bool:
-    """Return whether only good units are read of a folder; change it, if that is wanted."""
-    path = work / "spikeinterface_params.json"
-    ran_with = json.loads(path.read_text(encoding="utf-8"))
-    params = ran_with.get("sorter_params") or {}
-    was = bool(params.get(KEEP_GOOD_ONLY))
-    if KEEP_GOOD_ONLY in params and wanted not in (None, was):
-        params[KEEP_GOOD_ONLY] = wanted
-        path.write_text(json.dumps(ran_with, indent=4), encoding="utf-8")
-    return was
-
-
-def lay_out(kept: Path, work: Path) -> None:
+def lay_out(kept: Path, work: Path, *, keep_good_only: bool | None = None) -> None:
     """Lay a kept folder out as SpikeInterface reads it: its own files beside the sorter's."""
     work.mkdir(parents=True)
     for path in [path for pattern in BESIDE for path in kept.glob(pattern)]:
         shutil.copy(path, work / path.name)
     (work / NAME).symlink_to(kept.absolute(), target_is_directory=True)
+    if keep_good_only is not None:
+        path = work / "spikeinterface_params.json"
+        ran_with = json.loads(path.read_text(encoding="utf-8"))
+        ran_with["sorter_params"][KEEP_GOOD_ONLY] = keep_good_only
+        path.write_text(json.dumps(ran_with), encoding="utf-8")
 
 
 def _make_room(target: Path, work: Path) -> None:

@@ -15,23 +15,35 @@ from spikecanary.config import SorterSettings
     ("name", "written", "problem"),
     [
         ("kilosort4", "ccg_threshold: 2e-1", "is '2e-1', a text, but it takes a number: write 0.2"),
-        ("kilosort4", "acg_threshold: 1e-7", "write 1.0e-07, without quotes"),
-        ("kilosort4", "batch_size: 6e4", "write 60000, without quotes"),
+        ("kilosort4", "acg_threshold: 1e-7", "write 1.0e-07"),
+        ("kilosort4", "batch_size: 6e4", "write 60000"),
         ("kilosort4", "batch_size:", "is null, but it takes a number: leave it out"),
         ("kilosort4", "batch_size: [9, 8]", "is [9, 8], a list, but it takes a number"),
-        ("kilosort4", "artifact_threshold: inf", "write .inf, without quotes"),
+        ("kilosort4", "artifact_threshold: inf", "write .inf"),
         ("kilosort4", "shift: a lot", "is 'a lot', a text, but it takes a number"),
-        ("kilosort4", "do_CAR: 'no'", "a text, but it takes a boolean: write true or false"),
+        (
+            "kilosort4",
+            "do_CAR: 'no'",
+            "a text, but it takes a boolean: write a boolean, such as true",
+        ),
         ("kilosort4", "do_CAR: 2", "is 2, a number, but it takes a boolean"),
         ("kilosort4", "nt: true", "is True, a boolean, but it takes a number"),
         ("kilosort4", "drift_smoothing: 0.5", "is 0.5, a number, but it takes a list"),
         ("kilosort4", "drift_smoothing: [1, 2e-1, 0]", "drift_smoothing[1] of kilosort4 is '2e-1'"),
         ("kilosort4", "nblocks: 1.0", "is 1.0, but it takes a whole number: write 1"),
         ("kilosort2_5", "projection_threshold: 10", "a number, but it takes a list: write a list"),
-        ("mountainsort5", "scheme: 2", 'is 2, a number, but it takes a text: write "2", in quote'),
+        (
+            "mountainsort5",
+            "scheme: 2",
+            "is 2, a number, but it takes a text: write a text, such as '2'",
+        ),
         ("spykingcircus2", "general: {radius_um: 1e2}", "general.radius_um of spykingcircus2 is"),
         ("spykingcircus2", "filtering: 300", "a number, but it takes a dict"),
-        ("tridesclous2", "cache_preprocessing_mode: no", 'write "false", in quotes'),
+        (
+            "tridesclous2",
+            "cache_preprocessing_mode: no",
+            "is False, a boolean, but it takes a text: write a text, such as auto",
+        ),
     ],
 )
 def test_values_of_the_wrong_type(name, written, problem):
@@ -101,20 +113,21 @@ def test_steps_that_are_switched_off_and_absent():
         return list(parameters.describe_switched_off(settings, steps))
 
     skip = {"skip_kilosort_preprocessing": True}
-    found = missing("kilosort4", skip, "common_reference")
-    assert found[0] == (
-        "no whitening: skip_kilosort_preprocessing is true in sorter.params, and preprocessing has "
-        "no whiten"
+    (found,) = missing("kilosort4", skip, "common_reference")
+    assert found == (
+        "sorter.params.skip_kilosort_preprocessing is true, and preprocessing has no step whiten "
+        "or filter"
     )
-    assert found[1].endswith("preprocessing has no bandpass_filter")
+    (found,) = missing("kilosort4", skip, "highpass_filter")
+    assert found.endswith("no step whiten")
     assert missing("kilosort4", skip, "highpass_filter", "whiten") == []
     assert missing("kilosort4", {}) == []
     assert len(missing("mountainsort5", {"whiten": False})) == 1
     assert missing("simple", {"whiten": False}) == []
-    assert len(missing("lupin", {"apply_preprocessing": False})) == 2
+    assert len(missing("lupin", {"apply_preprocessing": False})) == 1
 
 
 def test_switches_are_parameters_of_their_sorters():
-    for names, param, value, _, _ in parameters.SWITCHES:
+    for names, param, value, _ in parameters.SWITCHES:
         for name in names:
             assert parameters.defaults_of(name)[param] is not value

@@ -78,7 +78,7 @@ def test_other_devices(run, monkeypatch):
     (check,) = run(make_task(name="kilosort4", params={"torch_device": "mps"}))
     assert (check["code"], check["failure"]) == ("device", "GPUUnavailableError")
     assert "mps was asked for" in check["message"]
-    assert check["remedy"].startswith("Set sorter.params: torch_device: cpu")
+    assert check["remedy"].startswith("Change the device in sorter.params")
     monkeypatch.setattr(torch.version, "cuda", "12")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
@@ -92,8 +92,8 @@ def test_parameters_are_checked_on_the_node_too(run):
     assert (check["code"], check["level"]) == ("parameters", "fail")
     assert check["failure"] == "SorterParameterError"
     found = run(make_task(name="kilosort4", params={"skip_kilosort_preprocessing": True}))
-    assert [check["level"] for check in found] == ["warn", "warn"]
-    assert "no whitening" in found[0]["message"]
+    assert [(check["code"], check["level"]) for check in found] == [("preprocessing", "warn")]
+    assert "no step whiten or filter" in found[0]["message"]
 
 
 def test_folder_that_cannot_be_written(tmp_path):

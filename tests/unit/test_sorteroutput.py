@@ -102,8 +102,7 @@ def test_which_units_are_read_is_no_reason_to_sort_again(work, tmp_path):
     assert sorteroutput.find(tmp_path, with_params(nblocks=0)) is None
 
     again = tmp_path / "again"
-    sorteroutput.lay_out(tmp_path / "sorter_output", again)
-    assert sorteroutput.keep_good_only(again) is True
-    assert sorteroutput.keep_good_only(again, wanted=False) is True
-    assert sorteroutput.keep_good_only(again) is False
+    sorteroutput.lay_out(tmp_path / "sorter_output", again, keep_good_only=False)
+    read = json.loads((again / "spikeinterface_params.json").read_text())["sorter_params"]
+    assert read == {"keep_good_only": False, "artifact_threshold": float("inf")}
     assert sorteroutput.find(tmp_path, SETTINGS)  # what is kept is as it was
