@@ -144,8 +144,6 @@ def run(task: SortTask, results: Path, job: Job, options: Options | None = None)
         raise
     if record is None or record.outcome == "failed":
         raise SortFailedError(_describe_failed(task, record, job.log))
-    for warning in record.warnings:
-        logger.warning("%s: %s", record.recording, warning)
     logger.info("%s: %s: %s", record.recording, record.outcome, record.reason)
     return record
 
@@ -238,7 +236,10 @@ class _Trial:
     def describe(self, task: SortTask, canary: Record, **of_job: Any) -> Record:
         """Describe this try as the record of a task, with the fields that its job knows."""
         found = self.ended.result or {}
-        odd = quality.describe(found, self.header, canary) if found else ()
+        n_units = 0 if self.outcome == "unsortable" else found.get("n_units")
+        odd = list(quality.describe({**found, "n_units": n_units}, self.header, canary))
+        for line in odd:
+            logger.warning("%s: %s", task.row.id, line)
         return diagnosis.make_record(
             task,
             self.header,
@@ -249,7 +250,7 @@ class _Trial:
             reason=self.reason(),
             failure=Failure.of(self.failure) if self.failure else None,
             warnings=[*self.warnings, *self.ended.warnings, *odd],
-            n_units=0 if self.outcome == "unsortable" else found.get("n_units"),
+            n_units=n_units,
             n_spikes=found.get("n_spikes"),
             **of_job,
         )

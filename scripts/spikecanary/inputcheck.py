@@ -10,6 +10,7 @@ from spikecanary import parameters
 from spikecanary.config import AnalysisSettings, BadInputError, Config, did_you_mean
 from spikecanary.failures.signatures import load_signatures
 from spikecanary.recording import RATES_DIFFER, readers
+from spikecanary.sorter import defaults_of
 from spikecanary.table import Recording, read_table
 
 
@@ -180,7 +181,7 @@ def check_sorters(config: Config, rows: list[Recording]) -> Iterator[str]:
                 yield problem
     params_of = config.sorter.params_of | {config.sorter.name: config.sorter.params}
     for name, params in params_of.items():
-        known = parameters.defaults_of(name) if params and name in sorter_dict else {}
+        known = defaults_of(name) if params and name in sorter_dict else {}
         if known:
             where = "config: sorter.params"
             yield from unknown(f"{where}: {name} has no parameter", params, known)

@@ -7,18 +7,14 @@ from typing import Any
 import yaml
 
 from spikecanary.config import SorterSettings
-from spikecanary.sorter import DEVICE_PARAMS
+from spikecanary.sorter import DEVICE_PARAMS, defaults_of
 
 #: May be null whatever the default (SpikeInterface 0.105: mountainsort4 and 5 filter where neither
 #: frequency is None; a seed of None is random; kilosort4's wrapper reads None as infinity). The
-#: last three: tried with kilosort 4.1.7, as were its whole numbers that may be floats.
+#: last three: tried with kilosort 4.1.7.
 NULL_IS_OFF = (
     *("freq_min", "freq_max", "seed", "artifact_threshold"),
     *("cluster_init_seed", "cluster_downsampling", "max_channel_distance"),
-)
-FLOAT_FITS = (
-    *("batch_size", "batch_downsampling", "template_sizes", "cluster_neighbors"),
-    *("cluster_downsampling", "max_cluster_subset", "x_centers", "cluster_init_seed"),
 )
 #: Steps that sorters have of their own, and those of ``preprocessing`` that replace them.
 REPLACED_BY = {
@@ -41,17 +37,6 @@ SWITCHES = (
 )
 
 
-def defaults_of(name: str) -> dict[str, Any]:
-    """Return a sorter's default parameters; none where its package has them and is missing."""
-    from spikeinterface.sorters import sorter_dict
-
-    try:
-        is_listed = name != "kilosort4" or sorter_dict[name].is_installed()
-        return dict(sorter_dict[name].default_params()) if is_listed else {}
-    except (ImportError, KeyError):
-        return {}
-
-
 def check_types(name: str, params: Mapping[str, Any]) -> Iterator[str]:
     """Find values that are not of the type of the sorter's own default.
 
@@ -62,7 +47,7 @@ def check_types(name: str, params: Mapping[str, Any]) -> Iterator[str]:
     from spikeinterface.sorters import sorter_dict
 
     types: dict[str, type] = {}
-    if not (defaults := defaults_of(name)):
+    if not params or not (defaults := defaults_of(name)):
         return
     if name == "kilosort4":
         from kilosort.parameters import EXTRA_PARAMETERS, MAIN_PARAMETERS
@@ -81,8 +66,6 @@ def check_types(name: str, params: Mapping[str, Any]) -> Iterator[str]:
             or (value is None and key in NULL_IS_OFF)
         ):
             continue
-        if types.get(key) is int and isinstance(value, float) and key not in FLOAT_FITS:
-            yield f"{key} of {name} is {value!r}, but it takes a whole number: write {value:.0f}"
         for where, given, wanted in _misfits(key, value, default):
             what = "null" if given is None else f"{given!r}, {_kind(given)}"
             remedy = f"write {_kind(wanted)}, such as {_as_yaml(wanted)}"

@@ -148,7 +148,7 @@ def check_node(task: SortTask, folder: Path, header: Mapping[str, Any]) -> list[
     found = [
         *_check_sorter(task),
         *_check_channels(task, header),
-        *_check_parameters(task),
+        *_check_steps(task),
         *_check_device(task),
         *_check_container(task),
         *_check_hdf5(task),
@@ -182,12 +182,10 @@ def _check_sorter(task: SortTask) -> Iterator[Check]:
             )
 
 
-def _check_parameters(task: SortTask) -> Iterator[Check]:
-    """Check the types of the parameters, and that what the sorter leaves out is done before."""
-    evidence = {"sorter": task.sorter.name}
-    for problem in parameters.check_types(task.sorter.name, task.sorter.params):
-        yield Check("parameters", "fail", "SorterParameterError", problem, evidence)
+def _check_steps(task: SortTask) -> Iterator[Check]:
+    """Check that the steps that the sorter leaves out are done before."""
     for problem in parameters.describe_switched_off(task.sorter, task.preprocessing):
+        evidence = {"sorter": task.sorter.name}
         yield Check("preprocessing", "warn", "SorterParameterError", problem, evidence)
 
 

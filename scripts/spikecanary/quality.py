@@ -1,4 +1,4 @@
-"""What is odd about a full sort that ended well: one line for people each."""
+"""What is odd about a full sort: one line for people each."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -17,39 +17,30 @@ SLOW_FACTOR = 3.0
 
 
 def describe(found: Mapping[str, Any], header: Mapping[str, Any], canary: Record) -> Iterator[str]:
-    """Describe what is odd about a sort.
-
-    Parameters
-    ----------
-    found : dict
-        What :func:`spikecanary.sorter.sort` returned.
-    header : dict
-        The recording's header.
-    canary : Record
-        Its sentinel.
-    """
-    n_units, n_spikes = found["n_units"], found["n_spikes"]
-    outside = {"before the start": "n_before", "beyond the end": "n_beyond"}
-    for where, name in outside.items():
+    """Describe what is odd about what :func:`spikecanary.sorter.sort` returned, if it did."""
+    n_units, n_spikes = found["n_units"], found.get("n_spikes")
+    if n_units == 0:
+        yield describe_empty(canary.n_units)
+    if not n_units or not n_spikes:
+        return
+    for name, where in {"n_before": "before the start", "n_beyond": "beyond the end"}.items():
         if count := found.get(name):
             yield f"{count} of {n_spikes} spikes are {where} of the recording"
     if n_units > max(MOST_UNITS, MOST_PER_CHANNEL * header["n_channels"]):
         yield f"{n_units} units of {header['n_channels']} channels: far more than can be told apart"
-    if not n_units:
-        yield f"the sorter ended well, but found no units{describe_canary(canary.n_units)}"
+    first = canary.windows[0] if canary.outcome == "passed" and canary.windows else None
+    if first is None or first.why != "leading" or (first.n_spikes or 0) < LEAST_SPIKES:
         return
-    leading = [window for window in canary.windows if window.why == "leading" and window.n_spikes]
-    if canary.outcome != "passed" or not leading or (leading[0].n_spikes or 0) < LEAST_SPIKES:
-        return
-    before_hz = (leading[0].n_spikes or 0) / (leading[0].end_s - leading[0].start_s)
+    before_hz = (first.n_spikes or 0) / (first.end_s - first.start_s)
     now_hz = n_spikes / header["duration_s"]
     if not 1 / RATE_FACTOR <= now_hz / before_hz <= RATE_FACTOR:
         yield f"{now_hz:.3g} spikes per s, and in the canary's window {before_hz:.3g}"
 
 
-def describe_canary(n_units: int | None) -> str:
-    """Say that a canary found units where its full sort found none; or nothing."""
-    return f", and its canary found {n_units}" if n_units else ""
+def describe_empty(canary_units: int | None) -> str:
+    """Say that a full sort found no units, and that its canary found some."""
+    found = f", and its canary found {canary_units}" if canary_units else ""
+    return f"the full sort found no units{found}"
 
 
 def check_forecast(sample: Sample, high_s: float) -> Found:

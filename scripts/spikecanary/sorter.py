@@ -253,6 +253,17 @@ def sorter_class(name: str, *, container: bool = False) -> Any:
     return cls
 
 
+def defaults_of(name: str) -> dict[str, Any]:
+    """Return a sorter's default parameters; none where its package has them and is missing."""
+    from spikeinterface.sorters import sorter_dict
+
+    try:
+        is_listed = name != "kilosort4" or sorter_dict[name].is_installed()
+        return dict(sorter_dict[name].default_params()) if is_listed else {}
+    except (ImportError, KeyError):
+        return {}
+
+
 def with_device(name: str, defaults: Mapping[str, Any], settings: SorterSettings) -> dict[str, Any]:
     """Return the sorter's parameters with the device set, for sorters that have a choice."""
     params = dict(settings.params)
@@ -331,8 +342,8 @@ def sort(
     if finished is None:
         _run_sorter(what, recording, work, stage, tell)
     else:
-        defaults = sorter_class(what.sorter.name, container=True).default_params()
-        wanted = {**defaults, **what.sorter.params}.get(sorteroutput.KEEP_GOOD_ONLY)
+        params = {**defaults_of(what.sorter.name), **what.sorter.params}
+        wanted = params.get(sorteroutput.KEEP_GOOD_ONLY)
         sorteroutput.lay_out(Path(finished), work, keep_good_only=wanted)
     tell(n_samples_after=open_recording(what.row).get_num_samples())
     stage("read")

@@ -120,6 +120,7 @@ def _row(folder: Path, recording: str) -> dict[str, Any]:
     if known is None:
         return row
     decisive = failed or (sort if sort and sort.outcome == "unsortable" else known)
+    warnings = [text for each in (canary, sort or failed) if each for text in each.warnings]
     row |= {
         "verdict": known.verdict,
         "outcome": canary.outcome if canary else "",
@@ -130,11 +131,7 @@ def _row(folder: Path, recording: str) -> dict[str, Any]:
         "canary_units": canary.n_units if canary else None,
         "reason": decisive.reason,
         "remedy": decisive.failure.remedy if decisive.failure else "",
-        "warnings": "; ".join(
-            dict.fromkeys(
-                text for each in (canary, sort or failed) if each for text in each.warnings
-            )
-        ),
+        "warnings": "; ".join(dict.fromkeys(warnings)),
         "bad_periods": "; ".join(
             f"{p.start_s:.2f}-{p.end_s:.2f} s {p.what}" for p in known.bad_periods
         ),
@@ -320,14 +317,13 @@ def describe_needs(rows: Iterable[Mapping[str, Any]], most: int = 5) -> str:
 
 
 def _reason(row: Mapping[str, Any]) -> str:
-    """Return why a recording needs a person: what its full sort found, and what its canary."""
+    """Return why a recording needs a person."""
     reason = str(row.get("reason", ""))
     if not _is_doubtful(row):
         return reason
-    if row["sort"] == "sorted":  # the reason is the canary's
-        reason = "the sorter ended well"
-    found = quality.describe_canary(row["canary_units"])
-    return f"{reason.rstrip('.')}: the full sort found no units{found}"
+    empty = quality.describe_empty(row["canary_units"])
+    # Where it ended well, the reason is the canary's.
+    return empty if row["sort"] == "sorted" else f"{reason.rstrip('.')}: {empty}"
 
 
 def print_end(

@@ -52,7 +52,7 @@ def canary(n_spikes=1000, **fields):
         (
             {"n_units": 0, "n_spikes": 0},
             {},
-            "the sorter ended well, but found no units, and its canary found 8",
+            "the full sort found no units, and its canary found 8",
         ),
         ({"n_spikes": 2000}, {}, None),
         ({"n_spikes": 1900}, {}, "19 spikes per s, and in the canary's window 100"),

@@ -155,7 +155,7 @@ def test_who_needs_attention(tmp_path):
     assert lines[2] == "    x: it broke. Install it."
     found = "the full sort found no units, and its canary found"
     assert f"    it broke: {found} 4." in lines
-    assert f"    the sorter ended well: {found} 7." in lines
+    assert f"    {found} 7." in lines
     assert summary.describe_needs([row(sort="sorted")]) == ""
 
 
