@@ -354,7 +354,7 @@ def sort(
     if not len(sorting.unit_ids):
         if what.sorter.params.get(sorteroutput.KEEP_GOOD_ONLY):
             msg = (
-                f"nothing is left to read of what {what.sorter.name} wrote: keep_good_only is "
+                f"SpikeInterface finds nothing to read in what {what.sorter.name} wrote: keep_good_only is "
                 "true, and no unit is labelled good. Set sorter.params: keep_good_only: false"
             )
             raise NoGoodUnitsError(msg)
