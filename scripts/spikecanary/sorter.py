@@ -354,8 +354,9 @@ def sort(
     if not len(sorting.unit_ids):
         if what.sorter.params.get(sorteroutput.KEEP_GOOD_ONLY):
             msg = (
-                f"SpikeInterface finds nothing to read in what {what.sorter.name} wrote: keep_good_only is "
-                "true, and no unit is labelled good. Set sorter.params: keep_good_only: false"
+                f"SpikeInterface finds nothing to read in what {what.sorter.name} wrote: "
+                "keep_good_only is true, and no unit is labelled good. Set sorter.params: "
+                "keep_good_only: false"
             )
             raise NoGoodUnitsError(msg)
         save_empty_sorting(Path(folder) / "sorting", recording.get_sampling_frequency())
