@@ -6,8 +6,15 @@ from pathlib import Path
 from typing import Any
 
 from spikecanary import canary
-from spikecanary.config import CanarySettings, ForecastSettings, PreflightSettings, WatchdogSettings
+from spikecanary.config import (
+    CanarySettings,
+    ForecastSettings,
+    PreflightSettings,
+    RetrySettings,
+    WatchdogSettings,
+)
 from spikecanary.sorter import SortTask
+from spikecanary.supervise.folders import LeftoverError
 from spikecanary.supervise.job import Job
 from spikecanary.supervise.log import configure, new_log
 from spikecanary.supervise.processes import exit_on_signals
@@ -26,6 +33,7 @@ def main(snakemake: Any) -> int:
         log=log,
         preflight=PreflightSettings.model_validate(params.settings["preflight"]),
         watchdogs=WatchdogSettings.model_validate(params.settings["watchdogs"]),
+        retry=RetrySettings.model_validate(params.settings.get("retry", {})),
         forecast=ForecastSettings.model_validate(params.settings["forecast"]),
         mem_mb=resources.mem_mb,
         runtime_min=resources.runtime,
@@ -38,7 +46,8 @@ def main(snakemake: Any) -> int:
     try:
         canary.run(task, settings, Path(snakemake.output.sentinel).parent, job, params.attempt)
     except OSError as err:
-        logger.error("the sentinel cannot be written: %s", err)  # noqa: TRY400 - one line
+        what = "" if isinstance(err, LeftoverError) else "the sentinel cannot be written: "
+        logger.error("%s%s", what, err)  # noqa: TRY400 - one line
         return 1
     return 0
 

@@ -28,6 +28,7 @@ def main(snakemake: Any) -> int:
         log=log,
         preflight=PreflightSettings.model_validate(params.limits["preflight"]),
         watchdogs=WatchdogSettings.model_validate(params.limits["watchdogs"]),
+        retry=RetrySettings.model_validate(params.limits["retry"]),
         mem_mb=job_limit(resources.mem_mb, allowed.max_mem_mb),
         runtime_min=job_limit(resources.runtime, allowed.max_runtime_min),
         attempt=resources.attempt,
@@ -36,7 +37,6 @@ def main(snakemake: Any) -> int:
     )
     options = fullsort.Options(
         forced=params.limits["forced"],
-        retry=RetrySettings.model_validate(params.limits["retry"]),
         keep_output=params.limits["keep_output"],
     )
     task = SortTask.model_validate({**params.task, "n_jobs": snakemake.threads})

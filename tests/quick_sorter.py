@@ -113,8 +113,27 @@ def _gpu_memory(params, folder):
         raise torch.OutOfMemoryError(msg)
 
 
+def _launch(params, folder):
+    """Fail as a GPU does now and then: the first times, so many as `unused` says."""
+    with open("launches", "a") as file:  # noqa: PTH123 - in the working directory
+        file.write("x")
+        if file.tell() > params["unused"]:
+            return
+    msg = (
+        "CUDA error: unspecified launch failure\nCUDA kernel errors might be asynchronously "
+        "reported at some other API call, so the stacktrace below might be incorrect."
+    )
+    raise RuntimeError(msg)
+
+
 def _hang(params, folder):
     time.sleep(3600)
+
+
+def _spin(params, folder):
+    """Hang, but compute."""
+    while True:
+        pass
 
 
 def _chatter(params, folder):

@@ -121,7 +121,7 @@ class Decision:
 
 KILLED = Decision(
     "unexpected",
-    "the canary's job was killed, so the canary proved nothing (its log is the one before)",
+    "the canary's job was killed or failed, so it proved nothing (its log is the one before)",
 )
 
 
@@ -157,7 +157,7 @@ def run(
     Interrupted
         A signal ended this process; only a line in the journal is left behind.
     OSError
-        The sentinel cannot be written.
+        The sentinel cannot be written, or what an earlier job left cannot be removed.
     """
     started_at = sentinel.now()
     evidence = Evidence(warnings=list(_describe_changes(results / "sort.json", job)))
@@ -171,6 +171,8 @@ def run(
         sentinel.append_interrupted(
             results / "attempts.jsonl", "canary", task.row.id, started_at, err
         )
+        raise
+    except folders.LeftoverError:
         raise
     except Exception as err:
         logger.exception("the canary itself failed")
@@ -202,6 +204,7 @@ class _Canary:
         self.settings = settings
         self.job = job
         self.folder = folder
+        self.window_s = settings.window_s
 
     def collect(self, evidence: Evidence) -> None:
         """Inspect header, node and signal, sort, and forecast the full sort."""
@@ -243,6 +246,7 @@ class _Canary:
         bad_periods_stop = self.settings.bad_periods == "stop"
         evidence.failure = report.failure(bad_periods_stop=bad_periods_stop)
         window_s: float = found["window_s"]
+        self.window_s = window_s
         if window_s > self.settings.window_s:
             evidence.warnings.append(
                 f"canary.window_s {self.settings.window_s:g} s was made {window_s:g} s: "
@@ -253,11 +257,9 @@ class _Canary:
     def _sort(self, evidence: Evidence, start_s: float, end_s: float, why: str) -> None:
         """Sort one window with the code of the full sort."""
         with folders.work_folder(self.folder / why.replace(" ", "-")) as folder:
-            ended, failure = diagnosis.sort(
-                self.task.for_canary(start_s, end_s),
-                folder=folder,
-                supervision=self._supervision(),
-            )
+            window_task = self.task.for_canary(start_s, end_s)
+            *_, tried = diagnosis.tries(window_task, self.job.retry, folder, self._try)
+        ended, failure = tried.ended, tried.failure
         found = ended.result or {}
         message = f"{found['n_units']} units" if found else ended.describe()
         logger.info(
@@ -273,7 +275,12 @@ class _Canary:
             measured=_without_copy(self.task, ended),
         )
         evidence.attempts.append(Attempt(window, ended, failure))
-        evidence.warnings += ended.warnings
+        evidence.warnings += [*tried.warnings, *ended.warnings]
+
+    def _try(self, task: SortTask, folder: Path) -> diagnosis.Try:
+        """Sort a window once."""
+        ended, failure = diagnosis.sort(task, folder=folder, supervision=self._supervision())
+        return diagnosis.Try(task, folder, ended, failure)
 
     def _ask_again(self, evidence: Evidence, window_s: float) -> None:
         """Give a second opinion on too little activity: by what the full sort will learn from.
@@ -343,7 +350,7 @@ class _Canary:
 
     def _supervision(self) -> Supervision:
         """Return how the next child process is watched."""
-        limit_s = watchdogs.canary_inactivity_s(self.settings.window_s)
+        limit_s = watchdogs.canary_inactivity_s(self.window_s)
         return self.job.supervision(self.task, self.folder.parent, limit_s)
 
 

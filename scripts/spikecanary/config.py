@@ -158,6 +158,8 @@ class WatchdogSettings(Settings):
 
     inactivity_base_s: PositiveFloat | None = 600
     """End a full sort that is silent and idle for this long, in s. Long recordings get more."""
+    silence_times: PositiveFloat | None = 3
+    """End one that computes, but does nothing else, after so many times as long as an idle one."""
     min_free_ram_mb: PositiveFloat | None = 500
     """End a sort that holds most of the node's memory when less than this is free, in MB."""
     min_free_disk_mb: PositiveFloat | None = 500
@@ -171,7 +173,7 @@ class WatchdogSettings(Settings):
 
 
 class RetrySettings(Settings):
-    """What a full sort retries within its job."""
+    """What a canary or full sort retries within its job."""
 
     gpu_memory_times: NonNegativeInt = 2
     """How often a sort that runs out of GPU memory is retried with smaller batches."""

@@ -1,24 +1,44 @@
 """What a canary and a full sort do alike: inspect, sort, tell the failure, describe the end."""
 
+import itertools
+import logging
+import re
 import signal
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from spikecanary import preflight, sentinel, signals, sorter
-from spikecanary.config import CanarySettings
+from spikecanary.config import CanarySettings, RetrySettings
 from spikecanary.failures import (
     BiologicalFailure,
     ClassifiedSortFailure,
     DependencyError,
+    GpuMemoryWatchdogError,
+    GPUOutOfMemoryError,
     RecordingUnreadableError,
 )
 from spikecanary.failures.classify import by_text, classify
 from spikecanary.recording import size_bytes
 from spikecanary.sentinel import Record, SorterInfo
 from spikecanary.sorter import SortTask
+from spikecanary.supervise import folders
 from spikecanary.supervise.run import Ended, Supervision, call, supervise
+
+logger = logging.getLogger(__name__)
+
+#: Smaller batches may help against these, and each retry has batches of this share of the last.
+GPU_MEMORY = (GPUOutOfMemoryError, GpuMemoryWatchdogError)
+SMALLER = 0.5
+#: Errors of a GPU that come and go (SpikeInterface issue 3550, PyTorch 3912, nnUNet 1739,
+#: grand-challenge 2836). Those of a bug come again: device-side asserts, illegal addresses.
+TRANSIENT = re.compile(
+    r"^(?:[\w.]*Error: )?(?:CUDA error: (?:unknown error|unspecified launch failure|"
+    r"uncorrectable ECC error)|(?:CUDA|cuDNN|cusolver) error: "
+    r"CU\w+_STATUS_(?:EXECUTION_FAILED|INTERNAL_ERROR|NOT_INITIALIZED))",
+    re.MULTILINE,
+)
 
 
 @dataclass(frozen=True)
@@ -134,6 +154,50 @@ def describe_too_short(task: SortTask, header: Mapping[str, Any], length_s: floa
         f"{length_s:.2f} s are at most one batch of {task.sorter.name} ({batch_s:.2f} s), which it "
         "cannot sort"
     )
+
+
+@dataclass(frozen=True)
+class Try:
+    """One try of a sort: how it ended, its failure if a known one, why it is not the first."""
+
+    task: SortTask
+    folder: Path
+    ended: Ended
+    failure: ClassifiedSortFailure | None
+    warnings: tuple[str, ...] = ()
+
+
+T = TypeVar("T", bound=Try)
+
+
+def tries(
+    task: SortTask, retry: RetrySettings, folder: Path, attempt: Callable[[SortTask, Path], T]
+) -> Iterator[T]:
+    """Yield each try of a sort; the last decides. Its folder is removed when the next is asked for.
+
+    What lacks GPU memory is tried again with smaller batches, as often as the config says; after an
+    error of the GPU that comes and goes, the same sort is tried once more.
+    """
+    warnings: tuple[str, ...] = ()
+    times, transient_times = retry.gpu_memory_times, 1
+    for number in itertools.count(1):
+        with folders.work_folder(folder / f"try-{number}") as work:
+            tried = replace(attempt(task, work), warnings=warnings)
+            yield tried
+        lacks_memory = times > 0 and isinstance(tried.failure, GPU_MEMORY)
+        smaller = task.with_less_memory(SMALLER) if lacks_memory else None
+        error = tried.ended.error or {}
+        if smaller is not None:
+            times -= 1
+            changed, task = sorter.changed_params(task, smaller), smaller
+            note = f"the GPU's memory was not enough, so it was sorted with {changed}"
+        elif transient_times and (found := TRANSIENT.search(error.get("text", ""))):
+            transient_times -= 1
+            note = f"the GPU failed ({found[0]}), and the same sort was tried once more"
+        else:
+            return
+        logger.warning("%s: %s", task.row.id, note)
+        warnings = (*warnings, note)
 
 
 def sort(

@@ -314,7 +314,7 @@ def available(
     kept_free_mb = watchdogs.min_free_disk_mb or 0.0
     found = {
         "wall_s": 60.0 * settings.max_runtime_min,
-        "mem_mb": min(float(settings.max_mem_mb), psutil.virtual_memory().total / MB),
+        "mem_mb": min(float(settings.max_mem_mb), psutil.virtual_memory().total / MB or math.inf),
         "disk_mb": psutil.disk_usage(str(folder)).free / MB - kept_free_mb,
     }
     gpu_mb = gpus.total_mb()

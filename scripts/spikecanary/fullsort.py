@@ -8,13 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from spikecanary import diagnosis, forecast, quality, sentinel, sorter, sorteroutput
-from spikecanary.config import RetrySettings
 from spikecanary.failures import (
     BiologicalFailure,
-    ClassifiedSortFailure,
     ConcurrentSortError,
-    GpuMemoryWatchdogError,
-    GPUOutOfMemoryError,
 )
 from spikecanary.sentinel import Failure, Outcome, Record
 from spikecanary.sorter import SortTask
@@ -26,9 +22,6 @@ from spikecanary.supervise.run import Ended, Supervision
 logger = logging.getLogger(__name__)
 
 LOCK = ".sort.lock"
-#: Smaller batches may help against these, and each retry has batches of this share of the last.
-GPU_MEMORY = (GPUOutOfMemoryError, GpuMemoryWatchdogError)
-SMALLER = 0.5
 
 
 class SortStoppedError(RuntimeError):
@@ -47,14 +40,11 @@ class Options:
     ----------
     forced : bool
         Sort whatever the sentinel says.
-    retry : RetrySettings
-        How often it is tried again with smaller batches.
     keep_output : bool
         Keep the sorter's own files beside the outputs (:mod:`spikecanary.sorteroutput`).
     """
 
     forced: bool = False
-    retry: RetrySettings = RetrySettings()  # noqa: RUF009 - frozen
     keep_output: bool = True
 
 
@@ -125,7 +115,7 @@ def run(task: SortTask, results: Path, job: Job, options: Options | None = None)
             layout = canary.outcome == "skipped" and not options.forced
             high_s = canary.forecast["wall_s"].high if canary.forecast else None
             for trial in _Sort(job, results, folder, layout=layout, high_s=high_s).trials(
-                task, options.retry, finished
+                task, finished
             ):
                 record = describe(trial)
                 if options.keep_output and trial.sorter_ended_well:
@@ -192,15 +182,8 @@ def _describe_failed(task: SortTask, record: Record | None, log: Path) -> str:
     return f"{task.row.id}: the sort failed: {reason}.{remedy} See {log}"
 
 
-@dataclass(frozen=True)
-class _Trial:
-    """One try of a full sort: how it ended, and its failure if that is a known one."""
-
-    task: SortTask
-    folder: Path
-    ended: Ended
-    failure: ClassifiedSortFailure | None
-    warnings: tuple[str, ...] = ()
+class _Trial(diagnosis.Try):
+    """One try of a full sort."""
 
     @property
     def header(self) -> Mapping[str, Any]:
@@ -282,27 +265,13 @@ class _Sort:
         self.results = results
         self.folder = folder
 
-    def trials(
-        self, task: SortTask, retry: RetrySettings, finished: Path | None
-    ) -> Iterator[_Trial]:
+    def trials(self, task: SortTask, finished: Path | None) -> Iterator[_Trial]:
         """Yield each try; the last decides. Its folder is removed when the next is asked for."""
         if finished is not None:
             with folders.work_folder(self.folder / "try-again") as folder:
                 yield self._read(task, folder, finished)
             return
-        warnings: tuple[str, ...] = ()
-        for number in range(1, retry.gpu_memory_times + 2):
-            with folders.work_folder(self.folder / f"try-{number}") as folder:
-                trial = replace(self._try(task, folder), warnings=warnings)
-                yield trial
-            lacks_memory = isinstance(trial.failure, GPU_MEMORY)
-            smaller = task.with_less_memory(SMALLER) if lacks_memory else None
-            if smaller is None or number > retry.gpu_memory_times:
-                return
-            changed = sorter.changed_params(task, smaller)
-            note = f"the GPU's memory was not enough, so it was sorted with {changed}"
-            logger.warning("%s: %s: again with %s", task.row.id, trial.failure, changed)
-            warnings, task = (*warnings, note), smaller
+        yield from diagnosis.tries(task, self.job.retry, self.folder, self._try)
 
     def _read(self, task: SortTask, folder: Path, finished: Path) -> _Trial:
         """Read what the sorter wrote for this very task."""

@@ -4,7 +4,9 @@ import importlib.util
 import os
 import resource
 import shutil
+import socket
 import tempfile
+import urllib.request
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -29,6 +31,8 @@ ONE_PROBE = ("tridesclous2", "lupin", "spykingcircus2")
 COMMON_REFERENCE = {"kilosort4": "do_CAR"} | dict.fromkeys(
     ("kilosort", "kilosort2", "kilosort2_5", "kilosort3"), "car"
 )
+#: Kilosort 4's built-in templates: where it looks for them, where it gets them, their length.
+KILOSORT_FOLDER, KILOSORT_HOST, KILOSORT_NT = "KILOSORT_LOCAL_DOWNLOADS_PATH", "osf.io", 61
 #: Less free disk is a failure; less free memory of the host or of every GPU is a warning.
 MIN_FREE_DISK_MB, MIN_FREE_RAM_MB, MIN_FREE_VRAM_MB = 1000.0, 2000.0, 2000.0
 
@@ -149,6 +153,7 @@ def check_node(task: SortTask, folder: Path, header: Mapping[str, Any]) -> list[
         *_check_sorter(task),
         *_check_channels(task, header),
         *_check_steps(task),
+        *_check_templates(task),
         *_check_device(task),
         *_check_container(task),
         *_check_hdf5(task),
@@ -172,10 +177,14 @@ def _check_sorter(task: SortTask) -> Iterator[Check]:
         yield Check("sorter", "fail", type(err).__name__, str(err), err.evidence)
         return
     if settings.name in TESTED and settings.container is None:
-        from packaging.version import Version
+        from packaging.version import InvalidVersion, Version
 
         version, (first, after) = sorter.version_of(cls), TESTED[settings.name]
-        if version is None or not Version(first) <= Version(version) < Version(after):
+        try:
+            was_tried = Version(first) <= Version(str(version)) < Version(after)
+        except InvalidVersion:  # none, or a developer's own
+            was_tried = False
+        if not was_tried:
             msg = f"{settings.name} {version} was not tried here (tried: {first} to before {after})"
             yield Check(
                 "sorter_version", "warn", "SorterUnavailableError", msg, {"sorter": settings.name}
@@ -209,6 +218,37 @@ def _check_channels(task: SortTask, header: Mapping[str, Any]) -> Iterator[Check
         remedy = f"Set sorter.params: {reference}: false."
         evidence = {"sorter": name, "parameter": reference}
         yield Check("reference", "fail", "SorterParameterError", msg, evidence, remedy)
+
+
+def _check_templates(task: SortTask) -> Iterator[Check]:
+    """Check that kilosort4 finds its built-in templates where it shall not learn any.
+
+    It downloads a file that is missing, into a folder that it does not make (utils.py, 4.1.7).
+    """
+    settings = task.sorter
+    if settings.name != "kilosort4" or settings.params.get("templates_from_data", True):
+        return
+    if (nt := settings.params.get("nt", KILOSORT_NT)) != KILOSORT_NT:
+        msg = f"kilosort4's built-in templates have {KILOSORT_NT} samples, and nt is {nt}"
+        remedy = "Remove nt from sorter.params, or templates_from_data: false."
+        yield Check("nt", "fail", "SorterParameterError", msg, {"parameter": "nt"}, remedy)
+    named = os.environ.get(KILOSORT_FOLDER)
+    path = (Path(named) if named else Path.home() / ".kilosort") / "wTEMP.npz"
+    if settings.container is not None or path.exists():
+        return
+    spec = importlib.util.find_spec("kilosort")
+    wheel = Path(spec.origin).parent if spec and spec.origin else "the installed kilosort's folder"
+    remedy = f"Set the environment variable {KILOSORT_FOLDER}={wheel}, which has the file."
+    level: Literal["warn", "fail"] = "fail"
+    msg = f"kilosort4's built-in templates, {path}, are not there"
+    if path.parent.is_dir() and not named:
+        try:
+            if not urllib.request.getproxies().get("https"):
+                socket.create_connection((KILOSORT_HOST, 443), timeout=3).close()
+            msg, level = f"{msg}, and will be downloaded", "warn"
+        except OSError as err:
+            msg = f"{msg}, and {KILOSORT_HOST} cannot be reached ({err})"
+    yield Check("templates", level, "ModelLoadingError", msg, {"path": str(path)}, remedy)
 
 
 def _check_device(task: SortTask) -> Iterator[Check]:

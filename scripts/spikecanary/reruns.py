@@ -161,6 +161,8 @@ class State:
         if self.sort_stands and self.sort is not None and self.sort["canary_settings"]:
             return dict(self.sort["canary_settings"])
         config = self.config
+        # Absent where nothing is set, as in the records of versions without it.
+        retry = {"retry": as_set(config.retry)} if as_set(config.retry) else {}
         return {
             "task": self.sort_settings["task"],
             "data": self.data,
@@ -171,6 +173,7 @@ class State:
                 "watchdogs": as_set(config.watchdogs),
                 "forecast": as_set(config.forecast, include=OF_A_CANARY),
                 **as_set(config, include={"signatures"}),
+                **retry,
             },
             "attempt": sentinel.count_retestable(self.folder / "attempts.jsonl"),
         }

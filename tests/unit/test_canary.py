@@ -1,16 +1,24 @@
 """The canary's steps and verdicts, with the quick sorter in real child processes."""
 
 import os
+import runpy
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from spikeinterface.core import load
 
 from spikecanary import canary, diagnosis, forecast, fullsort, learning, sentinel, sorter, stamps
-from spikecanary.config import CanarySettings, Config, ForecastSettings, SorterSettings
+from spikecanary.config import (
+    CanarySettings,
+    Config,
+    ForecastSettings,
+    RetrySettings,
+    SorterSettings,
+)
 from spikecanary.fullsort import SortFailedError, SortStoppedError
-from spikecanary.supervise import watchdogs
+from spikecanary.supervise import folders, watchdogs
 from spikecanary.supervise.job import Job
 from spikecanary.supervise.run import Ended
 from spikecanary.table import Recording
@@ -119,6 +127,117 @@ def test_hang_stops_and_a_limit_of_the_canarys_own_job_does_not(run, task, tmp_p
         record = canary.run(hanging, settings, tmp_path / "x", job)
         assert (record.verdict, record.outcome) == ("proceed", "unexpected")
         assert said in record.warnings[0]
+
+
+def test_canary_retries_with_smaller_batches_as_the_full_sort_does(run, sort, task, monkeypatch):
+    """Text of a GPU that is full with large batches, by the quick sorter; no GPU is here."""
+    monkeypatch.setitem(sorter.MEMORY_KNOBS, "quick", ("unused", 64, 1, 4))
+    full = with_params(task, fail_in="always", fail_how="gpu_memory", unused=64)
+    said = ["{'unused': 32}", "{'unused': 16}"]
+    record = run(full)
+    assert (record.verdict, record.outcome, record.n_units) == ("proceed", "passed", 4)
+    assert [line.split("sorted with ")[1] for line in record.warnings] == said
+    record = sort(full)
+    assert (record.outcome, record.sorter.params["unused"]) == ("sorted", 16)
+    assert [line.split("sorted with ")[1] for line in record.warnings] == said
+    record = run(with_params(task, fail_in="window", fail_how="gpu_memory", unused=1000))
+    assert (record.verdict, record.failure.class_name) == ("stop", "GPUOutOfMemoryError")
+
+
+def test_canary_makes_as_many_retries_as_the_config_says(task, tmp_path, monkeypatch):
+    monkeypatch.setitem(sorter.MEMORY_KNOBS, "quick", ("unused", 64, 1, 4))
+    full = with_params(task, fail_in="window", fail_how="gpu_memory", unused=64)
+    job = Job(log=tmp_path / "log.txt", retry=RetrySettings(gpu_memory_times=1))
+    record = canary.run(full, CanarySettings(window_s=2, min_recording_s=4), tmp_path / "x", job)
+    assert (record.verdict, record.failure.class_name) == ("stop", "GPUOutOfMemoryError")
+    assert len(record.warnings) == 1
+
+
+def test_error_of_the_gpu_that_comes_and_goes_is_tried_once_more(
+    run, sort, task, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    for part, start in (("window", run), ("full", sort)):
+        record = start(with_params(task, fail_in=part, fail_how="launch", unused=1))
+        assert record.outcome == {"window": "passed", "full": "sorted"}[part]
+        assert "unspecified launch failure), and the same sort was tried" in record.warnings[0]
+        assert len((tmp_path / "launches").read_text()) == 2
+        (tmp_path / "launches").unlink()
+    record = run(with_params(task, fail_in="window", fail_how="launch", unused=2))
+    assert (record.verdict, record.outcome) == ("proceed", "unexpected")
+    assert len((tmp_path / "launches").read_text()) == 2
+
+
+@pytest.mark.parametrize(
+    ("text", "comes_and_goes"),
+    [
+        ("RuntimeError: CUDA error: unknown error\nCUDA kernel errors might be", True),
+        ("torch.AcceleratorError: CUDA error: unspecified launch failure", True),
+        ("RuntimeError: cuDNN error: CUDNN_STATUS_EXECUTION_FAILED", True),
+        (
+            "RuntimeError: CUDA error: CUBLAS_STATUS_INTERNAL_ERROR when calling `cublasSgemm(",
+            True,
+        ),
+        ("RuntimeError: CUDA error: device-side assert triggered", False),
+        ("RuntimeError: CUDA error: an illegal memory access was encountered", False),
+        ("RuntimeError: CUDA error: no kernel image is available for execution", False),
+        ("RuntimeError: cuDNN error: CUDNN_STATUS_NOT_SUPPORTED", False),
+        ("UserWarning: perhaps a CUDA error: unknown error", False),
+    ],
+)
+def test_which_errors_of_a_gpu_come_and_go(text, comes_and_goes):
+    text = f"Traceback (most recent call last):\n  ...\n{text}\n"
+    assert bool(diagnosis.TRANSIENT.search(text)) == comes_and_goes
+
+
+def test_hang_that_computes_stops_after_a_limit_of_the_real_window(run, task, monkeypatch):
+    monkeypatch.setattr(watchdogs, "CANARY_INACTIVITY_S", (1.5, 9.0, 1.5))
+    inspect = diagnosis.inspect
+
+    def lengthen(*arguments, **options):
+        found = inspect(*arguments, **options)
+        found.ended.result["window_s"] = 2.0
+        return found
+
+    monkeypatch.setattr(diagnosis, "inspect", lengthen)
+    record = run(with_params(task, fail_in="window", fail_how="spin"), window_s=1)
+    assert (record.verdict, record.failure.class_name) == ("stop", "SorterTimeoutError")
+    assert "it computes, but without" in record.reason
+    assert record.failure.evidence["limit_s"] == 9.0
+
+
+class Params(dict):
+    """Snakemake's params: by key and by name."""
+
+    __getattr__ = dict.__getitem__
+
+
+def test_work_folder_that_cannot_be_emptied_fails_the_job(run, task, tmp_path, monkeypatch, caplog):
+    folders.work_path(tmp_path / "x", "canary").mkdir(parents=True)
+
+    def busy(path, **_):
+        raise OSError(16, "Device or resource busy", str(path))
+
+    monkeypatch.setattr(folders.shutil, "rmtree", busy)
+    with pytest.raises(folders.LeftoverError, match=r"x/\.canary-.* cannot be removed .*busy"):
+        run(task)
+    assert not (tmp_path / "x/canary.json").exists()
+    # Its script: settings of a version without retries will do.
+    params = Params(task=task.as_set(), data={}, attempt=0)
+    params["settings"] = {"canary": {}, "preflight": {}, "watchdogs": {}, "forecast": {}}
+    job = SimpleNamespace(
+        log=[tmp_path / "log.txt"],
+        params=params,
+        resources=SimpleNamespace(mem_mb=1000, runtime=10, attempt=1),
+        output=SimpleNamespace(sentinel=tmp_path / "x/canary.json"),
+        threads=1,
+    )
+    main = runpy.run_path(str(ROOT / "scripts/canary.py"), run_name="script")["main"]
+    for name in ("exit_on_signals", "new_log", "configure"):  # of this process
+        monkeypatch.setitem(main.__globals__, name, lambda *_, **__: None)
+    assert main(job) == 1
+    left = folders.work_path(tmp_path / "x", "canary")
+    assert caplog.messages[-1].startswith(f"{left}, which an earlier job left, cannot be removed")
 
 
 def test_canary_that_was_killed_sorts_nothing(task, tmp_path):
@@ -291,6 +410,13 @@ def test_full_sort_obeys(run, sort, task, quiet, tmp_path):
     record = sort(task, forced=True)
     assert (record.outcome, record.forced, record.n_units) == ("sorted", True, 4)
     assert sentinel.read_record(tmp_path / "x/sort.json") == record
+
+
+def test_full_sort_that_hangs_and_computes_is_ended(run, sort, task, monkeypatch):
+    run(task)
+    monkeypatch.setattr(watchdogs, "inactivity_limit_s", lambda *_: 2.0)
+    with pytest.raises(SortFailedError, match="it computes, but without output, I/O, GPU or fresh"):
+        sort(with_params(task, fail_in="full", fail_how="spin"))
 
 
 def test_failed_sort_leaves_a_journal_line_and_no_output(run, sort, task, tmp_path):

@@ -52,6 +52,23 @@ def holding(path):
     )
 
 
+def test_wiping_is_strict_before_and_best_effort_after(tmp_path, monkeypatch):
+    def busy(path, *, ignore_errors=False):
+        if not ignore_errors:
+            raise OSError(16, "Device or resource busy", str(path))
+
+    monkeypatch.setattr(folders.shutil, "rmtree", busy)
+    path = tmp_path / ".canary"
+    with folders.work_folder(path):
+        pass
+    assert path.exists()
+    with (
+        pytest.raises(folders.LeftoverError, match=f"{path}, which an earlier job left, cannot"),
+        folders.work_folder(path),
+    ):
+        pytest.fail("worked in a folder that is not empty")
+
+
 def test_sweep_takes_what_is_dead_and_only_that(tmp_path):
     pid = dead_pid()
     dead = [tmp_path / f".sort-{HOST}-{pid}", tmp_path / f".canary-{HOST}-{pid}"]

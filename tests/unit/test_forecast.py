@@ -1,5 +1,8 @@
 """The forecast and the capacity check, on measured windows made up here."""
 
+from types import SimpleNamespace
+
+import psutil
 import pytest
 
 from spikecanary import forecast, sorter
@@ -150,3 +153,17 @@ def test_available_is_what_may_be_requested(tmp_path):
     assert found["wall_s"] == 3_600
     assert found["disk_mb"] > 0
     assert "vram_mb" not in found  # no GPU here
+
+
+def test_machine_that_tells_nothing_stops_nothing(tmp_path, monkeypatch):
+    task = sorter.make_task(Recording(id="x", paths=("/x",), reader="nwb"), Config())
+    for reading in (0.0, float("nan")):
+        node = SimpleNamespace(total=reading, free=reading)
+        nvml = SimpleNamespace(NVMLError=OSError, nvmlDeviceGetMemoryInfo=lambda _, node=node: node)
+        monkeypatch.setattr(forecast.gpus, "_nvml", lambda nvml=nvml: nvml)
+        monkeypatch.setattr(forecast.gpus, "_devices", lambda _: ["one"])
+        monkeypatch.setattr(psutil, "virtual_memory", lambda node=node: node)
+        room = forecast.available(tmp_path, ForecastSettings(), WatchdogSettings())
+        assert "vram_mb" not in room
+        needed = {name: Interval(low=1.0, likely=2.0, high=3.0) for name in ("mem_mb", "vram_mb")}
+        assert forecast.check_capacity(needed, room, task) == (None, [])

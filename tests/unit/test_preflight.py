@@ -2,9 +2,11 @@
 
 import os
 import shutil
+import socket
 import stat
 import time
 from dataclasses import asdict
+from pathlib import Path
 from types import SimpleNamespace
 
 import docker
@@ -67,6 +69,53 @@ def test_version_that_was_not_tried_is_a_warning_or_strictly_a_failure(run, insp
     assert codes(found["preflight"]) == {"sorter_version": "fail"}
 
 
+@pytest.mark.parametrize("version", ["unknown", "", "4.1.dirty-of-mine", None])
+def test_version_that_cannot_be_read_is_a_warning(run, monkeypatch, version):
+    monkeypatch.setattr(sorter, "version_of", lambda _: version)
+    assert codes(run()) == {"sorter_version": "warn"}
+
+
+def test_builtin_templates_of_kilosort4(run, monkeypatch, tmp_path):
+    import kilosort
+
+    def check(**params):
+        found = run(make_task(params={"templates_from_data": False} | params))
+        return {each["code"]: each for each in found}
+
+    wheel = Path(kilosort.__file__).parent
+    assert kilosort.utils.template_path.__defaults__ == ("wTEMP.npz",)
+    assert (wheel / "wTEMP.npz").is_file()
+    monkeypatch.setenv("KILOSORT_LOCAL_DOWNLOADS_PATH", str(wheel))
+    assert check() == {}
+    (wrong,) = check(nt=81).values()
+    assert (wrong["code"], wrong["failure"]) == ("nt", "SorterParameterError")
+    assert "have 61 samples, and nt is 81" in wrong["message"]
+    assert check(nt=81, templates_from_data=True) == {}
+    monkeypatch.setenv("KILOSORT_LOCAL_DOWNLOADS_PATH", str(tmp_path))
+    (missing,) = check().values()
+    assert (missing["level"], missing["failure"]) == ("fail", "ModelLoadingError")
+    assert missing["remedy"].startswith("Set the environment variable KILOSORT_LOCAL_DOWNLOADS")
+    assert f"={wheel}," in missing["remedy"]
+    # Of a home folder, which Kilosort fills from its site.
+    monkeypatch.delenv("KILOSORT_LOCAL_DOWNLOADS_PATH")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for name in ("https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    assert check()["templates"]["level"] == "fail"  # into a folder that it does not make
+    (tmp_path / ".kilosort").mkdir()
+    monkeypatch.setattr(socket, "create_connection", lambda *_, **__: socket.socket())
+    assert check()["templates"]["level"] == "warn"
+
+    def offline(*_, **__):
+        raise OSError(-3, "Temporary failure in name resolution")
+
+    monkeypatch.setattr(socket, "create_connection", offline)
+    assert check()["templates"]["level"] == "fail"
+    assert "osf.io cannot be reached" in check()["templates"]["message"]
+    (tmp_path / ".kilosort/wTEMP.npz").touch()
+    assert check() == {}
+
+
 def test_cuda_asked_for_and_absent(run):
     (check,) = run(make_task(device="cuda"))
     assert (check["code"], check["failure"]) == ("device", "GPUUnavailableError")
@@ -121,9 +170,11 @@ def test_gpu_memory(run, monkeypatch):
     monkeypatch.setattr(pynvml, "nvmlDeviceGetCount", lambda: 2)
     monkeypatch.setattr(pynvml, "nvmlDeviceGetHandleByIndex", lambda index: index)
     free = {0: 5e8, 1: 1.5e9}
-    monkeypatch.setattr(
-        pynvml, "nvmlDeviceGetMemoryInfo", lambda handle: SimpleNamespace(free=free[handle])
-    )
+
+    def tell(handle):
+        return SimpleNamespace(used=0.0, total=8e9, free=free[handle])
+
+    monkeypatch.setattr(pynvml, "nvmlDeviceGetMemoryInfo", tell)
     (check,) = run()
     assert (check["code"], check["level"]) == ("vram", "warn")
     assert check["message"].startswith("1500 MB are free on the emptiest GPU")

@@ -3,6 +3,7 @@
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from types import SimpleNamespace
 
 import psutil
@@ -73,6 +74,43 @@ def test_who_works_is_not_idle(watch, code):
 def test_who_prints_is_not_idle(watch):
     sampler = watch("import time; time.sleep(60)")
     assert take_for(sampler, 3.0, printed=round).idle_s < 1.5
+
+
+#: Through a file that is in memory already, as a sorter reads a recording.
+READS = (
+    "import mmap\nfile = open('recording', 'rb')\nwhile True:\n"
+    "    sum(mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ)[::4096])"
+)
+
+
+@pytest.mark.parametrize(
+    ("code", "is_silent"),
+    [
+        ("while True: pass", True),
+        ("import random\nwhile True: sorted(random.random() for _ in range(1000))", True),
+        (READS, False),
+    ],
+    ids=["spins", "computes in place", "reads a mapped file"],
+)
+def test_who_only_computes_is_silent(watch, tmp_path, code, is_silent):
+    (tmp_path / "recording").write_bytes(b"x" * 50_000_000)
+    sampler = watch(code)
+    time.sleep(1.0)  # past its start
+    sample = take_for(sampler, 3.0)
+    assert sample.idle_s < 1.0
+    assert (sample.silent_s > 2.5) == is_silent
+    printing = take_for(sampler, 2.0, printed=lambda elapsed: 1 + round(2 * elapsed))
+    assert printing.silent_s < 1.0
+
+
+def test_gpu_that_works_is_not_silent(watch, driver, monkeypatch):
+    rates = SimpleNamespace(gpu=40)
+    monkeypatch.setattr(pynvml, "nvmlDeviceGetUtilizationRates", lambda _: rates)
+    sampler = watch("while True: pass")
+    driver[0] = [SimpleNamespace(pid=sampler.pid, usedGpuMemory=1e9)]
+    assert take_for(sampler, 4.0).silent_s < sample.SLOW_S + 0.5
+    driver[0] = []
+    assert take_for(sampler, 5.0).silent_s > sample.SLOW_S
 
 
 def test_uninterruptible_wait_is_a_stall(watch):
@@ -167,6 +205,36 @@ def test_gpu_without_figures(watch, driver, monkeypatch):
     monkeypatch.setattr(pynvml, "nvmlDeviceGetComputeRunningProcesses", refuse)
     time.sleep(sample.SLOW_S)
     assert sampler.take().gpus == ()
+
+
+def test_gpu_that_tells_no_memory(watch, driver, monkeypatch):
+    """A GPU that shares the host's memory refuses; a virtual one says 0; NaN is no number."""
+
+    def refuse(_):
+        raise pynvml.NVMLError(pynvml.NVML_ERROR_NOT_SUPPORTED)
+
+    nan = float("nan")
+    answers = [
+        refuse,
+        lambda _: SimpleNamespace(used=0, total=0, free=0),
+        lambda _: SimpleNamespace(used=nan, total=nan, free=nan),
+    ]
+    for answer in answers:
+        monkeypatch.setattr(pynvml, "nvmlDeviceGetMemoryInfo", answer)
+        assert gpus.free_mb() == gpus.total_mb() == []
+    monkeypatch.setattr(pynvml, "nvmlDeviceGetMemoryInfo", refuse)
+    sampler = watch("import time; time.sleep(60)")
+    driver[0] = [SimpleNamespace(pid=sampler.pid, usedGpuMemory=None)]
+    (gpu,) = sampler.take().gpus
+    assert (gpu.total_mb, gpu.temperature_c) == (0.0, 71.0)
+
+
+def test_cpu_time_that_is_no_number_is_life(watch, monkeypatch):
+    sampler = watch("import time; time.sleep(60)")
+    real = sample._count
+    count = lambda process: replace(real(process), cpu_s=float("nan"))  # noqa: E731
+    monkeypatch.setattr(sample, "_count", count)
+    assert take_for(sampler, 2.0).idle_s < 1.0
 
 
 def test_cost_of_polling(watch):

@@ -141,6 +141,12 @@ def test_defaults_are_no_settings(state):
     assert state().task.as_set() == task
 
 
+def test_retries_decide_a_canary_and_no_sort(state):
+    fewer, plain = state(retry={"gpu_memory_times": 1}), state()
+    assert fewer.canary_settings["settings"]["retry"] == {"gpu_memory_times": 1}
+    assert fewer.sort_settings == plain.sort_settings
+
+
 def test_order_of_steps_counts_and_that_of_keys_does_not(state):
     steps = {"common_reference": {}, "bandpass_filter": {"freq_min": 300, "freq_max": 6000}}
     turned = dict(reversed(steps.items()))

@@ -11,6 +11,7 @@ from spikecanary.supervise.watchdogs import Limits, Sample, make_watchdogs
 LIMITS = Limits(inactivity_s=120.0, wall_s=3600.0, mem_mb=1000.0)
 WARNING = "a warning"
 MEMORY = "HostMemoryWatchdogError"
+NAN = float("nan")
 
 
 def gpu(used_mb=100.0, temperature_c=40.0):
@@ -33,6 +34,10 @@ def judge(sample, settings=None, limits=LIMITS):
         (Sample(), []),
         (Sample(idle_s=120.0), []),
         (Sample(idle_s=120.6), ["SorterTimeoutError"]),
+        (Sample(silent_s=360.0), []),
+        (Sample(silent_s=361.0), ["SorterTimeoutError"]),
+        # Idle by now, which has its own limit; users may have switched that off.
+        (Sample(silent_s=450.0, idle_s=100.0), []),
         (Sample(elapsed_s=3600.5), ["SorterTimeoutError"]),
         (Sample(rss_mb=899.0), []),
         (Sample(rss_mb=900.0), [WARNING]),
@@ -54,6 +59,16 @@ def judge(sample, settings=None, limits=LIMITS):
         (Sample(gpus=(gpu(temperature_c=86.0),)), [WARNING]),
         (Sample(gpus=(gpu(temperature_c=99.0),)), [WARNING]),
         (Sample(gpus=(gpu(temperature_c=None),)), []),
+        # What a driver, a container or a virtual machine does not tell.
+        (Sample(gpus=(Gpu("GPU 0 (vGPU)", 0.0, 0.0, 0.0, None),)), []),
+        (Sample(gpus=(gpu(used_mb=NAN, temperature_c=NAN),)), []),
+        (Sample(rss_mb=NAN, free_ram_mb=NAN), []),
+        (Sample(rss_mb=600.0, total_ram_mb=0.0, free_ram_mb=0.0), []),
+        (Sample(rss_mb=600.0, total_ram_mb=NAN, free_ram_mb=0.0), []),
+        (Sample(rss_mb=NAN, total_ram_mb=1_000.0, free_ram_mb=0.0), []),
+        (Sample(free_mb={"/a": NAN}), []),
+        (Sample(free_mb={"/a": NAN, "/b": 499.0}), ["DiskExhaustionError"]),
+        (Sample(elapsed_s=NAN, idle_s=NAN, silent_s=NAN, stalled_s=NAN), []),
         (Sample(stalled_s=300.0), []),
         (Sample(stalled_s=301.0), ["IOStallError"]),
     ],
@@ -69,6 +84,13 @@ def test_gpus_end_a_sort_only_where_asked_for():
     assert judge(Sample(gpus=(gpu(temperature_c=95.0),)), asked) == ["GpuThermalWatchdogError"]
 
 
+def test_limits_below_those_of_a_warning_count():
+    low = WatchdogSettings(gpu_memory_abort_percent=50, gpu_abort_c=60)
+    assert judge(Sample(gpus=(gpu(used_mb=3_900.0, temperature_c=59.0),)), low) == []
+    hot = Sample(gpus=(gpu(used_mb=4_100.0, temperature_c=61.0),))
+    assert judge(hot, low) == ["GpuMemoryWatchdogError", "GpuThermalWatchdogError"]
+
+
 def test_each_can_be_switched_off():
     off = ("inactivity_base_s", "min_free_ram_mb", "min_free_disk_mb", "io_stall_s")
     settings = WatchdogSettings(**dict.fromkeys(off))
@@ -76,14 +98,17 @@ def test_each_can_be_switched_off():
         elapsed_s=1e6,
         rss_mb=1e6,
         idle_s=1e6,
+        silent_s=3e6,
         stalled_s=1e6,
         free_ram_mb=0.0,
         total_ram_mb=1e6,
         free_mb={"/a": 0.0},
         gpus=(gpu(used_mb=8_000.0, temperature_c=120.0),),
     )
-    assert judge(worst, settings, Limits()) == [WARNING, WARNING]  # of the GPU
-    assert len(judge(worst)) == 8
+    job = Limits(inactivity_s=1.0)
+    assert judge(worst, settings, job) == [WARNING, WARNING]  # of the GPU
+    assert judge(Sample(silent_s=1e6), WatchdogSettings(silence_times=None)) == []
+    assert len(judge(worst)) == 9
 
 
 def test_failure_of_the_disk_lists_the_largest_files():

@@ -30,11 +30,19 @@ def work_path(results: Path, purpose: str) -> Path:
     return results.absolute() / f".{purpose}-{socket.gethostname()}-{os.getpid()}"
 
 
+class LeftoverError(OSError):
+    """What an earlier job left in a work folder cannot be removed."""
+
+
 @contextlib.contextmanager
 def work_folder(path: Path) -> Iterator[Path]:
-    """Make an empty folder; remove it at the end, however that comes."""
+    """Make an empty folder, or raise LeftoverError; remove it at the end, if it can be."""
     if path.exists():
-        shutil.rmtree(path)
+        try:
+            shutil.rmtree(path)
+        except OSError as err:
+            msg = f"{path}, which an earlier job left, cannot be removed ({err}): remove it by hand"
+            raise LeftoverError(msg) from err
     path.mkdir(parents=True)
     try:
         yield path

@@ -43,19 +43,21 @@ def _devices(nvml: Any) -> list[Any]:
 
 
 def free_mb() -> list[float]:
-    """Return the free memory of each GPU in MB."""
-    nvml = _nvml()
-    if nvml is None:
-        return []
-    return [nvml.nvmlDeviceGetMemoryInfo(device).free / MB for device in _devices(nvml)]
+    """Return the free memory of each GPU that tells it, in MB."""
+    return [memory.free / MB for memory in _memories()]
 
 
 def total_mb() -> list[float]:
-    """Return the memory of each GPU in MB."""
-    nvml = _nvml()
-    if nvml is None:
-        return []
-    return [nvml.nvmlDeviceGetMemoryInfo(device).total / MB for device in _devices(nvml)]
+    """Return the memory of each GPU that tells it, in MB."""
+    return [memory.total / MB for memory in _memories()]
+
+
+def _memories() -> list[Any]:
+    nvml, found = _nvml(), []
+    for device in _devices(nvml) if nvml else ():
+        with contextlib.suppress(nvml.NVMLError):  # of a GPU that shares the host's memory
+            found.append(nvml.nvmlDeviceGetMemoryInfo(device))
+    return [memory for memory in found if memory.total > 0 and memory.free >= 0]
 
 
 def used_by(pids: set[int]) -> tuple[Gpu, ...]:
@@ -75,7 +77,10 @@ def used_by(pids: set[int]) -> tuple[Gpu, ...]:
 
 def _describe(nvml: Any, index: int, device: Any, own: list[Any]) -> Gpu:
     name = nvml.nvmlDeviceGetName(device)
-    memory = nvml.nvmlDeviceGetMemoryInfo(device)
+    used_mb = total_mb = 0.0
+    with contextlib.suppress(nvml.NVMLError):
+        memory = nvml.nvmlDeviceGetMemoryInfo(device)
+        used_mb, total_mb = memory.used / MB, memory.total / MB
     temperature_c = None
     with contextlib.suppress(nvml.NVMLError):
         temperature_c = float(nvml.nvmlDeviceGetTemperature(device, nvml.NVML_TEMPERATURE_GPU))
@@ -85,8 +90,8 @@ def _describe(nvml: Any, index: int, device: Any, own: list[Any]) -> Gpu:
     return Gpu(
         busy=busy,
         name=f"GPU {index} ({name.decode() if isinstance(name, bytes) else name})",
-        used_mb=memory.used / MB,
-        total_mb=memory.total / MB,
+        used_mb=used_mb,
+        total_mb=total_mb,
         tree_mb=sum(process.usedGpuMemory or 0 for process in own) / MB,
         temperature_c=temperature_c,
     )

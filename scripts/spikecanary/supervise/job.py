@@ -7,7 +7,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from spikecanary.config import ForecastSettings, PreflightSettings, WatchdogSettings
+from spikecanary.config import (
+    ForecastSettings,
+    PreflightSettings,
+    RetrySettings,
+    WatchdogSettings,
+)
 from spikecanary.sorter import SortTask
 from spikecanary.supervise.run import Supervision
 from spikecanary.supervise.watchdogs import Limits, make_watchdogs
@@ -39,6 +44,8 @@ class Job:
         Limits of the preflight.
     watchdogs : WatchdogSettings
         Limits of the watchdogs.
+    retry : RetrySettings
+        How often a sort is tried again with smaller batches.
     forecast : ForecastSettings
         What the full sort may ask for.
     mem_mb : float or None
@@ -58,6 +65,7 @@ class Job:
     log: Path
     preflight: PreflightSettings = field(default_factory=PreflightSettings)
     watchdogs: WatchdogSettings = field(default_factory=WatchdogSettings)
+    retry: RetrySettings = field(default_factory=RetrySettings)
     forecast: ForecastSettings = field(default_factory=ForecastSettings)
     mem_mb: float | None = None
     runtime_min: float | None = None

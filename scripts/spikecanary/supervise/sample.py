@@ -22,6 +22,9 @@ LAST_WAIT_S = 0.3
 WAITING_SHARE = 0.01
 #: CPU times are counted in ticks of 0.01 s; one tick alone is no work.
 LEAST_CPU_S = 0.05
+#: Page faults, by which memory is touched for the first time: so many a second, and at all, mean
+#: that data are gone through. A loop that never ends makes none (tried: Python, numpy, torch).
+FAULTS_PER_S, LEAST_FAULTS = 10.0, 1000
 N_LARGEST = 5
 
 
@@ -35,6 +38,7 @@ class _Use:
     moved_bytes: int
     output_bytes: int
     work_bytes: int
+    faults: int
 
 
 class Sampler:
@@ -66,6 +70,7 @@ class Sampler:
         self.with_containers = with_containers
         self.started = time.monotonic()
         self._life: _Use | None = None
+        self._progress: _Use | None = None
         self._moved: _Use | None = None
         self._slow = Sample()
         self._slow_at = float("-inf")
@@ -85,7 +90,8 @@ class Sampler:
         now = time.monotonic()
         family = processes.tree(self.pid)
         self._look_slowly(family, is_last=is_last)
-        counted = [_count(process) for process in [*family, *self._strangers]]
+        watched = [*family, *self._strangers]
+        counted = [_count(process) for process in watched]
         use = _Use(
             at=now,
             cpu_s=sum(each.cpu_s for each in counted),
@@ -93,10 +99,13 @@ class Sampler:
             moved_bytes=sum(each.moved_bytes for each in counted),
             output_bytes=output_bytes,
             work_bytes=round(self._slow.disk_mb * MB),
+            faults=sum(_faults(process.pid) for process in watched),
         )
         busy_gpu = any(gpu.busy for gpu in self._slow.gpus)
         if self._life is None or busy_gpu or _shows_life(self._life, use):
             self._life = use
+        if self._progress is None or busy_gpu or _shows_progress(self._progress, use):
+            self._progress = use
         waits = any(each.status == psutil.STATUS_DISK_SLEEP for each in counted)
         runs = any(each.status == psutil.STATUS_RUNNING for each in counted)
         if self._moved is None or not waits or runs or _moves(self._moved, use):
@@ -108,6 +117,7 @@ class Sampler:
             elapsed_s=now - self.started,
             rss_mb=(sum(each.own_bytes for each in counted) + shared) / MB,
             idle_s=now - self._life.at,
+            silent_s=now - self._progress.at,
             stalled_s=now - self._moved.at,
             free_ram_mb=node.available / MB,
             total_ram_mb=node.total / MB,
@@ -183,13 +193,30 @@ def _shmem_bytes(pid: int) -> int:
     return 0
 
 
+def _faults(pid: int) -> int:
+    """Read how many page faults a process had (Linux), which psutil does not tell."""
+    with contextlib.suppress(OSError, ValueError, IndexError):
+        fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
+        return int(fields[7]) + int(fields[9])
+    return 0
+
+
 def _shows_life(before: _Use, now: _Use) -> bool:
     """Whether a tree did something between two counts; a process that ended counts too."""
     if now.output_bytes != before.output_bytes or now.disk_bytes != before.disk_bytes:
         return True
     if now.work_bytes != before.work_bytes or now.cpu_s < before.cpu_s:
         return True
-    return now.cpu_s - before.cpu_s > max(LEAST_CPU_S, WAITING_SHARE * (now.at - before.at))
+    # Turned round, so that a count that is no number (NaN) is life.
+    return not now.cpu_s - before.cpu_s <= max(LEAST_CPU_S, WAITING_SHARE * (now.at - before.at))
+
+
+def _shows_progress(before: _Use, now: _Use) -> bool:
+    """Whether a tree did more than compute between two counts."""
+    if _moves(before, now) or _shows_life(before, replace(now, cpu_s=before.cpu_s)):
+        return True
+    touched = abs(now.faults - before.faults)  # fewer where a process ended
+    return touched > max(LEAST_FAULTS, FAULTS_PER_S * (now.at - before.at))
 
 
 def _moves(before: _Use, now: _Use) -> bool:

@@ -1,7 +1,8 @@
 """Watchdogs: small checks of one sample of a child's process tree and its node.
 
 Each returns None, a warning (a line for people), or the classified failure for which the tree is
-ended. What needs a memory (how long a tree has been idle) is measured by the sampler.
+ended. A reading that is no number (NaN) is no reason for either. What needs a memory (how long a
+tree has been idle) is measured by the sampler.
 """
 
 import math
@@ -37,6 +38,8 @@ class Sample:
         Size of the work folder.
     idle_s : float
         Since the tree last printed, computed, or read or wrote a disk.
+    silent_s : float
+        Since it last printed, moved a byte, used a GPU, or touched memory that it had not had.
     stalled_s : float
         Since when a process of the tree waits uninterruptibly and nothing moves.
     free_ram_mb : float
@@ -55,6 +58,7 @@ class Sample:
     rss_mb: float = 0.0
     disk_mb: float = 0.0
     idle_s: float = 0.0
+    silent_s: float = 0.0
     stalled_s: float = 0.0
     free_ram_mb: float = math.inf
     total_ram_mb: float = math.inf
@@ -100,8 +104,10 @@ class Limits:
 def make_watchdogs(settings: WatchdogSettings, limits: Limits) -> list[Watchdog]:
     """Return the watchdogs that the config leaves on, for one job."""
     inactivity_s = None if settings.inactivity_base_s is None else limits.inactivity_s
+    times = settings.silence_times
     limited = {
         check_inactivity: inactivity_s,
+        check_silence: inactivity_s and times and times * inactivity_s,
         check_wall_time: limits.wall_s,
         check_job_memory: limits.mem_mb,
         check_node_memory: settings.min_free_ram_mb,
@@ -137,15 +143,23 @@ def inactivity_limit_s(settings: WatchdogSettings, duration_s: float) -> float |
 
 def check_inactivity(sample: Sample, limit: float) -> Found:
     """Check that the tree shows life within so many s."""
-    if sample.idle_s <= limit:
+    if not sample.idle_s > limit:
         return None
     msg = f"neither output nor CPU time nor I/O for {sample.idle_s:.0f} s"
     return SorterTimeoutError(msg, limit_s=limit)
 
 
+def check_silence(sample: Sample, limit: float) -> Found:
+    """Check that a tree that computes shows more than that within so many s: what works does."""
+    if not sample.silent_s - sample.idle_s > limit:
+        return None
+    msg = f"it computes, but without output, I/O, GPU or fresh memory for {sample.silent_s:.0f} s"
+    return SorterTimeoutError(msg, limit_s=limit)
+
+
 def check_wall_time(sample: Sample, limit: float) -> Found:
     """Check that the sort does not take longer than its job may, in s."""
-    if sample.elapsed_s <= limit:
+    if not sample.elapsed_s > limit:
         return None
     msg = f"still running after {sample.elapsed_s / 60:.0f} min, the job's time limit"
     return SorterTimeoutError(msg, limit_s=limit)
@@ -165,7 +179,7 @@ def check_node_memory(sample: Sample, limit: float) -> Found:
 
     Others may fill a node's memory, and give it back: their use is no reason to end a sort.
     """
-    if sample.rss_mb <= sample.total_ram_mb / 2:
+    if not 0.0 < sample.total_ram_mb / 2 < sample.rss_mb:
         return None
     msg = (
         f"{sample.free_ram_mb:.0f} MB of the node's memory are free, and this sort holds "
@@ -178,7 +192,8 @@ def check_node_memory(sample: Sample, limit: float) -> Found:
 
 def check_free_disk(sample: Sample, limit: float) -> Found:
     """Check the free space of the work and the results folder, in MB."""
-    known = {path: free for path, free in (sample.free_mb or {}).items() if free is not None}
+    free = (sample.free_mb or {}).items()
+    known = {path: mb for path, mb in free if mb is not None and mb >= 0}
     if not known:
         return None
     path, free_mb = min(known.items(), key=lambda item: item[1])
@@ -203,6 +218,8 @@ def check_gpu_memory(sample: Sample, abort_percent: float | None) -> Found:
     PyTorch's allocator keeps nearly all memory of a GPU in a healthy sort.
     """
     for gpu in sample.gpus:
+        if not gpu.total_mb > 0:  # some drivers and virtual GPUs do not tell
+            continue
         percent = 100 * gpu.used_mb / gpu.total_mb
         msg = (
             f"{percent:.0f} % of the {gpu.total_mb:.0f} MB of {gpu.name} are in use, "
@@ -233,7 +250,7 @@ def check_gpu_temperature(sample: Sample, abort_c: float | None) -> Found:
 
 def check_storage(sample: Sample, limit: float) -> Found:
     """Check that the storage answers within so many s."""
-    if sample.stalled_s <= limit:
+    if not sample.stalled_s > limit:
         return None
     msg = f"waiting for storage for {sample.stalled_s:.0f} s without a byte moved"
     return IOStallError(msg, stalled_s=sample.stalled_s)
