@@ -145,17 +145,6 @@ def read_ending(ended: Ended, signatures: str | None = None) -> ClassifiedSortFa
     return None if ended.result is not None else by_text("", log, own)
 
 
-def describe_too_short(task: SortTask, header: Mapping[str, Any], length_s: float) -> str | None:
-    """Say that a sort is of one batch at most, whose failures are no evidence; None if not."""
-    batch_s = task.batch_s(header["sampling_frequency_hz"])
-    if batch_s is None or length_s > batch_s:
-        return None
-    return (
-        f"{length_s:.2f} s are at most one batch of {task.sorter.name} ({batch_s:.2f} s), which it "
-        "cannot sort"
-    )
-
-
 @dataclass(frozen=True)
 class Try:
     """One try of a sort: how it ended, its failure if a known one, why it is not the first."""
@@ -268,7 +257,7 @@ def _diagnose(
     if header is None or not in_sorter or not may_be_data:
         return failure
     start_s, end_s = task.window_s or (0.0, header["duration_s"])
-    if describe_too_short(task, header, end_s - start_s):
+    if task.check_length(round((end_s - start_s) * header["sampling_frequency_hz"])):
         return None
     checked = call(
         signals.check_window,
