@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from phylib.io.model import load_model
+from probeinterface import generate_linear_probe, write_probeinterface
 from spikeinterface.comparison import compare_sorter_to_ground_truth
 from spikeinterface.core import load, load_sorting_analyzer
 
@@ -159,3 +160,42 @@ def test_real_recordings_in_trouble_cost_nobody(locust, data):
     lines = [line for line in run.output.splitlines() if line.startswith("ERROR np2: ")]
     assert len(lines) == 1
     print(*lines, *(f"{n}: {r}" for n, r in summary["reason"].items()), sep="\n")
+
+
+@pytest.mark.slow
+def test_start_that_the_canary_names_sorts(project):
+    """Nothing fires in the batches that Kilosort 4 learns from: those at 0 and 25 s."""
+    rate_hz, duration_s, positions_um = 20_000, 40, 20.0 * np.arange(8)
+    rng = np.random.default_rng(7)
+    traces = rng.normal(0.0, 8.0, (rate_hz * duration_s, 8))
+    shape = -np.hanning(14) + 0.4 * np.r_[np.zeros(8), np.hanning(12)][:14]
+    for depth_um in (15.0, 60.0, 85.0, 130.0):
+        amplitudes = 180.0 * np.exp(-np.abs(positions_um - depth_um) / 25.0)
+        for at_s in np.cumsum(0.004 + rng.exponential(0.1, 300)):
+            if at_s < duration_s - 1 and not any(b <= at_s < b + 3 for b in (0, 24)):
+                at = int(at_s * rate_hz)
+                traces[at : at + 14] += shape[:, None] * amplitudes
+    traces.astype("int16").tofile(project.folder / "quiet.raw")
+    probe = generate_linear_probe(8, ypitch=20)
+    probe.set_device_channel_indices(range(8))
+    write_probeinterface(project.folder / "probe.json", probe)
+    options = {"sampling_frequency": float(rate_hz), "dtype": "int16", "num_channels": 8}
+    project.add("quiet", path="quiet.raw", probe="probe.json", reader_options=json.dumps(options))
+    params = {"nblocks": 0, "batch_size": rate_hz}
+    project.config["sorter"] = {"name": "kilosort4", "params": params, "device": "cpu"}
+    project.config["canary"] = {"window_s": 5, "min_recording_s": 20}
+    run = project.run()
+    assert run.returncode == 1
+    failure = project.sentinel("quiet")["failure"]
+    assert failure["class"] == "SorterParameterError"
+    start_s = failure["evidence"]["start_s"]
+    assert f"Set start_s to {start_s:g} in the recordings table" in run.output
+
+    project.config["canary"]["force"] = ["quiet"]
+    forced = project.run("results/quiet/sorting")
+    assert project.sort_record("quiet")["n_units"] == 0, forced.output  # the stop was right
+    project.config["canary"]["force"] = []
+    project.rows[0]["start_s"] = start_s
+    assert project.run().returncode == 0
+    assert project.sentinel("quiet")["outcome"] == "passed"
+    assert project.sort_record("quiet")["n_units"] >= 2
