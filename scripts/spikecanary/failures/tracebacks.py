@@ -14,7 +14,7 @@ _ERROR_LINE = re.compile(f"^{_ERROR}", flags=re.MULTILINE)
 #: Marks that Python puts below a frame's source line, and carriage returns of progress bars.
 _MARKS = re.compile(r"^ +[~^]+[~^ ]*\n|\r", flags=re.MULTILINE)
 _FRAME = re.compile(
-    r'^ *File "(?P<path>[^"\n]+)", line \d+, in (?P<function>\S+)\n(?P<source> *\S.*)?',
+    r'^ *File "(?P<path>[^"\n]+)", line \d+, in (?P<function>\S+)\n(?P<source> *(?!File ")\S.*)?',
     flags=re.MULTILINE,
 )
 #: A sorter that is another program: why it failed is in its log.
