@@ -25,7 +25,13 @@ from spikecanary.failures import (
     RecordingUnreadableError,
 )
 from spikecanary.failures.signatures import Signature, load_signatures
-from spikecanary.failures.tracebacks import clean, parse_errors, parse_frames, says_nothing
+from spikecanary.failures.tracebacks import (
+    clean,
+    parse_errors,
+    parse_frames,
+    says_nothing,
+    without_handled_imports,
+)
 
 #: Our own failures that are raised whatever a library raised: what that was may say more.
 WRAPPERS = (RecordingUnreadableError, PreprocessingError)
@@ -120,7 +126,7 @@ def by_text(
         A lab's own table, which is asked first.
     """
     rows = (load_signatures(signatures) if signatures else ()) + load_signatures()
-    text, log = clean(text), clean(log)
+    text, log = without_handled_imports(clean(text)), clean(log)
     errors = parse_errors(text)
     told_by = text
     if all(says_nothing(*error) for error in errors):

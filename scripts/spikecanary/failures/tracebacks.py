@@ -17,6 +17,8 @@ _FRAME = re.compile(
     r'^ *File "(?P<path>[^"\n]+)", line \d+, in (?P<function>\S+)\n(?P<source> *(?!File ")\S.*)?',
     flags=re.MULTILINE,
 )
+_HANDLED = "During handling of the above exception, another exception occurred:"
+_IMPORT_ERRORS = ("ImportError", "ModuleNotFoundError")
 #: A sorter that is another program: why it failed is in its log.
 _SAYS_NOTHING = re.compile(r"returned a non-zero exit (?:code|status)|did not run successfully")
 
@@ -33,6 +35,25 @@ class Frame(NamedTuple):
 def clean(text: str) -> str:
     """Remove the marks below source lines, and carriage returns."""
     return _MARKS.sub("", text)
+
+
+def without_handled_imports(text: str) -> str:
+    """Cut import errors that code did without: what failed while it did is another thing.
+
+    An import error stays where the handler itself raised, to say so in other words.
+    """
+    pieces = text.split(_HANDLED)
+    for number, piece in enumerate(pieces[:-1]):
+        missed = list(parse_frames(piece))[-1:]
+        then = next(parse_frames(pieces[number + 1]), None)
+        if not missed or then is None or missed[0][0] not in _IMPORT_ERRORS:
+            continue
+        kind, _, frames = then
+        paths = {frame.where.rpartition(":")[0] for frame in missed[0][2]}
+        says_so = frames[0].raises and frames[0].where.rpartition(":")[0] in paths
+        if not says_so and kind not in {*_IMPORT_ERRORS, "SpikeSortingError"}:
+            pieces[number] = piece[: piece.rfind("Traceback (most recent call last):")]
+    return _HANDLED.join(pieces)
 
 
 def says_nothing(kind: str, message: str) -> bool:
