@@ -48,6 +48,11 @@ _NOT_OF_FRAME = re.compile(
     r"HTTPError|gaierror|SSL\w*|Client\w*Error|BrokenProcessPool|BrokenPipeError|InterruptedError|"
     r"BlockingIOError|ChildProcessError)"
 )
+#: Errors of code that computes: no line of a log beside them that tells of the machine is the cause.
+_OF_CODE = frozenset(
+    "ArithmeticError AssertionError AttributeError IndexError KeyError NameError TypeError "
+    "UnboundLocalError ValueError ZeroDivisionError".split()
+)
 #: ... and of the system, but those that tell that a path is wrong.
 _NOT_OF_PATH = re.compile(
     r"\[Errno (?!(?:1|2|13|20|21|36|40)\b)|\[WinError (?!(?:2|3)\b)|.*\berrno = (?!2\b)"
@@ -129,11 +134,14 @@ def by_text(
     text, log = without_handled_imports(clean(text)), clean(log)
     errors = parse_errors(text)
     told_by = text
+    telling = {kind for kind, message in errors if not says_nothing(kind, message)}
+    of_code = bool(telling) and telling <= _OF_CODE
     if all(says_nothing(*error) for error in errors):
         errors += parse_errors(log)
         told_by = f"{text}\n{log}"
     for signature in rows:
-        match = signature.match(f"{text}\n{log}", errors)
+        harmless = of_code and signature.failure.category == "environment"
+        match = signature.match(text if harmless else f"{text}\n{log}", errors)
         if match is not None:
             of_error = signature.errors and signature.failure.category == "environment"
             return _make(signature, match, match.string if of_error else "")
