@@ -400,6 +400,52 @@ def test_force_is_offered_for_biology_only(tmp_path, category):
     assert ("force" in str(caught.value)) == (category == "biological")
 
 
+def test_parts_without_spikes_beside_parts_with_some():
+    text = "Traceback (most recent call last):\nValueError: could not broadcast"
+    assert classify.by_text(text, "Detected 0 spikes") is not None
+    assert classify.by_text(text, "Detected 5123 spikes\nDetected 0 spikes") is None
+    assert classify.by_text(text, "Shank 1: detected 0 spikes\nShank 2: detected 9 spikes") is None
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "/bin/sh: 1: matlab: not found",
+        "WARNING: Could not find any nv files on this host!",
+        "pynvml.NVMLError_LibraryNotFound: NVML Shared Library Not Found",
+        "ERROR: Failed building wheel for isosplit5",
+    ],
+)
+def test_what_a_log_says_of_the_machine_is_no_cause_beside_an_error_of_code(line):
+    assert classify.by_text("", line) is not None
+    text = "Traceback (most recent call last):\nIndexError: list index out of range"
+    assert classify.by_text(text, line) is None
+
+
+def test_an_import_that_code_did_without_is_no_cause():
+    mark = "\nDuring handling of the above exception, another exception occurred:\n\n"
+    begin = "Traceback (most recent call last):\n"
+    missed = begin + frame("a/b:f", "import cuml") + "ImportError: No module named 'cuml'\n"
+    other = begin + frame("a/c:g") + "IndexError: list index out of range"
+    says_so = begin + frame("a/b:f", "raise KeyError(x)") + "KeyError: 'cuml'"
+    assert classify.by_text(missed + mark + other) is None
+    assert isinstance(classify.by_text(missed + mark + says_so), DependencyError)
+
+
+def test_a_frame_without_source_hides_no_other():
+    step = frame("spikeinterface/preprocessing/common_reference:__init__").splitlines()[0]
+    inner = frame("spikeinterface/core/channelslice:__init__", "assert channel_ids")
+    assert classify.by_text(f"{SORTING}{step}\n{inner}AssertionError") is None
+
+
+def test_evidence_of_an_entry_is_its_classs(tmp_path):
+    table = tmp_path / "lab.yaml"
+    entry = {"class": "DependencyError", "reason": "r", "pattern": "(?P<x>e)"}
+    table.write_text(json.dumps([{**entry, "example": "e", "source": "s"}]))
+    with pytest.raises(ValueError, match=r"entry 1: .*DependencyError has no evidence x"):
+        load_signatures(table)
+
+
 def test_wrong_entry_is_named(tmp_path):
     table = tmp_path / "lab.yaml"
     entry = {"class": "X", "reason": "r", "pattern": "(", "example": "e", "source": "s"}

@@ -48,15 +48,23 @@ _NOT_OF_FRAME = re.compile(
     r"HTTPError|gaierror|SSL\w*|Client\w*Error|BrokenProcessPool|BrokenPipeError|InterruptedError|"
     r"BlockingIOError|ChildProcessError)"
 )
-#: Errors of code that computes: no line of a log beside them that tells of the machine is the cause.
-_OF_CODE = frozenset(
-    "ArithmeticError AssertionError AttributeError IndexError KeyError NameError TypeError "
-    "UnboundLocalError ValueError ZeroDivisionError".split()
-)
 #: ... and of the system, but those that tell that a path is wrong.
 _NOT_OF_PATH = re.compile(
     r"\[Errno (?!(?:1|2|13|20|21|36|40)\b)|\[WinError (?!(?:2|3)\b)|.*\berrno = (?!2\b)"
 )
+#: Errors of code that computes: what a log says of the machine beside them is not the cause.
+_OF_CODE = {
+    "ArithmeticError",
+    "AssertionError",
+    "AttributeError",
+    "IndexError",
+    "KeyError",
+    "NameError",
+    "TypeError",
+    "UnboundLocalError",
+    "ValueError",
+    "ZeroDivisionError",
+}
 
 
 def classify(
@@ -119,7 +127,8 @@ def by_text(
     """Tell the failure from a traceback's text and a log, by the table of signatures.
 
     An exception that is only in the log (a module that was missed and done without) is no
-    cause, unless the traceback itself says nothing. What a text says refines what a frame says.
+    cause, unless the traceback itself says nothing; nor is a line of it about the machine beside
+    an error of code. What a text says refines what a frame says.
 
     Parameters
     ----------

@@ -74,6 +74,16 @@ class Signature(BaseModel):
             raise ValueError(msg)
         return self
 
+    @model_validator(mode="after")
+    def _check_evidence(self) -> Self:
+        pattern = self.pattern or self.frames
+        named = {*self.evidence, *(pattern.groupindex if pattern else ())}
+        unknown = sorted(named - set(self.failure.evidence_fields()))
+        if unknown:
+            msg = f"{self.class_name} has no evidence {', '.join(unknown)}"
+            raise ValueError(msg)
+        return self
+
     @functools.cached_property
     def failure(self) -> type[ClassifiedSortFailure]:
         """The failure's class."""
