@@ -20,7 +20,7 @@ SURE_TIMES = 3
 #: So many clips are plenty to learn from, so that no later start is looked for.
 PLENTY = 100
 #: At most so many batches are read to find such a start.
-MOST_BATCHES = 1_000
+MOST_BATCHES = 250
 
 
 class Learned(BaseModel):

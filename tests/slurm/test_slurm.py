@@ -109,7 +109,7 @@ def test_demo_batch(demo, cluster):
         "missing": "stopped",
         "short": "sorted",
         "crashing": "sorted",
-    }
+    }, summary["reason"].to_dict()
     for name in ("healthy", "short", "crashing"):
         assert (demo / "results" / name / "spikes.npz").exists()
     assert (demo / "results/report.html").exists()
