@@ -2,7 +2,7 @@
 
 import os
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from enum import StrEnum
@@ -46,7 +46,11 @@ WITH_SORT = (Action.SORT, Action.CANARY_AND_SORT, Action.SKIP_AND_SORT)
 
 
 def make(
-    config: Config, rows: Sequence[Recording], results: Path, n_workers: int
+    config: Config,
+    rows: Sequence[Recording],
+    results: Path,
+    n_workers: int,
+    headers: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> "pd.DataFrame":
     """Plan every recording.
 
@@ -60,6 +64,8 @@ def make(
         The results folder, with what has been done so far.
     n_workers : int
         Processes that read headers.
+    headers : dict, optional
+        The headers, by recording, where they have been read.
 
     Returns
     -------
@@ -68,7 +74,7 @@ def make(
     """
     import pandas as pd
 
-    headers = read_headers(rows, n_workers)
+    headers = read_headers(rows, n_workers) if headers is None else headers
     repeated = _find_repeated(rows)
     planned = []
     for row in rows:
@@ -97,41 +103,60 @@ def make(
 def read_headers(rows: Sequence[Recording], n_workers: int) -> dict[str, dict[str, Any]]:
     """Read the headers of many recordings at once.
 
-    A reader that crashes its process costs its own recording only.
+    Returns
+    -------
+    dict
+        By recording: its :func:`read_header`.
+    """
+    found = map_in_processes(read_header, rows, n_workers)
+    crashed = {row.id: {"problem": f"the reader {row.reader} crashed on it"} for row in rows}
+    return {row.id: found.get(at) or crashed[row.id] for at, row in enumerate(rows)}
+
+
+def map_in_processes(
+    function: Callable[[Any], Any], items: Sequence[Any], n_workers: int
+) -> dict[int, Any]:
+    """Call a function on many items; a reader that crashes its process costs its own item only.
 
     Returns
     -------
     dict
-        By recording: its :func:`spikecanary.recording.describe_header` and ``gains``, or
-        ``problem``.
+        The results by the items' places; those whose process died are missing.
     """
-    chunks = [rows[start : start + CHUNK] for start in range(0, len(rows), CHUNK)]
-    found = dict(_read_chunks(chunks, n_workers))
-    for row in rows:
-        if row.id not in found:  # of a chunk whose process died
-            found |= dict(_read_chunks([[row]], 1))
-            found.setdefault(row.id, {"problem": f"the reader {row.reader} crashed on it"})
+    places = range(len(items))
+    chunks = [places[start : start + CHUNK] for start in places[::CHUNK]]
+    found = dict(_map_chunks(function, items, chunks, n_workers))
+    for at in places:
+        if at not in found:  # of a chunk whose process died
+            found |= dict(_map_chunks(function, items, [range(at, at + 1)], 1))
     return found
 
 
-def _read_chunks(
-    chunks: Sequence[Sequence[Recording]], n_workers: int
-) -> Iterator[tuple[str, dict[str, Any]]]:
+def _map_chunks(
+    function: Callable[[Any], Any], items: Sequence[Any], chunks: Sequence[range], n_workers: int
+) -> Iterator[tuple[int, Any]]:
     with ProcessPoolExecutor(n_workers) as pool:
-        waiting = {pool.submit(_read_chunk, chunk): chunk for chunk in chunks}
+        waiting = {
+            pool.submit(_map_chunk, function, [items[at] for at in chunk]): chunk
+            for chunk in chunks
+        }
         for future in as_completed(waiting):
             try:
-                yield from zip((row.id for row in waiting[future]), future.result(), strict=True)
+                yield from zip(waiting[future], future.result(), strict=True)
             except BrokenProcessPool:
                 continue
 
 
-def _read_chunk(rows: Sequence[Recording]) -> list[dict[str, Any]]:
+def _map_chunk(function: Callable[[Any], Any], items: Sequence[Any]) -> list[Any]:
     warnings.simplefilter("ignore")
-    return [_read_header(row) for row in rows]
+    return [function(item) for item in items]
 
 
-def _read_header(row: Recording) -> dict[str, Any]:
+def read_header(row: Recording) -> dict[str, Any]:
+    """Return a recording's :func:`~spikecanary.recording.describe_header`, ``gains`` and ``notes``.
+
+    Where it cannot be opened: ``problem`` alone.
+    """
     notes: list[str] = []
     try:
         recording = open_recording(row, notes)
@@ -209,7 +234,8 @@ def _find_repeated(rows: Iterable[Recording]) -> dict[str, list[str]]:
     repeated = {}
     for row in rows:
         paths = tuple(os.path.realpath(path) if exists(path) else path for path in row.paths)
-        data = (paths, row.stream_id, str(row.reader_options), row.start_s, row.end_s)
+        part = (row.start_s, row.end_s, row.channels)
+        data = (paths, row.stream_id, str(row.reader_options), part)
         if data in first:
             repeated[row.id] = [f"the same data as {first[data]}"]
         first.setdefault(data, row.id)

@@ -1,0 +1,634 @@
+"""Write the recordings table: recognise recordings in folders, read their headers, add rows."""
+
+import argparse
+import json
+import os
+import re
+import sys
+import warnings
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import yaml
+
+from spikecanary import config as configuration
+from spikecanary import plan
+from spikecanary.integrity import LEAST_RATE_HZ, NO_ELECTRODES
+from spikecanary.probes import shorten
+from spikecanary.recording import reader_function
+from spikecanary.sentinel import write_atomic
+from spikecanary.table import COLUMNS, LONGEST_ID, RESERVED_IDS, Recording, read_table
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from spikeinterface.core import BaseRecording
+
+#: Names of files, their reader, and what column path names: the file (0), its folder (1), or the
+#: folder above that (2: an experiment of Open Ephys).
+MARKS = {
+    r".+\.imec\d*\.(ap|lf)\.meta": ("spikeglx", 1),
+    r"structure\.oebin": ("openephysbinary", 2),
+    r".+\.continuous": ("openephyslegacy", 1),
+    r".+\.ncs": ("neuralynx", 1),
+    r".+\.(tsq|tbk)": ("tdt", 1),
+    r".+\.mpx": ("alphaomega", 1),
+    r"raw\.mda": ("mda", 1),
+    r".+\.cbin": ("compressedbinaryibl", 1),
+    r".+\.rh[ds]": ("intan", 0),
+    r".+\.ns[1-9]": ("blackrock", 0),
+    r".+\.plx": ("plexon", 0),
+    r".+\.pl2": ("plexon2", 0),
+    r".+\.smr": ("spike2", 0),
+    r".+\.smrx": ("ced", 0),
+    r".+\.brw": ("biocam", 0),
+    r".+\.nwb": ("nwb", 0),
+    r".+\.xdat\.json": ("neuronexus", 0),
+    r".+\.nix": ("nix", 0),
+    r".+\.nex": ("neuroexplorer", 0),
+    r".+\.edf": ("edf", 0),
+    r".+\.abf": ("axon", 0),
+}
+#: Files whose names do not tell their format: what they hold. Of HDF5 a group, else a first text.
+HDF5 = {
+    "maxwell": ("wells", "mapping"),
+    "mcsh5": ("Data/Recording_0/AnalogStream",),
+    "biocam": ("3BRecInfo", "ExperimentSettings"),
+    "nwb": ("specifications", "acquisition"),
+    "mearec": ("recordings",),
+    "sinapsresearchplatformh5": ("RealTimeProcessedData",),
+}
+TEXTS = {
+    ".raw": ("mcsraw", b"MC_DataTool"),
+    ".rec": ("spikegadgets", b"<Configuration"),
+    ".set": ("axona", b"trial_date"),
+    ".xml": ("neuroscope", b"<acquisitionSystem"),
+}
+#: Files of folders that hold results: of sorters, Phy, SpikeInterface, this project.
+RESULTS = {"spikeinterface_log.json", "params.py", "canary.json", "spikeinterface_info.json"}
+RESULTS |= {"numpysorting_info.json", "sort.json"}
+#: Extensions of neo's readers that other files have too.
+NOT_DATA = {"", "txt", "xml", "json", "npy", "mat", "tsv", "meta"}
+#: Streams and channels without electrodes, beside those of :data:`NO_ELECTRODES`.
+NO_PROBE = re.compile(
+    r"(?i)nidq|\bobx|ni-?daq|[-_]adc$|\badc|\baux|\bstim|dc amplifier|analog|^(ai|fp)\b|lfp?$"
+)
+NO_PROBE_CHANNEL = re.compile(r"(?i)(aux|adc|acc|stim|din|dig|analog)[a-z]*[-_ ]?\d*")
+#: What tells the runs of one session apart in their paths: gates, experiments, times, numbers.
+RUN = re.compile(
+    r"_g\d+(?=[_/\\]|$)|(?<=experiment)\d+$|_\d{6}_\d{6}(?=\.rh[ds]$)|[-_]?\d{3}(?=\.ns\d$)"
+)
+#: Names of files and folders that say nothing.
+NO_NAME = re.compile(
+    r"(?i)(record.?node.*|experiment\d*|recording\d*|data(\.raw)?|info|raw|traces|ap)"
+)
+#: Properties by which channels are grouped.
+GROUPS = ("group", "group_name", "tetrode", "shank")
+SPLITS = ("probe", "group", "shank", "tetrode", "none")
+#: Readers that find the same data from the folders above.
+NESTED = ("spikeglx", "openephysbinary")
+FIRST_COLUMNS = ("recording", "path", "reader", "stream_id", "reader_options", "channels")
+OWN_COLUMNS = ("subject", "session", "probe_name")
+#: How a line of the table's own begins that says what is not in it.
+COMMENT = "# discover: "
+
+
+@dataclass(frozen=True)
+class Found:
+    """A row, or (with ``reason``) what is none: a stream, or a path that cannot be opened."""
+
+    path: str
+    reader: str = ""
+    stream: str = ""
+    row: dict[str, str] = field(default_factory=dict)
+    header: dict[str, Any] = field(default_factory=dict)
+    reason: str = ""
+    failed: bool = False
+    of: tuple[str, ...] = ()  #: the same of CatGT's output and of its raw data
+    is_catgt: bool = False
+
+    def key(self) -> tuple[str, str, str]:
+        """Return what tells streams apart."""
+        return _key(self.path, self.row.get("stream_id"), self.row.get("reader_options"))
+
+    def place(self) -> tuple[str, ...]:
+        """Return what runs of one probe have in common."""
+        rest = {k: v for k, v in self.row.items() if k not in ("recording", "path")}
+        return RUN.sub("", self.path), json.dumps(rest)
+
+
+def _key(path: str, stream_id: str | None, options: Any) -> tuple[str, str, str]:
+    given = json.loads(options) if isinstance(options, str) and options else options or {}
+    return os.path.realpath(path), stream_id or "", json.dumps(given, sort_keys=True)
+
+
+def walk(folder: str, seen: set[str]) -> Iterator[tuple[str, str] | Found]:
+    """Yield path and reader of what is recognised in a folder; of other data files a reason.
+
+    Parameters
+    ----------
+    folder : str
+        The folder, or a file.
+    seen : set of str
+        Folders that have been walked; those of this one are added.
+    """
+    if not Path(folder).exists():
+        yield Found(folder, reason="does not exist", failed=True)
+    given = os.walk(folder, followlinks=True)
+    if Path(folder).is_file():
+        given = iter([(str(Path(folder).parent), [], [Path(folder).name])])
+    for root, folders, files in given:
+        real = os.path.realpath(root)
+        if real in seen or (RESULTS & {*files} and "binary.json" not in files):
+            folders.clear()
+            continue
+        seen.add(real)
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        if {"binary.json", ".zgroup", "zarr.json"} & {*files}:
+            folders.clear()
+            is_nwb = (Path(root) / "specifications").exists()
+            is_recording = "binary.json" in files or (Path(root) / "channel_ids").exists()
+            if is_nwb or is_recording:
+                yield root, "nwb" if is_nwb else "spikeinterface"
+            continue
+        if "structure.oebin" in files:  # what is below belongs to it
+            folders.clear()
+        yield from _recognise(root, sorted(name for name in files if not name.startswith(".")))
+
+
+def _recognise(root: str, files: Sequence[str]) -> Iterator[tuple[str, str] | Found]:
+    """Recognise the files of one folder."""
+    from neo.rawio import rawiolist
+
+    found: dict[str, str] = {}
+    for name in files:
+        path = Path(root) / name
+        marks = (mark for pattern, mark in MARKS.items() if re.fullmatch(pattern, name.lower()))
+        reader, above = next(marks, (_look_into(path), 0))
+        if reader == "spikeglx" and path.with_suffix(".cbin").exists():
+            continue
+        if reader:
+            above -= above > 1 and not path.parent.name.startswith("recording")
+            found[str([path, path.parent, path.parent.parent][above])] = reader
+    info = [path for path in found if re.fullmatch(r"info\.rh[ds]", Path(path).name)]
+    yield from ((path, found[path]) for path in info or found)
+    if info or any(Path(path).is_dir() for path in found):
+        return
+    stems = {Path(path).name.split(".")[0] for path in found}
+    known = {name.lower() for io in rawiolist for name in io.extensions} - NOT_DATA
+    other: dict[str, list[str]] = {}
+    for name in files:
+        suffix = Path(name).suffix.lower()
+        if name.split(".")[0] not in stems and suffix[1:] in known | {"hdf5", "cbin"}:
+            other.setdefault(suffix, []).append(name)
+    for suffix, names in other.items():
+        if any(re.fullmatch(r".+\.(nidq|obx\d*)\.bin", name) for name in names):
+            yield Found(root, "spikeglx", names[0], reason="NI-DAQ or OneBox: no probe")
+            continue
+        reason = f"not recognised: {shorten(names)}"
+        if suffix in (".bin", ".dat", ".raw"):
+            reason += " (raw samples do not say their rate, type and channels: write a row by hand)"
+        yield Found(root, reason=reason)
+
+
+def _look_into(path: Path) -> str:
+    """Return the reader of a file by what it holds; empty where none is known."""
+    suffix = path.suffix.lower()
+    try:
+        if suffix in (".h5", ".hdf5"):
+            import h5py
+
+            with h5py.File(path) as file:
+                known = (name for name, groups in HDF5.items() if any(g in file for g in groups))
+                return next(known, "")
+        reader, text = TEXTS.get(suffix, ("", b""))
+        if reader and path.is_file():
+            with path.open("rb") as opened:
+                return reader if text in opened.read(10_000) else ""
+    except OSError:
+        pass
+    return ""
+
+
+def inspect(path: str, reader: str, split: str) -> list[Found]:
+    """Read the headers of a path: its rows, and its streams that are none."""
+    warnings.simplefilter("ignore")
+    try:
+        streams = list(_streams(path, reader))
+        if not streams:
+            return [Found(path, reader, reason="holds no electrodes' signals")]
+    except Exception as err:  # noqa: BLE001 - whatever it is, it is this path's
+        return [Found(path, reader, reason=_first_line(err), failed=True)]
+    found: list[Found] = []
+    for name, fields in streams:
+        one = Found(path, reader, name, {"path": path, "reader": reader} | fields)
+        try:
+            found += _inspect_stream(one, split)
+        except Exception as err:  # noqa: BLE001
+            found.append(replace(one, reason=_first_line(err), failed=True))
+    return found
+
+
+def _first_line(error: Exception) -> str:
+    return re.sub(r"\s+", " ", f"{type(error).__name__}: {error}")[:300]
+
+
+def _streams(path: str, reader: str) -> Iterator[tuple[str, dict[str, str]]]:
+    """Yield the name of each stream of a path, and the columns that choose it."""
+    if reader == "nwb":
+        from spikeinterface.extractors.nwbextractors import NwbRecordingExtractor
+
+        series = NwbRecordingExtractor.fetch_available_electrical_series_paths(path)
+        told = _read_nwb(path)
+        for name in series:
+            options = {"reader_options": json.dumps({"electrical_series_path": name})}
+            yield name, told | (options if len(series) > 1 else {})
+    elif reader in ("maxwell", "mcsh5"):
+        import h5py
+
+        with h5py.File(path) as file:
+            for well, recordings in file.get("wells", {}).items():
+                for name in recordings:
+                    options = json.dumps({"rec_name": name})
+                    yield f"{well} {name}", {"stream_id": well, "reader_options": options}
+            if reader == "mcsh5":
+                for name in file["Data/Recording_0/AnalogStream"]:
+                    yield name, {"stream_id": name.removeprefix("Stream_")}
+            elif "wells" not in file:
+                yield "", {}
+    elif reader == "compressedbinaryibl":
+        files = sorted(Path(path).glob("*.cbin"))
+        is_plain = sum(file.name.endswith("ap.cbin") for file in files) == 1
+        for file in files:
+            options = {"reader_options": json.dumps({"cbin_file_path": str(file)})}
+            is_found = is_plain and file.name.endswith("ap.cbin")
+            yield file.stem, {} if is_found else options
+    elif reader in ("spikeinterface", "blackrock", "mda", "mearec", "sinapsresearchplatformh5"):
+        yield "", {}
+    else:
+        from spikeinterface.extractors import get_neo_streams
+
+        names, ids = get_neo_streams(reader, path)
+        for name, stream in zip(names, ids, strict=True):
+            yield str(name), {"stream_id": str(stream)} if len(ids) > 1 else {}
+
+
+def _read_nwb(path: str) -> dict[str, str]:
+    """Return subject and session of an NWB file, where it names them."""
+    if Path(path).is_dir():
+        return {}
+    import h5py
+
+    told = {"subject": "general/subject/subject_id", "session": "general/session_id"}
+    with h5py.File(path) as file:
+        return {name: file[at].asstr()[()] for name, at in told.items() if at in file}
+
+
+def _inspect_stream(one: Found, split: str) -> Iterator[Found]:
+    """Open one stream; yield its rows with their headers, or why it has none."""
+    if NO_ELECTRODES.search(one.stream) or NO_PROBE.search(one.stream):
+        yield replace(one, reason="no electrodes (synchronisation, auxiliary or field potential)")
+        return
+    given = _as_recording(one.row)
+    options = given.reader_options | ({"stream_id": given.stream_id} if given.stream_id else {})
+    opened = reader_function(one.reader)(one.path, **options)
+    rate_hz = opened.get_sampling_frequency()
+    if rate_hz < LEAST_RATE_HZ:
+        yield replace(one, reason=f"sampled at {rate_hz:g} Hz: a field potential")
+        return
+    names = [str(name) for name in opened.channel_ids]
+    electrodes = [not NO_PROBE_CHANNEL.fullmatch(name) for name in names]
+    if not any(electrodes):
+        yield replace(one, reason="no electrodes (auxiliary channels)")
+        return
+    for channels in _split(opened, np.array(electrodes), split):
+        for part in _parts(opened, one):
+            row = part.row | ({"channels": channels} if channels else {})
+            header = plan.read_header(_as_recording(row))
+            reason = header.get("problem", "")
+            yield replace(part, row=row, header=header, reason=reason, failed=bool(reason))
+
+
+def _split(opened: "BaseRecording", electrodes: "NDArray[np.bool_]", split: str) -> Iterator[str]:
+    """Yield column channels of each group; empty where all channels are one."""
+    labels = _labels(opened, split)
+    for label in dict.fromkeys(labels):
+        chosen = np.array([each == label for each in labels]) & electrodes
+        if chosen.all():
+            yield ""
+        elif chosen.any():
+            yield _name_channels(opened, chosen)
+
+
+def _labels(opened: "BaseRecording", split: str) -> list[str]:
+    """Return of each channel the group that ``split`` means."""
+    labels = [""] * opened.get_num_channels()
+    if split in ("probe", "shank") and opened.has_probe():
+        for number, probe in enumerate(opened.get_probes()):
+            shanks = probe.shank_ids if split == "shank" and len(probe.shank_ids or ()) else None
+            for contact, at in enumerate(probe.device_channel_indices):
+                labels[at] = f"{number} {shanks[contact] if shanks is not None else ''}"
+        return labels
+    for name in GROUPS if split not in ("probe", "none") else ():
+        values = opened.get_property(name)
+        if values is not None and len({str(value) for value in values}) > 1:
+            return [str(value) for value in values]
+    return labels
+
+
+def _name_channels(opened: "BaseRecording", chosen: "NDArray[np.bool_]") -> str:
+    """Name channels by a property that they alone have, else by ranges of ids."""
+    for name in GROUPS:
+        values = opened.get_property(name)
+        if values is None:
+            continue
+        of_chosen = {str(value) for value in values[chosen]}
+        alike = np.array([str(value) in of_chosen for value in values])
+        if len(of_chosen) == 1 and (alike == chosen).all() and not re.search("[,;]", *of_chosen):
+            return f"{name}={of_chosen.pop()}"
+    edges = np.flatnonzero(np.diff(np.r_[0, chosen.astype(int), 0]))
+    ids = opened.channel_ids
+    runs = [(ids[a], ids[b - 1]) for a, b in edges.reshape(-1, 2)]
+    return ",".join(f"{a}" if a == b else f"{a}-{b}" for a, b in runs)
+
+
+def _parts(opened: Any, one: Found) -> Iterator[Found]:
+    """Yield the gates that SpikeGLX's reader joins because their files are in one folder."""
+    if one.reader != "spikeglx":
+        yield one
+        return
+    infos = opened.neo_reader.signals_info_dict
+    gates: dict[tuple[Any, ...], list[int]] = {}
+    at = 0
+    for segment in range(opened.get_num_segments()):
+        info = infos[segment, one.stream]
+        file = Path(info["meta_file"])
+        gate = (file.parent == Path(one.path), "_tcat." in file.name, file.name.split("_t")[0])
+        header = (info["meta"].get("fileCreateTime", ""), info["meta"].get("imDatPrb_sn", ""))
+        start = gates.setdefault((*gate, *header), [at, at])[0]
+        at += opened.get_num_samples(segment)
+        gates[*gate, *header] = [start, at]
+    rate_hz = opened.get_sampling_frequency()
+    for (is_here, is_catgt, *of), (start, end) in gates.items():
+        cut = {"start_s": str(start / rate_hz)} if start else {}
+        cut |= {"end_s": str(end / rate_hz)} if end < at else {}
+        if is_here:
+            same = (*of, one.stream, *_subject_and_session(one.path))
+            yield replace(one, row=one.row | cut, of=same, is_catgt=is_catgt)
+
+
+def group_reasons(found: Iterable[Found]) -> list[Found]:
+    """Join the streams of a path that are left out for the same reason."""
+    groups: dict[Any, list[Found]] = {}
+    for one in found:
+        if one.reason:
+            groups.setdefault((one.path, one.reason, one.failed), []).append(one)
+    return [
+        replace(group[0], stream=shorten(list(dict.fromkeys(one.stream for one in group))))
+        for group in groups.values()
+    ]
+
+
+def leave_out_raw(found: Iterable[Found]) -> list[Found]:
+    """Leave out the raw data of what CatGT has filtered."""
+    found = list(found)
+    filtered = {one.of: one.path for one in found if one.is_catgt and not one.reason}
+    return [
+        replace(one, reason=f"CatGT's output of it is in {filtered[one.of]}", failed=False)
+        if one.of in filtered and not one.is_catgt
+        else one
+        for one in found
+    ]
+
+
+def join(found: Sequence[Found]) -> list[Found]:
+    """Join the runs of one probe to one row each; those that do not fit stay apart."""
+    groups: dict[Any, list[Found]] = {}
+    for one in found:
+        groups.setdefault(one.place(), []).append(one)
+    joined = []
+    for group in groups.values():
+        paths = ";".join(one.path for one in group)
+        both = replace(group[0], path=paths, row=group[0].row | {"path": paths})
+        header = plan.read_header(_as_recording(both.row)) if len(group) > 1 else {"problem": ""}
+        joined += group if "problem" in header else [replace(both, header=header)]
+    return joined
+
+
+def _as_recording(row: dict[str, str]) -> Recording:
+    """Return a row as a recording."""
+    return Recording.model_validate(
+        {"id": "x"} | {COLUMNS[k]: value for k, value in row.items() if k in COLUMNS and value}
+    )
+
+
+def _subject_and_session(path: str) -> tuple[str, str]:
+    """Return subject and session of a path, by the names of NeuroBlueprint and BIDS."""
+    labels = [re.findall(rf"(?:^|[/\\_]){key}-([A-Za-z0-9]+)", path) for key in ("sub", "ses")]
+    return labels[0][-1] if labels[0] else "", labels[1][-1] if labels[1] else ""
+
+
+def name_rows(found: Sequence[Found], taken: Iterable[str]) -> list[Found]:
+    """Give each row an id of its own, and the columns that path and header tell."""
+    named, used = [], {name.casefold() for name in (*taken, *RESERVED_IDS)}
+    n_rows = Counter(one.path for one in found)
+    short = Counter(_propose(one, n_rows[one.path], 0).casefold() for one in found)
+    for one in found:
+        names = [_propose(one, n_rows[one.path], depth) for depth in range(4)]
+        if short[names[0].casefold()] > 1:
+            names = names[1:]
+        names += [f"{names[-1]}-{number}" for number in range(2, len(found) + 3)]
+        name = next(name for name in names if name.casefold() not in used)
+        used.add(name.casefold())
+        path = one.path.split(";")[0]
+        subject, session = _subject_and_session(path)
+        run = re.sub(r"^catgt_|_imec\d*$", "", _names(RUN.sub("", path))[-1])
+        probe = re.search(
+            r"(?i)(?<=\.)probe[a-z0-9]+|(?<![a-z])(imec|well)\d+", f"{one.stream} {path}"
+        )
+        told = {"subject": subject, "session": session or run * bool(RUN.search(path))}
+        told["probe_name"] = probe[0] if probe else ""
+        named.append(replace(one, row={"recording": name} | told | one.row))
+    return named
+
+
+def _names(path: str) -> list[str]:
+    """Return the parts of a path that say something, without their extensions."""
+    parts = [re.sub(r"\.[A-Za-z]\w*$", "", part) for part in Path(path).parts]
+    return [part for part in parts if part and not NO_NAME.fullmatch(part)] or ["recording"]
+
+
+def _propose(one: Found, n_rows: int, depth: int) -> str:
+    """Propose an id: subject, session, folders above, run, experiment, stream and group."""
+    path = one.path.split(";")[0]
+    labels = zip(("sub", "ses"), _subject_and_session(path), strict=True)
+    names = _names(path)[-1 - depth :]
+    names += [part for part in Path(path).parts if re.match(r"experiment\d|Record.?Node", part)]
+    text = "_".join(dict.fromkeys(names))
+    if n_rows > 1:
+        stream = re.sub(r"(?i)^.*#|^.*/|[._-]ap$", "", one.stream)
+        start = f"{one.row['start_s']}s" if "start_s" in one.row else ""
+        more = [stream * (stream not in text), one.row.get("channels", ""), start]
+        text = "_".join([text, *filter(None, more)])
+    before = [f"{key}-{value}" for key, value in labels if value and f"{key}-{value}" not in text]
+    text = re.sub(r"[^A-Za-z0-9._-]+", "-", "_".join([*before, text])).strip("._-")
+    return text[-LONGEST_ID + 10 :].strip("._-") or "recording"
+
+
+class Table:
+    """The recordings table as a text: rows are added to it, and none is changed."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+        at = [n for n, line in enumerate(self.lines) if line.strip() and line[0] != "#"][:1]
+        self.header_at = at[0] if at else len(self.lines)
+        self.columns = self.lines[at[0]].split("\t") if at else list(FIRST_COLUMNS)
+        rows = read_table(path) if at else []
+        self.ids = {row.id for row in rows}
+        self.known: dict[Any, set[str]] = {}
+        for row in rows:
+            for each in row.paths:
+                self._know(each, row.stream_id, row.reader_options, row.channels)
+        for line in self.lines:  # rows that a person made a comment
+            fields = dict(zip(self.columns, line.lstrip("# ").split("\t"), strict=False))
+            if line.startswith("#") and not line.startswith(COMMENT) and fields.get("reader"):
+                self.ids.add(fields["recording"])
+                given = (fields.get(name) for name in ("stream_id", "reader_options", "channels"))
+                for each in fields["path"].split(";"):
+                    self._know(each.strip(), *given)
+
+    def _know(
+        self, path: str, stream_id: str | None = "", options: Any = "", channels: str | None = ""
+    ) -> None:
+        try:
+            self.known.setdefault(_key(path, stream_id, options), set()).add(channels or "")
+        except ValueError:
+            return
+        self.known.setdefault(os.path.realpath(path), set()).add(channels or "")
+
+    def select_new(self, found: Sequence[Found]) -> list[Found]:
+        """Return the rows that the table lacks.
+
+        A stream whose row has other channels than are proposed was edited, and is left alone.
+        """
+        proposed: dict[Any, set[str]] = {}
+        for one in found:
+            proposed.setdefault(one.key(), set()).add(one.row.get("channels", ""))
+        n_streams = Counter(path for path, *_ in proposed)
+        new = []
+        for one in found:
+            path, *stream = one.key()
+            above = [str(each) for each in list(Path(path).parents)[:2] * (one.reader in NESTED)]
+            keys = [(each, *stream) for each in (path, *above)]
+            keys += [path] if n_streams[path] == 1 else []
+            known = set().union(*(self.known.get(key, set()) for key in keys))
+            if not known - proposed[one.key()] and one.row.get("channels", "") not in known:
+                new.append(one)
+        return new
+
+    def write(self, rows: Sequence[Found], left_out: Sequence[Found], paths: set[str]) -> None:
+        """Add rows, and the comments of what has been looked at anew."""
+        filled = {name for one in rows for name, value in one.row.items() if value}
+        more = [name for name in (*COLUMNS, *OWN_COLUMNS) if name in filled]
+        header = self.columns + [name for name in more if name not in self.columns]
+        kept = [
+            line
+            for line in self.lines[: self.header_at] + self.lines[self.header_at + 1 :]
+            if not (line.startswith(COMMENT) and line[len(COMMENT) :].split("\t")[0] in paths)
+        ]
+        kept.insert(min(self.header_at, len(kept)), "\t".join(header))
+        kept += ["\t".join(one.row.get(name, "") for name in header) for one in rows]
+        kept += [f"{COMMENT}{one.path}\t{one.stream}\t{one.reason}" for one in left_out]
+        if kept != self.lines:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            write_atomic(self.path, "\n".join(kept) + "\n")
+
+
+def _sort_key(one: Found) -> list[Any]:
+    parts = re.split(
+        r"(\d+)", f"{one.path} {one.row.get('stream_id', '')} {one.row.get('channels')}"
+    )
+    return [int(part) if part.isdigit() else part for part in parts]
+
+
+def find(folders: Iterable[str], split: str, n_workers: int) -> list[Found]:
+    """Find all streams of all recordings in some folders, in the order of their paths."""
+    seen: set[str] = set()
+    walked = [each for folder in folders for each in walk(folder, seen)]
+    found = [one for one in walked if isinstance(one, Found)]
+    paths = list(dict.fromkeys(one for one in walked if not isinstance(one, Found)))
+    results = plan.map_in_processes(partial(_inspect_pair, split=split), paths, n_workers)
+    for at, (path, reader) in enumerate(paths):
+        crashed = Found(path, reader, reason=f"the reader {reader} crashed on it", failed=True)
+        found += results.get(at, [crashed])
+    odd = re.compile('[\t\n\r;]|^"|^ | $')
+    found = [
+        replace(one, reason="its path has a tab, a semicolon or a quote: rename it", failed=True)
+        if odd.search(one.path)
+        else one
+        for one in found
+    ]
+    return leave_out_raw(sorted(found, key=_sort_key))
+
+
+def _inspect_pair(pair: tuple[str, str], split: str) -> list[Found]:
+    return inspect(*pair, split)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Write the table from the command line; exit status 1 where something cannot be opened."""
+    parser = argparse.ArgumentParser(
+        prog="python -m spikecanary.discover",
+        description="Find recordings in folders, read their headers, add rows to the table.",
+    )
+    parser.add_argument("folders", nargs="+", metavar="FOLDER", help="where to look")
+    parser.add_argument("--out", type=Path, default=Path("config/recordings.tsv"), help="the table")
+    parser.add_argument("--split-by", choices=SPLITS, default="probe", help="one row for each")
+    parser.add_argument("--concatenate", action="store_true", help="join runs of one probe")
+    parser.add_argument("--configfile", type=Path, help="settings, for the plan")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes")
+    given = parser.parse_args(arguments)
+    try:
+        text = given.configfile.read_text(encoding="utf-8") if given.configfile else "{}"
+        config = configuration.load(yaml.safe_load(text))
+        table = Table(given.out)
+    except (OSError, ValueError, yaml.YAMLError) as err:
+        sys.stderr.write(f"{err}\n")
+        return 2
+    found = find(given.folders, given.split_by, given.jobs)
+    rows = [one for one in found if not one.reason]
+    new = table.select_new(rows)
+    n_known = len(rows) - len(new)
+    new = name_rows(join(new) if given.concatenate else new, table.ids)
+    left_out = group_reasons(found)
+    table.write(new, left_out, {one.path for one in found})
+    _report(new, left_out, config, given.out, n_known)
+    return int(any(one.failed for one in left_out))
+
+
+def _report(
+    new: Sequence[Found], left_out: Sequence[Found], config: Any, out: Path, n_known: int
+) -> None:
+    """Print what was added, with the plan's problems, and what was not, with the reasons."""
+    recordings = [_as_recording(one.row) for one in new]
+    headers = {one.row["recording"]: one.header for one in new}
+    planned = plan.make(config, recordings, Path("results"), 1, headers) if new else None
+    lines = []
+    for row in planned.itertuples() if planned is not None else ():
+        lines.append(f"{row.recording}: {row.duration_s:.1f} s, {row.n_channels} channels")
+        lines += [f"  {problem}" for problem in row.problems.split("; ") if problem]
+    for failed, title in ((False, "Left out:"), (True, "Not opened:")):
+        listed = [one for one in left_out if one.failed is failed]
+        lines += ["", title] * bool(listed)
+        lines += [f"  {' '.join(filter(None, (o.path, o.stream)))}: {o.reason}" for o in listed]
+    lines += ["", f"{len(new)} recordings added to {out}, {n_known} known before"]
+    sys.stdout.write("\n".join(lines) + "\n")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,360 @@
+"""A table from folders: every stream that a person would sort, and no other."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import spikeinterface as si
+from probeinterface import ProbeGroup, generate_tetrode
+
+from spikecanary import discover, plan
+from spikecanary.config import Config
+from spikecanary.table import read_table
+
+RATE_HZ = 30_000
+N = 4
+
+
+def traces(n_channels=N, duration_s=2.5, rate_hz=RATE_HZ):
+    rng = np.random.default_rng(0)
+    return rng.normal(0, 30, (int(duration_s * rate_hz), n_channels)).astype("int16")
+
+
+def spikeglx(folder, name="run_g0_t0.imec0.ap", created="2023-12-22T11:53:44"):
+    """Write one file of a SpikeGLX run, and its header."""
+    kind = name.split(".")[-1]
+    rate_hz = 2500 if kind == "lf" else RATE_HZ
+    samples = np.c_[traces(rate_hz=rate_hz), np.zeros((int(2.5 * rate_hz), 1), "int16")]
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / f"{name}.bin").write_bytes(samples.tobytes())
+    sites = "".join(f"({site} 0 0 500 250 1)" for site in range(384))
+    counts = f"0,{N},1" if kind == "lf" else f"{N},0,1"
+    first = 384 if kind == "lf" else 0
+    names = "".join(f"({kind.upper()}{n};{n}:{n})" for n in range(N))
+    (folder / f"{name}.meta").write_text(
+        f"""acqApLfSy=384,384,1
+fileCreateTime={created}
+fileName=D:/{name}.bin
+fileSizeBytes={samples.nbytes}
+fileTimeSecs=2.5
+firstSample=0
+imAiRangeMax=0.6
+imAiRangeMin=-0.6
+imDatPrb_pn=PRB_1_4_0480_1_C
+imDatPrb_port=1
+imDatPrb_slot=2
+imDatPrb_sn=22176116182
+imDatPrb_type=0
+imMaxInt=512
+imSampRate={rate_hz}
+nSavedChans={N + 1}
+snsApLfSy={counts}
+snsSaveChanSubset={",".join(str(first + n) for n in range(N))},768
+syncSourceIdx=0
+typeThis=imec
+~imroTbl=(0,384){sites}
+~snsChanMap=(384,384,1){names}(SY0;768:{N})
+"""
+    )
+
+
+def open_ephys(recording, streams):
+    """Write one recording of Open Ephys; streams: names of channels, rate in Hz."""
+    described = []
+    for name, (channels, rate_hz) in streams.items():
+        folder = recording / "continuous" / name
+        folder.mkdir(parents=True)
+        samples = traces(len(channels), rate_hz=rate_hz)
+        samples.tofile(folder / "continuous.dat")
+        np.save(folder / "sample_numbers.npy", np.arange(len(samples)))
+        np.save(folder / "timestamps.npy", np.arange(len(samples)) / rate_hz)
+        described.append(
+            {
+                "folder_name": f"{name}/",
+                "sample_rate": rate_hz,
+                "source_processor_name": name.split("-")[0],
+                "source_processor_id": 100,
+                "recorded_processor": "Record Node",
+                "recorded_processor_id": 101,
+                "stream_name": name,
+                "num_channels": len(channels),
+                "channels": [
+                    {"bit_volts": 0.195, "units": "uV", "history": "", "channel_name": channel}
+                    for channel in channels
+                ],
+            }
+        )
+    structure = {"GUI version": "0.6.7", "continuous": described, "events": [], "spikes": []}
+    (recording / "structure.oebin").write_text(json.dumps(structure))
+
+
+def with_probes(n_probes=1):
+    """Return a recording of tetrodes, 300 um apart."""
+    recording = si.NumpyRecording([traces(N * n_probes)], RATE_HZ)
+    recording.set_channel_gains(0.195)
+    recording.set_channel_offsets(0)
+    group = ProbeGroup()
+    for number in range(n_probes):
+        probe = generate_tetrode()
+        probe.move([300 * number, 0])
+        probe.set_device_channel_indices(np.arange(N) + N * number)
+        group.add_probe(probe)
+    recording.set_probegroup(group)
+    return recording
+
+
+def nwb(path, series):
+    """Write an NWB file with these electrical series: rates in Hz."""
+    from datetime import UTC, datetime
+
+    from pynwb import NWBHDF5IO, NWBFile
+    from pynwb.ecephys import ElectricalSeries
+    from pynwb.file import Subject
+
+    file = NWBFile("a", "b", datetime(2024, 1, 1, tzinfo=UTC), session_id="day3")
+    file.subject = Subject(subject_id="m7", species="Mus musculus")
+    device = file.create_device("probe")
+    group = file.create_electrode_group("shank0", "", "", device)
+    for number in range(N):
+        file.add_electrode(group=group, location="CA1", rel_x=0.0, rel_y=20.0 * number)
+    for name, rate_hz in series.items():
+        region = file.create_electrode_table_region(list(range(N)), "all")
+        data = traces(rate_hz=rate_hz)
+        file.add_acquisition(
+            ElectricalSeries(
+                name=name, data=data, electrodes=region, rate=float(rate_hz), conversion=1e-6
+            )
+        )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with NWBHDF5IO(path, "w") as io:
+        io.write(file)
+
+
+def blackrock(path, rate_hz):
+    """Write a Blackrock file (2.2) of one channel."""
+    samples = traces(1, rate_hz=rate_hz)
+    head = np.zeros(314 + 66, "uint8").tobytes()
+    head = (
+        b"NEURALCD" + bytes([2, 2]) + np.array([380], "<u4").tobytes() + b"30 kS/s".ljust(16, b"\0")
+    )
+    head += bytes(256) + np.array([RATE_HZ // rate_hz, RATE_HZ], "<u4").tobytes()
+    head += np.array([2024, 1, 1, 1, 12, 0, 0, 0], "<u2").tobytes() + np.array([1], "<u4").tobytes()
+    head += b"CC" + np.array([1], "<u2").tobytes() + b"chan1".ljust(16, b"\0") + bytes([1, 1])
+    head += np.array([-8191, 8191, -8191, 8191], "<i2").tobytes() + b"uV".ljust(16, b"\0")
+    head += bytes(20)
+    data = b"\1" + np.array([0, len(samples)], "<u4").tobytes() + samples.tobytes()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(head + data)
+
+
+@pytest.fixture(scope="session")
+def tree(tmp_path_factory):
+    """Write what laboratories have: eight formats, copies of CatGT, results and junk."""
+    folder = tmp_path_factory.mktemp("raw data")
+    for gate in (0, 1):
+        run = folder / f"sub-01/ses-02/ecephys/run_g{gate}"
+        for probe in (0, 1):
+            for kind in ("ap", "lf"):
+                spikeglx(run / f"run_g{gate}_imec{probe}", f"run_g{gate}_t0.imec{probe}.{kind}")
+        (run / f"run_g{gate}_t0.nidq.bin").write_bytes(bytes(100))
+        (run / f"run_g{gate}_t0.nidq.meta").write_text("typeThis=nidq\n")
+    day = folder / "oe/2024-01-01_12-00-00"
+    neuropixels = {
+        "Neuropix-PXI-100.ProbeA-AP": (["CH0", "CH1"], RATE_HZ),
+        "Neuropix-PXI-100.ProbeA-LFP": (["CH0", "CH1"], 2500),
+        "NI-DAQmx-103.PXI-6133": (["AI0", "AI1"], RATE_HZ),
+    }
+    board = {"Acquisition_Board-100.Rhythm": (["CH1", "CH2", "CH3", "AUX1", "ADC1"], RATE_HZ)}
+    for number in (1, 2):
+        open_ephys(day / f"Record Node 101/experiment{number}/recording1", neuropixels)
+    open_ephys(day / "Record Node 101/experiment1/recording2", neuropixels)
+    open_ephys(day / "Record Node 104/experiment1/recording1", board)
+    with_probes(2).save(folder=folder / "saved/two_probes", verbose=False)
+    with_probes().save(folder=folder / "saved/one.zarr", format="zarr", verbose=False)
+    nwb(folder / "nwb/mouse.nwb", {"ElectricalSeriesAP": RATE_HZ, "ElectricalSeriesLF": 1000})
+    nwb(folder / "nwb/one.nwb", {"ElectricalSeries": RATE_HZ})
+    for suffix, rate_hz in (("ns2", 1000), ("ns5", RATE_HZ)):
+        blackrock(folder / f"utah/day1.{suffix}", rate_hz)
+    compressed(folder / "ibl")
+    for name in ("notes.txt", "video.mp4", "empty.nwb", "saved/table.csv"):
+        (folder / name).write_bytes(b"")
+    (folder / "raw.dat").write_bytes(bytes(1000))
+    (folder / "broken").mkdir()
+    (folder / "broken/structure.oebin").write_text("{")
+    (folder / "phy").mkdir()
+    (folder / "phy/params.py").write_text("")
+    (folder / "phy/recording.dat").write_bytes(bytes(1000))
+    return folder
+
+
+def compressed(folder):
+    """Write a SpikeGLX file compressed with mtscomp."""
+    import mtscomp
+
+    spikeglx(folder, "x_g0_t0.imec0.ap")
+    raw = folder / "x_g0_t0.imec0.ap.bin"
+    mtscomp.compress(
+        raw,
+        raw.with_suffix(".cbin"),
+        raw.with_suffix(".ch"),
+        sample_rate=RATE_HZ,
+        n_channels=N + 1,
+        dtype="int16",
+        n_threads=1,
+    )
+    raw.unlink()
+
+
+def run(tmp_path, *arguments):
+    table = tmp_path / "recordings.tsv"
+    status = discover.main([*map(str, arguments), "--out", str(table), "--jobs", "2"])
+    return status, {row.id: row for row in read_table(table)}, table.read_text()
+
+
+def brief(rows, folder):
+    """Return path, stream, options and channels of each row."""
+    return [
+        (
+            str(Path(row.paths[0]).relative_to(folder)),
+            row.stream_id or "",
+            *(str(value) for value in row.reader_options.values()),
+            *([row.channels] if row.channels else []),
+        )
+        for row in rows.values()
+    ]
+
+
+def test_every_stream_that_a_person_would_sort_and_no_other(tree, tmp_path, capsys):
+    status, rows, text = run(tmp_path, tree)
+    said = capsys.readouterr().out
+    runs = "sub-01/ses-02/ecephys"
+    day = "oe/2024-01-01_12-00-00"
+    assert brief(rows, tree) == [
+        ("ibl", ""),
+        ("nwb/mouse.nwb", "", "acquisition/ElectricalSeriesAP"),
+        ("nwb/one.nwb", ""),
+        (f"{day}/Record Node 101/experiment1", "1"),
+        (f"{day}/Record Node 101/experiment2", "1"),
+        (f"{day}/Record Node 104/experiment1", "0", "CH1-CH3"),
+        ("saved/one.zarr", ""),
+        ("saved/two_probes", "", "group=0"),
+        ("saved/two_probes", "", "group=1"),
+        (f"{runs}/run_g0/run_g0_imec0", "imec0.ap"),
+        (f"{runs}/run_g0/run_g0_imec1", "imec1.ap"),
+        (f"{runs}/run_g1/run_g1_imec0", "imec0.ap"),
+        (f"{runs}/run_g1/run_g1_imec1", "imec1.ap"),
+        ("utah/day1.ns5", ""),
+    ]
+    row = rows["sub-01_ses-02_run_g0_imec1"]
+    assert row.metadata == {"subject": "01", "session": "02", "probe_name": "imec1"}
+    row = rows["2024-01-01_12-00-00_Record-Node-101_experiment2"]
+    assert row.metadata["session"] == "2024-01-01_12-00-00"
+    assert row.metadata["probe_name"] == "ProbeA"
+    assert rows["mouse"].metadata["subject"] == "m7"
+    reasons = [line.split("\t") for line in text.splitlines() if line.startswith("# discover")]
+    by_path = {Path(path.split(": ")[1]).name: said for path, _, said in reasons}
+    assert status == 1
+    assert "cannot" not in by_path["run_g0"]
+    assert by_path["run_g0"] == "NI-DAQ or OneBox: no probe"
+    assert by_path["day1.ns2"] == "sampled at 1000 Hz: a field potential"
+    assert "not a valid HDF5 file" in by_path["empty.nwb"]
+    assert "ValueError" in by_path["broken"]
+    assert "raw samples do not say" in by_path[tree.name]
+    assert "imec0.ap-SYNC, imec0.lf, imec0.lf-SYNC" in text
+    assert "recording.dat" not in said
+    assert "day1: 2.5 s, 1 channels\n  no probe" in said
+
+
+def test_plan_finds_nothing_new(tree, tmp_path, capsys):
+    _, rows, _ = run(tmp_path, tree)
+    said = capsys.readouterr().out
+    table = plan.make(Config(), list(rows.values()), tmp_path, 2)
+    problems = {problem for text in table["problems"] for problem in text.split("; ") if problem}
+    assert problems == {"no probe"}
+    assert said.count("no probe\n") == sum(table["problems"] == "no probe") + 2  # NI-DAQ
+
+
+def test_a_second_run_adds_what_is_new_and_touches_nothing(tmp_path):
+    raw = tmp_path / "raw"
+    spikeglx(raw / "a_g0_imec0", "a_g0_t0.imec0.ap")
+    with_probes(2).save(folder=raw / "two", verbose=False)
+    table = tmp_path / "recordings.tsv"
+    table.write_text("# mine\nrecording\tpath\treader\tstream_id\nold\tx.h5\tmaxwell\n")
+    status, rows, text = run(tmp_path, raw)
+    assert [*rows] == ["old", "a_g0_imec0", "two_group-0", "two_group-1"]
+    assert text.startswith("# mine\nrecording\tpath\treader\tstream_id\tchannels\t")
+    assert "\nold\tx.h5\tmaxwell\n" in text
+    assert status == 0
+    assert run(tmp_path, raw)[2] == text
+    edited = text.replace("a_g0_imec0\t", "mine\t", 1).replace("group=1", "group=1,0")
+    edited = edited.replace("two_group-0", "#two_group-0")
+    table.write_text(edited)
+    spikeglx(raw / "a_g1_imec0", "a_g1_t0.imec0.ap")
+    _, rows, text = run(tmp_path, raw, raw / "two")
+    assert [*rows] == ["old", "mine", "two_group-1", "a_g1_imec0"]
+    assert text.startswith(edited.split("# discover")[0])
+
+
+def test_hand_written_rows_of_folders_above_are_known(tmp_path):
+    spikeglx(tmp_path / "a_g0/a_g0_imec0", "a_g0_t0.imec0.ap")
+    table = tmp_path / "recordings.tsv"
+    table.write_text(
+        f"recording\tpath\treader\tstream_id\nx\t{tmp_path}/a_g0\tspikeglx\timec0.ap\n"
+    )
+    assert [*run(tmp_path, tmp_path)[1]] == ["x"]
+
+
+def test_output_of_catgt_replaces_its_raw_data(tmp_path, capsys):
+    raw, same = tmp_path / "run_g0/run_g0_imec0", tmp_path / "b_g0/b_g0_imec0"
+    spikeglx(raw, "run_g0_t0.imec0.ap")
+    spikeglx(tmp_path / "catgt_run_g0/run_g0_imec0", "run_g0_tcat.imec0.ap")
+    spikeglx(tmp_path / "other/run_g0_imec0", "run_g0_t0.imec0.ap", created="2024")
+    for name in ("b_g0_t0.imec0.ap", "b_g0_tcat.imec0.ap"):
+        spikeglx(same, name, created="2025")
+    _, rows, text = run(tmp_path, tmp_path)
+    found = [(str(Path(row.paths[0]).relative_to(tmp_path)), row.end_s) for row in rows.values()]
+    assert found == [
+        ("b_g0/b_g0_imec0", 2.5),
+        ("catgt_run_g0/run_g0_imec0", None),
+        ("other/run_g0_imec0", None),
+    ]
+    assert f"CatGT's output of it is in {tmp_path}/catgt_run_g0" in text
+
+
+def test_runs_of_one_probe_are_joined_when_asked(tmp_path):
+    for gate in (0, 1):
+        spikeglx(tmp_path / f"a_g{gate}/a_g{gate}_imec0", f"a_g{gate}_t0.imec0.ap")
+    _, rows, _ = run(tmp_path, tmp_path, "--concatenate")
+    assert [len(row.paths) for row in rows.values()] == [2]
+    assert next(iter(rows.values())).metadata["session"] == "a"
+    spikeglx(tmp_path / "a_g2/a_g2_imec0", "a_g2_t0.imec0.ap")
+    _, rows, _ = run(tmp_path, tmp_path, "--concatenate")
+    assert [len(row.paths) for row in rows.values()] == [2, 1]
+
+
+def test_a_row_a_group_and_ids_that_are_unique(tmp_path):
+    for mouse in ("m1", "m2"):
+        with_probes(2).save(folder=tmp_path / mouse / "data", verbose=False)
+        with_probes(2).save(folder=tmp_path / mouse / "Tët rode;" / "x y", verbose=False)
+    _, rows, text = run(tmp_path, tmp_path, "--split-by", "none")
+    assert [*rows] == ["m1", "m2"]
+    assert "a semicolon" in text
+    (tmp_path / "recordings.tsv").unlink()
+    _, rows, _ = run(tmp_path, tmp_path, "--split-by", "tetrode")
+    assert [(row.id, row.channels) for row in rows.values()] == [
+        ("m1_group-0", "group=0"),
+        ("m1_group-1", "group=1"),
+        ("m2_group-0", "group=0"),
+        ("m2_group-1", "group=1"),
+    ]
+
+
+def test_bad_table_and_missing_folder(tmp_path, capsys):
+    assert run(tmp_path, tmp_path)[0] == 0
+    table = tmp_path / "recordings.tsv"
+    assert discover.main([str(tmp_path / "none"), "--out", str(table)]) == 1
+    assert "does not exist" in capsys.readouterr().out
+    table.write_text("recording\tpath\nx\ty\n")
+    assert discover.main([str(tmp_path), "--out", str(table)]) == 2
+    assert "column 'reader' is missing" in capsys.readouterr().err
