@@ -5,7 +5,6 @@ import json
 import os
 import re
 import sys
-import warnings
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -68,14 +67,15 @@ TEXTS = {
     ".set": ("axona", b"trial_date"),
     ".xml": ("neuroscope", b"<acquisitionSystem"),
 }
-#: Files of folders that hold results: of sorters, Phy, SpikeInterface, this project.
-RESULTS = {"spikeinterface_log.json", "params.py", "canary.json", "spikeinterface_info.json"}
-RESULTS |= {"numpysorting_info.json", "sort.json"}
+#: Files of folders that hold results of SpikeInterface and of this project; Phy's lie beside data.
+RESULTS = {"spikeinterface_log.json", "spikeinterface_info.json", "numpysorting_info.json"}
+RESULTS |= {"canary.json", "sort.json"}
 #: Extensions of neo's readers that other files have too.
 NOT_DATA = {"", "txt", "xml", "json", "npy", "mat", "tsv", "meta"}
 #: Streams and channels without electrodes, beside those of :data:`NO_ELECTRODES`.
 NO_PROBE = re.compile(
-    r"(?i)nidq|\bobx|ni-?daq|[-_]adc$|\badc|\baux|\bstim|dc amplifier|analog|^(ai|fp)\b|lfp?$"
+    r"(?i)nidq|\bobx|ni-?daq|[-_]adc$|\badc|\baux|\bstim|dc amplifier|analog|^(ai|fp)\b"
+    r"|\blfp?\b|lfp?$"
 )
 NO_PROBE_CHANNEL = re.compile(r"(?i)(aux|adc|acc|stim|din|dig|analog)[a-z]*[-_ ]?\d*")
 #: What tells the runs of one session apart in their paths: gates, experiments, times, numbers.
@@ -176,7 +176,7 @@ def _recognise(root: str, files: Sequence[str]) -> Iterator[tuple[str, str] | Fo
             found[str([path, path.parent, path.parent.parent][above])] = reader
     info = [path for path in found if re.fullmatch(r"info\.rh[ds]", Path(path).name)]
     yield from ((path, found[path]) for path in info or found)
-    if info or any(Path(path).is_dir() for path in found):
+    if info or "params.py" in files or any(Path(path).is_dir() for path in found):
         return
     stems = {Path(path).name.split(".")[0] for path in found}
     known = {name.lower() for io in rawiolist for name in io.extensions} - NOT_DATA
@@ -214,58 +214,41 @@ def _look_into(path: Path) -> str:
     return ""
 
 
-def inspect(path: str, reader: str, split: str) -> list[Found]:
-    """Read the headers of a path: its rows, and its streams that are none."""
-    warnings.simplefilter("ignore")
-    try:
-        streams = list(_streams(path, reader))
-        if not streams:
-            return [Found(path, reader, reason="holds no electrodes' signals")]
-    except Exception as err:  # noqa: BLE001 - whatever it is, it is this path's
-        return [Found(path, reader, reason=_first_line(err), failed=True)]
+def inspect(recognised: tuple[str, str], split: str) -> list[Found]:
+    """Read the headers of a path, by its reader: its rows, and its streams that are none."""
+    path, reader = recognised
     found: list[Found] = []
-    for name, fields in streams:
-        one = Found(path, reader, name, {"path": path, "reader": reader} | fields)
-        try:
-            found += _inspect_stream(one, split)
-        except Exception as err:  # noqa: BLE001
-            found.append(replace(one, reason=_first_line(err), failed=True))
-    return found
+    one = Found(path, reader)
+    try:
+        for name, fields in list(_streams(path, reader)):
+            one = Found(path, reader, name, {"path": path, "reader": reader} | fields)
+            try:
+                found += _inspect_stream(one, split)
+            except Exception as err:  # noqa: BLE001 - whatever it is, it is this stream's
+                found.append(_fail(one, err))
+    except Exception as err:  # noqa: BLE001 - or this path's
+        return [_fail(one, err)]
+    return found or [replace(one, reason="holds no signals of electrodes")]
 
 
-def _first_line(error: Exception) -> str:
-    return re.sub(r"\s+", " ", f"{type(error).__name__}: {error}")[:300]
+def _fail(one: Found, error: Exception) -> Found:
+    """Return what cannot be opened, and why."""
+    reason = re.sub(r"\s+", " ", f"{type(error).__name__}: {error}")[:300]
+    if one.reader == "spikeglx" and any(Path(one.path).glob("*_tcat.*")):
+        reason += " (move CatGT's output to a folder of its own)"
+    return replace(one, reason=reason, failed=True)
 
 
 def _streams(path: str, reader: str) -> Iterator[tuple[str, dict[str, str]]]:
     """Yield the name of each stream of a path, and the columns that choose it."""
-    if reader == "nwb":
-        from spikeinterface.extractors.nwbextractors import NwbRecordingExtractor
-
-        series = NwbRecordingExtractor.fetch_available_electrical_series_paths(path)
-        told = _read_nwb(path)
-        for name in series:
-            options = {"reader_options": json.dumps({"electrical_series_path": name})}
-            yield name, told | (options if len(series) > 1 else {})
-    elif reader in ("maxwell", "mcsh5"):
-        import h5py
-
-        with h5py.File(path) as file:
-            for well, recordings in file.get("wells", {}).items():
-                for name in recordings:
-                    options = json.dumps({"rec_name": name})
-                    yield f"{well} {name}", {"stream_id": well, "reader_options": options}
-            if reader == "mcsh5":
-                for name in file["Data/Recording_0/AnalogStream"]:
-                    yield name, {"stream_id": name.removeprefix("Stream_")}
-            elif "wells" not in file:
-                yield "", {}
+    if reader in ("nwb", "maxwell", "mcsh5"):
+        yield from _streams_of_hdf5(path, reader)
     elif reader == "compressedbinaryibl":
         files = sorted(Path(path).glob("*.cbin"))
         is_plain = sum(file.name.endswith("ap.cbin") for file in files) == 1
         for file in files:
-            options = {"reader_options": json.dumps({"cbin_file_path": str(file)})}
             is_found = is_plain and file.name.endswith("ap.cbin")
+            options = {"reader_options": json.dumps({"cbin_file_path": str(file)})}
             yield file.stem, {} if is_found else options
     elif reader in ("spikeinterface", "blackrock", "mda", "mearec", "sinapsresearchplatformh5"):
         yield "", {}
@@ -277,15 +260,32 @@ def _streams(path: str, reader: str) -> Iterator[tuple[str, dict[str, str]]]:
             yield str(name), {"stream_id": str(stream)} if len(ids) > 1 else {}
 
 
-def _read_nwb(path: str) -> dict[str, str]:
-    """Return subject and session of an NWB file, where it names them."""
-    if Path(path).is_dir():
-        return {}
+def _streams_of_hdf5(path: str, reader: str) -> Iterator[tuple[str, dict[str, str]]]:
+    """Yield the streams of formats of which neo knows none."""
     import h5py
+    from spikeinterface.extractors.nwbextractors import NwbRecordingExtractor
 
-    told = {"subject": "general/subject/subject_id", "session": "general/session_id"}
+    if reader == "nwb":
+        series = NwbRecordingExtractor.fetch_available_electrical_series_paths(path)
+        told = {}
+        if Path(path).is_file():
+            labels = {"subject": "general/subject/subject_id", "session": "general/session_id"}
+            with h5py.File(path) as file:
+                told = {name: file[at].asstr()[()] for name, at in labels.items() if at in file}
+        for name in series:
+            options = {"reader_options": json.dumps({"electrical_series_path": name})}
+            yield name, told | (options if len(series) > 1 else {})
+        return
     with h5py.File(path) as file:
-        return {name: file[at].asstr()[()] for name, at in told.items() if at in file}
+        if reader == "mcsh5":
+            for name in file["Data/Recording_0/AnalogStream"]:
+                yield name, {"stream_id": name.removeprefix("Stream_")}
+        elif "wells" not in file:  # of MaxOne, before 2016
+            yield "", {}
+        for well, recordings in file.get("wells", {}).items():
+            for name in recordings:
+                options = {"reader_options": json.dumps({"rec_name": name})}
+                yield f"{well} {name}", {"stream_id": well} | options
 
 
 def _inspect_stream(one: Found, split: str) -> Iterator[Found]:
@@ -348,8 +348,9 @@ def _name_channels(opened: "BaseRecording", chosen: "NDArray[np.bool_]") -> str:
             continue
         of_chosen = {str(value) for value in values[chosen]}
         alike = np.array([str(value) in of_chosen for value in values])
-        if len(of_chosen) == 1 and (alike == chosen).all() and not re.search("[,;]", *of_chosen):
-            return f"{name}={of_chosen.pop()}"
+        value = of_chosen.pop()
+        if not of_chosen and (alike == chosen).all() and not re.search("[,;]", value):
+            return f"{name}={value}"
     edges = np.flatnonzero(np.diff(np.r_[0, chosen.astype(int), 0]))
     ids = opened.channel_ids
     runs = [(ids[a], ids[b - 1]) for a, b in edges.reshape(-1, 2)]
@@ -484,7 +485,7 @@ class Table:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+        self.lines = path.read_text(encoding="utf-8-sig").splitlines() if path.exists() else []
         at = [n for n, line in enumerate(self.lines) if line.strip() and line[0] != "#"][:1]
         self.header_at = at[0] if at else len(self.lines)
         self.columns = self.lines[at[0]].split("\t") if at else list(FIRST_COLUMNS)
@@ -524,7 +525,7 @@ class Table:
         for one in found:
             path, *stream = one.key()
             above = [str(each) for each in list(Path(path).parents)[:2] * (one.reader in NESTED)]
-            keys = [(each, *stream) for each in (path, *above)]
+            keys: list[Any] = [(each, *stream) for each in (path, *above)]
             keys += [path] if n_streams[path] == 1 else []
             known = set().union(*(self.known.get(key, set()) for key in keys))
             if not known - proposed[one.key()] and one.row.get("channels", "") not in known:
@@ -562,7 +563,7 @@ def find(folders: Iterable[str], split: str, n_workers: int) -> list[Found]:
     walked = [each for folder in folders for each in walk(folder, seen)]
     found = [one for one in walked if isinstance(one, Found)]
     paths = list(dict.fromkeys(one for one in walked if not isinstance(one, Found)))
-    results = plan.map_in_processes(partial(_inspect_pair, split=split), paths, n_workers)
+    results = plan.map_in_processes(partial(inspect, split=split), paths, n_workers)
     for at, (path, reader) in enumerate(paths):
         crashed = Found(path, reader, reason=f"the reader {reader} crashed on it", failed=True)
         found += results.get(at, [crashed])
@@ -574,10 +575,6 @@ def find(folders: Iterable[str], split: str, n_workers: int) -> list[Found]:
         for one in found
     ]
     return leave_out_raw(sorted(found, key=_sort_key))
-
-
-def _inspect_pair(pair: tuple[str, str], split: str) -> list[Found]:
-    return inspect(*pair, split)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -619,9 +616,10 @@ def _report(
     headers = {one.row["recording"]: one.header for one in new}
     planned = plan.make(config, recordings, Path("results"), 1, headers) if new else None
     lines = []
-    for row in planned.itertuples() if planned is not None else ():
-        lines.append(f"{row.recording}: {row.duration_s:.1f} s, {row.n_channels} channels")
-        lines += [f"  {problem}" for problem in row.problems.split("; ") if problem]
+    for row in planned.to_dict("records") if planned is not None else ():
+        shown = f"{row['duration_s']:.1f} s, {row['n_channels']} channels"
+        lines.append(f"{row['recording']}: {shown}")
+        lines += [f"  {problem}" for problem in row["problems"].split("; ") if problem]
     for failed, title in ((False, "Left out:"), (True, "Not opened:")):
         listed = [one for one in left_out if one.failed is failed]
         lines += ["", title] * bool(listed)

@@ -119,16 +119,16 @@ def test_plan_names_what_has_changed_since_a_sort(rows, config, tmp_path):
 
 
 def test_reader_that_crashes_costs_its_own_recording_only(rows, config, tmp_path, monkeypatch):
-    real = plan._read_header
+    real = plan.open_recording
 
-    def crash(row):
+    def crash(row, notes):
         if row.id == "slow":
             import os
 
             os._exit(9)
-        return real(row)
+        return real(row, notes)
 
-    monkeypatch.setattr(plan, "_read_header", crash)  # workers are forked with it
+    monkeypatch.setattr(plan, "open_recording", crash)  # workers are forked with it
     headers = plan.read_headers(list(rows.values()), 2)
     assert headers["slow"] == {"problem": "the reader binary crashed on it"}
     assert headers["good"]["n_channels"] == 4
