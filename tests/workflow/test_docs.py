@@ -24,7 +24,7 @@ PAGES = sorted(
 #: Run as they are: quick, and the others only planned (-n).
 WHOLE = ("plan", "--report")
 #: What stands in a command for something of the reader's.
-STANDS_FOR = {"LOG...": "logs/sort/healthy.log", "REC": "healthy"}
+STANDS_FOR = {"LOG...": "logs/sort/healthy.log", "REC": "healthy", "FOLDER...": "config"}
 #: Commands and snippets run for minutes, all of them in one copy of the workflow.
 RUN = pytest.mark.slow
 COMMANDS = ("snakemake", "make", "python", "source", "phy", "cd")
