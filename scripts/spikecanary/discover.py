@@ -17,61 +17,16 @@ import yaml
 
 from spikecanary import config as configuration
 from spikecanary import plan
+from spikecanary.formats import Recognised, walk
 from spikecanary.integrity import LEAST_RATE_HZ, NO_ELECTRODES
 from spikecanary.probes import shorten
 from spikecanary.recording import reader_function
-from spikecanary.sentinel import write_atomic
-from spikecanary.table import COLUMNS, LONGEST_ID, RESERVED_IDS, Recording, read_table
+from spikecanary.table import COLUMNS, LONGEST_ID, RESERVED_IDS, GrowingTable, Recording
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
     from spikeinterface.core import BaseRecording
 
-#: Names of files, their reader, and what column path names: the file (0), its folder (1), or the
-#: folder above that (2: an experiment of Open Ephys).
-MARKS = {
-    r".+\.imec\d*\.(ap|lf)\.meta": ("spikeglx", 1),
-    r"structure\.oebin": ("openephysbinary", 2),
-    r".+\.continuous": ("openephyslegacy", 1),
-    r".+\.ncs": ("neuralynx", 1),
-    r".+\.(tsq|tbk)": ("tdt", 1),
-    r".+\.mpx": ("alphaomega", 1),
-    r"raw\.mda": ("mda", 1),
-    r".+\.cbin": ("compressedbinaryibl", 1),
-    r".+\.rh[ds]": ("intan", 0),
-    r".+\.ns[1-9]": ("blackrock", 0),
-    r".+\.plx": ("plexon", 0),
-    r".+\.pl2": ("plexon2", 0),
-    r".+\.smr": ("spike2", 0),
-    r".+\.smrx": ("ced", 0),
-    r".+\.brw": ("biocam", 0),
-    r".+\.nwb": ("nwb", 0),
-    r".+\.xdat\.json": ("neuronexus", 0),
-    r".+\.nix": ("nix", 0),
-    r".+\.nex": ("neuroexplorer", 0),
-    r".+\.edf": ("edf", 0),
-    r".+\.abf": ("axon", 0),
-}
-#: Files whose names do not tell their format: what they hold. Of HDF5 a group, else a first text.
-HDF5 = {
-    "maxwell": ("wells", "mapping"),
-    "mcsh5": ("Data/Recording_0/AnalogStream",),
-    "biocam": ("3BRecInfo", "ExperimentSettings"),
-    "nwb": ("specifications", "acquisition"),
-    "mearec": ("recordings",),
-    "sinapsresearchplatformh5": ("RealTimeProcessedData",),
-}
-TEXTS = {
-    ".raw": ("mcsraw", b"MC_DataTool"),
-    ".rec": ("spikegadgets", b"<Configuration"),
-    ".set": ("axona", b"trial_date"),
-    ".xml": ("neuroscope", b"<acquisitionSystem"),
-}
-#: Files of folders that hold results of SpikeInterface and of this project; Phy's lie beside data.
-RESULTS = {"spikeinterface_log.json", "spikeinterface_info.json", "numpysorting_info.json"}
-RESULTS |= {"canary.json", "sort.json"}
-#: Extensions of neo's readers that other files have too.
-NOT_DATA = {"", "txt", "xml", "json", "npy", "mat", "tsv", "meta"}
 #: Streams and channels without electrodes, beside those of :data:`NO_ELECTRODES`.
 NO_PROBE = re.compile(
     r"(?i)nidq|\bobx|ni-?daq|[-_]adc$|\badc|\baux|\bstim|dc amplifier|analog|^(ai|fp)\b"
@@ -88,13 +43,11 @@ NO_NAME = re.compile(
 )
 #: Properties by which channels are grouped.
 GROUPS = ("group", "group_name", "tetrode", "shank")
+#: What no path in a table can hold: it ends fields, lines or paths, or is not UTF-8.
+ODD_PATH = re.compile(r'[\x00-\x1f\x85\u2028\u2029;\ud800-\udfff]|^"|^\s|\s$')
+#: The settings of a working directory.
+CONFIG = Path("config/config.yaml")
 SPLITS = ("probe", "group", "shank", "tetrode", "none")
-#: Readers that find the same data from the folders above.
-NESTED = ("spikeglx", "openephysbinary")
-FIRST_COLUMNS = ("recording", "path", "reader", "stream_id", "reader_options", "channels")
-OWN_COLUMNS = ("subject", "session", "probe_name")
-#: How a line of the table's own begins that says what is not in it.
-COMMENT = "# discover: "
 
 
 @dataclass(frozen=True)
@@ -111,117 +64,29 @@ class Found:
     of: tuple[str, ...] = ()  #: the same of CatGT's output and of its raw data
     is_catgt: bool = False
 
-    def key(self) -> tuple[str, str, str]:
-        """Return what tells streams apart."""
-        return _key(self.path, self.row.get("stream_id"), self.row.get("reader_options"))
-
     def place(self) -> tuple[str, ...]:
         """Return what runs of one probe have in common."""
         rest = {k: v for k, v in self.row.items() if k not in ("recording", "path")}
         return RUN.sub("", self.path), json.dumps(rest)
 
 
-def _key(path: str, stream_id: str | None, options: Any) -> tuple[str, str, str]:
-    given = json.loads(options) if isinstance(options, str) and options else options or {}
-    return os.path.realpath(path), stream_id or "", json.dumps(given, sort_keys=True)
-
-
-def walk(folder: str, seen: set[str]) -> Iterator[tuple[str, str] | Found]:
-    """Yield path and reader of what is recognised in a folder; of other data files a reason.
-
-    Parameters
-    ----------
-    folder : str
-        The folder, or a file.
-    seen : set of str
-        Folders that have been walked; those of this one are added.
-    """
-    if not Path(folder).exists():
-        yield Found(folder, reason="does not exist", failed=True)
-    given = os.walk(folder, followlinks=True)
-    if Path(folder).is_file():
-        given = iter([(str(Path(folder).parent), [], [Path(folder).name])])
-    for root, folders, files in given:
-        real = os.path.realpath(root)
-        if real in seen or (RESULTS & {*files} and "binary.json" not in files):
-            folders.clear()
-            continue
-        seen.add(real)
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        if {"binary.json", ".zgroup", "zarr.json"} & {*files}:
-            folders.clear()
-            is_nwb = (Path(root) / "specifications").exists()
-            is_recording = "binary.json" in files or (Path(root) / "channel_ids").exists()
-            if is_nwb or is_recording:
-                yield root, "nwb" if is_nwb else "spikeinterface"
-            continue
-        if "structure.oebin" in files:  # what is below belongs to it
-            folders.clear()
-        yield from _recognise(root, sorted(name for name in files if not name.startswith(".")))
-
-
-def _recognise(root: str, files: Sequence[str]) -> Iterator[tuple[str, str] | Found]:
-    """Recognise the files of one folder."""
-    from neo.rawio import rawiolist
-
-    found: dict[str, str] = {}
-    for name in files:
-        path = Path(root) / name
-        marks = (mark for pattern, mark in MARKS.items() if re.fullmatch(pattern, name.lower()))
-        reader, above = next(marks, (_look_into(path), 0))
-        if reader == "spikeglx" and path.with_suffix(".cbin").exists():
-            continue
-        if reader:
-            above -= above > 1 and not path.parent.name.startswith("recording")
-            found[str([path, path.parent, path.parent.parent][above])] = reader
-    info = [path for path in found if re.fullmatch(r"info\.rh[ds]", Path(path).name)]
-    yield from ((path, found[path]) for path in info or found)
-    if info or "params.py" in files or any(Path(path).is_dir() for path in found):
-        return
-    stems = {Path(path).name.split(".")[0] for path in found}
-    known = {name.lower() for io in rawiolist for name in io.extensions} - NOT_DATA
-    other: dict[str, list[str]] = {}
-    for name in files:
-        suffix = Path(name).suffix.lower()
-        if name.split(".")[0] not in stems and suffix[1:] in known | {"hdf5", "cbin"}:
-            other.setdefault(suffix, []).append(name)
-    for suffix, names in other.items():
-        if any(re.fullmatch(r".+\.(nidq|obx\d*)\.bin", name) for name in names):
-            yield Found(root, "spikeglx", names[0], reason="NI-DAQ or OneBox: no probe")
-            continue
-        reason = f"not recognised: {shorten(names)}"
-        if suffix in (".bin", ".dat", ".raw"):
-            reason += " (raw samples do not say their rate, type and channels: write a row by hand)"
-        yield Found(root, reason=reason)
-
-
-def _look_into(path: Path) -> str:
-    """Return the reader of a file by what it holds; empty where none is known."""
-    suffix = path.suffix.lower()
-    try:
-        if suffix in (".h5", ".hdf5"):
-            import h5py
-
-            with h5py.File(path) as file:
-                known = (name for name, groups in HDF5.items() if any(g in file for g in groups))
-                return next(known, "")
-        reader, text = TEXTS.get(suffix, ("", b""))
-        if reader and path.is_file():
-            with path.open("rb") as opened:
-                return reader if text in opened.read(10_000) else ""
-    except OSError:
-        pass
-    return ""
-
-
-def inspect(recognised: tuple[str, str], split: str) -> list[Found]:
-    """Read the headers of a path, by its reader: its rows, and its streams that are none."""
-    path, reader = recognised
+def inspect(recognised: Recognised, split: str) -> list[Found]:
+    """Read the headers of a path: its rows, and its streams that are none."""
+    path, reader = recognised.path, recognised.reader
     found: list[Found] = []
-    one = Found(path, reader)
+    one = Found(ODD_PATH.sub("?", path), reader, "", {}, {}, recognised.reason, recognised.failed)
+    if reader and one.path != path:
+        return [replace(one, reason="a name of its path cannot be in a table", failed=True)]
+    if one.reason:
+        return [one]
     try:
-        for name, fields in list(_streams(path, reader)):
+        streams = list(_streams(path, reader))
+        has_raw = any(re.match(r"(?i)(wb|raw)\b", name) for name, _ in streams)
+        for name, fields in streams:
             one = Found(path, reader, name, {"path": path, "reader": reader} | fields)
+            if has_raw and name.casefold().startswith("spk"):  # of Plexon, Alpha Omega
+                found.append(replace(one, reason="the raw signal, filtered"))
+                continue
             try:
                 found += _inspect_stream(one, split)
             except Exception as err:  # noqa: BLE001 - whatever it is, it is this stream's
@@ -447,11 +312,12 @@ def name_rows(found: Sequence[Found], taken: Iterable[str]) -> list[Found]:
         used.add(name.casefold())
         path = one.path.split(";")[0]
         subject, session = _subject_and_session(path)
-        run = re.sub(r"^catgt_|_imec\d*$", "", _names(RUN.sub("", path))[-1])
+        run = one.of[0] if one.of else path
+        of_run = re.sub(r"_imec\d*$", "", _names(RUN.sub("", run))[-1])
         probe = re.search(
             r"(?i)(?<=\.)probe[a-z0-9]+|(?<![a-z])(imec|well)\d+", f"{one.stream} {path}"
         )
-        told = {"subject": subject, "session": session or run * bool(RUN.search(path))}
+        told = {"subject": subject, "session": session or of_run * bool(RUN.search(run))}
         told["probe_name"] = probe[0] if probe else ""
         named.append(replace(one, row={"recording": name} | told | one.row))
     return named
@@ -467,113 +333,36 @@ def _propose(one: Found, n_rows: int, depth: int) -> str:
     """Propose an id: subject, session, folders above, run, experiment, stream and group."""
     path = one.path.split(";")[0]
     labels = zip(("sub", "ses"), _subject_and_session(path), strict=True)
-    names = _names(path)[-1 - depth :]
+    names = _names(path)[-1 - depth :] + list(
+        one.of[:1] if one.row.keys() & {"end_s", "start_s"} else ()
+    )
     names += [part for part in Path(path).parts if re.match(r"experiment\d|Record.?Node", part)]
     text = "_".join(dict.fromkeys(names))
     if n_rows > 1:
         stream = re.sub(r"(?i)^.*#|^.*/|[._-]ap$", "", one.stream)
-        start = f"{one.row['start_s']}s" if "start_s" in one.row else ""
-        more = [stream * (stream not in text), one.row.get("channels", ""), start]
+        more = [stream * (stream not in text), one.row.get("channels", "")]
         text = "_".join([text, *filter(None, more)])
     before = [f"{key}-{value}" for key, value in labels if value and f"{key}-{value}" not in text]
     text = re.sub(r"[^A-Za-z0-9._-]+", "-", "_".join([*before, text])).strip("._-")
     return text[-LONGEST_ID + 10 :].strip("._-") or "recording"
 
 
-class Table:
-    """The recordings table as a text: rows are added to it, and none is changed."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.lines = path.read_text(encoding="utf-8-sig").splitlines() if path.exists() else []
-        at = [n for n, line in enumerate(self.lines) if line.strip() and line[0] != "#"][:1]
-        self.header_at = at[0] if at else len(self.lines)
-        self.columns = self.lines[at[0]].split("\t") if at else list(FIRST_COLUMNS)
-        rows = read_table(path) if at else []
-        self.ids = {row.id for row in rows}
-        self.known: dict[Any, set[str]] = {}
-        for row in rows:
-            for each in row.paths:
-                self._know(each, row.stream_id, row.reader_options, row.channels)
-        for line in self.lines:  # rows that a person made a comment
-            fields = dict(zip(self.columns, line.lstrip("# ").split("\t"), strict=False))
-            if line.startswith("#") and not line.startswith(COMMENT) and fields.get("reader"):
-                self.ids.add(fields["recording"])
-                given = (fields.get(name) for name in ("stream_id", "reader_options", "channels"))
-                for each in fields["path"].split(";"):
-                    self._know(each.strip(), *given)
-
-    def _know(
-        self, path: str, stream_id: str | None = "", options: Any = "", channels: str | None = ""
-    ) -> None:
-        try:
-            self.known.setdefault(_key(path, stream_id, options), set()).add(channels or "")
-        except ValueError:
-            return
-        self.known.setdefault(os.path.realpath(path), set()).add(channels or "")
-
-    def select_new(self, found: Sequence[Found]) -> list[Found]:
-        """Return the rows that the table lacks.
-
-        A stream whose row has other channels than are proposed was edited, and is left alone.
-        """
-        proposed: dict[Any, set[str]] = {}
-        for one in found:
-            proposed.setdefault(one.key(), set()).add(one.row.get("channels", ""))
-        n_streams = Counter(path for path, *_ in proposed)
-        new = []
-        for one in found:
-            path, *stream = one.key()
-            above = [str(each) for each in list(Path(path).parents)[:2] * (one.reader in NESTED)]
-            keys: list[Any] = [(each, *stream) for each in (path, *above)]
-            keys += [path] if n_streams[path] == 1 else []
-            known = set().union(*(self.known.get(key, set()) for key in keys))
-            if not known - proposed[one.key()] and one.row.get("channels", "") not in known:
-                new.append(one)
-        return new
-
-    def write(self, rows: Sequence[Found], left_out: Sequence[Found], paths: set[str]) -> None:
-        """Add rows, and the comments of what has been looked at anew."""
-        filled = {name for one in rows for name, value in one.row.items() if value}
-        more = [name for name in (*COLUMNS, *OWN_COLUMNS) if name in filled]
-        header = self.columns + [name for name in more if name not in self.columns]
-        kept = [
-            line
-            for line in self.lines[: self.header_at] + self.lines[self.header_at + 1 :]
-            if not (line.startswith(COMMENT) and line[len(COMMENT) :].split("\t")[0] in paths)
-        ]
-        kept.insert(min(self.header_at, len(kept)), "\t".join(header))
-        kept += ["\t".join(one.row.get(name, "") for name in header) for one in rows]
-        kept += [f"{COMMENT}{one.path}\t{one.stream}\t{one.reason}" for one in left_out]
-        if kept != self.lines:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            write_atomic(self.path, "\n".join(kept) + "\n")
-
-
 def _sort_key(one: Found) -> list[Any]:
     parts = re.split(
         r"(\d+)", f"{one.path} {one.row.get('stream_id', '')} {one.row.get('channels')}"
     )
-    return [int(part) if part.isdigit() else part for part in parts]
+    return [int(part) if part.isdecimal() else part for part in parts]
 
 
 def find(folders: Iterable[str], split: str, n_workers: int) -> list[Found]:
     """Find all streams of all recordings in some folders, in the order of their paths."""
     seen: set[str] = set()
-    walked = [each for folder in folders for each in walk(folder, seen)]
-    found = [one for one in walked if isinstance(one, Found)]
-    paths = list(dict.fromkeys(one for one in walked if not isinstance(one, Found)))
-    results = plan.map_in_processes(partial(inspect, split=split), paths, n_workers)
-    for at, (path, reader) in enumerate(paths):
-        crashed = Found(path, reader, reason=f"the reader {reader} crashed on it", failed=True)
+    walked = list(dict.fromkeys(each for folder in folders for each in walk(folder, seen)))
+    results = plan.map_in_processes(partial(inspect, split=split), walked, n_workers)
+    found: list[Found] = []
+    for at, one in enumerate(walked):
+        crashed = Found(one.path, one.reader, reason=f"{one.reader} crashed on it", failed=True)
         found += results.get(at, [crashed])
-    odd = re.compile('[\t\n\r;]|^"|^ | $')
-    found = [
-        replace(one, reason="its path has a tab, a semicolon or a quote: rename it", failed=True)
-        if odd.search(one.path)
-        else one
-        for one in found
-    ]
     return leave_out_raw(sorted(found, key=_sort_key))
 
 
@@ -591,19 +380,22 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes")
     given = parser.parse_args(arguments)
     try:
-        text = given.configfile.read_text(encoding="utf-8") if given.configfile else "{}"
-        config = configuration.load(yaml.safe_load(text))
-        table = Table(given.out)
+        settings = given.configfile or CONFIG
+        text = settings.read_text(encoding="utf-8") if given.configfile or CONFIG.exists() else "{}"
+        config = configuration.load(yaml.safe_load(text) or {})
+        table = GrowingTable(given.out)
     except (OSError, ValueError, yaml.YAMLError) as err:
         sys.stderr.write(f"{err}\n")
         return 2
     found = find(given.folders, given.split_by, given.jobs)
     rows = [one for one in found if not one.reason]
-    new = table.select_new(rows)
+    are_new = table.select_new(one.row for one in rows)
+    new = [one for one, is_new in zip(rows, are_new, strict=True) if is_new]
     n_known = len(rows) - len(new)
     new = name_rows(join(new) if given.concatenate else new, table.ids)
     left_out = group_reasons(found)
-    table.write(new, left_out, {one.path for one in found})
+    told = [(one.path, one.stream, one.reason) for one in left_out]
+    table.add([one.row for one in new], told, {one.path for one in found})
     _report(new, left_out, config, given.out, n_known)
     return int(any(one.failed for one in left_out))
 

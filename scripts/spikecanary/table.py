@@ -3,8 +3,10 @@
 import csv
 import io
 import json
+import os
 import re
-from collections.abc import Iterable, Mapping
+from collections import Counter
+from collections.abc import Container, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Self
 
@@ -37,6 +39,13 @@ COLUMNS = {"recording": "id", "path": "paths", "reader": "reader"} | {
     )
 }
 REQUIRED_COLUMNS = ("recording", "path", "reader")
+#: How a line begins by which discover says what is not in the table.
+COMMENT = "# discover: "
+#: Readers that find the same data from the folders above.
+NESTED = ("spikeglx", "openephysbinary")
+#: Columns of a table that discover begins, and those that it adds where it can fill them.
+FIRST_COLUMNS = ("recording", "path", "reader", "stream_id", "reader_options", "channels")
+TOLD_COLUMNS = ("subject", "session", "probe_name")
 #: What to say instead of pydantic's own message.
 MESSAGES = {
     "missing": "is empty",
@@ -218,3 +227,104 @@ def read_tsv(path: Path) -> list[dict[str, str]]:
     """
     with path.open(encoding="utf-8", newline="") as file:
         return list(csv.DictReader(file, delimiter="\t"))
+
+
+class GrowingTable:
+    """The recordings table as a text: rows are added to it, and none is changed.
+
+    Parameters
+    ----------
+    path : Path
+        The table; it need not exist.
+
+    Raises
+    ------
+    BadInputError
+        All problems of the table.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.lines = path.read_text(encoding="utf-8-sig").splitlines() if path.exists() else []
+        at = next((n for n, line in enumerate(self.lines) if line.strip() and line[0] != "#"), None)
+        if at is None:
+            at = len(self.lines)
+            self.lines.append("\t".join(FIRST_COLUMNS))
+        else:
+            read_table(path)
+        self.header_at = at
+        self.columns = [name.strip() for name in self.lines[at].split("\t")]
+        self.ids: set[str] = set()
+        self.known: dict[tuple[str, ...], set[str]] = {}
+        for line in self.lines[:at] + self.lines[at + 1 :]:
+            if line.strip() and not line.startswith(COMMENT):
+                self._know(line)
+
+    def _know(self, line: str) -> None:
+        """Remember a row, and one that a person made a comment."""
+        fields = next(csv.reader([line.lstrip("# ")], delimiter="\t"))
+        row = {name: text.strip() for name, text in zip(self.columns, fields, strict=False)}
+        if not row.get("reader"):
+            return
+        self.ids.add(row["recording"])
+        for path in _split_paths(row["path"]):
+            key = stream_key(row | {"path": path})
+            for each in (key, key[:1]):
+                self.known.setdefault(each, set()).add(row.get("channels", ""))
+
+    def select_new(self, rows: Iterable[dict[str, str]]) -> list[bool]:
+        """Say of each row whether the table lacks it.
+
+        A row is known by path, stream and channels. A stream whose row has other channels than
+        all rows proposed was edited, and none of its rows is new.
+        """
+        rows = list(rows)
+        proposed: dict[tuple[str, ...], set[str]] = {}
+        for row in rows:
+            proposed.setdefault(stream_key(row), set()).add(row.get("channels", ""))
+        n_streams = Counter(path for path, *_ in proposed)
+        are_new = []
+        for row in rows:
+            key = stream_key(row)
+            path, *stream = key
+            above = [str(each) for each in Path(path).parents[:2] if row["reader"] in NESTED]
+            keys = [(each, *stream) for each in (path, *above)]
+            keys += [(path,)] if n_streams[path] == 1 else []
+            known = set().union(*(self.known.get(each, set()) for each in keys))
+            are_new.append(known <= proposed[key] and row.get("channels", "") not in known)
+        return are_new
+
+    def add(
+        self,
+        rows: Sequence[Mapping[str, str]],
+        left_out: Iterable[tuple[str, str, str]],
+        looked_at: Container[str],
+    ) -> None:
+        """Write the table with more rows, and what was left out: path, stream, reason.
+
+        Comments of discover on paths that have been looked at anew are replaced.
+        """
+        filled = {name for row in rows for name, value in row.items() if value}
+        wanted = (name for name in (*COLUMNS, *TOLD_COLUMNS) if name in filled)
+        more = [name for name in wanted if name not in self.columns]
+        lines = list(self.lines)
+        lines[self.header_at] = "\t".join([lines[self.header_at], *more])
+        lines = [
+            line
+            for line in lines
+            if not (line.startswith(COMMENT) and line[len(COMMENT) :].split("\t")[0] in looked_at)
+        ]
+        lines += ["\t".join(row.get(n, "") for n in [*self.columns, *more]) for row in rows]
+        lines += [COMMENT + "\t".join(" ".join(text.split()) for text in o) for o in left_out]
+        if lines != self.lines or not self.path.exists():
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            write_atomic(self.path, "\n".join(lines) + "\n")
+
+
+def stream_key(row: Mapping[str, str]) -> tuple[str, str, str]:
+    """Return what tells the streams of all rows apart: path, stream, options."""
+    try:
+        options = json.dumps(json.loads(row.get("reader_options") or "{}"), sort_keys=True)
+    except ValueError:
+        options = row["reader_options"]
+    return os.path.realpath(row["path"]), row.get("stream_id", ""), options

@@ -8,8 +8,9 @@ import pytest
 import spikeinterface as si
 from probeinterface import ProbeGroup, generate_tetrode
 
-from spikecanary import discover, plan
+from spikecanary import discover, formats, plan
 from spikecanary.config import Config
+from spikecanary.recording import readers
 from spikecanary.table import read_table
 
 RATE_HZ = 30_000
@@ -256,7 +257,7 @@ def test_every_stream_that_a_person_would_sort_and_no_other(tree, tmp_path, caps
     by_path = {Path(path.split(": ")[1]).name: said for path, _, said in reasons}
     assert status == 1
     assert "cannot" not in by_path["run_g0"]
-    assert by_path["run_g0"] == "NI-DAQ or OneBox: no probe"
+    assert by_path["run_g0"] == "run_g0_t0.nidq.bin: NI-DAQ or OneBox, no probe"
     assert by_path["day1.ns2"] == "sampled at 1000 Hz: a field potential"
     assert "not a valid HDF5 file" in by_path["empty.nwb"]
     assert "ValueError" in by_path["broken"]
@@ -322,6 +323,109 @@ def test_output_of_catgt_replaces_its_raw_data(tmp_path, capsys):
     assert f"CatGT's output of it is in {tmp_path}/catgt_run_g0" in text
 
 
+def test_gates_and_probes_in_one_folder(tmp_path):
+    for gate in (0, 1):
+        for probe in (0, 1):
+            spikeglx(tmp_path / "flat", f"f_g{gate}_t0.imec{probe}.ap")
+    _, rows, text = run(tmp_path, tmp_path)
+    assert [(row.id, row.stream_id, row.start_s, row.end_s) for row in rows.values()] == [
+        ("flat_f_g0_imec0", "imec0.ap", None, 2.5),
+        ("flat_f_g1_imec0", "imec0.ap", 2.5, None),
+        ("flat_f_g0_imec1", "imec1.ap", None, 2.5),
+        ("flat_f_g1_imec1", "imec1.ap", 2.5, None),
+    ]
+    assert {row.metadata["session"] for row in rows.values()} == {"f"}
+    assert run(tmp_path, tmp_path)[2] == text
+
+
+def test_what_cannot_be_opened_is_added_once_it_can(tmp_path, capsys):
+    folder = tmp_path / "a_g0_imec0"
+    spikeglx(folder, "a_g0_t0.imec0.ap")
+    (folder / "params.py").write_text("")  # Kilosort was here
+    raw = folder / "a_g0_t0.imec0.ap.bin"
+    whole = raw.read_bytes()
+    raw.write_bytes(whole[:250_000])
+    status, rows, text = run(tmp_path, tmp_path)
+    assert (status, rows) == (1, {})
+    assert "is the copy finished?" in text
+    raw.unlink()
+    status, rows, text = run(tmp_path, tmp_path)
+    assert (status, rows) == (1, {})
+    assert "is the copy finished?" not in text
+    assert "No appropriate combination of .meta and .bin" in text
+    raw.write_bytes(whole)
+    status, rows, text = run(tmp_path, tmp_path)
+    assert (status, [*rows]) == (0, ["a_g0_imec0"])
+    assert "combination" not in text
+
+
+def test_catgt_in_the_folder_of_other_streams_is_refused_with_the_remedy(tmp_path):
+    for name in ("c_g0_t0.imec0.ap", "c_g0_t0.imec0.lf", "c_g0_tcat.imec0.ap"):
+        spikeglx(tmp_path / "c", name)
+    status, rows, text = run(tmp_path, tmp_path)
+    assert (status, rows) == (1, {})
+    assert "move CatGT's output to a folder of its own" in text
+
+
+def test_formats_by_content_and_by_name(tmp_path):
+    import h5py
+
+    for name, group in (
+        ("a.h5", "wells"),
+        ("b.h5", "Data/Recording_0/AnalogStream"),
+        ("c.h5", "x"),
+    ):
+        with h5py.File(tmp_path / name, "w") as file:
+            file.create_group(group)
+    (tmp_path / "d.raw").write_bytes(b"MC_DataTool binary")
+    (tmp_path / "e.raw").write_bytes(b"1234")
+    for name in ("f.rhd", "g.plx", "h.smrx", "nlx/a.ncs", "tank/x.tsq", "old/100_CH1.continuous"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"")
+    (tmp_path / "day").mkdir()
+    for name in ("info.rhs", "amp-A-000.dat", "time.dat"):
+        (tmp_path / "day" / name).write_bytes(b"")
+    found = {
+        (str(Path(one.path).relative_to(tmp_path)), one.reader)
+        for one in formats.walk(str(tmp_path), set())
+    }
+    assert found == {
+        ("a.h5", "maxwell"),
+        ("b.h5", "mcsh5"),
+        ("d.raw", "mcsraw"),
+        ("f.rhd", "intan"),
+        ("g.plx", "plexon"),
+        ("h.smrx", "ced"),
+        ("nlx", "neuralynx"),
+        ("tank", "tdt"),
+        ("old", "openephyslegacy"),
+        ("day/info.rhs", "intan"),
+        (".", ""),
+    }
+
+
+def test_every_reader_of_the_formats_is_one_of_spikeinterface():
+    by_content = {reader for reader, _ in formats.TEXTS.values()} | {*formats.HDF5}
+    assert {reader for reader, _ in formats.MARKS.values()} | by_content <= {*readers()}
+
+
+def test_filtered_copies_and_folders_that_cannot_be_listed(tmp_path, monkeypatch):
+    streams = [("WB - wideband", {}), ("SPKC - filtered", {})]
+    monkeypatch.setattr(discover, "_streams", lambda *_: streams)
+    monkeypatch.setattr(discover, "_inspect_stream", lambda one, _: [one])
+    found = discover.inspect(formats.Recognised("a.plx", "plexon"), "probe")
+    assert [one.reason for one in found] == ["", "the raw signal, filtered"]
+
+    def deny(folder, onerror, followlinks):
+        onerror(PermissionError(13, "Permission denied", folder))
+        return iter(())
+
+    monkeypatch.setattr(formats.os, "walk", deny)
+    (only,) = formats.walk(str(tmp_path), set())
+    assert only.failed
+    assert "Permission denied" in only.reason
+
+
 def test_runs_of_one_probe_are_joined_when_asked(tmp_path):
     for gate in (0, 1):
         spikeglx(tmp_path / f"a_g{gate}/a_g{gate}_imec0", f"a_g{gate}_t0.imec0.ap")
@@ -339,7 +443,7 @@ def test_a_row_a_group_and_ids_that_are_unique(tmp_path):
         with_probes(2).save(folder=tmp_path / mouse / "Tët rode;" / "x y", verbose=False)
     _, rows, text = run(tmp_path, tmp_path, "--split-by", "none")
     assert [*rows] == ["m1", "m2"]
-    assert "a semicolon" in text
+    assert "a name of its path cannot be in a table" in text
     (tmp_path / "recordings.tsv").unlink()
     _, rows, _ = run(tmp_path, tmp_path, "--split-by", "tetrode")
     assert [(row.id, row.channels) for row in rows.values()] == [

@@ -1,0 +1,156 @@
+"""Which reader of SpikeInterface opens what: recognise recordings by their files."""
+
+import os
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from spikecanary.probes import shorten
+
+#: Names of files, their reader, and what column path names: the file (0), its folder (1), or the
+#: folder above that (2: an experiment of Open Ephys).
+MARKS = {
+    r".+\.imec\d*\.(ap|lf)\.meta": ("spikeglx", 1),
+    r"structure\.oebin": ("openephysbinary", 2),
+    r".+\.continuous": ("openephyslegacy", 1),
+    r".+\.ncs": ("neuralynx", 1),
+    r".+\.(tsq|tbk)": ("tdt", 1),
+    r".+\.mpx": ("alphaomega", 1),
+    r"raw\.mda": ("mda", 1),
+    r".+\.cbin": ("compressedbinaryibl", 1),
+    r".+\.rh[ds]": ("intan", 0),
+    r".+\.ns[1-9]": ("blackrock", 0),
+    r".+\.plx": ("plexon", 0),
+    r".+\.pl2": ("plexon2", 0),
+    r".+\.smr": ("spike2", 0),
+    r".+\.smrx": ("ced", 0),
+    r".+\.brw": ("biocam", 0),
+    r".+\.nwb": ("nwb", 0),
+    r".+\.xdat\.json": ("neuronexus", 0),
+    r".+\.nix": ("nix", 0),
+    r".+\.nex": ("neuroexplorer", 0),
+    r".+\.edf": ("edf", 0),
+    r".+\.abf": ("axon", 0),
+}
+#: Files whose names do not tell their format: what they hold. Of HDF5 a group, else a first text.
+HDF5 = {
+    "maxwell": ("wells", "mapping"),
+    "mcsh5": ("Data/Recording_0/AnalogStream",),
+    "biocam": ("3BRecInfo", "ExperimentSettings"),
+    "nwb": ("specifications", "acquisition"),
+    "mearec": ("recordings",),
+    "sinapsresearchplatformh5": ("RealTimeProcessedData",),
+}
+TEXTS = {
+    ".raw": ("mcsraw", b"MC_DataTool"),
+    ".rec": ("spikegadgets", b"<Configuration"),
+    ".set": ("axona", b"trial_date"),
+    ".xml": ("neuroscope", b"<acquisitionSystem"),
+}
+#: Files of folders that hold results of SpikeInterface and of this project; Phy's lie beside data.
+RESULTS = {"spikeinterface_log.json", "spikeinterface_info.json", "numpysorting_info.json"}
+RESULTS |= {"canary.json", "sort.json"}
+#: Extensions of neo's readers that other files have too.
+NOT_DATA = {"", "txt", "xml", "json", "npy", "mat", "tsv", "meta"}
+
+
+@dataclass(frozen=True)
+class Recognised:
+    """A path and its reader, or (with ``reason``) why it has none."""
+
+    path: str
+    reader: str = ""
+    reason: str = ""
+    failed: bool = False
+
+
+def walk(folder: str, seen: set[str]) -> Iterator[Recognised]:
+    """Yield what is recognised in a folder, and other files that may be data.
+
+    Parameters
+    ----------
+    folder : str
+        The folder, or a file.
+    seen : set of str
+        Folders that have been walked; those of this one are added.
+    """
+    if not Path(folder).exists():
+        yield Recognised(folder, reason="does not exist", failed=True)
+    unread: list[OSError] = []
+    given = os.walk(folder, onerror=unread.append, followlinks=True)
+    if Path(folder).is_file():
+        given = iter([(str(Path(folder).parent), [], [Path(folder).name])])
+    for root, folders, files in given:
+        real = os.path.realpath(root)
+        if real in seen or (RESULTS & {*files} and "binary.json" not in files):
+            folders.clear()
+            continue
+        seen.add(real)
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        if {"binary.json", ".zgroup", "zarr.json"} & {*files}:
+            folders.clear()
+            is_nwb = (Path(root) / "specifications").exists()
+            is_recording = "binary.json" in files or (Path(root) / "channel_ids").exists()
+            if is_nwb or is_recording:
+                yield Recognised(root, "nwb" if is_nwb else "spikeinterface")
+            continue
+        if "structure.oebin" in files:  # what is below belongs to it
+            folders.clear()
+        yield from _recognise(root, sorted(name for name in files if not name.startswith(".")))
+    for error in unread:
+        yield Recognised(str(error.filename), reason=f"cannot be listed: {error}", failed=True)
+
+
+def _recognise(root: str, files: Sequence[str]) -> Iterator[Recognised]:
+    """Recognise the files of one folder."""
+    from neo.rawio import rawiolist
+
+    found: dict[str, str] = {}
+    for name in files:
+        path = Path(root) / name
+        marks = (mark for pattern, mark in MARKS.items() if re.fullmatch(pattern, name.lower()))
+        reader, above = next(marks, (_look_into(path), 0))
+        if reader == "spikeglx" and path.with_suffix(".cbin").exists():
+            continue
+        if reader:
+            above -= above > 1 and not path.parent.name.startswith("recording")
+            found[str([path, path.parent, path.parent.parent][above])] = reader
+    info = [path for path in found if re.fullmatch(r"info\.rh[ds]", Path(path).name)]
+    yield from (Recognised(path, found[path]) for path in info or found)
+    if info or "params.py" in files or any(Path(path).is_dir() for path in found):
+        return
+    stems = {Path(path).name.split(".")[0] for path in found}
+    known = {name.lower() for io in rawiolist for name in io.extensions} - NOT_DATA
+    other: dict[str, list[str]] = {}
+    for name in files:
+        suffix = Path(name).suffix.lower()
+        if name.split(".")[0] not in stems and suffix[1:] in known | {"hdf5", "cbin"}:
+            other.setdefault(suffix, []).append(name)
+    for suffix, names in other.items():
+        if any(re.fullmatch(r".+\.(nidq|obx\d*)\.bin", name) for name in names):
+            yield Recognised(root, reason=f"{shorten(names)}: NI-DAQ or OneBox, no probe")
+            continue
+        reason = f"not recognised: {shorten(names)}"
+        if suffix in (".bin", ".dat", ".raw"):
+            reason += " (raw samples do not say their rate, type and channels: write a row by hand)"
+        yield Recognised(root, reason=reason)
+
+
+def _look_into(path: Path) -> str:
+    """Return the reader of a file by what it holds; empty where none is known."""
+    suffix = path.suffix.lower()
+    try:
+        if suffix in (".h5", ".hdf5"):
+            import h5py
+
+            with h5py.File(path) as file:
+                known = (name for name, groups in HDF5.items() if any(g in file for g in groups))
+                return next(known, "")
+        reader, text = TEXTS.get(suffix, ("", b""))
+        if reader and path.is_file():
+            with path.open("rb") as opened:
+                return reader if text in opened.read(10_000) else ""
+    except OSError:
+        pass
+    return ""
