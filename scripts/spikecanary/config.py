@@ -327,6 +327,29 @@ class ExportSettings(Settings):
     """NWB metadata of all recordings: sections NWBFile and Subject."""
 
 
+#: Named preprocessing. Neuropixels: the steps of most laboratories (samples of one instant aligned,
+#: slow waves and what all channels share taken out). The four channels of a tetrode see the same
+#: spikes, so nothing that they share is taken out.
+PREPROCESSING: dict[str, dict[str, dict[str, Any]]] = {
+    "neuropixels1": {
+        "phase_shift": {},
+        "highpass_filter": {"freq_min": 300.0},
+        "common_reference": {},
+    },
+    "neuropixels2": {
+        "phase_shift": {},
+        "bandpass_filter": {"freq_min": 300.0, "freq_max": 6000.0},
+        "common_reference": {},
+    },
+    "tetrodes": {"bandpass_filter": {"freq_min": 300.0, "freq_max": 6000.0}},
+    "mea": {
+        "bandpass_filter": {"freq_min": 300.0, "freq_max": 6000.0},
+        "common_reference": {},
+    },
+    "none": {},
+}
+
+
 class Config(Settings):
     """The whole configuration."""
 
@@ -334,6 +357,10 @@ class Config(Settings):
     """The recordings table, a TSV file."""
     preprocessing: dict[str, dict[str, Any]] = {}
     """Steps of SpikeInterface's PreprocessingPipeline, in order."""
+    preprocessing_of: dict[str, dict[str, dict[str, Any]]] = PREPROCESSING
+    """Steps by name, for rows that name one in the column `preprocessing`; `none`: no step."""
+    params_of: dict[str, dict[str, Any]] = {"kilosort4_tetrodes": {"nblocks": 0}}
+    """Parameters of the sorter by name, for rows that name one in the column `params`."""
     sorter: SorterSettings = SorterSettings()
     canary: CanarySettings = CanarySettings()
     preflight: PreflightSettings = PreflightSettings()
@@ -351,6 +378,18 @@ class Config(Settings):
     job: JobSettings = JobSettings()
     pathvars: dict[str, str] = {}
     """Snakemake's path variables: results, logs, benchmarks."""
+
+    @field_validator("preprocessing_of", mode="before")
+    @classmethod
+    def _from_pairs(cls, given: Any) -> Any:
+        """Accept the steps as pairs, too."""
+        return {k: as_steps(v) for k, v in given.items()} if isinstance(given, dict) else given
+
+    @field_serializer("preprocessing_of")
+    def _keep_order(self, named: dict[str, Any], info: FieldSerializationInfo) -> Any:
+        """Keep the order of the steps where keys are sorted."""
+        pairs = {name: list(steps.items()) for name, steps in named.items()}
+        return pairs if info.exclude_defaults else named
 
 
 def load(config: Mapping[str, Any]) -> Config:

@@ -45,6 +45,10 @@ NO_NAME = re.compile(
 GROUPS = ("group", "group_name", "tetrode", "shank")
 #: What no path in a table can hold: it ends fields, lines or paths, or is not UTF-8.
 ODD_PATH = re.compile(r'[\x00-\x1f\x85\u2028\u2029;\ud800-\udfff]|^"|^\s|\s$')
+#: A tetrode has so many channels, the converters of Neuropixels 1.0 so many bits.
+N_TETRODE, NEUROPIXELS1_BITS = 4, 10
+#: Readers of microelectrode arrays.
+MEAS = ("maxwell", "biocam", "mcsh5", "mcsraw")
 #: The settings of a working directory.
 CONFIG = Path("config/config.yaml")
 SPLITS = ("probe", "group", "shank", "tetrode", "none")
@@ -70,8 +74,18 @@ class Found:
         return RUN.sub("", self.path), json.dumps(rest)
 
 
-def inspect(recognised: Recognised, split: str) -> list[Found]:
-    """Read the headers of a path: its rows, and its streams that are none."""
+def inspect(recognised: Recognised, split: str, sorter: str = "") -> list[Found]:
+    """Read the headers of a path: its rows, and its streams that are none.
+
+    Parameters
+    ----------
+    recognised : Recognised
+        The path and its reader.
+    split : str
+        Of what there is a row each: one of ``SPLITS``.
+    sorter : str
+        The sorter for which presets are proposed; empty: none are.
+    """
     path, reader = recognised.path, recognised.reader
     found: list[Found] = []
     one = Found(ODD_PATH.sub("?", path), reader, "", {}, {}, recognised.reason, recognised.failed)
@@ -88,7 +102,7 @@ def inspect(recognised: Recognised, split: str) -> list[Found]:
                 found.append(replace(one, reason="the raw signal, filtered"))
                 continue
             try:
-                found += _inspect_stream(one, split)
+                found += _inspect_stream(one, split, sorter)
             except Exception as err:  # noqa: BLE001 - whatever it is, it is this stream's
                 found.append(_fail(one, err))
     except Exception as err:  # noqa: BLE001 - or this path's
@@ -153,7 +167,7 @@ def _streams_of_hdf5(path: str, reader: str) -> Iterator[tuple[str, dict[str, st
                 yield f"{well} {name}", {"stream_id": well} | options
 
 
-def _inspect_stream(one: Found, split: str) -> Iterator[Found]:
+def _inspect_stream(one: Found, split: str, sorter: str) -> Iterator[Found]:
     """Open one stream; yield its rows with their headers, or why it has none."""
     if NO_ELECTRODES.search(one.stream) or NO_PROBE.search(one.stream):
         yield replace(one, reason="no electrodes (synchronisation, auxiliary or field potential)")
@@ -175,7 +189,23 @@ def _inspect_stream(one: Found, split: str) -> Iterator[Found]:
             row = part.row | ({"channels": channels} if channels else {})
             header = plan.read_header(_as_recording(row))
             reason = header.get("problem", "")
-            yield replace(part, row=row, header=header, reason=reason, failed=bool(reason))
+            read = replace(part, row=row, header=header, reason=reason, failed=bool(reason))
+            presets = _propose_presets(opened, read, sorter) if sorter and not reason else {}
+            yield replace(read, row=row | presets)
+
+
+def _propose_presets(opened: "BaseRecording", one: Found, sorter: str) -> dict[str, str]:
+    """Propose entries of the config's preprocessing_of and params_of, by probe and sorter."""
+    is_tetrode = one.header["n_channels"] <= N_TETRODE
+    if sorter.startswith("kilosort"):  # it filters, references and whitens by itself
+        is_known = is_tetrode and sorter == "kilosort4"
+        return {"params": "kilosort4_tetrodes"} if is_known else {}
+    if "inter_sample_shift" in opened.get_property_keys() and opened.has_probe():
+        depth = opened.get_probes()[0].annotations.get("adc_bit_depth")
+        return {"preprocessing": "neuropixels1" if depth == NEUROPIXELS1_BITS else "neuropixels2"}
+    if one.reader in MEAS and opened.get_dtype().kind != "u":
+        return {"preprocessing": "mea"}
+    return {"preprocessing": "tetrodes"} if is_tetrode else {}
 
 
 def _split(opened: "BaseRecording", electrodes: "NDArray[np.bool_]", split: str) -> Iterator[str]:
@@ -354,11 +384,11 @@ def _sort_key(one: Found) -> list[Any]:
     return [int(part) if part.isdecimal() else part for part in parts]
 
 
-def find(folders: Iterable[str], split: str, n_workers: int) -> list[Found]:
+def find(folders: Iterable[str], split: str, sorter: str, n_workers: int) -> list[Found]:
     """Find all streams of all recordings in some folders, in the order of their paths."""
     seen: set[str] = set()
     walked = list(dict.fromkeys(each for folder in folders for each in walk(folder, seen)))
-    results = plan.map_in_processes(partial(inspect, split=split), walked, n_workers)
+    results = plan.map_in_processes(partial(inspect, split=split, sorter=sorter), walked, n_workers)
     found: list[Found] = []
     for at, one in enumerate(walked):
         crashed = Found(one.path, one.reader, reason=f"{one.reader} crashed on it", failed=True)
@@ -387,7 +417,8 @@ def main(arguments: list[str] | None = None) -> int:
     except (OSError, ValueError, yaml.YAMLError) as err:
         sys.stderr.write(f"{err}\n")
         return 2
-    found = find(given.folders, given.split_by, given.jobs)
+    sorter = "" if config.preprocessing else config.sorter.name  # whose steps are for all rows
+    found = find(given.folders, given.split_by, sorter, given.jobs)
     rows = [one for one in found if not one.reason]
     are_new = table.select_new(one.row for one in rows)
     new = [one for one, is_new in zip(rows, are_new, strict=True) if is_new]

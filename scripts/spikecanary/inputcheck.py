@@ -37,9 +37,10 @@ def check_inputs(given: Mapping[str, Any]) -> tuple[Config, list[Recording]]:
         rows = None if "recordings" in invalid else read_table(config.recordings)
     except BadInputError as err:
         problems += err.problems
+    problems += check_names(config, rows or [])
     if has_spikeinterface():
         problems += check_readers(rows or [], config.recordings)
-        problems += check_steps(config)
+        problems += check_steps(config, rows or [])
         if "sorter" not in invalid:  # its plugin may define the table's sorters
             problems += check_sorters(config, rows or [])
     problems += [*parameters.check_device(config.sorter), *check_files(config)]
@@ -98,10 +99,23 @@ def check_readers(rows: list[Recording], table: str) -> list[str]:
     return problems
 
 
-def check_steps(config: Config) -> Iterator[str]:
+def check_names(config: Config, rows: list[Recording]) -> Iterator[str]:
+    """Find rows that name entries which the config does not have."""
+    for row in rows:
+        for column in ("preprocessing", "params"):
+            name, known = getattr(row, column), getattr(config, f"{column}_of")
+            where = f"{config.recordings}, line {row.line} (recording {row.id!r}), column {column}"
+            yield from unknown(
+                f"{where}: not in the config's {column}_of:", filter(None, [name]), known
+            )
+
+
+def check_steps(config: Config, rows: list[Recording]) -> Iterator[str]:
     """Find unknown preprocessing steps, parameters of steps, and extensions."""
     default = AnalysisSettings()
     given: dict[str, Mapping[str, Any]] = {"preprocessing": config.preprocessing}
+    for name in dict.fromkeys(filter(None, (row.preprocessing for row in rows))):
+        given[f"preprocessing_of.{name}"] = config.preprocessing_of.get(name, {})
     if config.analysis.preprocessing != default.preprocessing:
         given["analysis.preprocessing"] = config.analysis.preprocessing
     if any(given.values()):
@@ -179,10 +193,17 @@ def check_sorters(config: Config, rows: list[Recording]) -> Iterator[str]:
         for problem in unknown(f"{where}: unknown sorter", [name], sorter_dict):
             if not text or (name not in text and "did you mean" in problem):
                 yield problem
-    params_of = config.sorter.params_of | {config.sorter.name: config.sorter.params}
-    for name, params in params_of.items():
+    params_of = {"sorter.params": (config.sorter.name, config.sorter.params)}
+    params_of |= {
+        f"sorter.params_of.{name}": (name, p) for name, p in config.sorter.params_of.items()
+    }
+    for row in rows:
+        if row.params:
+            of_row = (row.sorter or config.sorter.name, config.params_of.get(row.params, {}))
+            params_of[f"params_of.{row.params}"] = of_row
+    for key, (name, params) in params_of.items():
         known = defaults_of(name) if params and name in sorter_dict else {}
         if known:
-            where = "config: sorter.params"
+            where = f"config: {key}"
             yield from unknown(f"{where}: {name} has no parameter", params, known)
             yield from (f"{where}: {each}" for each in parameters.check_types(name, params))

@@ -159,10 +159,20 @@ def changed_params(before: SortTask, after: SortTask) -> dict[str, Any]:
 
 def make_task(row: Recording, config: Config) -> SortTask:
     """Return the full sort of one recording by the config."""
+    elsewhere: dict[str, Any] = {
+        "metadata": {},
+        "line": None,
+    }  # no part of a sort, or in it by another name
+    elsewhere |= dict.fromkeys(("sorter", "preprocessing", "params"))
+    settings = settings_for(row, config.sorter)
+    if row.params:
+        params = settings.params | config.params_of[row.params]
+        settings = settings.model_copy(update={"params": params})
+    named = config.preprocessing_of
     return SortTask(
-        row=row.model_copy(update={"metadata": {}, "sorter": None, "line": None}),
-        sorter=settings_for(row, config.sorter),
-        preprocessing=config.preprocessing,
+        row=row.model_copy(update=elsewhere),
+        sorter=settings,
+        preprocessing=named[row.preprocessing] if row.preprocessing else config.preprocessing,
         silence_bad_periods=config.canary.bad_periods == "silence",
     )
 

@@ -35,7 +35,7 @@ COLUMNS = {"recording": "id", "path": "paths", "reader": "reader"} | {
     name: name
     for name in (
         *("stream_id", "reader_options", "probe", "wiring", "channels", "bad_channels"),
-        *("start_s", "end_s", "sorter"),
+        *("start_s", "end_s", "sorter", "preprocessing", "params"),
     )
 }
 REQUIRED_COLUMNS = ("recording", "path", "reader")
@@ -78,7 +78,8 @@ class Recording(BaseModel):
 
     ``start_s`` and ``end_s`` are seconds from the first sample of the recording (of
     the first path, where several are concatenated); None is the beginning or the end.
-    ``channels`` and ``bad_channels`` are read by :mod:`spikecanary.probes`.
+    ``channels`` and ``bad_channels`` are read by :mod:`spikecanary.probes`; ``preprocessing`` and
+    ``params`` name entries of the config.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -95,6 +96,8 @@ class Recording(BaseModel):
     start_s: Seconds | None = None
     end_s: Seconds | None = None
     sorter: str | None = None
+    preprocessing: str | None = None
+    params: str | None = None
     metadata: dict[str, str] = {}
     line: int | None = None
 

@@ -6,12 +6,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import spikeinterface as si
+import yaml
 from probeinterface import ProbeGroup, generate_tetrode
 
-from spikecanary import discover, formats, plan
-from spikecanary.config import Config
-from spikecanary.recording import readers
-from spikecanary.table import read_table
+from spikecanary import config, discover, formats, inputcheck, plan, sorter
+from spikecanary.config import BadInputError, Config
+from spikecanary.recording import preprocess, readers
+from spikecanary.table import Recording, read_table
 
 RATE_HZ = 30_000
 N = 4
@@ -412,7 +413,7 @@ def test_every_reader_of_the_formats_is_one_of_spikeinterface():
 def test_filtered_copies_and_folders_that_cannot_be_listed(tmp_path, monkeypatch):
     streams = [("WB - wideband", {}), ("SPKC - filtered", {})]
     monkeypatch.setattr(discover, "_streams", lambda *_: streams)
-    monkeypatch.setattr(discover, "_inspect_stream", lambda one, _: [one])
+    monkeypatch.setattr(discover, "_inspect_stream", lambda one, *_: [one])
     found = discover.inspect(formats.Recognised("a.plx", "plexon"), "probe")
     assert [one.reason for one in found] == ["", "the raw signal, filtered"]
 
@@ -462,3 +463,82 @@ def test_bad_table_and_missing_folder(tmp_path, capsys):
     table.write_text("recording\tpath\nx\ty\n")
     assert discover.main([str(tmp_path), "--out", str(table)]) == 2
     assert "column 'reader' is missing" in capsys.readouterr().err
+
+
+def test_presets_are_proposed_by_probe_and_sorter(tree, data, tmp_path):
+    settings = tmp_path / "config.yaml"
+
+    def proposed(folder, **given):
+        settings.write_text(yaml.safe_dump(given))
+        (tmp_path / "recordings.tsv").unlink(missing_ok=True)
+        _, rows, _ = run(tmp_path, folder, "--configfile", settings)
+        return [(row.preprocessing, row.params) for row in rows.values()]
+
+    saved, probe1 = tree / "saved/one.zarr", tree / "sub-01/ses-02/ecephys/run_g0/run_g0_imec0"
+    circus = {"sorter": {"name": "spykingcircus2"}}
+    assert proposed(saved) == [(None, "kilosort4_tetrodes")]
+    assert proposed(saved, **circus) == [("tetrodes", None)]
+    assert proposed(probe1, **circus) == [("neuropixels1", None)]
+    assert proposed(data / "sglx_np2", **circus) == [("neuropixels2", None)]
+    assert proposed(data / "sglx_np2") == [(None, None)]
+    assert proposed(saved, **circus, preprocessing={"common_reference": {}}) == [(None, None)]
+
+
+def test_presets_reach_the_sort_and_no_other_recording(tmp_path):
+    given = {
+        "preprocessing": {"whiten": {}},
+        "sorter": {"params": {"nblocks": 5, "Th_universal": 8}},
+    }
+    given["preprocessing_of"] = {"mine": {"whiten": {}, "common_reference": {}}}
+    settings = config.load(given)
+    plain = Recording(id="x", paths=("a",), reader="mda")
+    named = plain.model_copy(
+        update={"preprocessing": "neuropixels1", "params": "kilosort4_tetrodes"}
+    )
+    task = sorter.make_task(named, settings)
+    assert list(task.preprocessing) == ["phase_shift", "highpass_filter", "common_reference"]
+    assert task.sorter.params == {"nblocks": 0, "Th_universal": 8}
+    assert sorter.make_task(plain, settings).as_set()["row"] == task.as_set()["row"]
+    assert {*task.as_set()["row"]} == {"id", "paths", "reader"}
+    assert sorter.make_task(plain, settings).preprocessing == {"whiten": {}}
+    none = plain.model_copy(update={"preprocessing": "none"})
+    assert sorter.make_task(none, settings).preprocessing == {}
+    read = Config.model_validate(config.as_set(settings))
+    assert list(read.preprocessing_of["mine"]) == ["whiten", "common_reference"]
+    assert list(read.preprocessing_of) == [*Config().preprocessing_of, "mine"]
+
+
+def test_presets_that_are_not_there_or_have_bad_names(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "t.tsv").write_text(
+        "recording\tpath\treader\tpreprocessing\tparams\n"
+        "a\tx\tmda\ttetrode\tmine\n"
+        "b\tx\tmda\tmine\t\n"
+        "c\tx\tmda\t\tnothing\n"
+    )
+    given = {
+        "preprocessing_of": {"mine": {"bandpas_filter": {}}},
+        "params_of": {"mine": {"nblock": 0}},
+    }
+    with pytest.raises(BadInputError) as caught:
+        inputcheck.check_inputs(given | {"recordings": "t.tsv"})
+    text = "\n".join(caught.value.problems)
+    assert "line 2 (recording 'a'), column preprocessing" in text
+    assert "'tetrode' (did you mean 'tetrodes'?)" in text
+    assert "(recording 'c'), column params: not in the config's params_of: 'nothing'" in text
+    assert "preprocessing_of.mine: unknown step 'bandpas_filter'" in text
+    assert "params_of.mine: kilosort4 has no parameter 'nblock'" in text
+
+
+def test_shipped_presets_can_be_applied():
+    settings = Config().preprocessing_of
+    rows = [
+        Recording(id=f"r{n}", paths=("a",), reader="mda", preprocessing=name)
+        for n, name in enumerate(settings)
+    ]
+    assert not list(inputcheck.check_steps(Config(), rows))
+    recording = with_probes()
+    recording.set_property("inter_sample_shift", np.arange(N) / 13)
+    for steps in settings.values():
+        made = preprocess(recording, steps)
+        assert np.ptp(made.get_traces(end_frame=300)) > 0
