@@ -224,7 +224,7 @@ def _labels(opened: "BaseRecording", split: str) -> list[str]:
     labels = [""] * opened.get_num_channels()
     if split in ("probe", "shank") and opened.has_probe():
         for number, probe in enumerate(opened.get_probes()):
-            shanks = probe.shank_ids if split == "shank" and len(probe.shank_ids or ()) else None
+            shanks = probe.shank_ids if split == "shank" else None
             for contact, at in enumerate(probe.device_channel_indices):
                 labels[at] = f"{number} {shanks[contact] if shanks is not None else ''}"
         return labels
@@ -374,6 +374,7 @@ def _propose(one: Found, n_rows: int, depth: int) -> str:
         text = "_".join([text, *filter(None, more)])
     before = [f"{key}-{value}" for key, value in labels if value and f"{key}-{value}" not in text]
     text = re.sub(r"[^A-Za-z0-9._-]+", "-", "_".join([*before, text])).strip("._-")
+    text = re.sub(r"(.+?)\1{9,}", r"\1", text)  # Snakemake takes it for a wildcard without end
     return text[-LONGEST_ID + 10 :].strip("._-") or "recording"
 
 

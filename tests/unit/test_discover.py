@@ -455,6 +455,24 @@ def test_a_row_a_group_and_ids_that_are_unique(tmp_path):
     ]
 
 
+def test_a_row_a_shank(data, tmp_path):
+    _, rows, _ = run(tmp_path, data / "sglx_np2", "--split-by", "shank")
+    assert [(row.id, row.channels) for row in rows.values()] == [
+        ("run-001_g0_imec0_group-0", "group=0"),
+        ("run-001_g0_imec0_group-1", "group=1"),
+    ]
+
+
+def test_ids_of_odd_names(tmp_path):
+    names = ("0" * 40 + "1", "-", "summary.tsv", "ü", "x" * 200)
+    for name in names:
+        with_probes().save(folder=tmp_path / "raw" / name / "data", verbose=False)
+    with_probes().save(folder=tmp_path / "raw" / "gates", verbose=False)
+    _, rows, _ = run(tmp_path, tmp_path / "raw")
+    assert len(rows) == 6
+    assert not {"gates", "summary.tsv"} & {*rows}
+
+
 def test_bad_table_and_missing_folder(tmp_path, capsys):
     assert run(tmp_path, tmp_path)[0] == 0
     table = tmp_path / "recordings.tsv"
