@@ -71,7 +71,7 @@ class Found:
     def place(self) -> tuple[str, ...]:
         """Return what runs of one probe have in common."""
         rest = {k: v for k, v in self.row.items() if k not in ("recording", "path")}
-        return RUN.sub("", self.path), json.dumps(rest)
+        return RUN.sub("", self.path), self.stream, json.dumps(rest)
 
 
 def inspect(recognised: Recognised, split: str, sorter: str = "") -> list[Found]:

@@ -134,6 +134,8 @@ def _recognise(root: str, files: Sequence[str]) -> Iterator[Recognised]:
         reason = f"not recognised: {shorten(names)}"
         if suffix in (".bin", ".dat", ".raw"):
             reason += " (raw samples do not say their rate, type and channels: write a row by hand)"
+        elif suffix in (".h5", ".hdf5"):
+            reason += " (no HDF5 file, or none of a known format)"
         yield Recognised(root, reason=reason)
 
 

@@ -43,6 +43,11 @@ REQUIRED_COLUMNS = ("recording", "path", "reader")
 COMMENT = "# discover: "
 #: Readers that find the same data from the folders above.
 NESTED = ("spikeglx", "openephysbinary")
+#: Reader options that choose a stream.
+STREAM_OPTIONS = (
+    *("electrical_series_path", "rec_name", "cbin_file_path", "stream_name"),
+    *("experiment_name", "block_index"),
+)
 #: Columns of a table that discover begins, and those that it adds where it can fill them.
 FIRST_COLUMNS = ("recording", "path", "reader", "stream_id", "reader_options", "channels")
 TOLD_COLUMNS = ("subject", "session", "probe_name")
@@ -327,7 +332,8 @@ class GrowingTable:
 def stream_key(row: Mapping[str, str]) -> tuple[str, str, str]:
     """Return what tells the streams of all rows apart: path, stream, options."""
     try:
-        options = json.dumps(json.loads(row.get("reader_options") or "{}"), sort_keys=True)
-    except ValueError:
-        options = row["reader_options"]
-    return os.path.realpath(row["path"]), row.get("stream_id", ""), options
+        given = json.loads(row.get("reader_options") or "{}")
+        options = {name: given[name] for name in STREAM_OPTIONS if name in given}
+    except (ValueError, TypeError):
+        options = {}
+    return os.path.realpath(row["path"]), row.get("stream_id", ""), str(options)

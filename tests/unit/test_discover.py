@@ -298,6 +298,15 @@ def test_a_second_run_adds_what_is_new_and_touches_nothing(tmp_path):
     assert text.startswith(edited.split("# discover")[0])
 
 
+def test_options_that_a_person_adds_make_no_new_row(tmp_path):
+    nwb(tmp_path / "two.nwb", {"ElectricalSeriesA": RATE_HZ, "ElectricalSeriesB": RATE_HZ})
+    _, rows, text = run(tmp_path, tmp_path)
+    assert [*rows] == ["two_ElectricalSeriesA", "two_ElectricalSeriesB"]
+    edited = text.replace('SeriesA"}', 'SeriesA", "load_time_vector": true}')
+    (tmp_path / "recordings.tsv").write_text(edited)
+    assert run(tmp_path, tmp_path)[2] == edited != text
+
+
 def test_hand_written_rows_of_folders_above_are_known(tmp_path):
     spikeglx(tmp_path / "a_g0/a_g0_imec0", "a_g0_t0.imec0.ap")
     table = tmp_path / "recordings.tsv"
@@ -436,6 +445,14 @@ def test_runs_of_one_probe_are_joined_when_asked(tmp_path):
     spikeglx(tmp_path / "a_g2/a_g2_imec0", "a_g2_t0.imec0.ap")
     _, rows, _ = run(tmp_path, tmp_path, "--concatenate")
     assert [len(row.paths) for row in rows.values()] == [2, 1]
+    board = {"Acquisition_Board-100.Rhythm": (["CH1", "CH2"], RATE_HZ)}
+    for number in (1, 2):
+        open_ephys(tmp_path / f"day/Record Node 1/experiment{number}/recording1", board)
+    _, rows, _ = run(tmp_path, tmp_path / "day", "--concatenate")
+    assert [Path(path).name for path in [*rows.values()][-1].paths] == [
+        "experiment1",
+        "experiment2",
+    ]
 
 
 def test_a_row_a_group_and_ids_that_are_unique(tmp_path):
