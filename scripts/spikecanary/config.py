@@ -327,9 +327,9 @@ class ExportSettings(Settings):
     """NWB metadata of all recordings: sections NWBFile and Subject."""
 
 
-#: Named preprocessing. Neuropixels: the steps of most laboratories (samples of one instant aligned,
-#: slow waves and what all channels share taken out). The four channels of a tetrode see the same
-#: spikes, so nothing that they share is taken out.
+#: Named preprocessing. Neuropixels: as in SpikeInterface's tutorial of Neuropixels and
+#: aind-ephys-pipeline (samples aligned to one instant; slow waves, and what all channels share, taken
+#: out). The four channels of a tetrode see the same spikes, so what they share stays.
 PREPROCESSING: dict[str, dict[str, dict[str, Any]]] = {
     "neuropixels1": {
         "phase_shift": {},

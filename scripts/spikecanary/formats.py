@@ -77,6 +77,7 @@ def walk(folder: str, seen: set[str]) -> Iterator[Recognised]:
     """
     if not Path(folder).exists():
         yield Recognised(folder, reason="does not exist", failed=True)
+        return
     unread: list[OSError] = []
     given = os.walk(folder, onerror=unread.append, followlinks=True)
     if Path(folder).is_file():

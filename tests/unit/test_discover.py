@@ -494,7 +494,9 @@ def test_bad_table_and_missing_folder(tmp_path, capsys):
     assert run(tmp_path, tmp_path)[0] == 0
     table = tmp_path / "recordings.tsv"
     assert discover.main([str(tmp_path / "none"), "--out", str(table)]) == 1
-    assert "does not exist" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert f"{tmp_path}/none: does not exist" in said
+    assert "No such file" not in said
     table.write_text("recording\tpath\nx\ty\n")
     assert discover.main([str(tmp_path), "--out", str(table)]) == 2
     assert "column 'reader' is missing" in capsys.readouterr().err
