@@ -328,7 +328,7 @@ class ExportSettings(Settings):
 
 
 #: Named preprocessing. Neuropixels: as in SpikeInterface's tutorial of Neuropixels and
-#: aind-ephys-pipeline (samples aligned to one instant; slow waves, and what all channels share, taken
+#: aind-ephys-pipeline (samples aligned to one instant; slow waves and what all channels share taken
 #: out). The four channels of a tetrode see the same spikes, so what they share stays.
 PREPROCESSING: dict[str, dict[str, dict[str, Any]]] = {
     "neuropixels1": {
