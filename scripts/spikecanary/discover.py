@@ -184,10 +184,12 @@ def _inspect_stream(one: Found, split: str, sorter: str) -> Iterator[Found]:
     if not any(electrodes):
         yield replace(one, reason="no electrodes (auxiliary channels)")
         return
+    unused = opened
     for channels in _split(opened, np.array(electrodes), split):
         for part in _parts(opened, one):
             row = part.row | ({"channels": channels} if channels else {})
-            header = plan.read_header(_as_recording(row))
+            header = plan.read_header(_as_recording(row), unused)
+            unused = None  # it may convert a probe's units in place, which it notes once
             reason = header.get("problem", "")
             read = replace(part, row=row, header=header, reason=reason, failed=bool(reason))
             presets = _propose_presets(opened, read, sorter) if sorter and not reason else {}

@@ -17,6 +17,7 @@ from spikecanary.table import Recording, exists
 
 if TYPE_CHECKING:
     import pandas as pd
+    from spikeinterface.core import BaseRecording
 
 #: Sampling rates outside of this range are unusual for spikes, in Hz.
 USUAL_HZ = (10_000.0, 50_000.0)
@@ -152,14 +153,15 @@ def _map_chunk(function: Callable[[Any], Any], items: Sequence[Any]) -> list[Any
     return [function(item) for item in items]
 
 
-def read_header(row: Recording) -> dict[str, Any]:
+def read_header(row: Recording, opened: "BaseRecording | None" = None) -> dict[str, Any]:
     """Return a recording's :func:`~spikecanary.recording.describe_header`, ``gains`` and ``notes``.
 
-    Where it cannot be opened: ``problem`` alone.
+    Where it cannot be opened: ``problem`` alone. ``opened`` as of
+    :func:`~spikecanary.recording.open_recording`.
     """
     notes: list[str] = []
     try:
-        recording = open_recording(row, notes)
+        recording = open_recording(row, notes, opened=opened)
         gains = recording.get_channel_gains()
         known = [] if gains is None else sorted({float(gain) for gain in gains})
         for path in row.paths if row.reader == "binary" else ():

@@ -62,7 +62,11 @@ def size_bytes(row: Recording) -> int:
 
 
 def open_recording(
-    row: Recording, notes: list[str] | None = None, *, thorough: bool = False
+    row: Recording,
+    notes: list[str] | None = None,
+    *,
+    thorough: bool = False,
+    opened: "BaseRecording | None" = None,
 ) -> "BaseRecording":
     """Open a recording lazily: its paths concatenated, its channels chosen, its part cut out.
 
@@ -74,6 +78,8 @@ def open_recording(
         What people should know of it is appended.
     thorough : bool
         Read the first and last samples, and the clock, too.
+    opened : BaseRecording, optional
+        What the row's reader makes of its only path, where it has been opened.
 
     Returns
     -------
@@ -93,7 +99,7 @@ def open_recording(
     """
     notes = [] if notes is None else notes
     try:
-        recording = _concatenate(row, notes, thorough=thorough)
+        recording = _concatenate(row, notes, opened, thorough=thorough)
         return _cut(place_channels(recording, row, notes), row)
     except (ClassifiedSortFailure, MemoryError):
         raise
@@ -105,11 +111,13 @@ def open_recording(
         raise RecordingUnreadableError(msg, path=row.paths[0], reader=row.reader) from err
 
 
-def _concatenate(row: Recording, notes: list[str], *, thorough: bool) -> "BaseRecording":
+def _concatenate(
+    row: Recording, notes: list[str], opened: Any, *, thorough: bool
+) -> "BaseRecording":
     """Open all paths of a recording as one segment; parts without samples are left out."""
     from spikeinterface.core import concatenate_recordings
 
-    parts = [_open_path(path, row, notes, thorough=thorough) for path in row.paths]
+    parts = [_open_path(path, row, notes, opened, thorough=thorough) for path in row.paths]
     check_alike(parts, row)
     if thorough:
         notes += describe_future(row)
@@ -131,7 +139,9 @@ def _concatenate(row: Recording, notes: list[str], *, thorough: bool) -> "BaseRe
     return concatenate_recordings(filled, sampling_frequency_max_diff=most_hz)
 
 
-def _open_path(path: str, row: Recording, notes: list[str], *, thorough: bool) -> "BaseRecording":
+def _open_path(
+    path: str, row: Recording, notes: list[str], opened: Any, *, thorough: bool
+) -> "BaseRecording":
     """Open one path with the row's reader, and check that it is whole."""
     if "://" not in path and not exists(path):
         msg = f"{path} does not exist (recording {row.id})"
@@ -140,7 +150,8 @@ def _open_path(path: str, row: Recording, notes: list[str], *, thorough: bool) -
     if row.stream_id is not None:
         options["stream_id"] = row.stream_id
     try:
-        opened = reader_function(row.reader)(path, **options)
+        if opened is None:
+            opened = reader_function(row.reader)(path, **options)
     except (ClassifiedSortFailure, ImportError, MemoryError):
         raise
     except Exception as err:

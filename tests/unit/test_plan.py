@@ -121,12 +121,12 @@ def test_plan_names_what_has_changed_since_a_sort(rows, config, tmp_path):
 def test_reader_that_crashes_costs_its_own_recording_only(rows, config, tmp_path, monkeypatch):
     real = plan.open_recording
 
-    def crash(row, notes):
+    def crash(row, notes, **further):
         if row.id == "slow":
             import os
 
             os._exit(9)
-        return real(row, notes)
+        return real(row, notes, **further)
 
     monkeypatch.setattr(plan, "open_recording", crash)  # workers are forked with it
     headers = plan.read_headers(list(rows.values()), 2)
