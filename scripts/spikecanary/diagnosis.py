@@ -125,6 +125,7 @@ def make_record(
         n_samples=header.get("n_samples"),
         n_channels=header.get("n_channels"),
         sampling_frequency_hz=header.get("sampling_frequency_hz"),
+        parts=ended.facts.get("parts", []) if ended else [],
         measured=ended.measured if ended else None,
         finished_at=sentinel.now(),
         versions=sentinel.package_versions(),

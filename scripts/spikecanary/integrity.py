@@ -100,7 +100,7 @@ def _announced(
                     "bytes",
                 )
     elif row.reader == "openephysbinary":
-        for info in _open_ephys_streams(opened):
+        for info in open_ephys_streams(opened):
             file = Path(info["raw_filename"])
             there = file.stat().st_size // (2 * len(info["channels"]))
             announced = len(_sample_numbers(file))
@@ -120,7 +120,7 @@ def _announced(
                 yield f"{path}/{name}", array.nchunks_initialized, array.nchunks, "chunks"
 
 
-def _open_ephys_streams(opened: "BaseRecording") -> Iterator[dict[str, Any]]:
+def open_ephys_streams(opened: "BaseRecording") -> Iterator[dict[str, Any]]:
     """Yield what neo knows of the stream in each Open Ephys recording."""
     known: Any = opened
     streams = known.neo_reader._sig_streams[known.block_index]  # noqa: SLF001 - the paths
@@ -146,22 +146,28 @@ def describe_gaps(opened: "BaseRecording", row: Recording) -> Iterator[str]:
             times = opened.get_times(index)
             yield from _describe_gaps(times, 1 / rate_hz, rate_hz, f"the clock{where}", "s")
     if row.reader == "openephysbinary":
-        for info in _open_ephys_streams(opened):
+        for info in open_ephys_streams(opened):
             file = Path(info["raw_filename"])
             numbers = _sample_numbers(file)
             if numbers.dtype.kind in "iu":
                 yield from _describe_gaps(numbers, 1.0, rate_hz, f"{file}", "samples")
 
 
-def _describe_gaps(
-    clock: "NDArray[Any]", step: float, rate_hz: float, name: str, unit: str
-) -> Iterator[str]:
-    """Describe the gaps of one clock, which goes on by ``step`` from sample to sample."""
+def find_gaps(clock: "NDArray[Any]", step: float) -> list[tuple[int, float]]:
+    """Return after which samples a clock does not go on by ``step``, and how far it is off."""
     gaps: list[tuple[int, float]] = []
     for start in range(0, len(clock) - 1, TIMES_AT_ONCE):
         steps = np.diff(np.asarray(clock[start : start + TIMES_AT_ONCE + 1]))
         odd = np.flatnonzero((steps > GAP_SAMPLES * step) | (steps < 0))
         gaps += [(start + int(at) + 1, float(steps[at]) - step) for at in odd]
+    return gaps
+
+
+def _describe_gaps(
+    clock: "NDArray[Any]", step: float, rate_hz: float, name: str, unit: str
+) -> Iterator[str]:
+    """Describe the gaps of one clock, which goes on by ``step`` from sample to sample."""
+    gaps = find_gaps(clock, step)
     if not gaps:
         return
     shown = "; ".join(

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from spikecanary import clock
 from spikecanary.config import did_you_mean
 from spikecanary.failures import (
     ClassifiedSortFailure,
@@ -26,6 +27,7 @@ from spikecanary.integrity import (
     read_ends,
 )
 from spikecanary.probes import place_channels, shorten
+from spikecanary.sentinel import Part
 from spikecanary.table import Recording, exists
 
 if TYPE_CHECKING:
@@ -67,6 +69,7 @@ def open_recording(
     *,
     thorough: bool = False,
     opened: "BaseRecording | None" = None,
+    parts: list[Part] | None = None,
 ) -> "BaseRecording":
     """Open a recording lazily: its paths concatenated, its channels chosen, its part cut out.
 
@@ -80,6 +83,8 @@ def open_recording(
         Read the first and last samples, and the clock, too.
     opened : BaseRecording, optional
         What the row's reader makes of its only path, where it has been opened.
+    parts : list of Part, optional
+        The parts of the recording are appended, as far as they are not cut away.
 
     Returns
     -------
@@ -99,7 +104,9 @@ def open_recording(
     """
     notes = [] if notes is None else notes
     try:
-        recording = _concatenate(row, notes, opened, thorough=thorough)
+        recording, filled = _concatenate(row, notes, opened, thorough=thorough)
+        if parts is not None:
+            parts += _describe_parts(filled, row)
         return _cut(place_channels(recording, row, notes), row)
     except (ClassifiedSortFailure, MemoryError):
         raise
@@ -111,32 +118,50 @@ def open_recording(
         raise RecordingUnreadableError(msg, path=row.paths[0], reader=row.reader) from err
 
 
+#: A path, one of its segments, and what was opened.
+_Opened = tuple[str, int, "BaseRecording"]
+
+
 def _concatenate(
     row: Recording, notes: list[str], opened: Any, *, thorough: bool
-) -> "BaseRecording":
-    """Open all paths of a recording as one segment; parts without samples are left out."""
+) -> tuple["BaseRecording", list[_Opened]]:
+    """Open all paths of a recording as one segment, and name those parts that have samples."""
     from spikeinterface.core import concatenate_recordings
 
     parts = [_open_path(path, row, notes, opened, thorough=thorough) for path in row.paths]
     check_alike(parts, row)
     if thorough:
         notes += describe_future(row)
-    if len(parts) == 1 and parts[0].get_num_segments() == 1 and parts[0].get_num_samples() > 1:
-        return parts[0]
-    filled = []
+    filled: list[_Opened] = []
     for path, part in zip(row.paths, parts, strict=True):
         for index in range(part.get_num_segments()):
             if part.get_num_samples(index) > 1:
-                filled.append(part.select_segments([index]))
+                filled.append((path, index, part))
             else:
                 notes.append(f"segment {index} of {path} has no samples, and is left out")
     if not filled:
         msg = f"{', '.join(row.paths)}: no samples"
         raise RecordingUnreadableError(msg, path=row.paths[0], reader=row.reader)
-    if len(filled) == 1:
-        return filled[0]
+    if len(parts) == parts[0].get_num_segments() == 1:
+        return parts[0], filled
+    segments = [part.select_segments([index]) for _, index, part in filled]
+    if len(segments) == 1:
+        return segments[0], filled
     most_hz = row.reader_options.get(RATES_DIFFER, 0.0)
-    return concatenate_recordings(filled, sampling_frequency_max_diff=most_hz)
+    return concatenate_recordings(segments, sampling_frequency_max_diff=most_hz), filled
+
+
+def _describe_parts(filled: list[_Opened], row: Recording) -> Iterator[Part]:
+    """Describe the parts of a recording, as far as [start_s, end_s] leaves them."""
+    found: list[Part] = []
+    for path, index, part in filled:
+        start = found[-1].start_sample + found[-1].n_samples if found else 0
+        found.append(clock.describe_part(path, index, part, start))
+    rate_hz = filled[0][2].get_sampling_frequency()
+    last = found[-1].start_sample + found[-1].n_samples
+    first = round((row.start_s or 0.0) * rate_hz)
+    end = last if row.end_s is None else min(round(row.end_s * rate_hz), last)
+    yield from clock.cut(found, first, end, rate_hz)
 
 
 def _open_path(

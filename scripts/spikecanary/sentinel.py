@@ -18,7 +18,7 @@ from spikecanary.failures import Category, ClassifiedSortFailure
 logger = logging.getLogger(__name__)
 
 SCHEMA_VERSION = 1
-NOT_IN_JOURNAL = {"settings", "canary_settings", "versions", "signal_map"}
+NOT_IN_JOURNAL = {"settings", "canary_settings", "versions", "signal_map", "parts"}
 #: Categories whose verdict the next invocation tests again.
 RETESTED: tuple[Category, ...] = ("environment", "resource")
 Verdict = Literal["proceed", "stop"]
@@ -113,6 +113,36 @@ class BadPeriod(_Model):
         return self.what in ("flat", "railed")
 
 
+class Part(_Model):
+    """A file, or a segment of one, that was sorted; samples of the sort count over all parts.
+
+    Attributes
+    ----------
+    file, segment : str, int
+        The path, and which of its segments.
+    start_sample : int
+        Where the part begins in the sort.
+    first_sample, n_samples : int
+        What of the segment was sorted (columns start_s and end_s).
+    t_start_s : float
+        When its first sample was, by the recording's own clock.
+    began : str or None
+        When the segment began, in ISO 8601, where its header tells.
+    clock : list
+        Where that clock is a list of times: samples of the segment and their times, the first, the
+        last, and those around each gap. Between two of them it is even.
+    """
+
+    file: str
+    segment: int = 0
+    start_sample: int
+    first_sample: int = 0
+    n_samples: int
+    t_start_s: float
+    began: str | None = None
+    clock: list[tuple[int, float]] = []
+
+
 class SorterInfo(_Model):
     """Which sorter ran, a digest of what was set, and a full sort's parameters with defaults."""
 
@@ -142,6 +172,7 @@ class Record(_Model):
     n_samples: int | None = None
     n_channels: int | None = None
     sampling_frequency_hz: float | None = None
+    parts: list[Part] = []
     forecast: dict[str, Interval] | None = None
     measured: Measured | None = None
     attempt: int = 0

@@ -18,7 +18,7 @@ from pydantic import (
     field_validator,
 )
 
-from spikecanary import signals, sorteroutput
+from spikecanary import sentinel, signals, sorteroutput
 from spikecanary.config import Config, SorterSettings, as_set, as_steps, did_you_mean
 from spikecanary.failures import DependencyError, SorterParameterError, SorterUnavailableError
 from spikecanary.recording import cut_window, describe_header, open_recording, preprocess
@@ -344,8 +344,9 @@ def sort(
     from spikeinterface.sorters import read_sorter_folder
 
     set_global_job_kwargs(n_jobs=what.n_jobs, progress_bar=False)
-    recording = open_recording(what.row)
-    tell(header=describe_header(recording))
+    parts: list[sentinel.Part] = []
+    recording = open_recording(what.row, parts=parts if what.window_s is None else None)
+    tell(header=describe_header(recording), parts=[part.model_dump() for part in parts])
     if what.sorter.plugin:
         load_plugin(what.sorter.plugin)
     work = Path(folder) / "sorter"

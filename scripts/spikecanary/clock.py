@@ -1,0 +1,162 @@
+"""The clock of a recording: its parts, where each begins, and when its spikes were."""
+
+import contextlib
+import logging
+import re
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from spikecanary.integrity import find_gaps, open_ephys_streams
+from spikecanary.sentinel import Part
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from spikeinterface.core import BaseRecording
+
+logger = logging.getLogger(__name__)
+
+#: In which texts beside a file programs note when it began: milliseconds since 1970; a date.
+UNIX_MS = re.compile(r"(?i)since midnight Jan 1st 1970 UTC\): *(\d{12,})")
+CREATED = re.compile(r"(?m)^fileCreateTime(?:_original)?=(\S+)|<DATE>([^<]+)</DATE>")
+#: How Intan's program ends the names of its files and folders, which hold no date.
+INTAN_NAME = re.compile(r"_(\d{6}_\d{6})$")
+FORMATS = ("%d %b %Y %H:%M:%S", "%d-%b-%Y %H%M%S", "%y%m%d_%H%M%S")
+
+
+def describe_part(path: str, segment: int, opened: "BaseRecording", start_sample: int) -> Part:
+    """Describe a segment of a path that begins at a sample of the sort, with its clock.
+
+    A list of times is kept as its first and last, and those around each gap.
+    """
+    n_samples, knots = opened.get_num_samples(segment), {}
+    if opened.has_time_vector(segment):
+        times = opened.get_times(segment)
+        gaps = find_gaps(times, 1 / opened.get_sampling_frequency())
+        wanted = {0, n_samples - 1, *(at - 1 for at, _ in gaps), *(at for at, _ in gaps)}
+        knots = {at: float(times[at]) for at in sorted(wanted)}
+    return Part(
+        file=path,
+        segment=segment,
+        start_sample=start_sample,
+        n_samples=n_samples,
+        t_start_s=float(opened.get_start_time(segment)),
+        began=read_start(opened, path),
+        clock=list(knots.items()),
+    )
+
+
+def _part_times(part: Part, samples: "NDArray[Any]", rate_hz: float) -> "NDArray[Any]":
+    """Return when samples of a sort were, by the clock of one part, which goes on at its ends."""
+    samples = samples - part.start_sample
+    if not part.clock:
+        return part.t_start_s + samples / rate_hz
+    samples = samples + part.first_sample
+    at, times = np.array(part.clock).T
+    known = np.clip(samples, at[0], at[-1])
+    return np.interp(known, at, times) + (samples - known) / rate_hz
+
+
+def cut(parts: Sequence[Part], first: int, last: int, rate_hz: float) -> Iterator[Part]:
+    """Yield what [first, last) leaves of the parts of a recording."""
+    for part in parts:
+        begin = max(first, part.start_sample)
+        end = min(last, part.start_sample + part.n_samples)
+        if begin < end:
+            found = {
+                "start_sample": begin - first,
+                "first_sample": part.first_sample + begin - part.start_sample,
+                "n_samples": end - begin,
+                "t_start_s": float(_part_times(part, np.array([begin]), rate_hz)[0]),
+            }
+            yield part.model_copy(update=found)
+
+
+def part_of(samples: "NDArray[Any]", parts: Sequence[Part]) -> "NDArray[Any]":
+    """Return in which part samples of a sort are; those outside are in the first or the last."""
+    starts = [part.start_sample for part in parts]
+    return np.clip(np.searchsorted(starts, samples, side="right") - 1, 0, None)
+
+
+def times_s(samples: "NDArray[Any]", parts: Sequence[Part], rate_hz: float) -> "NDArray[Any]":
+    """Return when samples of a sort were, on the recording's own clock.
+
+    A part that begins, by its own clock, before the one before it has ended is taken to follow
+    it at once: two files that both begin at 0 s do not lie on each other.
+
+    Parameters
+    ----------
+    samples : array of int
+        They count from the first sample of the sort.
+    parts : sequence of Part
+        The parts of the recording, in order, at least one.
+    rate_hz : float
+        The sampling rate.
+
+    Returns
+    -------
+    array of float
+        Times in s.
+    """
+    which, times, free_s = part_of(samples, parts), np.empty(len(samples)), -np.inf
+    for index, part in enumerate(parts):
+        ends = np.array([0, part.n_samples]) + part.start_sample
+        first_s, end_s = _part_times(part, ends, rate_hz)
+        later_s = max(0.0, free_s - first_s)
+        mine = which == index
+        times[mine] = _part_times(part, samples[mine], rate_hz) + later_s
+        free_s = end_s + later_s
+    return times
+
+
+def read_start(opened: "BaseRecording", path: str) -> str | None:
+    """Return when a recording began, in ISO 8601, where its header, or a file beside it, says so.
+
+    SpikeGLX and Open Ephys note it in texts, Intan in names; of others neo tells. Where no zone
+    is noted, it is that of this machine.
+    """
+    try:
+        return next(filter(None, map(_iso, _noted(opened, path))), None)
+    except Exception:  # whatever a header holds, it must not cost the sort
+        logger.exception("%s: cannot tell when it began", path)
+        return None
+
+
+def _noted(opened: "BaseRecording", path: str) -> Iterator[Any]:
+    """Yield what is noted of a recording's beginning: dates, as objects or texts."""
+    reader: Any = getattr(opened, "neo_reader", None)
+    kind = type(reader).__name__.removesuffix("RawIO")
+    texts: list[Path] = []
+    if kind == "SpikeGLX":
+        texts = [Path(info["meta_file"]) for info in reader.signals_info_dict.values()]
+    elif kind == "OpenEphysBinary":
+        for info in open_ephys_streams(opened):
+            folder = Path(info["raw_filename"]).parents[2]
+            number = folder.parent.name.removeprefix("experiment")
+            settings = "settings.xml" if number == "1" else f"settings_{number}.xml"
+            texts += [folder / "sync_messages.txt", folder.parents[1] / settings]
+    for text in filter(Path.is_file, texts):
+        said = text.read_text(encoding="utf-8", errors="replace")
+        yield from (datetime.fromtimestamp(int(ms) / 1000, UTC) for ms in UNIX_MS.findall(said))
+        yield from (one or other for one, other in CREATED.findall(said))
+    if kind == "Intan":
+        names = (Path(path).stem, Path(path).parent.name)
+        yield from (match[1] for name in names if (match := INTAN_NAME.search(name)))
+    for block in getattr(reader, "raw_annotations", {}).get("blocks", ()):
+        for noted in (block, *block["segments"]):
+            yield from (noted.get("rec_datetime"), noted.get("date_created"))
+
+
+def _iso(noted: Any) -> str | None:
+    """Return a date in ISO 8601 with its zone; None where it is none."""
+    text = noted.isoformat() if isinstance(noted, datetime) else str(noted).strip(" '")
+    for form in FORMATS:
+        with contextlib.suppress(ValueError):
+            return datetime.strptime(text, form).astimezone().isoformat()
+    with contextlib.suppress(ValueError):
+        found = datetime.fromisoformat(text)
+        return (found if found.tzinfo else found.astimezone()).isoformat()
+    return None
