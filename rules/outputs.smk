@@ -1,5 +1,5 @@
 # REQUIRED INPUTS: <results>/{recording}/sorting, <results>/{recording}/sort.json
-# OUTPUTS: <results>/{recording}/analyzer, metrics.tsv, units.tsv, and what `outputs` names
+# OUTPUTS: <results>/{recording}/analyzer, metrics.tsv, units.tsv, curated, and what `outputs` names
 
 OUTPUT_RESOURCES = {
     "mem_mb": times_attempt(SETTINGS.job.output_mem_mb),
@@ -33,12 +33,15 @@ rule analyze:
 
 
 rule curate:
-    """Label the units, by thresholds and classifiers."""
+    """Label the units, by thresholds and classifiers, and save the sorting that is left."""
     input:
+        sorting="<results>/{recording}/sorting",
+        record="<results>/{recording}/sort.json",
         analyzer="<results>/{recording}/analyzer",
         metrics="<results>/{recording}/metrics.tsv",
     output:
         units="<results>/{recording}/units.tsv",
+        curated=directory("<results>/{recording}/curated"),
     log:
         "<logs>/curate/{recording}.log",
     conda:
@@ -72,7 +75,21 @@ rule export_phy:
         "../scripts/export.py"
 
 
+use rule export_phy as export_report with:
+    output:
+        directory("<results>/{recording}/report"),
+    log:
+        "<logs>/export_report/{recording}.log",
+    params:
+        version={"report": OUTPUT_VERSIONS["report"]},
+
+
 use rule export_phy as export_nwb with:
+    input:
+        analyzer="<results>/{recording}/analyzer",
+        units="<results>/{recording}/units.tsv",
+        curated="<results>/{recording}/curated",
+        record="<results>/{recording}/sort.json",
     output:
         "<results>/{recording}/units.nwb",
     log:
@@ -83,7 +100,7 @@ use rule export_phy as export_nwb with:
         settings={"nwb": SETTINGS.exports.nwb},
 
 
-use rule export_phy as export_npz with:
+use rule export_nwb as export_npz with:
     output:
         "<results>/{recording}/spikes.npz",
     log:
@@ -99,15 +116,6 @@ use rule export_npz as export_mat with:
         "<logs>/export_mat/{recording}.log",
     params:
         version={"mat": OUTPUT_VERSIONS["mat"]},
-
-
-use rule export_npz as export_report with:
-    output:
-        directory("<results>/{recording}/report"),
-    log:
-        "<logs>/export_report/{recording}.log",
-    params:
-        version={"report": OUTPUT_VERSIONS["report"]},
 
 
 rule figures:

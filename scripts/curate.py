@@ -18,9 +18,12 @@ def main(snakemake: Any) -> int:
     try:
         curation.run(
             CurationSettings.model_validate(snakemake.params.curation),
+            sorting_path=Path(snakemake.input.sorting),
+            record_path=Path(snakemake.input.record),
             metrics_path=Path(snakemake.input.metrics),
             analyzer_path=Path(snakemake.input.analyzer),
             units_path=Path(snakemake.output.units),
+            curated_path=Path(snakemake.output.curated),
         )
     except curation.CurationError as err:
         logger.error("%s", err)  # noqa: TRY400 - one line; the traceback tells nothing more

@@ -22,6 +22,8 @@ def main(snakemake: Any) -> int:
         row=None if row is None else Recording.model_validate(row),
         analyzer_path=Path(snakemake.input.analyzer),
         units_path=Path(snakemake.input.units),
+        curated_path=Path(snakemake.input.get("curated", "")),
+        record_path=Path(snakemake.input.get("record", "")),
         path=Path(snakemake.output[0]),
     )
     return 0

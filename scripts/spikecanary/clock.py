@@ -57,7 +57,8 @@ def _part_times(part: Part, samples: "NDArray[Any]", rate_hz: float) -> "NDArray
     samples = samples + part.first_sample
     at, times = np.array(part.clock).T
     known = np.clip(samples, at[0], at[-1])
-    return np.interp(known, at, times) + (samples - known) / rate_hz
+    found: NDArray[Any] = np.interp(known, at, times) + (samples - known) / rate_hz
+    return found
 
 
 def cut(parts: Sequence[Part], first: int, last: int, rate_hz: float) -> Iterator[Part]:

@@ -28,6 +28,7 @@ COLUMNS = {
     "outcome": "canary",
     "category": "category",
     "failure": "failure",
+    "n_sorted": "units sorted",
     "n_units": "units",
     "n_good": "good",
     "duration_s": "length, s",
@@ -38,6 +39,7 @@ COLUMNS = {
     "host": "host",
 }
 NUMBERS = (
+    "n_sorted",
     "n_units",
     "n_good",
     "duration_s",
@@ -123,6 +125,7 @@ def count(rows: Sequence[Mapping[str, str]], results: Path) -> dict[str, Any]:
         "n": len(rows),
         "states": states,
         "n_unexpected": sum(row["outcome"] == "unexpected" for row in rows),
+        "n_sorted": round(_sum(rows, "n_sorted")),
         "n_units": round(_sum(rows, "n_units")),
         "n_good": round(_sum(rows, "n_good")),
         "canaries_h": _sum(rows, "canary_wall_s") / 3600,

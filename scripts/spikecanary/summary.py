@@ -24,6 +24,7 @@ SUMMARY_COLUMNS = (
     "category",
     "failure",
     "sort",
+    "n_sorted",
     "n_units",
     "n_good",
     "canary_units",
@@ -50,7 +51,7 @@ SUMMARY_COLUMNS = (
 
 
 #: Columns of whole numbers.
-COUNTS = ("n_units", "n_good", "canary_units", "n_channels", "attempt")
+COUNTS = ("n_sorted", "n_units", "n_good", "canary_units", "n_channels", "attempt")
 #: The command for failures that are not recognised.
 DRAFT = "python -m spikecanary.failures.classify LOG... --draft"
 #: What describe_recordings shows.
@@ -126,8 +127,8 @@ def _row(folder: Path, recording: str) -> dict[str, Any]:
         "outcome": canary.outcome if canary else "",
         "category": (decisive.failure.category if decisive.failure else None) or "",
         "failure": decisive.failure.class_name if decisive.failure else "",
-        "n_units": sort.n_units if sort else None,
-        "n_good": _count_good(folder / FILES["units"]) if sort else None,
+        "n_sorted": sort.n_units if sort else None,
+        **(_count_units(folder / FILES["units"], sort) if sort else {}),
         "canary_units": canary.n_units if canary else None,
         "reason": decisive.reason,
         "remedy": decisive.failure.remedy if decisive.failure else "",
@@ -166,12 +167,13 @@ def _first(*values: Any) -> Any:
     return next((value for value in values if value is not None), None)
 
 
-def _count_good(units: Path) -> int | None:
-    """Count the units with the label good; None where none are labelled (yet)."""
+def _count_units(units: Path, sort: Record) -> dict[str, int | None]:
+    """Count the units that are left, and those with the label good; as sorted before that."""
     try:
-        return sum(row["label"] == "good" for row in read_tsv(units))
+        labels = [row["label"] for row in read_tsv(units)]
     except (OSError, KeyError):
-        return None
+        return {"n_units": sort.n_units, "n_good": None}
+    return {"n_units": len(labels), "n_good": labels.count("good")}
 
 
 def _likely(canary: Record, cost: str) -> float | None:
@@ -281,7 +283,7 @@ def needs_attention(row: Mapping[str, Any]) -> bool:
 
 def _is_doubtful(row: Mapping[str, Any]) -> bool:
     """Whether a full sort found no units where its canary did."""
-    is_empty = row["sort"] == "unsortable" or row.get("n_units") == 0
+    is_empty = row["sort"] == "unsortable" or row.get("n_sorted") == 0
     return is_empty and bool(row.get("canary_units"))
 
 

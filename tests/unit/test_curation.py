@@ -10,8 +10,11 @@ from spikeinterface.core import create_sorting_analyzer
 from spikeinterface.curation import bombcell_get_default_thresholds
 from spikeinterface.generation import generate_ground_truth_recording
 
+from spikecanary import sentinel
 from spikecanary.config import CurationSettings, Threshold, UnitRefineSettings
 from spikecanary.outputs import curation
+from spikecanary.sentinel import Part
+from workbench import make_record
 
 METRICS = pd.DataFrame(
     {
@@ -102,7 +105,11 @@ def analyzed(tmp_path_factory):
     analyzer.compute("quality_metrics", metric_names=["snr", "num_spikes", "firing_rate"])
     metrics = analyzer.get_metrics_extension_data()
     metrics.index.name = "unit"
+    metrics = metrics.assign(x_um=0.0, depth_um=20.0)
     metrics.to_csv(folder / "metrics.tsv", sep="\t")
+    sorting.save(folder=folder / "sorting")
+    part = Part(file="x.raw", start_sample=0, n_samples=1, t_start_s=0.0)
+    sentinel.write_record(folder / "sort.json", make_record(parts=[part]))
     return folder
 
 
@@ -113,6 +120,7 @@ def model(analyzed, tmp_path_factory):
 
     folder = tmp_path_factory.mktemp("model")
     metrics = pd.read_csv(analyzed / "metrics.tsv", sep="\t", index_col="unit")
+    metrics = metrics.drop(columns=["x_um", "depth_um"])
     many = pd.concat([metrics.assign(snr=snr) for snr in (1.0, 2.0, 20.0, 30.0)] * 4)
     labels = ["noise" if snr < 10 else "neural" for snr in many["snr"]]
     many.to_csv(folder / "metrics.csv")
@@ -141,7 +149,10 @@ def test_unitrefine_with_a_model_on_disk(analyzed, model, tmp_path):
     )
     curation.run(
         settings,
+        sorting_path=analyzed / "sorting",
+        record_path=analyzed / "sort.json",
         metrics_path=analyzed / "metrics.tsv",
+        curated_path=tmp_path / "curated",
         analyzer_path=analyzed / "analyzer",
         units_path=tmp_path / "units.tsv",
     )
@@ -163,7 +174,10 @@ def test_model_that_is_not_there(analyzed, tmp_path):
     ):
         curation.run(
             settings,
+            sorting_path=analyzed / "sorting",
+            record_path=analyzed / "sort.json",
             metrics_path=analyzed / "metrics.tsv",
+            curated_path=tmp_path / "curated",
             analyzer_path=analyzed / "analyzer",
             units_path=tmp_path / "units.tsv",
         )

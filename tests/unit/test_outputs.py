@@ -1,5 +1,7 @@
 """What is made of a sorting, on seeded ones of eight, one and no units: each opened by its tool."""
 
+from datetime import UTC, datetime
+
 import h5py
 import numpy as np
 import pandas as pd
@@ -8,16 +10,17 @@ import pytest
 from nwbinspector import Importance, inspect_nwbfile
 from phylib.io.model import load_model
 from PIL import Image
+from probeinterface import ProbeGroup, generate_multi_shank
 from scipy.io import loadmat
-from spikeinterface.core import load, load_sorting_analyzer
+from spikeinterface.core import create_sorting_analyzer, load, load_sorting_analyzer
 from spikeinterface.generation import generate_ground_truth_recording
 
 from spikecanary import outputs, sentinel, sorter
 from spikecanary.config import AnalysisSettings, Config, ExportSettings
 from spikecanary.outputs import analysis, curation, exports, figures
-from spikecanary.sentinel import Window
+from spikecanary.sentinel import Part, Window
 from spikecanary.table import Recording
-from workbench import stopped
+from workbench import make_record, stopped
 
 N_UNITS = (8, 1, 0)
 CONFIG = Config()
@@ -55,13 +58,22 @@ def made(tmp_path_factory):
             analyzer_path=place / "analyzer",
             metrics_path=place / "metrics.tsv",
         )
-        curation.run(
-            CONFIG.curation,
-            metrics_path=place / "metrics.tsv",
-            analyzer_path=place / "analyzer",
-            units_path=place / "units.tsv",
-        )
+        part = Part(file="x.raw", start_sample=0, n_samples=500_000, t_start_s=100.0)
+        sentinel.write_record(place / "sort.json", make_record(parts=[part]))
+        curate(place)
     return folder, task, row
+
+
+def curate(place):
+    curation.run(
+        CONFIG.curation,
+        sorting_path=place / "sorting",
+        record_path=place / "sort.json",
+        metrics_path=place / "metrics.tsv",
+        analyzer_path=place / "analyzer",
+        units_path=place / "units.tsv",
+        curated_path=place / "curated",
+    )
 
 
 def export(made, n, name, settings=CONFIG.exports):
@@ -73,6 +85,8 @@ def export(made, n, name, settings=CONFIG.exports):
         row=row,
         analyzer_path=folder / str(n) / "analyzer",
         units_path=folder / str(n) / "units.tsv",
+        curated_path=folder / str(n) / "curated",
+        record_path=folder / str(n) / "sort.json",
         path=path,
     )
     assert [each.name for each in path.parent.glob(".*")] == []
@@ -167,16 +181,38 @@ def test_nwb_is_valid_and_complete(made, n):
         )
         trains = load(path.with_name("analyzer") / "sorting")
         first = trains.get_unit_spike_train(trains.unit_ids[0])
-        assert file.units["spike_times"][0] == pytest.approx(first / 25_000.0)
+        assert file.units["spike_times"][0] == pytest.approx(100.0 + first / 25_000.0)
 
 
-def test_nwb_takes_the_time_of_the_file_where_nobody_tells_it(made, caplog):
-    caplog.set_level("INFO")
+def test_nwb_says_that_it_guesses_where_nobody_tells_when_a_recording_began(made, caplog):
     row = made[2].model_copy(update={"metadata": {}})
-    found = exports.nwb_metadata(row, {"NWBFile": {"lab": "L"}, "Subject": {"subject_id": "m2"}})
+    given = {"NWBFile": {"lab": "L"}, "Subject": {"subject_id": "m2"}}
+    found = exports.nwb_metadata(row, given, make_record(), None)
     assert found["NWBFile"]["session_start_time"].year >= 2026
     assert (found["NWBFile"]["lab"], found["Subject"]["subject_id"]) == ("L", "m2")
-    assert "no session_start_time" in caplog.text
+    guess = "session_start_time is not known: it is the time of the file, a guess"
+    assert guess in caplog.text
+    assert found["NWBFile"]["notes"] == guess
+    gone = row.model_copy(update={"paths": ("/no/such",)})
+    found = exports.nwb_metadata(gone, {}, make_record(), None)
+    assert "it is the time of the sort" in found["NWBFile"]["notes"]
+    caplog.clear()
+    found = exports.nwb_metadata(row, {}, make_record(), "2020-01-02T03:04:05+00:00")
+    assert found["NWBFile"]["session_start_time"].year == 2020
+    assert caplog.text == ""
+
+
+def test_columns_that_are_nearly_those_of_nwb_are_named():
+    columns = ["subject", "SubjectID", "session_start", "species", "cohort", "age"]
+    found = list(exports.near_misses(columns))
+    assert found == [
+        f"column {wrong!r} is not in NWB: did you mean {right!r}?"
+        for wrong, right in (
+            ("subject", "subject_id"),
+            ("SubjectID", "subject_id"),
+            ("session_start", "session_start_time"),
+        )
+    ]
 
 
 @pytest.mark.parametrize("n", N_UNITS)
@@ -187,6 +223,7 @@ def test_numpy_and_matlab_hold_the_same_spikes(made, n):
     units = curation.read_units(made[0] / str(n) / "units.tsv")
     assert list(spikes["unit_ids"]) == list(units.index)
     assert list(spikes["unit_labels"]) == list(units["label"])
+    assert (spikes["t_start_s"], list(spikes["part_files"])) == (100.0, ["x.raw"])
     assert len(spikes["spike_times_s"]) == (units["num_spikes"].sum() if n else 0)
     assert (np.diff(spikes["spike_times_s"]) >= 0).all()
     assert of_matlab["spike_samples"].ravel().tolist() == spikes["spike_samples"].tolist()
@@ -272,9 +309,90 @@ def test_units_are_wanted_with_any_other_output():
     assert outputs.last(["phy"]) == ["units.tsv", "phy"]
     assert outputs.all_files([]) == ["sorting", "sort.json"]
     assert outputs.all_files(["npz"])[:4] == ["sorting", "sort.json", "analyzer", "metrics.tsv"]
-    assert outputs.all_files(["npz"])[4:] == ["units.tsv", "spikes.npz"]
+    assert outputs.all_files(["npz"])[4:] == ["curated", "units.tsv", "spikes.npz"]
 
 
 def test_nwb_file_is_hdf5(made):
     with h5py.File(export(made, 1, "nwb")) as file:
         assert "units" in file
+
+
+def test_nwb_has_all_probes_and_groups(tmp_path):
+    recording, sorting = generate_ground_truth_recording(
+        durations=[5.0], num_channels=8, num_units=3, seed=1
+    )
+    group = ProbeGroup()
+    for number in range(2):
+        probe = generate_multi_shank(num_shank=2, num_columns=1, num_contact_per_column=2)
+        probe.move([number * 2000.0, 0.0])
+        probe.set_device_channel_indices(np.arange(4) + 4 * (1 - number))
+        probe.name = "p/q"
+        group.add_probe(probe)
+    recording.set_probegroup(group)
+    analyzer = create_sorting_analyzer(sorting, recording)
+    path = tmp_path / "units.nwb"
+    part = Part(file="x.raw", start_sample=0, n_samples=125_000, t_start_s=0.0)
+    metadata = {"NWBFile": {"session_start_time": datetime(2026, 1, 2, tzinfo=UTC)}}
+    sorting = sorting.rename_units([7, 3, 12])
+    exports.write_nwb(analyzer, sorting, [part], metadata, path)
+    with pynwb.NWBHDF5IO(path, "r") as io:
+        file = io.read()
+        assert set(file.devices) == {"p_q", "p_q 2"}
+        assert len(file.electrode_groups) == 4
+        of_probe = [each.device.name for each in file.electrodes["group"][:]]
+        assert of_probe == ["p_q 2"] * 4 + ["p_q"] * 4
+        assert (file.electrodes["rel_x"][:4] >= 2000.0).all()
+        assert list(file.electrodes["rel_x"][:]) == list(analyzer.get_channel_locations()[:, 0])
+        assert list(file.units.id[:]) == [7, 3, 12]
+
+
+def test_curated_sorting_has_the_columns_of_sorter_and_curation(made):
+    place = made[0] / "8"
+    given = load(place / "sorting")
+    curated, units = load(place / "curated"), curation.read_units(place / "units.tsv")
+    assert [str(unit) for unit in curated.unit_ids] == list(units.index)
+    assert {*given.get_property_keys(), *units.columns} == set(curated.get_property_keys())
+    assert list(curated.get_property("label")) == list(units["label"])
+    assert list(curated.get_property("snr")) == pytest.approx(list(units["snr"]))
+    assert len(load(made[0] / "0" / "curated").unit_ids) == 0
+
+
+def test_unit_ids_are_texts_everywhere(tmp_path):
+    path = tmp_path / "units.tsv"
+    path.write_text(
+        "unit\tlabel\treasons\tsnr\nNA\tgood\t\t\n007\tmua\tNA\t4.5\na/b c\tgood\t\t5\n"
+    )
+    units = curation.read_units(path)
+    assert list(units.index) == ["NA", "007", "a/b c"]
+    assert units["snr"].isna().to_list() == [True, False, False]
+
+
+def test_parts_are_counted_and_saved(made):
+    place = made[0] / "8"
+    sorting = load(place / "curated")
+    half = 250_000
+    parts = [
+        Part(file="a", start_sample=0, n_samples=half, t_start_s=0.0),
+        Part(file="b", start_sample=half, n_samples=half, t_start_s=30.0),
+    ]
+    counts = curation.count_by_part(sorting, parts)
+    assert counts.sum(axis=1).to_list() == list(
+        curation.read_units(place / "units.tsv")["num_spikes"]
+    )
+    train = sorting.get_unit_spike_train(sorting.unit_ids[0])
+    assert counts.iloc[0].to_list() == [(train < half).sum(), (train >= half).sum()]
+    found = exports.spikes(sorting, parts)
+    assert found["part_t_start_s"].tolist() == [0.0, 30.0]
+    assert found["part_start_samples"].tolist() == [0, half]
+
+
+@pytest.mark.parametrize(
+    ("x_um", "depth_um", "kept"),
+    [(0, 60, True), (19, 60, True), (21, 60, False), (0, 139, True), (0, -662, False)],
+)
+def test_place_beyond_the_probe_is_missing(x_um, depth_um, kept):
+    contacts = np.array([[0.0, 20.0 * number] for number in range(7)])
+    table = pd.DataFrame({"x_um": [float(x_um)], "depth_um": [float(depth_um)]})
+    found = analysis.without_far_places(table, contacts)
+    assert found["depth_um"].notna().to_list() == [kept]
+    assert found["x_um"].notna().to_list() == [kept]

@@ -145,7 +145,7 @@ def test_who_needs_attention(tmp_path):
         row(sort="stopped", category="resource", failure="DiskExhaustionError"),
         row(sort="failed"),
         row(sort="unsortable", category="biological", canary_units=4),
-        row(sort="sorted", n_units=0, canary_units=7, reason="7 units in 10 s"),
+        row(sort="sorted", n_sorted=0, canary_units=7, reason="7 units in 10 s"),
         row(sort="pending", reason="not a record"),
     ]
     assert all(map(summary.needs_attention, needy))

@@ -20,13 +20,14 @@ from scipy.io import loadmat
 from spikeinterface.core import load
 from spikeinterface.generation import generate_ground_truth_recording
 
-from spikecanary import canary, reruns, sorter, sorteroutput, summary
+from spikecanary import canary, reruns, sentinel, sorter, sorteroutput, summary
 from spikecanary.config import CanarySettings, Config, ExportSettings, SorterSettings
 from spikecanary.outputs import analysis, curation, exports, figures
+from spikecanary.sentinel import Part
 from spikecanary.sorter import SortTask
 from spikecanary.supervise.job import Job
 from spikecanary.table import Recording
-from workbench import ROOT
+from workbench import ROOT, make_record
 
 NOTED = Path(__file__).with_name("versions.json")
 PLUGIN = str(ROOT / "tests/quick_sorter.py")
@@ -144,7 +145,11 @@ def make_outputs(folder: Path) -> dict:
     task = sorter.make_task(row, config).model_copy(update={"n_jobs": 1})
     paths = {"analyzer_path": folder / "analyzer", "metrics_path": folder / "metrics.tsv"}
     analysis.run(task, config.analysis, sorting_path=folder / "sorting", **paths)
-    curation.run(config.curation, units_path=folder / "units.tsv", **paths)
+    part = Part(file="x.raw", start_sample=0, n_samples=250_000, t_start_s=0.0)
+    sentinel.write_record(folder / "sort.json", make_record(parts=[part]))
+    curated = {"record_path": folder / "sort.json", "curated_path": folder / "curated"}
+    given = {"sorting_path": folder / "sorting", "units_path": folder / "units.tsv"}
+    curation.run(config.curation, **given, **curated, **paths)
     read = {"analyzer_path": folder / "analyzer", "units_path": folder / "units.tsv"}
     figures.run(task, config.analysis, config.curation, folder=folder / "figures", **read)
     targets = {
@@ -155,7 +160,7 @@ def make_outputs(folder: Path) -> dict:
         "report": folder / "report",
     }
     for name, path in targets.items():
-        exports.run(name, ExportSettings(), row=row, path=path, **read)
+        exports.run(name, ExportSettings(), row=row, path=path, **curated, **read)
     metrics = pd.read_csv(folder / "metrics.tsv", sep="\t")
     units = pd.read_csv(folder / "units.tsv", sep="\t")
     with np.load(folder / "spikes.npz") as npz:
@@ -163,7 +168,8 @@ def make_outputs(folder: Path) -> dict:
     matlab = loadmat(folder / "spikes.mat")
     with pynwb.NWBHDF5IO(folder / "units.nwb", "r") as file:
         nwb = file.read()
-        columns = [sorted(nwb.units.colnames), sorted(nwb.electrodes.colnames)]
+        tables = (nwb.units, nwb.electrodes, nwb.epochs)
+        columns = [sorted(table.colnames) for table in tables]
     return {
         "analyze": {
             "columns": list(metrics.columns),
@@ -171,7 +177,7 @@ def make_outputs(folder: Path) -> dict:
             "rates": [round(rate, 2) for rate in metrics["firing_rate"]],
             "extensions": sorted(path.name for path in (folder / "analyzer/extensions").iterdir()),
         },
-        "curate": list(units.columns),
+        "curate": [list(units.columns), sorted(load(folder / "curated").get_property_keys())],
         "figures": sorted(path.name for path in (folder / "figures").iterdir()),
         "phy": sorted(path.name for path in (folder / "phy").iterdir()),
         "nwb": columns,

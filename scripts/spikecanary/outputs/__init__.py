@@ -38,4 +38,5 @@ def last(outputs: Iterable[Output]) -> list[str]:
 def all_files(outputs: Iterable[Output]) -> list[str]:
     """Return all files of a sorted recording, below its results folder."""
     named = [FILES[name] for name in wanted(outputs)]
-    return ["sorting", "sort.json", *(["analyzer", "metrics.tsv"] if named else []), *named]
+    made = ["analyzer", "metrics.tsv", "curated"] if named else []
+    return ["sorting", "sort.json", *made, *named]

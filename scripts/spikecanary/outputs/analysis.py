@@ -7,13 +7,16 @@ from typing import TYPE_CHECKING, Any
 
 from spikecanary import sentinel
 from spikecanary.config import AnalysisSettings
+from spikecanary.failures import ClassifiedSortFailure
 from spikecanary.outputs import switched_on
 from spikecanary.recording import open_recording, preprocess
 from spikecanary.sorter import SortTask, prepare
 from spikecanary.supervise import folders
+from spikecanary.table import Recording
 
 if TYPE_CHECKING:
     import pandas as pd
+    from numpy.typing import NDArray
     from spikeinterface.core import BaseRecording, BaseSorting, SortingAnalyzer
 
 logger = logging.getLogger(__name__)
@@ -168,7 +171,54 @@ def describe_units(analyzer: "SortingAnalyzer") -> "pd.DataFrame":
     for position, (name, values) in enumerate(places.items()):
         table.insert(position, name, values)
     table.index.name = "unit"
+    return without_far_places(table, analyzer.get_channel_locations())
+
+
+def without_far_places(table: "pd.DataFrame", contacts: "NDArray[Any]") -> "pd.DataFrame":
+    """Take out places that are outside the probe's hull by more than its pitch: nothing is there.
+
+    Parameters
+    ----------
+    table : DataFrame
+        With columns ``x_um`` and ``depth_um``.
+    contacts : array, (n_channels, 2)
+        Where the channels are, in um. The pitch is how far the next one is, at most.
+    """
+    import numpy as np
+    from scipy.spatial import distance
+
+    apart_um = distance.cdist(contacts, contacts)
+    apart_um[apart_um == 0.0] = np.inf
+    pitch_um = apart_um.min(axis=0).max() if len(contacts) > 1 else NO_PROBE_PITCH_UM
+    # How far a place is outside a hull: the most that it is beyond it in any direction.
+    angles = np.linspace(0.0, 2 * np.pi, 360, endpoint=False)
+    ways = np.array([np.cos(angles), np.sin(angles)])
+    places = table[["x_um", "depth_um"]].to_numpy(float)
+    beyond_um = (places @ ways - (contacts @ ways).max(axis=0)).max(axis=1)
+    table.loc[beyond_um > pitch_um, ["x_um", "depth_um"]] = np.nan
     return table
+
+
+def read_parts(record_path: Path) -> list[sentinel.Part]:
+    """Return the parts of a recording by its sort record.
+
+    Records of earlier versions have none: then the recording tells, where it still is. Else times
+    count from the first sample of its first file.
+    """
+    record = sentinel.read_record(record_path)
+    if record.parts:
+        return record.parts
+    row = Recording.model_validate(record.settings["task"]["row"])
+    parts: list[sentinel.Part] = []
+    try:
+        open_recording(row, parts=parts)
+    except (ClassifiedSortFailure, MemoryError) as err:
+        logger.warning("%s has no parts, and their clocks are not known: %s", record_path, err)
+    t_start_s = row.start_s or 0.0
+    unknown = sentinel.Part(
+        file=row.paths[0], start_sample=0, n_samples=record.n_samples or 0, t_start_s=t_start_s
+    )
+    return parts or [unknown]
 
 
 def load_analyzer(path: Path) -> "SortingAnalyzer":

@@ -1,15 +1,21 @@
 """The curation of a sorting: a label for each unit, and why it has it."""
 
 import logging
-from collections.abc import Mapping
+import shutil
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from spikecanary import sentinel
+import numpy as np
+
+from spikecanary import clock, sentinel
 from spikecanary.config import CurationSettings, Threshold
+from spikecanary.outputs import analysis
+from spikecanary.supervise import folders
 
 if TYPE_CHECKING:
     import pandas as pd
+    from spikeinterface.core import BaseSorting
 
 logger = logging.getLogger(__name__)
 
@@ -24,29 +30,46 @@ def read_units(path: Path) -> "pd.DataFrame":
     """Read ``metrics.tsv`` or ``units.tsv``: a row a unit, its id as text in the index."""
     import pandas as pd
 
-    return pd.read_csv(path, sep="\t", index_col="unit", dtype={"unit": str, "peak_channel": str})
+    text = {"unit": str, "peak_channel": str}  # even NA and 007
+    table = pd.read_csv(path, sep="\t", dtype=text, keep_default_na=False, na_values=[""])
+    return table.set_index("unit")
 
 
 def run(
-    settings: CurationSettings, *, metrics_path: Path, analyzer_path: Path, units_path: Path
+    settings: CurationSettings,
+    *,
+    sorting_path: Path,
+    record_path: Path,
+    metrics_path: Path,
+    analyzer_path: Path,
+    units_path: Path,
+    curated_path: Path,
 ) -> None:
-    """Label the units of a sorting and write ``units.tsv``.
+    """Label the units of a sorting; write ``units.tsv`` and the sorting that is left.
 
     Parameters
     ----------
     settings : CurationSettings
         Thresholds and classifiers.
+    sorting_path, record_path : Path
+        What the sorter gave, and ``sort.json``.
     metrics_path, analyzer_path : Path
         What :func:`spikecanary.outputs.analysis.run` wrote.
-    units_path : Path
-        Where to write.
+    units_path, curated_path : Path
+        Where to write: a row a unit; SpikeInterface's folder of the sorting without what was found
+        twice, with the table's columns and the sorter's own as properties.
 
     Raises
     ------
     CurationError
         A threshold is of a metric that was not computed.
     """
-    metrics = read_units(metrics_path)
+    from spikeinterface.core import load
+
+    analyzer = analysis.load_analyzer(analyzer_path)
+    metrics = analysis.without_far_places(
+        read_units(metrics_path), analyzer.get_channel_locations()
+    )
     labels = label(metrics, settings)
     if settings.unitrefine.noise_neural or settings.unitrefine.sua_mua:
         labels = labels.join(classify(analyzer_path, settings))
@@ -54,8 +77,51 @@ def run(
     column = decisive.get(settings.label_by, "unitrefine_label")
     labels.insert(0, "label", labels.get(column, GOOD))
     table = labels.drop(columns=["thresholds_label"]).join(metrics)
+    parts = analysis.read_parts(record_path)
+    if len(parts) > 1:
+        table = table.join(count_by_part(analyzer.sorting, parts))
+    given = load(sorting_path)
+    with folders.work_folder(folders.work_path(curated_path.parent, "curate")) as folder:
+        with_properties(analyzer.sorting, given, table).save(folder=folder / "curated")
+        shutil.rmtree(curated_path, ignore_errors=True)
+        (folder / "curated").replace(curated_path)
     sentinel.write_atomic(units_path, table.to_csv(sep="\t", lineterminator="\n"))
+    left = "%d units were sorted; %d are left, without those found twice and those without spikes"
+    logger.info(left, len(given.unit_ids), len(table))
     logger.info("%d of %d units are good", (table["label"] == GOOD).sum(), len(table))
+
+
+def count_by_part(sorting: "BaseSorting", parts: Sequence[sentinel.Part]) -> "pd.DataFrame":
+    """Count the spikes of each unit in each part of a recording that has several."""
+    import pandas as pd
+
+    vector = sorting.to_spike_vector()
+    counts = np.zeros((len(sorting.unit_ids), len(parts)), dtype=int)
+    np.add.at(counts, (vector["unit_index"], clock.part_of(vector["sample_index"], parts)), 1)
+    columns = [f"num_spikes_part_{number}" for number in range(1, len(parts) + 1)]
+    return pd.DataFrame(counts, index=[str(unit) for unit in sorting.unit_ids], columns=columns)
+
+
+def with_properties(
+    sorting: "BaseSorting", given: "BaseSorting", table: "pd.DataFrame"
+) -> "BaseSorting":
+    """Return a sorting whose properties are the sorter's columns and those of ``units.tsv``."""
+    import pandas as pd
+    from spikeinterface.core import NumpySorting
+
+    curated = NumpySorting.from_sorting(sorting)
+    ids = [str(unit) for unit in curated.unit_ids]
+    if not ids:
+        return curated
+    for name in given.get_property_keys():
+        of_unit = dict(zip(map(str, given.unit_ids), given.get_property(name), strict=True))
+        curated.set_property(name, np.array([of_unit[unit] for unit in ids]))
+    for name in table.columns:
+        values = table.loc[ids, name]
+        if not pd.api.types.is_numeric_dtype(values):
+            values = values.astype(object).fillna("").astype(str)
+        curated.set_property(name, np.array(values.to_list()))
+    return curated
 
 
 def label(metrics: "pd.DataFrame", settings: CurationSettings) -> "pd.DataFrame":

@@ -1,21 +1,26 @@
 """Exports of a sorting: its units with their labels, in the formats of other tools."""
 
 import logging
+import re
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+from spikecanary import clock, sentinel
 from spikecanary.config import ExportSettings
 from spikecanary.outputs import analysis, curation
+from spikecanary.sentinel import Part, Record
 from spikecanary.supervise import folders
 from spikecanary.table import Recording
 
 if TYPE_CHECKING:
     import pandas as pd
-    from spikeinterface.core import SortingAnalyzer
+    from numpy.typing import NDArray
+    from spikeinterface.core import BaseSorting, SortingAnalyzer
 
 logger = logging.getLogger(__name__)
 
@@ -30,6 +35,30 @@ NWBFILE_COLUMNS = (
     "lab",
 )
 SUBJECT_COLUMNS = ("subject_id", "species", "sex", "age", "date_of_birth", "genotype", "strain")
+#: What our columns of the units are; SpikeInterface describes its metrics.
+COLUMNS = {
+    "label": "Label of the unit by the curation's settings",
+    "reasons": "Thresholds that the unit misses, with its values",
+    "bombcell_label": "Label by Bombcell",
+    "unitrefine_label": "Label by UnitRefine",
+    "unitrefine_probability": "Probability of the label by UnitRefine",
+    "peak_channel": "Channel where the unit's template is largest",
+    "x_um": "Location of the unit across the probe in um",
+    "depth_um": "Location of the unit along the probe (y) in um",
+    "isi_violations_share": "Share of the intervals that are shorter than the refractory period",
+    "KSLabel": "Label by Kilosort",
+    "ContamPct": "Contamination in % by Kilosort",
+}
+#: How the columns of spikes in each part begin.
+PART = "num_spikes_part_"
+#: Fields of the parts that epochs have.
+EPOCH_COLUMNS = {
+    "file": "File of the part",
+    "segment": "Segment of the file",
+    "start_sample": "First sample of the part, counted in all that was sorted",
+    "first_sample": "First sample of the part, counted in its segment",
+    "n_samples": "Samples of the part",
+}
 #: Phy's own groups of clusters.
 PHY_GROUPS = ("good", "mua", "noise")
 
@@ -41,6 +70,8 @@ def run(
     row: Recording | None = None,
     analyzer_path: Path,
     units_path: Path,
+    curated_path: Path,
+    record_path: Path,
     path: Path,
 ) -> None:
     """Export the units of a sorting.
@@ -55,21 +86,30 @@ def run(
         The recording; columns of its row name it in NWB, which needs it.
     analyzer_path, units_path : Path
         The analyzer's folder; ``units.tsv``.
+    curated_path, record_path : Path
+        The curated sorting, ``sort.json``; ``phy`` and ``report`` need neither.
     path : Path
         File or folder to write; appears whole or not at all.
     """
-    from spikeinterface.core import set_global_job_kwargs
+    from spikeinterface.core import load, set_global_job_kwargs
 
     set_global_job_kwargs(n_jobs=1, progress_bar=False)
     analyzer = analysis.load_analyzer(analyzer_path)
     units = curation.read_units(units_path)
+
+    def parts() -> list[Part]:
+        return analysis.read_parts(record_path)
+
+    def export_nwb(to: Path) -> None:
+        named, record = parts(), sentinel.read_record(record_path)
+        metadata = nwb_metadata(cast("Recording", row), settings.nwb, record, named[0].began)
+        write_nwb(analyzer, load(curated_path), named, metadata, to)
+
     write: Callable[[Path], None] = {
         "phy": lambda to: write_phy(analyzer, units, settings.phy, to),
-        "nwb": lambda to: write_nwb(
-            analyzer, units, nwb_metadata(cast("Recording", row), settings.nwb), to
-        ),
-        "npz": lambda to: write_npz(analyzer, units, to),
-        "mat": lambda to: write_mat(analyzer, units, to),
+        "nwb": export_nwb,
+        "npz": lambda to: write_npz(spikes(load(curated_path), parts()), to),
+        "mat": lambda to: write_mat(spikes(load(curated_path), parts()), to),
         "report": lambda to: write_report(analyzer, to),
     }[export]
     with appears_whole(path, f"export_{export}") as temporary:
@@ -119,10 +159,23 @@ def write_phy(
         table.to_csv(folder / f"cluster_{name}.tsv", sep="\t", index=False)
 
 
-def nwb_metadata(row: Recording, given: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+def nwb_metadata(
+    row: Recording, given: Mapping[str, Mapping[str, Any]], record: Record, began: str | None
+) -> dict[str, Any]:
     """Return NWB's metadata of a recording: the config's, and over them its columns'.
 
-    ``session_start_time`` is needed; without one it is the time of the recording's file.
+    ``session_start_time`` is needed. Where nobody tells it, it is a guess, and a warning says so.
+
+    Parameters
+    ----------
+    row : Recording
+        The recording, with its further columns.
+    given : dict
+        The config's metadata.
+    record : Record
+        ``sort.json``.
+    began : str, optional
+        When it began, by its header.
     """
     file: dict[str, Any] = {
         "identifier": row.id,
@@ -136,9 +189,20 @@ def nwb_metadata(row: Recording, given: Mapping[str, Mapping[str, Any]]) -> dict
             file[name] = value
         if value and name in SUBJECT_COLUMNS:
             subject[name] = value
+    for line in near_misses(row.metadata):
+        logger.warning("%s", line)
+    if "session_start_time" not in file and began:
+        file["session_start_time"] = began
     if "session_start_time" not in file:
-        logger.info("no session_start_time (config or table): the file's own time is taken")
-        file["session_start_time"] = datetime.fromtimestamp(Path(row.paths[0]).stat().st_mtime, UTC)
+        path = Path(row.paths[0])
+        made = path.stat().st_mtime if path.exists() else None
+        file["session_start_time"] = (
+            datetime.fromtimestamp(made, UTC) if made else record.started_at
+        )
+        of = "file" if made else "sort"
+        guess = f"session_start_time is not known: it is the time of the {of}, a guess"
+        file.setdefault("notes", guess)
+        logger.warning("%s. Add column session_start_time (ISO 8601) to the table", guess)
     if isinstance(file["session_start_time"], str):
         started = datetime.fromisoformat(file["session_start_time"])
         file["session_start_time"] = started if started.tzinfo else started.astimezone()
@@ -147,88 +211,191 @@ def nwb_metadata(row: Recording, given: Mapping[str, Mapping[str, Any]]) -> dict
     return {"NWBFile": file, **({"Subject": {"sex": "U", **subject}} if subject else {})}
 
 
+def near_misses(columns: Iterable[str]) -> Iterator[str]:
+    """Name columns of the table that look like NWB's and are not."""
+    wanted = {name.replace("_", ""): name for name in (*NWBFILE_COLUMNS, *SUBJECT_COLUMNS)}
+    known = {**wanted, "subject": "subject_id", "session": "session_id"}
+    for column in columns:
+        if column not in wanted.values():
+            plain = re.sub(r"[^a-z]", "", column.lower())
+            if found := get_close_matches(plain, known, n=1, cutoff=0.8):
+                yield f"column {column!r} is not in NWB: did you mean {known[found[0]]!r}?"
+
+
 def write_nwb(
-    analyzer: "SortingAnalyzer", units: "pd.DataFrame", metadata: Mapping[str, Any], path: Path
+    analyzer: "SortingAnalyzer",
+    curated: "BaseSorting",
+    parts: Sequence[Part],
+    metadata: Mapping[str, Any],
+    path: Path,
 ) -> None:
-    """Write an NWB file: units with label, reasons and metrics, electrodes, metadata."""
+    """Write an NWB file: units with all their columns, probes, electrodes, parts, metadata.
+
+    Spike times, and the epochs of several parts, are on the recording's own clock.
+    """
     from neuroconv.tools.nwb_helpers import (
         configure_and_write_nwbfile,
         get_default_nwbfile_metadata,
         make_nwbfile_from_metadata,
     )
-    from neuroconv.tools.spikeinterface import (
-        add_recording_metadata_to_nwbfile,
-        add_sorting_analyzer_to_nwbfile,
-    )
+    from neuroconv.tools.spikeinterface import add_sorting_to_nwbfile
     from neuroconv.utils import dict_deep_update
 
     whole = dict_deep_update(get_default_nwbfile_metadata(), dict(metadata))
     nwbfile = make_nwbfile_from_metadata(whole)
-    if analyzer.get_num_units():
-        rows = units.loc[[str(unit) for unit in analyzer.unit_ids]]
-        for name in ("label", "reasons"):
-            analyzer.sorting.set_property(
-                name, rows[name].astype(object).fillna("").to_numpy(dtype=str)
-            )
-        add_sorting_analyzer_to_nwbfile(
-            analyzer,
-            nwbfile=nwbfile,
+    add_electrodes(analyzer, nwbfile)
+    if len(curated.unit_ids):
+        _put_on_clock(curated, parts)
+        add_sorting_to_nwbfile(
+            curated,
+            nwbfile,
+            property_descriptions=describe_columns(analyzer, curated),
             units_description="Sorted and labelled by Spike Canary",
-            property_descriptions={
-                "label": "Label of the unit by the curation's settings",
-                "reasons": "Thresholds that the unit misses",
-            },
+            waveform_data_dict=_waveforms(analyzer, curated),
+            unit_electrode_indices=[[*range(len(nwbfile.electrodes))]] * len(curated.unit_ids),
         )
-        nwbfile.units.resolution = 1.0 / analyzer.sampling_frequency
-    else:
-        add_recording_metadata_to_nwbfile(analyzer.recording, nwbfile)
-    for name, values in zip(("rel_x", "rel_y"), analyzer.get_channel_locations().T, strict=False):
-        if name not in nwbfile.electrodes.colnames:
-            nwbfile.add_electrode_column(name, f"{name[-1]} on the probe in um", data=list(values))
+        numbers = [int(each) if str(each).isdecimal() else None for each in curated.unit_ids]
+        if [str(each) for each in numbers] == [str(each) for each in curated.unit_ids]:
+            nwbfile.units.id.data[:] = numbers
+    add_epochs(nwbfile, parts, curated.sampling_frequency)
     configure_and_write_nwbfile(nwbfile, path, backend="hdf5")
 
 
-def spikes(analyzer: "SortingAnalyzer", units: "pd.DataFrame") -> dict[str, Any]:
+def _put_on_clock(sorting: "BaseSorting", parts: Sequence[Part]) -> None:
+    """Make a sorting give its spike times on the recording's own clock."""
+    rate_hz, segment = sorting.sampling_frequency, sorting.segments[0]
+
+    def tell(unit_id: Any, **_: Any) -> "NDArray[Any]":
+        return clock.times_s(segment.get_unit_spike_train(unit_id, None, None), parts, rate_hz)
+
+    segment.get_unit_spike_train_in_seconds = tell  # SpikeInterface asks for it
+
+
+def _waveforms(analyzer: "SortingAnalyzer", curated: "BaseSorting") -> dict[str, Any] | None:
+    """Return the units' templates in volts; None where there are none."""
+    templates = analyzer.get_extension("templates")
+    if templates is None or not set(curated.unit_ids) <= set(analyzer.unit_ids):
+        return None
+    order = analyzer.sorting.ids_to_indices(curated.unit_ids)
+    means, sds = (templates.get_templates(operator=name)[order] for name in ("average", "std"))
+    return {
+        "means": means * 1e-6,
+        "sds": sds * 1e-6,
+        "sampling_rate": analyzer.sampling_frequency,
+    }
+
+
+def add_electrodes(analyzer: "SortingAnalyzer", nwbfile: Any) -> None:
+    """Add all probes, their groups of electrodes (a group is a probe, or a shank), and electrodes.
+
+    What the analyzer holds is enough: the raw file may be archived by now.
+    """
+    import numpy as np
+    from neuroconv.tools.spikeinterface import add_recording_metadata_to_nwbfile
+    from spikeinterface.core import NumpyRecording
+
+    places = analyzer.get_channel_locations()
+    stand_in = NumpyRecording(
+        np.zeros((1, len(places)), "int16"),
+        analyzer.sampling_frequency,
+        channel_ids=analyzer.channel_ids,
+    )
+    for name in analyzer.get_recording_property_keys():
+        stand_in.set_property(name, analyzer.get_recording_property(name))
+    groups = np.zeros(len(places), dtype="U200")
+    for number, probe in enumerate(analyzer.get_probegroup().probes, start=1):
+        name = re.sub("[/:]", "_", str(probe.name or probe.model_name or "probe"))
+        name = f"{name} {number}" if name in nwbfile.devices else name
+        made = " ".join(filter(None, (probe.manufacturer, probe.model_name)))
+        device = nwbfile.create_device(name=name, description=made or "A probe")
+        shanks = np.zeros(probe.get_contact_count()) if probe.shank_ids is None else probe.shank_ids
+        for shank in np.unique(shanks):
+            group = f"{name} shank {shank}" if len(np.unique(shanks)) > 1 else name
+            groups[probe.device_channel_indices[shanks == shank]] = group
+            about = {"description": f"Contacts of {group}", "location": "unknown"}
+            nwbfile.create_electrode_group(name=group, device=device, **about)
+    stand_in.set_property("group_name", groups)
+    stand_in.set_property("group", np.unique(groups, return_inverse=True)[1])
+    add_recording_metadata_to_nwbfile(stand_in, nwbfile, {"Ecephys": {"ElectrodeGroups": {}}})
+    for name, values in zip(("rel_x", "rel_y"), places.T, strict=False):
+        nwbfile.add_electrode_column(name, f"{name[-1]} on the probe in um", data=list(values))
+
+
+def describe_columns(analyzer: "SortingAnalyzer", curated: "BaseSorting") -> dict[str, str]:
+    """Say what each column of the units is: the curation's, a metric, or the sorter's own."""
+    found = dict.fromkeys(curated.get_property_keys(), "A column of the sorter")
+    for name in ("quality_metrics", "template_metrics"):
+        if analyzer.has_extension(name):
+            found |= analyzer.get_extension(name).get_metric_column_descriptions()
+    parts = {name: "Spikes in a part (see epochs)" for name in found if name.startswith(PART)}
+    return found | COLUMNS | parts
+
+
+def add_epochs(nwbfile: Any, parts: Sequence[Part], rate_hz: float) -> None:
+    """Add the parts of a recording as epochs."""
+    import numpy as np
+
+    for name, description in EPOCH_COLUMNS.items():
+        nwbfile.add_epoch_column(name, description)
+    for part in parts:
+        ends = np.array([0, part.n_samples - 1]) + part.start_sample
+        start_s, stop_s = clock.times_s(ends, parts, rate_hz)
+        values = {name: getattr(part, name) for name in EPOCH_COLUMNS}
+        nwbfile.add_epoch(start_time=start_s, stop_time=stop_s + 1 / rate_hz, **values)
+
+
+def spikes(curated: "BaseSorting", parts: Sequence[Part]) -> dict[str, Any]:
     """Return all spikes in the order of time, as plain arrays.
 
     Returns
     -------
     dict
-        ``spike_times_s`` (float64, n_spikes), ``spike_samples`` (int64, n_spikes),
-        ``spike_units`` (int64, n_spikes; index into the units), ``unit_ids``, ``unit_labels``
-        (text, n_units), ``sampling_frequency_hz``.
+        ``spike_times_s`` (float64, n_spikes), ``spike_samples`` (int64, n_spikes): both count from
+        the first sample that was sorted. ``spike_units`` (int64, n_spikes; index into the units),
+        ``unit_ids``, ``unit_labels`` (text, n_units), ``sampling_frequency_hz``. ``t_start_s``:
+        when that first sample was, on the recording's own clock. Of each part ``part_files``
+        (text), ``part_segments``, ``part_start_samples`` (in ``spike_samples``),
+        ``part_first_samples`` (in its file), ``part_n_samples``, ``part_t_start_s`` (on the
+        clock, as in NWB).
     """
     import numpy as np
 
-    vector = analyzer.sorting.to_spike_vector()
-    ids = [str(unit) for unit in analyzer.unit_ids]
-    rate_hz = float(analyzer.sampling_frequency)
+    vector = curated.to_spike_vector()
+    rate_hz = float(curated.sampling_frequency)
+    starts = np.array([part.start_sample for part in parts])
+    starts_s = clock.times_s(starts, parts, rate_hz)
+    labels = curated.get_property("label")
     return {
         "spike_times_s": vector["sample_index"] / rate_hz,
         "spike_samples": vector["sample_index"].astype("int64"),
         "spike_units": vector["unit_index"].astype("int64"),
-        "unit_ids": np.array(ids, dtype=str),
-        "unit_labels": units.loc[ids, "label"].to_numpy(dtype=str),
+        "unit_ids": np.array([str(unit) for unit in curated.unit_ids], dtype=str),
+        "unit_labels": np.array([] if labels is None else labels, dtype=str),
         "sampling_frequency_hz": rate_hz,
+        "t_start_s": starts_s[0],
+        "part_files": np.array([part.file for part in parts], dtype=str),
+        "part_segments": np.array([part.segment for part in parts]),
+        "part_start_samples": starts,
+        "part_first_samples": np.array([part.first_sample for part in parts]),
+        "part_n_samples": np.array([part.n_samples for part in parts]),
+        "part_t_start_s": starts_s,
     }
 
 
-def write_npz(analyzer: "SortingAnalyzer", units: "pd.DataFrame", path: Path) -> None:
+def write_npz(found: Mapping[str, Any], path: Path) -> None:
     """Write :func:`spikes` for NumPy."""
     import numpy as np
 
-    np.savez_compressed(path, **spikes(analyzer, units))
+    np.savez_compressed(path, **found)
 
 
-def write_mat(analyzer: "SortingAnalyzer", units: "pd.DataFrame", path: Path) -> None:
+def write_mat(found: Mapping[str, Any], path: Path) -> None:
     """Write :func:`spikes` for MATLAB: columns, texts as cells, units counted from 1."""
     from scipy.io import savemat
 
-    found = spikes(analyzer, units)
-    found["spike_units"] = found["spike_units"] + 1
-    for name in ("unit_ids", "unit_labels"):
-        found[name] = found[name].astype(object)
-    savemat(path, found, do_compression=True, oned_as="column")
+    texts = {name: found[name].astype(object) for name in ("unit_ids", "unit_labels", "part_files")}
+    units = {"spike_units": found["spike_units"] + 1}
+    savemat(path, {**found, **texts, **units}, do_compression=True, oned_as="column")
 
 
 def write_report(analyzer: "SortingAnalyzer", folder: Path) -> None:

@@ -1,0 +1,123 @@
+"""When spikes were: parts, cuts, gaps of a clock, parts that begin at 0 s again; when it began."""
+
+import json
+
+import numpy as np
+import pytest
+from spikeinterface.core import NumpyRecording
+
+from spikecanary import clock
+from spikecanary.outputs import analysis
+from spikecanary.recording import open_recording
+from spikecanary.sentinel import Part, write_record
+from spikecanary.table import Recording
+from workbench import make_record
+
+RATE_HZ = 1000.0
+
+
+def part(start_sample, n_samples, t_start_s, **fields):
+    given = {"file": "x", "start_sample": start_sample, "n_samples": n_samples}
+    return Part(**given, t_start_s=t_start_s, **fields)
+
+
+def times(samples, parts):
+    return clock.times_s(np.array(samples), parts, RATE_HZ).tolist()
+
+
+def test_parts_keep_their_own_clocks():
+    parts = [part(0, 1000, 100.0), part(1000, 1000, 200.0)]
+    assert times([-1, 0, 999, 1000, 2500], parts) == pytest.approx(
+        [99.999, 100, 100.999, 200, 201.5]
+    )
+
+
+def test_part_that_begins_before_the_last_has_ended_follows_it():
+    parts = [part(0, 1000, 5.0), part(1000, 1000, 0.0), part(2000, 1000, 6.5)]
+    assert times([0, 1000, 2000, 2001], parts) == pytest.approx([5.0, 6.0, 7.0, 7.001])
+
+
+def test_gap_of_a_clock_is_kept_and_its_drift():
+    opened = NumpyRecording(np.zeros((2000, 1), "int16"), RATE_HZ)
+    stamps = np.arange(2000) * 1.001 / RATE_HZ
+    stamps[500:] += 36_000.0
+    opened.set_times(stamps)
+    found = clock.describe_part("x", 0, opened, 0)
+    assert [at for at, _ in found.clock] == [0, 499, 500, 1999]
+    assert times(np.arange(2000), [found]) == pytest.approx(stamps)
+    (cut,) = clock.cut([found], 100, 1500, RATE_HZ)
+    assert (cut.first_sample, cut.n_samples) == (100, 1400)
+    assert times(np.arange(1400), [cut]) == pytest.approx(stamps[100:1500])
+
+
+def test_cut_leaves_parts_out():
+    parts = [part(0, 1000, 0.0), part(1000, 1000, 50.0), part(2000, 1000, 90.0)]
+    found = list(clock.cut(parts, 1500, 2200, RATE_HZ))
+    assert [(p.start_sample, p.first_sample, p.n_samples, p.t_start_s) for p in found] == [
+        (0, 500, 500, 50.5),
+        (500, 0, 200, 90.0),
+    ]
+
+
+@pytest.fixture
+def row(write_binary, reader_options):
+    options = reader_options | {"t_starts": [100.0]}
+    path = str(write_binary("active", 8.0))
+    return Recording(id="x", paths=(path, path), reader="binary", reader_options=options, start_s=5)
+
+
+def test_opening_tells_the_parts(row):
+    parts = []
+    opened = open_recording(row, parts=parts)
+    assert [(p.first_sample, p.n_samples, p.t_start_s) for p in parts] == [
+        (150_000, 90_000, 105.0),
+        (0, 240_000, 100.0),
+    ]
+    assert sum(p.n_samples for p in parts) == opened.get_num_samples()
+
+
+def test_record_of_an_earlier_version_asks_the_recording(row, tmp_path, caplog):
+    settings = {"task": {"row": json.loads(row.model_dump_json(exclude_defaults=True))}}
+    path = tmp_path / "sort.json"
+    write_record(path, make_record(settings=settings, n_samples=7))
+    assert [p.t_start_s for p in analysis.read_parts(path)] == [105.0, 100.0]
+    settings["task"]["row"]["paths"] = ["/no/such"]
+    write_record(path, make_record(settings=settings, n_samples=7))
+    (found,) = analysis.read_parts(path)
+    assert (found.t_start_s, found.n_samples) == (5.0, 7)
+    assert "clocks are not known" in caplog.text
+
+
+def reader_of(name, **fields):
+    """Return what neo's reader of that name would tell."""
+    return type(f"{name}RawIO", (), {"raw_annotations": {}, **fields})()
+
+
+def began(reader, path="x.raw"):
+    opened = NumpyRecording(np.zeros((9, 1), "int16"), RATE_HZ)
+    opened.neo_reader, opened.stream_name, opened.block_index = reader, "s", 0
+    found = clock.read_start(opened, str(path))
+    return found and found[:19]
+
+
+def test_beginning_is_read_from_headers_and_names(tmp_path):
+    meta = tmp_path / "x.meta"
+    meta.write_text("appVersion=1\nfileCreateTime=2023-04-15T15:56:51\nfileName=x\n")
+    reader = reader_of("SpikeGLX", signals_info_dict={0: {"meta_file": str(meta)}})
+    assert began(reader) == "2023-04-15T15:56:51"
+    meta.write_text("appVersion=1\n")
+    assert began(reader) is None
+    recording = tmp_path / "node/experiment2/recording1"
+    (recording / "continuous/s").mkdir(parents=True)
+    (tmp_path / "node/settings_2.xml").write_text("<INFO><DATE>30 Aug 2022 13:57:31</DATE></INFO>")
+    stream = {"raw_filename": str(recording / "continuous/s/continuous.dat"), "stream_name": "s"}
+    reader = reader_of("OpenEphysBinary", _sig_streams=[{0: {0: stream}}])
+    assert began(reader) == "2022-08-30T13:57:31"
+    text = "Software Time (milliseconds since midnight Jan 1st 1970 UTC): 1661868000000\n"
+    (recording / "sync_messages.txt").write_text(text)
+    assert began(reader) == "2022-08-30T14:00:00"
+    assert began(reader_of("Intan"), "/x/m1_240102_150405/info.rhd") == "2024-01-02T15:04:05"
+    assert began(reader_of("Intan"), "/x/m1.rhd") is None
+    noted = {"blocks": [{"segments": [{"date_created": "'14-Nov-2019 120000'"}]}]}
+    assert began(reader_of("OpenEphys", raw_annotations=noted)) == "2019-11-14T12:00:00"
+    assert began(None) is None
