@@ -84,23 +84,12 @@ use rule export_phy as export_report with:
         version={"report": OUTPUT_VERSIONS["report"]},
 
 
-use rule export_phy as export_nwb with:
+use rule export_phy as export_npz with:
     input:
         analyzer="<results>/{recording}/analyzer",
         units="<results>/{recording}/units.tsv",
         curated="<results>/{recording}/curated",
         record="<results>/{recording}/sort.json",
-    output:
-        "<results>/{recording}/units.nwb",
-    log:
-        "<logs>/export_nwb/{recording}.log",
-    params:
-        version={"nwb": OUTPUT_VERSIONS["nwb"]},
-        row=named_row,
-        settings={"nwb": SETTINGS.exports.nwb},
-
-
-use rule export_nwb as export_npz with:
     output:
         "<results>/{recording}/spikes.npz",
     log:
@@ -116,6 +105,17 @@ use rule export_npz as export_mat with:
         "<logs>/export_mat/{recording}.log",
     params:
         version={"mat": OUTPUT_VERSIONS["mat"]},
+
+
+use rule export_npz as export_nwb with:
+    output:
+        "<results>/{recording}/units.nwb",
+    log:
+        "<logs>/export_nwb/{recording}.log",
+    params:
+        version={"nwb": OUTPUT_VERSIONS["nwb"]},
+        row=named_row,
+        settings={"nwb": SETTINGS.exports.nwb},
 
 
 rule figures:
