@@ -187,6 +187,7 @@ def without_far_places(table: "pd.DataFrame", contacts: "NDArray[Any]") -> "pd.D
     import numpy as np
     from scipy.spatial import distance
 
+    contacts = contacts[:, :2]
     apart_um = distance.cdist(contacts, contacts)
     apart_um[apart_um == 0.0] = np.inf
     pitch_um = apart_um.min(axis=0).max() if len(contacts) > 1 else NO_PROBE_PITCH_UM
