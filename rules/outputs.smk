@@ -25,7 +25,7 @@ rule analyze:
     resources:
         **OUTPUT_RESOURCES,
     params:
-        version={"analyze": OUTPUT_VERSIONS["analyze"]},
+        version=version_by_hand("analyze", "spike_clusters.npy"),
         task=task_of,
         analysis=as_set(SETTINGS.analysis),
     script:
@@ -49,42 +49,14 @@ rule curate:
     resources:
         **OUTPUT_RESOURCES,
     params:
-        version={"curate": OUTPUT_VERSIONS["curate"]},
+        version=version_by_hand("curate", "cluster_*.tsv"),
         curation=as_set(SETTINGS.curation),
     script:
         "../scripts/curate.py"
 
 
-rule export_phy:
-    """Export the units for Phy."""
-    input:
-        analyzer="<results>/{recording}/analyzer",
-        units="<results>/{recording}/units.tsv",
-    output:
-        directory("<results>/{recording}/phy"),
-    log:
-        "<logs>/export_phy/{recording}.log",
-    conda:
-        "../envs/sorter.yaml"
-    resources:
-        **OUTPUT_RESOURCES,
-    params:
-        version={"phy": OUTPUT_VERSIONS["phy"]},
-        settings={"phy": SETTINGS.exports.phy},
-    script:
-        "../scripts/export.py"
-
-
-use rule export_phy as export_report with:
-    output:
-        directory("<results>/{recording}/report"),
-    log:
-        "<logs>/export_report/{recording}.log",
-    params:
-        version={"report": OUTPUT_VERSIONS["report"]},
-
-
-use rule export_phy as export_npz with:
+rule export_npz:
+    """Export the units for NumPy; the rules below, for other tools."""
     input:
         analyzer="<results>/{recording}/analyzer",
         units="<results>/{recording}/units.tsv",
@@ -94,8 +66,14 @@ use rule export_phy as export_npz with:
         "<results>/{recording}/spikes.npz",
     log:
         "<logs>/export_npz/{recording}.log",
+    conda:
+        "../envs/sorter.yaml"
+    resources:
+        **OUTPUT_RESOURCES,
     params:
         version={"npz": OUTPUT_VERSIONS["npz"]},
+    script:
+        "../scripts/export.py"
 
 
 use rule export_npz as export_mat with:
@@ -116,6 +94,31 @@ use rule export_npz as export_nwb with:
         version={"nwb": OUTPUT_VERSIONS["nwb"]},
         row=named_row,
         settings={"nwb": SETTINGS.exports.nwb},
+
+
+use rule export_npz as export_phy with:
+    input:
+        analyzer="<results>/{recording}/analyzer",
+        units="<results>/{recording}/units.tsv",
+    output:
+        # Of the folder's files none that people edit: Snakemake removes outputs before a job.
+        "<results>/{recording}/phy/.exported",
+    log:
+        "<logs>/export_phy/{recording}.log",
+    params:
+        version={"phy": OUTPUT_VERSIONS["phy"]},
+        row=lambda wildcards: task_of(wildcards)["row"],
+        settings={"phy": SETTINGS.exports.phy},
+        manual=SETTINGS.curation.manual,
+
+
+use rule export_phy as export_report with:
+    output:
+        directory("<results>/{recording}/report"),
+    log:
+        "<logs>/export_report/{recording}.log",
+    params:
+        version={"report": OUTPUT_VERSIONS["report"]},
 
 
 rule figures:

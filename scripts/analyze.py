@@ -1,13 +1,16 @@
 """Rule analyze: make a SortingAnalyzer of a sorting, and the metrics of its units."""
 
+import logging
 import sys
 from pathlib import Path
 from typing import Any
 
 from spikecanary.config import AnalysisSettings
-from spikecanary.outputs import analysis
+from spikecanary.outputs import OutputError, analysis
 from spikecanary.sorter import SortTask
 from spikecanary.supervise import folders, log, processes
+
+logger = logging.getLogger("spikecanary")
 
 
 def main(snakemake: Any) -> int:
@@ -16,13 +19,18 @@ def main(snakemake: Any) -> int:
     log.configure(snakemake.log[0], rule="analyze", threads=snakemake.threads)
     folder = Path(snakemake.output.analyzer).parent
     folders.sweep(folder)
-    analysis.run(
-        SortTask.model_validate(snakemake.params.task | {"n_jobs": snakemake.threads}),
-        AnalysisSettings.model_validate(snakemake.params.analysis),
-        sorting_path=Path(snakemake.input.sorting),
-        analyzer_path=Path(snakemake.output.analyzer),
-        metrics_path=Path(snakemake.output.metrics),
-    )
+    try:
+        analysis.run(
+            SortTask.model_validate(snakemake.params.task | {"n_jobs": snakemake.threads}),
+            AnalysisSettings.model_validate(snakemake.params.analysis),
+            sorting_path=Path(snakemake.input.sorting),
+            analyzer_path=Path(snakemake.output.analyzer),
+            metrics_path=Path(snakemake.output.metrics),
+            phy_path=folder / "phy" if "phy" in snakemake.params.version else None,
+        )
+    except OutputError as err:
+        logger.error("%s", err)  # noqa: TRY400 - one line; the traceback tells nothing more
+        return 1
     return 0
 
 

@@ -15,6 +15,7 @@ logger = logging.getLogger("spikecanary")
 def main(snakemake: Any) -> int:
     """Unpack Snakemake's object and curate; exit status 1 where the settings do not fit."""
     log.configure(snakemake.log[0], rule="curate")
+    units_path = Path(snakemake.output.units)
     try:
         curation.run(
             CurationSettings.model_validate(snakemake.params.curation),
@@ -22,8 +23,9 @@ def main(snakemake: Any) -> int:
             record_path=Path(snakemake.input.record),
             metrics_path=Path(snakemake.input.metrics),
             analyzer_path=Path(snakemake.input.analyzer),
-            units_path=Path(snakemake.output.units),
+            units_path=units_path,
             curated_path=Path(snakemake.output.curated),
+            phy_path=units_path.with_name("phy") if "phy" in snakemake.params.version else None,
         )
     except curation.CurationError as err:
         logger.error("%s", err)  # noqa: TRY400 - one line; the traceback tells nothing more

@@ -1,13 +1,16 @@
 """Rules export_*: export the units of a sorting in the format of another tool."""
 
+import logging
 import sys
 from pathlib import Path
 from typing import Any
 
 from spikecanary.config import ExportSettings
-from spikecanary.outputs import exports
+from spikecanary.outputs import OutputError, exports
 from spikecanary.supervise import log, processes
 from spikecanary.table import Recording
+
+logger = logging.getLogger("spikecanary")
 
 
 def main(snakemake: Any) -> int:
@@ -16,16 +19,21 @@ def main(snakemake: Any) -> int:
     (export,) = snakemake.params.version
     log.configure(snakemake.log[0], rule=f"export_{export}")
     row = snakemake.params.get("row")
-    exports.run(
-        export,
-        ExportSettings.model_validate(snakemake.params.get("settings", {})),
-        row=None if row is None else Recording.model_validate(row),
-        analyzer_path=Path(snakemake.input.analyzer),
-        units_path=Path(snakemake.input.units),
-        curated_path=Path(snakemake.input.get("curated", "")),
-        record_path=Path(snakemake.input.get("record", "")),
-        path=Path(snakemake.output[0]),
-    )
+    try:
+        exports.run(
+            export,
+            ExportSettings.model_validate(snakemake.params.get("settings", {})),
+            row=None if row is None else Recording.model_validate(row),
+            analyzer_path=Path(snakemake.input.analyzer),
+            units_path=Path(snakemake.input.units),
+            curated_path=Path(snakemake.input.get("curated", "")),
+            record_path=Path(snakemake.input.get("record", "")),
+            path=Path(snakemake.output[0]),
+            manual=snakemake.params.get("manual"),
+        )
+    except OutputError as err:
+        logger.error("%s", err)  # noqa: TRY400 - one line; the traceback tells nothing more
+        return 1
     return 0
 
 

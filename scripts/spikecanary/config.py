@@ -294,6 +294,8 @@ class CurationSettings(Settings):
     bombcell: bool | dict[str, dict[str, dict[str, Any]]] = True
     """Bombcell's labels: true for its own thresholds, a dict for others, false for none."""
     unitrefine: UnitRefineSettings = UnitRefineSettings()
+    manual: Literal["phy"] | None = None
+    """`phy`: units and labels are those of a recording's Phy folder, once it was edited by hand."""
 
     def limits(self) -> dict[str, Threshold]:
         """Return the thresholds that are not null."""
@@ -321,8 +323,8 @@ class CurationSettings(Settings):
 class ExportSettings(Settings):
     """Options of the exports."""
 
-    phy: dict[str, Any] = {"copy_binary": False}
-    """Arguments of SpikeInterface's export_to_phy."""
+    phy: dict[str, Any] = {}
+    """Arguments of SpikeInterface's export_to_phy; `copy_binary` where Phy cannot read the file."""
     nwb: dict[str, dict[str, Any]] = {}
     """NWB metadata of all recordings: sections NWBFile and Subject."""
 

@@ -26,7 +26,7 @@ OUTPUT_VERSIONS = {
     "curate": 2,
     "figures": 2,
     "canary_figure": 2,
-    "phy": 1,
+    "phy": 2,
     "nwb": 2,
     "npz": 2,
     "mat": 2,

@@ -6,7 +6,7 @@ recording, rule = snakemake.wildcards.recording, snakemake.rule
 with Path("order.log").open("a") as file:
     file.write(f"{rule} {recording}\n")
 for path in map(Path, snakemake.output):
-    if path.suffix in (".tsv", ".npz"):
+    if path.suffix in (".tsv", ".npz") or path.name == ".exported":
         path.write_text("unit\tlabel\n")
     else:
         path.mkdir()

@@ -153,7 +153,7 @@ def make_outputs(folder: Path) -> dict:
     read = {"analyzer_path": folder / "analyzer", "units_path": folder / "units.tsv"}
     figures.run(task, config.analysis, config.curation, folder=folder / "figures", **read)
     targets = {
-        "phy": folder / "phy",
+        "phy": folder / "phy/.exported",
         "nwb": folder / "units.nwb",
         "npz": folder / "spikes.npz",
         "mat": folder / "spikes.mat",

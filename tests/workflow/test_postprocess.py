@@ -3,7 +3,10 @@
 import shutil
 import socket
 import zipfile
+from pathlib import Path
 
+import numpy as np
+import pynwb
 import pytest
 
 from spikecanary.outputs import curation
@@ -147,6 +150,90 @@ def test_threshold_of_an_unknown_metric_is_one_clear_error(finished):
     finished.config["curation"]["thresholds"] |= {"snrr": None}
     assert "curation.thresholds" not in finished.run().output
     assert finished.run().nothing_to_do
+
+
+def files_of(folder):
+    """Return what is in a folder, without what the workflow itself may remove there."""
+    files = [path for path in folder.rglob("*") if path.is_file() and path.name != ".exported"]
+    return {str(path.relative_to(folder)): path.read_bytes() for path in files}
+
+
+def test_work_in_phy_is_kept_and_read_back(finished):
+    finished.config["outputs"] = ["npz", "phy"]
+    assert set(finished.run().recordings("export_phy")) == {"a", "none"}
+    phy = finished.result("a/phy")
+    clusters = np.load(phy / "spike_clusters.npy")
+    clusters[clusters < 2] = 9
+    np.save(phy / "spike_clusters.npy", clusters)
+    (phy / "cluster_group.tsv").write_text("cluster_id\tgroup\n2\tnoise\n3\tgood\n9\tmua\n")
+    edited = files_of(phy)
+    finished.config["curation"]["thresholds"] |= {"snr": {"greater": 1000.0}}
+    for forced in ([], ["--forcerun", "analyze"]):
+        run = finished.run(*forced)
+        assert run.returncode == 1
+        assert (
+            "results/a/phy was edited by hand (cluster_group.tsv, spike_clusters.npy)" in run.output
+        )
+        assert "set `curation: {manual: phy}`" in run.output
+        assert files_of(phy) == edited
+        assert len(curation.read_units(finished.result("a/units.tsv"))) == 4
+    finished.config["curation"]["manual"] = "phy"
+    run = finished.run()
+    assert run.recordings("analyze") == ["a"]
+    units = curation.read_units(finished.result("a/units.tsv"))
+    assert sorted(units["label"].items()) == [("2", "noise"), ("3", "good"), ("phy9", "mua")]
+    assert units.loc["phy9", "num_spikes"] == (clusters == 9).sum()
+    with np.load(finished.result("a/spikes.npz")) as spikes:
+        assert sorted(spikes["unit_ids"]) == ["2", "3", "phy9"]
+    assert files_of(phy) == edited
+    assert finished.run().nothing_to_do
+    finished.config["curation"]["manual"] = None
+    shutil.rmtree(phy)
+    assert set(finished.run().recordings("export_phy")) == {"a", "none"}
+    assert len(curation.read_units(finished.result("a/units.tsv"))) == 4
+    assert len(np.unique(np.load(phy / "spike_clusters.npy"))) == 4
+
+
+def test_curation_in_the_gui_is_kept(finished):
+    gui = finished.result("a/analyzer/spikeinterface_gui")
+    gui.mkdir()
+    (gui / "curation_data.json").write_text("mine")
+    finished.config["curation"]["thresholds"] |= {"snr": {"greater": 1000.0}}
+    finished.run("results/a/units.tsv")
+    assert (gui / "curation_data.json").read_text() == "mine"
+    finished.config["analysis"]["duplicated_spikes_ms"] = 0.5
+    run = finished.run("results/a/metrics.tsv")
+    assert run.returncode == 1
+    assert "results/a/spikeinterface_gui: a curation made by hand" in run.output
+    assert finished.result("a/spikeinterface_gui/curation_data.json").read_text() == "mine"
+    shutil.rmtree(finished.result("a/spikeinterface_gui"))
+    assert finished.run("results/a/metrics.tsv").returncode == 0
+
+
+def test_what_needs_no_raw_file_is_made_without(finished):
+    """Labels, NumPy, MATLAB and NWB; what needs it names it."""
+    finished.config["outputs"] = ["figures", "mat", "npz", "nwb", "phy"]
+    assert finished.run().recordings("export_nwb") == ["a", "none"]
+    raw = Path(finished.rows[0]["path"])
+    archived = raw.rename(raw.with_suffix(".archived"))
+    try:
+        finished.config["curation"]["thresholds"] |= {"snr": {"greater": 1000.0}}
+        run = finished.run()
+    finally:
+        archived.rename(raw)
+    assert run.recordings("sort") == []
+    assert set(curation.read_units(finished.result("a/units.tsv"))["label"]) == {"mua"}
+    with np.load(finished.result("a/spikes.npz")) as spikes:
+        assert set(spikes["unit_labels"]) == {"mua"}
+    with pynwb.NWBHDF5IO(finished.result("a/units.nwb"), "r") as io:
+        file = io.read()
+        assert set(file.units["label"]) == {"mua"}
+        assert len(file.electrodes) == 4
+    assert f"Phy needs the raw file, which is away: bring back {raw}" in run.output
+    assert f"{raw} does not exist" in run.output
+    assert run.returncode == 1
+    assert finished.run().returncode == 1  # recording none is without units, as before
+    assert finished.result("a/figures/probe.png").exists()
 
 
 def test_report_of_snakemake(finished):

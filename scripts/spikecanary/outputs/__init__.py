@@ -9,7 +9,8 @@ from spikecanary.config import Output
 FILES: dict[Output, str] = {
     "units": "units.tsv",
     "figures": "figures",
-    "phy": "phy",
+    # Not the folder: people edit it, and Snakemake removes outputs before a job.
+    "phy": "phy/.exported",
     "nwb": "units.nwb",
     "npz": "spikes.npz",
     "mat": "spikes.mat",
@@ -17,6 +18,10 @@ FILES: dict[Output, str] = {
 }
 #: The figure of a recording that is stopped for a biological reason.
 CANARY_FIGURE = "canary.png"
+
+
+class OutputError(ValueError):
+    """Why an output is not made, for people."""
 
 
 def switched_on(steps: Mapping[str, dict[str, Any] | None]) -> dict[str, dict[str, Any]]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from spikecanary import sentinel
 from spikecanary.config import AnalysisSettings
 from spikecanary.failures import ClassifiedSortFailure
-from spikecanary.outputs import switched_on
+from spikecanary.outputs import phy, switched_on
 from spikecanary.recording import open_recording, preprocess
 from spikecanary.sorter import SortTask, prepare
 from spikecanary.supervise import folders
@@ -36,6 +36,7 @@ def run(
     sorting_path: Path,
     analyzer_path: Path,
     metrics_path: Path,
+    phy_path: Path | None = None,
 ) -> None:
     """Analyze a sorting; write the analyzer's folder and ``metrics.tsv``.
 
@@ -51,17 +52,25 @@ def run(
         SpikeInterface's folder of the sorting.
     analyzer_path, metrics_path : Path
         Where to write.
+    phy_path : Path, optional
+        A Phy folder whose units, merged and split by hand, are analyzed instead.
 
     Raises
     ------
+    OutputError
+        A curation of the former analysis, made by hand, would be lost.
     ClassifiedSortFailure
         The recording cannot be opened any more.
     """
     from spikeinterface.core import load, set_global_job_kwargs
 
+    phy.check_sheltered(analyzer_path.parent)
     set_global_job_kwargs(n_jobs=task.n_jobs, progress_bar=False)
     recording = open_filtered(task, settings)
-    sorting = without_duplicates(load(sorting_path), settings)
+    if phy_path is None:
+        sorting = without_duplicates(load(sorting_path), settings)
+    else:
+        sorting = phy.read_sorting(phy_path, recording.sampling_frequency)
     # Beside its place: the analyzer names its recording relative to itself.
     folder = folders.work_path(analyzer_path.parent, "analyze")
     try:
@@ -223,7 +232,10 @@ def read_parts(record_path: Path) -> list[sentinel.Part]:
 
 
 def load_analyzer(path: Path) -> "SortingAnalyzer":
-    """Open an analyzer's folder, its recording too where it still is."""
+    """Open an analyzer's folder, its recording too where it still is.
+
+    What is computed with it stays in memory: it is the output of another job.
+    """
     from spikeinterface.core import load_sorting_analyzer
 
-    return load_sorting_analyzer(path)
+    return load_sorting_analyzer(path, read_only=True)

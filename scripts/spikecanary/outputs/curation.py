@@ -10,7 +10,7 @@ import numpy as np
 
 from spikecanary import clock, sentinel
 from spikecanary.config import CurationSettings, Threshold
-from spikecanary.outputs import analysis
+from spikecanary.outputs import analysis, phy
 from spikecanary.supervise import folders
 
 if TYPE_CHECKING:
@@ -44,6 +44,7 @@ def run(
     analyzer_path: Path,
     units_path: Path,
     curated_path: Path,
+    phy_path: Path | None = None,
 ) -> None:
     """Label the units of a sorting; write ``units.tsv`` and the sorting that is left.
 
@@ -58,6 +59,8 @@ def run(
     units_path, curated_path : Path
         Where to write: a row a unit; SpikeInterface's folder of the sorting without what was found
         twice, with the table's columns and the sorter's own as properties.
+    phy_path : Path, optional
+        A Phy folder whose labels, given by hand, go before those of the settings.
 
     Raises
     ------
@@ -76,6 +79,9 @@ def run(
     decisive = {"thresholds": "thresholds_label", "bombcell": "bombcell_label"}
     column = decisive.get(settings.label_by, "unitrefine_label")
     labels.insert(0, "label", labels.get(column, GOOD))
+    if phy_path is not None:
+        labels["phy_label"] = labels.index.map(phy.read_labels(phy_path))
+        labels["label"] = labels["phy_label"].fillna(labels["label"])
     table = labels.drop(columns=["thresholds_label"]).join(metrics)
     parts = analysis.read_parts(record_path)
     if len(parts) > 1:
@@ -221,7 +227,7 @@ def classify(analyzer_path: Path, settings: CurationSettings) -> "pd.DataFrame":
         if not Path(path).exists():  # SpikeInterface would look for it on a hub
             msg = f"curation.unitrefine.{name}: {path} does not exist"
             raise CurationError(msg)
-    analyzer = load_sorting_analyzer(analyzer_path)
+    analyzer = load_sorting_analyzer(analyzer_path, read_only=True)
     columns = ["unitrefine_label", "unitrefine_probability"]
     if not analyzer.get_num_units():
         return pd.DataFrame(columns=columns)

@@ -12,13 +12,12 @@ from typing import TYPE_CHECKING, Any, cast
 
 from spikecanary import clock, sentinel
 from spikecanary.config import ExportSettings
-from spikecanary.outputs import analysis, curation
+from spikecanary.outputs import OutputError, analysis, curation, phy
 from spikecanary.sentinel import Part, Record
 from spikecanary.supervise import folders
 from spikecanary.table import Recording
 
 if TYPE_CHECKING:
-    import pandas as pd
     from numpy.typing import NDArray
     from spikeinterface.core import BaseSorting, SortingAnalyzer
 
@@ -59,8 +58,6 @@ EPOCH_COLUMNS = {
     "first_sample": "First sample of the part, counted in its segment",
     "n_samples": "Samples of the part",
 }
-#: Phy's own groups of clusters.
-PHY_GROUPS = ("good", "mua", "noise")
 
 
 def run(
@@ -73,6 +70,7 @@ def run(
     curated_path: Path,
     record_path: Path,
     path: Path,
+    manual: str | None = None,
 ) -> None:
     """Export the units of a sorting.
 
@@ -89,10 +87,22 @@ def run(
     curated_path, record_path : Path
         The curated sorting, ``sort.json``; ``phy`` and ``report`` need neither.
     path : Path
-        File or folder to write; appears whole or not at all.
+        File or folder to write, or Phy's record in its folder; appears whole or not at all.
+    manual : str, optional
+        The curation's setting: where it is ``phy``, a Phy folder that was edited stays.
+
+    Raises
+    ------
+    OutputError
+        The folder was edited by hand; the recording is needed and away.
     """
     from spikeinterface.core import load, set_global_job_kwargs
 
+    if export == "phy":
+        if not phy.may_replace(path.parent, manual):
+            path.touch()
+            return
+        path = path.parent
     set_global_job_kwargs(n_jobs=1, progress_bar=False)
     analyzer = analysis.load_analyzer(analyzer_path)
     units = curation.read_units(units_path)
@@ -106,12 +116,16 @@ def run(
         write_nwb(analyzer, load(curated_path), named, metadata, to)
 
     write: Callable[[Path], None] = {
-        "phy": lambda to: write_phy(analyzer, units, settings.phy, to),
+        "phy": lambda to: phy.write(analyzer, units, settings.phy, to),
         "nwb": export_nwb,
         "npz": lambda to: write_npz(spikes(load(curated_path), parts()), to),
         "mat": lambda to: write_mat(spikes(load(curated_path), parts()), to),
         "report": lambda to: write_report(analyzer, to),
     }[export]
+    if export == "phy" and len(units) and not analyzer.has_recording():
+        away = ", ".join(cast("Recording", row).paths)
+        msg = f"Phy needs the raw file, which is away: bring back {away}, or leave phy out"
+        raise OutputError(msg)
     with appears_whole(path, f"export_{export}") as temporary:
         write(temporary)
     logger.info("%d units exported to %s", len(units), path)
@@ -131,32 +145,6 @@ def appears_whole(path: Path, purpose: str) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
         if temporary.is_file():
             temporary.unlink()
-
-
-def _say_empty(folder: Path, tool: str) -> None:
-    folder.mkdir()
-    (folder / "README.txt").write_text(
-        f"The sorting has no units, so {tool} has nothing to show.\n"
-    )
-
-
-def write_phy(
-    analyzer: "SortingAnalyzer", units: "pd.DataFrame", params: Mapping[str, Any], folder: Path
-) -> None:
-    """Write a folder for ``phy template-gui params.py``, with labels as Phy's groups."""
-    import pandas as pd
-    from spikeinterface.exporters import export_to_phy
-
-    if not analyzer.get_num_units():
-        _say_empty(folder, "Phy")
-        return
-    copied = params.get("copy_binary", False)
-    export_to_phy(analyzer, folder, **{"verbose": False, "use_relative_path": copied, **params})
-    labels = units.loc[[str(unit) for unit in analyzer.unit_ids], "label"]
-    groups = labels.where(labels.isin(PHY_GROUPS), "unsorted")
-    for name, values in {"group": groups, "label": labels}.items():
-        table = pd.DataFrame({"cluster_id": range(len(values)), name: list(values)})
-        table.to_csv(folder / f"cluster_{name}.tsv", sep="\t", index=False)
 
 
 def nwb_metadata(
@@ -404,7 +392,7 @@ def write_report(analyzer: "SortingAnalyzer", folder: Path) -> None:
     from spikeinterface.exporters import export_report
 
     if not analyzer.get_num_units():
-        _say_empty(folder, "SpikeInterface's report")
+        phy.say_empty(folder, "SpikeInterface's report")
         return
     mpl.use("Agg")
     export_report(analyzer, folder)

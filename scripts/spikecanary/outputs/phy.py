@@ -1,0 +1,300 @@
+"""What people do with units by hand, in Phy and SpikeInterface's GUI: never lost, and read back."""
+
+import hashlib
+import json
+import logging
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from spikecanary.outputs import FILES, OutputError
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from spikeinterface.core import BaseRecording, BaseSorting, SortingAnalyzer
+
+logger = logging.getLogger(__name__)
+
+#: Phy's own groups of clusters.
+GROUPS = ("good", "mua", "noise")
+#: Phy's file of the unit of each spike, and its table of labels.
+CLUSTERS, LABELS = "spike_clusters.npy", "cluster_group.tsv"
+#: In a Phy folder: digests of what was exported; by the version before, when it was exported.
+NOTE, STAMP = "exported.json", ".snakemake_timestamp"
+#: What the export computes, in memory, where the analysis did not.
+COMPUTED: dict[str, dict[str, Any]] = {
+    "template_similarity": {},
+    "spike_amplitudes": {},
+    "principal_components": {"n_components": 5, "mode": "by_channel_local"},
+}
+#: Where SpikeInterface's GUI keeps a curation, in the analyzer's folder, and its file there.
+GUI, CURATION = "spikeinterface_gui", "curation_data.json"
+
+
+def _files(folder: Path) -> Iterator[tuple[str, Path]]:
+    """Yield the files of a Phy folder that people may make or change, by name."""
+    ours = (NOTE, STAMP, Path(FILES["phy"]).name)
+    for path in sorted(folder.rglob("*")):
+        data = path.suffix in (".npy", ".dat") and path.name != CLUSTERS
+        if path.is_file() and not data and path.name not in ours:
+            yield str(path.relative_to(folder)), path
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:16]
+
+
+def find_edits(folder: Path) -> list[str]:
+    """Name what people made or changed in a Phy folder since it was exported.
+
+    A folder of the version before has no note of that. There counts what is newer than the
+    export, in doubt everything.
+    """
+    try:
+        noted = json.loads((folder / NOTE).read_text())
+    except FileNotFoundError:
+        stamp = folder / STAMP
+        exported = stamp.stat().st_mtime if stamp.exists() else 0.0
+        found = dict(_files(folder))
+        return [name for name, path in found.items() if path.stat().st_mtime > exported]
+    except ValueError:
+        noted = {}
+    return [name for name, path in _files(folder) if noted.get(name) != _digest(path)]
+
+
+def by_hand(folder: Path, pattern: str) -> dict[str, str]:
+    """Return a digest of files that people may change, if one of them was changed."""
+    if not any(Path(name).match(pattern) for name in find_edits(folder)):
+        return {}
+    return {"phy": " ".join(_digest(path) for path in sorted(folder.glob(pattern)))}
+
+
+def may_replace(folder: Path, manual: str | None) -> bool:
+    """Whether a Phy folder can be exported anew; False where it is the source of all outputs.
+
+    Raises
+    ------
+    OutputError
+        It holds work of a person that nothing has read back.
+    """
+    edits = find_edits(folder)
+    if edits and manual != "phy":
+        msg = (
+            f"{folder} was edited by hand ({', '.join(edits[:3])}{', ...' if edits[3:] else ''}), "
+            "so it is not exported anew. To keep the work, set `curation: {manual: phy}`: its "
+            "units and labels are then those of all outputs. To drop it, remove the folder"
+        )
+        raise OutputError(msg)
+    return not edits
+
+
+def say_empty(folder: Path, tool: str) -> None:
+    """Make a folder that says why there is nothing in it."""
+    folder.mkdir()
+    (folder / "README.txt").write_text(
+        f"The sorting has no units, so {tool} has nothing to show.\n"
+    )
+
+
+def write(
+    analyzer: "SortingAnalyzer", units: "pd.DataFrame", params: Mapping[str, Any], folder: Path
+) -> None:
+    """Write a folder for ``phy template-gui params.py``, with labels as Phy's groups.
+
+    Traces are those of the raw file where Phy can read it, else a filtered copy.
+    """
+    if analyzer.sorting.count_total_num_spikes() > 1:  # phylib opens no single spike
+        _export(analyzer, units, params, folder)
+    else:
+        say_empty(folder, "Phy")
+    note = {name: _digest(path) for name, path in _files(folder)}
+    (folder / NOTE).write_text(json.dumps(note, indent=1) + "\n")
+    (folder / Path(FILES["phy"]).name).touch()
+
+
+def _export(
+    analyzer: "SortingAnalyzer", units: "pd.DataFrame", params: Mapping[str, Any], folder: Path
+) -> None:
+    import numpy as np
+    import pandas as pd
+    from spikeinterface.exporters import export_to_phy
+
+    if not analyzer.has_recording():
+        msg = (
+            "Phy's folder needs the recording, whose file is away: bring it back, or leave phy out"
+        )
+        raise OutputError(msg)
+    waveforms = analyzer.has_extension("waveforms")
+    if not waveforms:
+        logger.info("no waveforms (analysis.extensions): Phy gets no features")
+    for name, how in COMPUTED.items():
+        if not analyzer.has_extension(name) and (name != "principal_components" or waveforms):
+            analyzer.compute(name, save=False, **how)
+    raw = None if "copy_binary" in params else find_raw(analyzer.recording)
+    copied = params.get("copy_binary", raw is None)
+    of_16_bits = raw_dtype(analyzer.recording) in ("int16", "uint16")
+    given = {"copy_binary": copied, "use_relative_path": copied, "verbose": False}
+    given["compute_pc_features"] = waveforms
+    given |= {"dtype": "int16"} if copied and of_16_bits else {}
+    export_to_phy(analyzer, folder, **{**given, **params})
+    if raw is not None:
+        channels = raw.pop("channels")
+        np.save(folder / "channel_map.npy", channels.astype("int32"))
+        lines = {**raw, "sample_rate": analyzer.sampling_frequency, "hp_filtered": False}
+        text = "".join(f"{name} = {value!r}\n" for name, value in lines.items())
+        (folder / "params.py").write_text(text)
+    _fit_phylib(folder)
+    labels = units.loc[[str(unit) for unit in analyzer.unit_ids], "label"]
+    groups = labels.where(labels.isin(GROUPS), "unsorted")
+    for name, values in {"group": groups, "label": labels}.items():
+        table = pd.DataFrame({"cluster_id": range(len(values)), name: list(values)})
+        table.to_csv(folder / f"cluster_{name}.tsv", sep="\t", index=False)
+
+
+def _fit_phylib(folder: Path) -> None:
+    """Give a single template a second, empty one: phylib squeezes arrays, and opens none of one."""
+    import numpy as np
+
+    rows = {"templates": 0, "similar_templates": 0, "template_ind": -1, "pc_feature_ind": -1}
+    for name, empty in rows.items():
+        path = folder / f"{name}.npy"
+        if path.exists() and len(array := np.load(path)) == 1:
+            width = [(0, 1), (0, int(name == "similar_templates")), (0, 0)][: array.ndim]
+            np.save(path, np.pad(array, width, constant_values=empty))
+
+
+def _source(recording: "BaseRecording") -> tuple["BaseRecording", int]:
+    """Return what a recording is read from, and the sample there that is its first."""
+    from spikeinterface.core import FrameSliceRecording
+
+    first = 0
+    while (parent := recording.get_parent()) is not None:
+        if isinstance(recording, FrameSliceRecording):
+            first += int(recording.to_dict()["kwargs"]["start_frame"])
+        recording = parent
+    return recording, first
+
+
+def raw_dtype(recording: "BaseRecording") -> str:
+    """Return the type of the samples that a recording is read from."""
+    return str(_source(recording)[0].get_dtype())
+
+
+def find_raw(recording: "BaseRecording") -> dict[str, Any] | None:
+    """Find the one plain file that a recording's traces are read from.
+
+    Returns
+    -------
+    dict or None
+        ``dat_path``, ``n_channels_dat``, ``dtype`` and ``offset`` (of its first sample, in bytes)
+        for Phy, and ``channels``: where each channel is in the file. None where there is none,
+        or where samples or channels of the recording are not those of the file.
+    """
+    import numpy as np
+
+    source, first = _source(recording)
+    if (
+        source.get_num_segments() != 1
+        or source.sampling_frequency != recording.sampling_frequency
+        or first + recording.get_num_samples() > source.get_num_samples()
+        or not set(recording.channel_ids) <= set(source.channel_ids)
+    ):
+        return None
+    if source.is_binary_compatible():
+        found = source.get_binary_description()
+        if found["time_axis"] != 0 or len(found["file_paths"]) != 1:
+            return None
+        path, n_channels = found["file_paths"][0], found["num_channels"]
+        places = np.arange(n_channels)
+    else:
+        neo = getattr(source, "neo_reader", None)
+        if neo is None or not neo.has_buffer_description_api():
+            return None
+        stream = next(
+            each for each in neo.header["signal_streams"] if each["id"] == source.stream_id
+        )
+        found = neo.get_analogsignal_buffer_description(source.block_index, 0, stream["buffer_id"])
+        if found["type"] != "raw" or found.get("order", "C") != "C":
+            return None
+        path, n_channels = found["file_path"], found["shape"][1]
+        chosen = neo._stream_buffer_slice[source.stream_id]  # noqa: SLF001 - neo has no other way
+        places = np.arange(n_channels)[slice(None) if chosen is None else chosen]
+    dtype = np.dtype(found["dtype"])
+    if not dtype.isnative or len(places) != source.get_num_channels():
+        return None
+    return {
+        "dat_path": str(Path(path).absolute()),
+        "n_channels_dat": int(n_channels),
+        "dtype": dtype.name,
+        "offset": int(found["file_offset"]) + first * int(n_channels) * dtype.itemsize,
+        "channels": places[source.ids_to_indices(recording.channel_ids)],
+    }
+
+
+def _unit_names(folder: Path) -> dict[int, str]:
+    """Return the ids of the exported units, by Phy's number."""
+    import pandas as pd
+
+    path = folder / "cluster_si_unit_ids.tsv"
+    table = pd.read_csv(path, sep="\t", dtype={"si_unit_id": str}, keep_default_na=False)
+    return dict(zip(table["cluster_id"], table["si_unit_id"], strict=True))
+
+
+def read_sorting(folder: Path, sampling_frequency_hz: float) -> "BaseSorting":
+    """Read the units of a Phy folder; those that were merged or split are named phy and a number.
+
+    SpikeInterface's reader wants numbers as ids.
+    """
+    import numpy as np
+    from spikeinterface.core import NumpySorting
+
+    names = _unit_names(folder)
+    samples, clusters = (np.load(folder / name).ravel() for name in ("spike_times.npy", CLUSTERS))
+    found, of_spikes = np.unique(clusters, return_inverse=True)
+    ids = np.array([names.get(int(cluster), f"phy{cluster}") for cluster in found])
+    return NumpySorting.from_samples_and_labels(
+        samples.astype("int64"), ids[of_spikes.ravel()], sampling_frequency_hz, unit_ids=list(ids)
+    )
+
+
+def read_labels(folder: Path) -> dict[str, str]:
+    """Read the labels that units have in Phy, by their ids; without those that have none."""
+    import pandas as pd
+
+    names = _unit_names(folder)
+    table = pd.read_csv(folder / LABELS, sep="\t", keep_default_na=False)
+    groups = dict(zip(table["cluster_id"], table["group"], strict=True))
+    labelled = {names.get(int(each), f"phy{each}"): group for each, group in groups.items()}
+    return {unit: group for unit, group in labelled.items() if group not in ("", "unsorted")}
+
+
+def shelter(folder: Path) -> None:
+    """Move a GUI's curation out of the analyzer, which Snakemake removes; a link stays there."""
+    inside = folder / "analyzer" / GUI
+    if inside.is_symlink() or not (inside / CURATION).exists():
+        return
+    outside, number = folder / GUI, 0
+    while outside.exists():
+        number += 1
+        outside = folder / f"{GUI}.{number}"
+    inside.rename(outside)
+    inside.symlink_to(Path("..") / outside.name)
+
+
+def check_sheltered(folder: Path) -> None:
+    """Refuse to go on where a curation is of a former analysis.
+
+    Raises
+    ------
+    OutputError
+        There is one.
+    """
+    found = [str(path.parent) for path in folder.glob(f"{GUI}*/{CURATION}")]
+    if found:
+        msg = (
+            f"{', '.join(found)}: a curation made by hand in SpikeInterface's GUI, for a former "
+            "analysis of the sorting. To keep it, move that folder elsewhere (apply_curation of "
+            "spikeinterface.curation reads it); to drop it, remove the folder"
+        )
+        raise OutputError(msg)

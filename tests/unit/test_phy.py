@@ -1,0 +1,229 @@
+"""Phy: each folder is opened by phylib, with traces; what people did in one is found and kept."""
+
+import json
+import os
+import shutil
+import time
+
+import numpy as np
+import pandas as pd
+import pytest
+from phylib.io.model import load_model
+from probeinterface import Probe, write_probeinterface
+from spikeinterface.core import NumpySorting, create_sorting_analyzer
+from spikeinterface.generation import generate_ground_truth_recording
+from spikeinterface.preprocessing import highpass_filter, resample
+
+from spikecanary import outputs
+from spikecanary.outputs import phy
+from spikecanary.recording import open_recording
+from spikecanary.table import Recording
+
+RATE_HZ, HEADER, DURATION_S = 30_000.0, 64, 5.0
+
+
+@pytest.fixture(scope="module")
+def raw(tmp_path_factory):
+    """Write a binary file of eight channels with a header; return its path and its spikes."""
+    recording, sorting = generate_ground_truth_recording(
+        durations=[DURATION_S], sampling_frequency=RATE_HZ, num_channels=8, num_units=4, seed=3
+    )
+    path = tmp_path_factory.mktemp("raw") / "a.raw"
+    traces = (recording.get_traces() * 10).astype("int16")
+    path.write_bytes(b"h" * HEADER + traces.tobytes())
+    return path, sorting_at(sorting, RATE_HZ)
+
+
+def read(path, n_channels=8, dims=2):
+    """Open the file as the workflow does, with a probe; return its last channels."""
+    probe = Probe(ndim=dims, si_units="um")
+    places = np.zeros((8, dims))
+    places[:, -1] = 20.0 * np.arange(8)
+    further = {"plane_axes": np.array([[[1, 0, 0], [0, 0, 1]]] * 8)} if dims == 3 else {}
+    probe.set_contacts(places, shapes="circle", shape_params={"radius": 5}, **further)
+    probe.set_device_channel_indices(np.arange(8))
+    write_probeinterface(path.with_name(f"{dims}.json"), probe)
+    options = {"sampling_frequency": RATE_HZ, "dtype": "int16", "num_channels": 8}
+    options |= {"gain_to_uV": 0.1, "offset_to_uV": 0.0, "file_offset": HEADER}
+    row = Recording(
+        id="a",
+        paths=(str(path),),
+        reader="binary",
+        reader_options=options,
+        probe=str(path.with_name(f"{dims}.json")),
+    )
+    recording = open_recording(row)
+    return recording.select_channels(recording.channel_ids[8 - n_channels :])
+
+
+def export(recording, sorting, folder, **params):
+    """Analyze a little and export; return the analyzer."""
+    analyzer = create_sorting_analyzer(
+        sorting, recording, sparse=False, format="binary_folder", folder=folder / "analyzer"
+    )
+    analyzer.compute({"random_spikes": {"seed": 0}, "waveforms": {}, "templates": {}})
+    ids = [str(each) for each in analyzer.unit_ids]
+    units = pd.DataFrame({"label": ["good", "mua", "noise", "other"][: len(ids)]}, index=ids)
+    phy.write(analyzer, units, params, folder / "phy")
+    return analyzer
+
+
+@pytest.mark.parametrize(
+    "case",
+    [(8, 4, 2, 0), (8, 1, 2, 0), (1, 4, 2, 0), (1, 1, 2, 0), (4, 4, 3, 0), (4, 2, 2, 30_000)],
+    ids=["four units", "one unit", "one channel", "one of each", "three dimensions", "a cut"],
+)
+def test_phylib_opens_it_with_traces(raw, tmp_path, case):
+    n_channels, n_units, dims, start = case
+    path, sorting = raw
+    cut = read(path, n_channels, dims).frame_slice(start, int(DURATION_S * RATE_HZ))
+    trains = sorting.select_units(sorting.unit_ids[:n_units]).frame_slice(start, None)
+    export(highpass_filter(cut, dtype="float32"), trains, tmp_path)
+    for _ in range(2):  # phylib leaves a file
+        model = load_model(tmp_path / "phy/params.py")
+        assert model.dat_path == [path]
+        spikes = np.arange(len(model.spike_samples))[100:110]
+        waveforms = model.get_waveforms(spikes, np.arange(n_channels))
+        middle = waveforms.shape[1] // 2
+        expected = cut.get_traces()[model.spike_samples[spikes]]
+        assert waveforms[:, middle].tolist() == expected.tolist()
+        assert model.n_spikes == trains.count_total_num_spikes()
+        assert (
+            list(model.metadata["group"].values()) == ["good", "mua", "noise", "unsorted"][:n_units]
+        )
+        assert model.get_features([0], np.arange(n_channels)).shape[:2] == (1, n_channels)
+        assert (
+            model.channel_positions[:, 1].tolist() == (20.0 * np.arange(8)[-n_channels:]).tolist()
+        )
+    assert phy.find_edits(tmp_path / "phy") == []
+
+
+def test_traces_are_copied_where_the_raw_file_is_not_what_was_sorted(raw, tmp_path):
+    path, sorting = raw
+    export(resample(read(path), 15_000), sorting_at(sorting, 15_000.0), tmp_path)
+    model = load_model(tmp_path / "phy/params.py")
+    assert model.dat_path == [tmp_path / "phy/recording.dat"]
+    assert model.dtype == "int16"
+    assert np.ptp(model.get_waveforms([5], [0, 1])) > 0
+
+
+def sorting_at(sorting, rate_hz):
+    """Return a sorting at another rate."""
+    factor = rate_hz / sorting.sampling_frequency
+    trains = {
+        unit: (sorting.get_unit_spike_train(unit) * factor).astype(int) for unit in sorting.unit_ids
+    }
+    return NumpySorting.from_unit_dict(trains, rate_hz)
+
+
+@pytest.mark.parametrize("first", [0, 100])
+def test_raw_file_of_a_spikeglx_run(data, first):
+    paths = (str(data / "sglx_np2"),)
+    row = Recording(id="np2", paths=paths, reader="spikeglx", stream_id="imec0.ap")
+    recording = open_recording(row).frame_slice(first, None)
+    recording = recording.select_channels(recording.channel_ids[[5, 2, 300]])
+    found = phy.find_raw(highpass_filter(recording))
+    assert found["n_channels_dat"] == 385  # with the synchronisation channel
+    samples = np.memmap(found["dat_path"], found["dtype"], "r", found["offset"])
+    samples = samples[: 385 * 50].reshape(50, 385)[:, found["channels"]]
+    assert samples.tolist() == recording.get_traces(end_frame=50).tolist()
+
+
+def test_export_writes_nothing_into_the_analyzer(raw, tmp_path):
+    path, sorting = raw
+    analyzer = export(read(path), sorting, tmp_path)
+    kept = {each.name for each in (tmp_path / "analyzer/extensions").iterdir()}
+    assert kept == {"random_spikes", "waveforms", "templates"}
+    assert analyzer.has_extension("principal_components")
+
+
+@pytest.fixture(scope="module")
+def exported_once(raw, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("exported")
+    export(read(raw[0]), raw[1].rename_units(["a", "b/c", "007", "NA"]), folder)
+    return folder / "phy"
+
+
+@pytest.fixture
+def exported(exported_once, tmp_path):
+    """Copy a Phy folder of four units; as often with other times."""
+    return shutil.copytree(exported_once, tmp_path / "phy", copy_function=shutil.copy)
+
+
+def merge(folder, numbers=(0, 1), into=4):
+    clusters = np.load(folder / phy.CLUSTERS)
+    clusters[np.isin(clusters, numbers)] = into
+    np.save(folder / phy.CLUSTERS, clusters)
+
+
+def test_what_a_person_made_is_found(exported):
+    assert phy.find_edits(exported) == []
+    assert phy.may_replace(exported, None)
+    (exported / "cluster_note.tsv").write_text("cluster_id\tnote\n1\tnice\n")
+    (exported / ".phy").mkdir()
+    (exported / ".phy/state.json").write_text("{}")
+    merge(exported)
+    found = [".phy/state.json", "cluster_note.tsv", "spike_clusters.npy"]
+    assert phy.find_edits(exported) == found
+    assert not phy.may_replace(exported, "phy")
+    with pytest.raises(outputs.OutputError, match=r"edited by hand \(.phy/state.json.*manual: phy"):
+        phy.may_replace(exported, None)
+    (exported / phy.NOTE).write_text('{"cut off')
+    assert "spike_clusters.npy" in phy.find_edits(exported)
+
+
+def test_folder_of_the_version_before(exported):
+    """It has no note; Snakemake's stamp tells when the export ended."""
+    (exported / phy.NOTE).unlink()
+    assert phy.find_edits(exported)  # no stamp: in doubt
+    stamp = exported / phy.STAMP
+    stamp.touch()
+    assert phy.find_edits(exported) == []
+    later = time.time() + 100
+    os.utime(exported / "cluster_group.tsv", (later, later))
+    assert phy.find_edits(exported) == ["cluster_group.tsv"]
+
+
+def test_units_and_labels_are_read_back(exported, raw):
+    merge(exported)
+    clusters = np.load(exported / phy.CLUSTERS).ravel()
+    (exported / phy.LABELS).write_text("cluster_id\tgroup\n2\tnoise\n3\tunsorted\n4\tgood\n")
+    sorting = phy.read_sorting(exported, RATE_HZ)
+    assert list(sorting.unit_ids) == ["007", "NA", "phy4"]
+    samples = np.load(exported / "spike_times.npy").ravel()
+    assert sorting.get_unit_spike_train("phy4").tolist() == samples[clusters == 4].tolist()
+    assert sorting.count_total_num_spikes() == raw[1].count_total_num_spikes()
+    assert phy.read_labels(exported) == {"007": "noise", "phy4": "good"}
+
+
+def test_digest_of_what_was_made_by_hand(exported):
+    assert phy.by_hand(exported, phy.CLUSTERS) == {}
+    assert phy.by_hand(exported / "none", phy.CLUSTERS) == {}
+    merge(exported)
+    once = phy.by_hand(exported, phy.CLUSTERS)
+    assert phy.by_hand(exported, "cluster_*.tsv") == {}
+    merge(exported, (2, 3), 5)
+    assert list(once) == ["phy"]
+    assert phy.by_hand(exported, phy.CLUSTERS) != once
+
+
+def test_one_spike_is_not_for_phy(raw, tmp_path):
+    export(read(raw[0]), NumpySorting.from_unit_dict({"0": np.array([999])}, RATE_HZ), tmp_path)
+    assert "Phy has nothing to show" in (tmp_path / "phy/README.txt").read_text()
+
+
+def test_curation_in_a_gui_is_moved_out_of_the_analyzer(tmp_path):
+    phy.shelter(tmp_path)
+    phy.check_sheltered(tmp_path)
+    for number in range(2):
+        inside = tmp_path / "analyzer" / phy.GUI
+        inside.mkdir(parents=True)
+        (inside / phy.CURATION).write_text(json.dumps(number))
+        phy.shelter(tmp_path)
+        phy.shelter(tmp_path)
+        assert json.loads((inside / phy.CURATION).read_text()) == number
+        inside.unlink()
+    assert (tmp_path / phy.GUI / phy.CURATION).read_text() == "0"
+    assert (tmp_path / f"{phy.GUI}.1" / phy.CURATION).read_text() == "1"
+    with pytest.raises(outputs.OutputError, match=r"made by hand in SpikeInterface's GUI"):
+        phy.check_sheltered(tmp_path)
