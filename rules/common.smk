@@ -35,7 +35,6 @@ else:
 
 from spikecanary import forecast, gate, inputcheck, outputs, report as page, summary
 from spikecanary.config import BadInputError, as_set, did_you_mean
-from spikecanary.outputs import phy
 from spikecanary.reruns import OUTPUT_VERSIONS, SORT_VERSION, State, compare, limits_of
 from spikecanary.table import ID_PATTERN
 
@@ -202,23 +201,6 @@ def sort_limits(wildcards, threads):
 def task_of(wildcards):
     """Return the full sort of a recording, for what is made of its sorting."""
     return state_of(wildcards.recording).task.as_set()
-
-
-def version_by_hand(rule, pattern):
-    """Return a function of a rule's version, with a digest of what people made in Phy if asked for.
-
-    It is called before a job that removes the analyzer: what a GUI has saved there is moved away.
-    """
-
-    def version(wildcards):
-        folder = results_path(wildcards.recording)
-        if not DRY:
-            phy.shelter(folder)
-        asked = SETTINGS.curation.manual == "phy"
-        made = phy.by_hand(folder / "phy", pattern) if asked else {}
-        return {rule: OUTPUT_VERSIONS[rule], **made}
-
-    return version
 
 
 def named_row(wildcards):

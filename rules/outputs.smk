@@ -1,10 +1,29 @@
 # REQUIRED INPUTS: <results>/{recording}/sorting, <results>/{recording}/sort.json
 # OUTPUTS: <results>/{recording}/analyzer, metrics.tsv, units.tsv, curated, and what `outputs` names
 
+from spikecanary.outputs import phy
+
 OUTPUT_RESOURCES = {
     "mem_mb": times_attempt(SETTINGS.job.output_mem_mb),
     "runtime": times_attempt(240),
 }
+
+
+def version_by_hand(rule, pattern):
+    """Return a function of a rule's version, with a digest of what people made in Phy if asked for.
+
+    It is called before a job that removes the analyzer: what a GUI has saved there is moved away.
+    """
+
+    def version(wildcards):
+        folder = results_path(wildcards.recording)
+        if not DRY:
+            phy.shelter(folder)
+        asked = SETTINGS.curation.manual == "phy"
+        made = phy.by_hand(folder / "phy", pattern) if asked else {}
+        return {rule: OUTPUT_VERSIONS[rule], **made}
+
+    return version
 
 
 rule analyze:

@@ -120,8 +120,10 @@ def with_properties(
     if not ids:
         return curated
     for name in given.get_property_keys():
-        of_unit = dict(zip(map(str, given.unit_ids), given.get_property(name), strict=True))
-        curated.set_property(name, np.array([of_unit[unit] for unit in ids]))
+        values = given.get_property(name)
+        of_unit = dict(zip(map(str, given.unit_ids), values, strict=True))
+        none = np.nan if values.dtype.kind in "fiu" else ""  # of units that were merged by hand
+        curated.set_property(name, np.array([of_unit.get(unit, none) for unit in ids]))
     for name in table.columns:
         values = table.loc[ids, name]
         if not pd.api.types.is_numeric_dtype(values):
