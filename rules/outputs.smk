@@ -126,7 +126,8 @@ use rule export_npz as export_phy with:
         "<logs>/export_phy/{recording}.log",
     params:
         version={"phy": OUTPUT_VERSIONS["phy"]},
-        row=lambda wildcards: task_of(wildcards)["row"],
+        task=task_of,
+        analysis=as_set(SETTINGS.analysis),
         settings={"phy": SETTINGS.exports.phy},
         manual=SETTINGS.curation.manual,
 

@@ -5,8 +5,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from spikecanary.config import ExportSettings
+from spikecanary.config import AnalysisSettings, ExportSettings
 from spikecanary.outputs import OutputError, exports
+from spikecanary.sorter import SortTask
 from spikecanary.supervise import log, processes
 from spikecanary.table import Recording
 
@@ -18,7 +19,7 @@ def main(snakemake: Any) -> int:
     processes.exit_on_signals()
     (export,) = snakemake.params.version
     log.configure(snakemake.log[0], rule=f"export_{export}")
-    row = snakemake.params.get("row")
+    row, task = snakemake.params.get("row"), snakemake.params.get("task")
     try:
         exports.run(
             export,
@@ -30,6 +31,8 @@ def main(snakemake: Any) -> int:
             record_path=Path(snakemake.input.get("record", "")),
             path=Path(snakemake.output[0]),
             manual=snakemake.params.get("manual"),
+            task=None if task is None else SortTask.model_validate(task),
+            analyzed_with=AnalysisSettings.model_validate(snakemake.params.get("analysis", {})),
         )
     except OutputError as err:
         logger.error("%s", err)  # noqa: TRY400 - one line; the traceback tells nothing more

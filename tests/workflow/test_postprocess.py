@@ -229,7 +229,10 @@ def test_what_needs_no_raw_file_is_made_without(finished):
         file = io.read()
         assert set(file.units["label"]) == {"mua"}
         assert len(file.electrodes) == 4
-    assert f"Phy needs the raw file, which is away: bring back {raw}" in run.output
+    assert (
+        f"Phy needs the raw file, bring it back or leave phy out: {raw} does not exist"
+        in run.output
+    )
     assert f"{raw} does not exist" in run.output
     assert run.returncode == 1
     assert finished.run().returncode == 1  # recording none is without units, as before

@@ -11,9 +11,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from spikecanary import clock, sentinel
-from spikecanary.config import ExportSettings
+from spikecanary.config import AnalysisSettings, ExportSettings
+from spikecanary.failures import ClassifiedSortFailure
 from spikecanary.outputs import OutputError, analysis, curation, phy
 from spikecanary.sentinel import Part, Record
+from spikecanary.sorter import SortTask
 from spikecanary.supervise import folders
 from spikecanary.table import Recording
 
@@ -71,6 +73,8 @@ def run(
     record_path: Path,
     path: Path,
     manual: str | None = None,
+    task: SortTask | None = None,
+    analyzed_with: AnalysisSettings | None = None,
 ) -> None:
     """Export the units of a sorting.
 
@@ -90,6 +94,9 @@ def run(
         File or folder to write, or Phy's record in its folder; appears whole or not at all.
     manual : str, optional
         The curation's setting: where it is ``phy``, a Phy folder that was edited stays.
+    task : SortTask, optional
+    analyzed_with : AnalysisSettings, optional
+        What the analyzer was made with; Phy's traces, where it has lost its recording.
 
     Raises
     ------
@@ -122,10 +129,13 @@ def run(
         "mat": lambda to: write_mat(spikes(load(curated_path), parts()), to),
         "report": lambda to: write_report(analyzer, to),
     }[export]
-    if export == "phy" and len(units) and not analyzer.has_recording():
-        away = ", ".join(cast("Recording", row).paths)
-        msg = f"Phy needs the raw file, which is away: bring back {away}, or leave phy out"
-        raise OutputError(msg)
+    if export == "phy" and len(units) and not analyzer.has_recording() and task is not None:
+        try:
+            recording = analysis.open_filtered(task, analyzed_with or AnalysisSettings())
+        except ClassifiedSortFailure as err:
+            msg = f"Phy needs the raw file, bring it back or leave phy out: {err}"
+            raise OutputError(msg) from err
+        analyzer.set_temporary_recording(recording)
     with appears_whole(path, f"export_{export}") as temporary:
         write(temporary)
     logger.info("%d units exported to %s", len(units), path)

@@ -120,11 +120,6 @@ def _export(
     import pandas as pd
     from spikeinterface.exporters import export_to_phy
 
-    if not analyzer.has_recording():
-        msg = (
-            "Phy's folder needs the recording, whose file is away: bring it back, or leave phy out"
-        )
-        raise OutputError(msg)
     waveforms = analyzer.has_extension("waveforms")
     if not waveforms:
         logger.info("no waveforms (analysis.extensions): Phy gets no features")
