@@ -9,23 +9,6 @@ OUTPUT_RESOURCES = {
 }
 
 
-def version_by_hand(rule, pattern):
-    """Return a function of a rule's version, with a digest of what people made in Phy if asked for.
-
-    It is called before a job that removes the analyzer: what a GUI has saved there is moved away.
-    """
-
-    def version(wildcards):
-        folder = results_path(wildcards.recording)
-        if not DRY:
-            phy.shelter(folder)
-        asked = SETTINGS.curation.manual == "phy"
-        made = phy.by_hand(folder / "phy", pattern) if asked else {}
-        return {rule: OUTPUT_VERSIONS[rule], **made}
-
-    return version
-
-
 rule analyze:
     """Make a SortingAnalyzer of a sorting, and the metrics of its units."""
     input:
@@ -44,7 +27,13 @@ rule analyze:
     resources:
         **OUTPUT_RESOURCES,
     params:
-        version=version_by_hand("analyze", "spike_clusters.npy"),
+        version=lambda wildcards: {"analyze": OUTPUT_VERSIONS["analyze"]}
+        | phy.look_for_work(
+            results_path(wildcards.recording),
+            "spike_clusters.npy",
+            SETTINGS.curation.manual,
+            dry=DRY,
+        ),
         task=task_of,
         analysis=as_set(SETTINGS.analysis),
     script:
@@ -68,7 +57,10 @@ rule curate:
     resources:
         **OUTPUT_RESOURCES,
     params:
-        version=version_by_hand("curate", "cluster_*.tsv"),
+        version=lambda wildcards: {"curate": OUTPUT_VERSIONS["curate"]}
+        | phy.look_for_work(
+            results_path(wildcards.recording), "cluster_*.tsv", SETTINGS.curation.manual, dry=DRY
+        ),
         curation=as_set(SETTINGS.curation),
     script:
         "../scripts/curate.py"

@@ -70,6 +70,16 @@ def by_hand(folder: Path, pattern: str) -> dict[str, str]:
     return {"phy": " ".join(_digest(path) for path in sorted(folder.glob(pattern)))}
 
 
+def look_for_work(folder: Path, pattern: str, manual: str | None, *, dry: bool) -> dict[str, str]:
+    """Return a digest of what people made in a recording's Phy folder, if it is asked for.
+
+    Called before a job that removes the analyzer: what a GUI has saved there is moved away.
+    """
+    if not dry:
+        shelter(folder)
+    return by_hand(folder / "phy", pattern) if manual == "phy" else {}
+
+
 def may_replace(folder: Path, manual: str | None) -> bool:
     """Whether a Phy folder can be exported anew; False where it is the source of all outputs.
 
