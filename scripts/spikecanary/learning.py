@@ -61,7 +61,8 @@ class Learned(BaseModel):
         at = ", ".join(f"{start_s:g}" for start_s in list(self.counts)[:3])
         more = " s, ..." if len(self.counts) > 3 else " s"  # noqa: PLR2004
         batches = f"the batches at {at}{more}" if len(self.counts) > 1 else "the first batch"
-        return f"{self.n_clips} clips, of {self.needed} needed, in {batches}"
+        clips = f"{self.n_clips} clip{'s' * (self.n_clips != 1)}"
+        return f"{clips}, of {self.needed} needed, in {batches}"
 
 
 def explain_too_few(learned: Learned, task: SortTask, *, silent: bool) -> ClassifiedSortFailure:
