@@ -173,7 +173,8 @@ def bench(project: Project, cases: list[Case]) -> pd.DataFrame:
         stopped = canary["verdict"] == "stop"
         full = forced.loc[case.name, "sort"]
         biological = failure.get("category") == "biological"
-        same = full == ("unsortable" if biological else "failed") if stopped else None
+        # Kilosort's own words for what it cannot learn from are biological.
+        same = full == "unsortable" or (full == "failed" and not biological)
         rows.append(
             {
                 "fault": case.name,
