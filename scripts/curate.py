@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from spikecanary.config import CurationSettings
-from spikecanary.outputs import curation
+from spikecanary.outputs import OutputError, curation
 from spikecanary.supervise import log
 
 logger = logging.getLogger("spikecanary")
@@ -27,7 +27,7 @@ def main(snakemake: Any) -> int:
             curated_path=Path(snakemake.output.curated),
             phy_path=units_path.with_name("phy") if "phy" in snakemake.params.version else None,
         )
-    except curation.CurationError as err:
+    except OutputError as err:
         logger.error("%s", err)  # noqa: TRY400 - one line; the traceback tells nothing more
         return 1
     return 0

@@ -102,11 +102,12 @@ class Evidence:
         return without[0] if last.is_suspicious and without else last
 
     @property
-    def teaches_elsewhere(self) -> bool:
-        """Whether the full sort learns from batches of which no window could be sorted."""
+    def taught_elsewhere(self) -> Learned | None:
+        """What the full sort learns from, where no window of it could be sorted."""
         learned = self.learned
-        enough = learned is not None and learned.is_enough and learned.richest_s != 0.0
-        return enough and len(self.attempts) == 1
+        if learned is None or not learned.is_enough or len(self.attempts) > 1:
+            return None
+        return learned if learned.richest_s != 0.0 else None
 
 
 @dataclass(frozen=True)
@@ -288,16 +289,19 @@ class _Canary:
         Of a sorter that learns from certain batches, these are counted; of others, a second
         window is sorted, where a scan of the recording sees the most activity.
         """
-        scan = self._scan(evidence, window_s)
+        learn_s = self.task.batch_s(evidence.header["sampling_frequency_hz"]) or LEARN_S
+        shortest_s = min(window_s, max(LEAST_BATCHES * learn_s, window_s / 2))
         learned = evidence.learned = self._count_clips()
+        scan = None if learned else self._scan(evidence, learn_s, shortest_s)
         active_s: float | None = scan["start_s"] if scan else None
         start_s = learned.richest_s if learned else active_s
         if start_s is not None and start_s >= SAME_WINDOW_S:
             end_s = min(start_s + window_s, evidence.header["duration_s"])
-            if end_s - start_s >= self._shortest_s(window_s):
+            if end_s - start_s >= shortest_s:
                 self._sort(evidence, start_s, end_s, "most active")
         if not evidence.attempts[-1].is_suspicious:
             return
+        scan = self._scan(evidence, learn_s, shortest_s) if learned else scan
         if scan and not evidence.is_silent and not (learned and learned.start_s is not None):
             found = activity.explain_missed(scan, self.task, evidence.header)
             evidence.explanation = found
@@ -305,20 +309,15 @@ class _Canary:
             silent = evidence.is_silent is not False
             evidence.explanation = learning.explain_too_few(learned, self.task, silent=silent)
 
-    def _shortest_s(self, window_s: float) -> float:
-        """Length in s of the shortest second window."""
-        return min(window_s, max(LEAST_BATCHES * self._learn_s, window_s / 2))
-
-    def _scan(self, evidence: Evidence, window_s: float) -> dict[str, Any] | None:
+    def _scan(self, evidence: Evidence, learn_s: float, shortest_s: float) -> dict[str, Any] | None:
         """Scan the recording for activity."""
-        self._learn_s = self.task.batch_s(evidence.header["sampling_frequency_hz"]) or LEARN_S
         scan: dict[str, Any] | None = call(
             activity.scan,
             {
                 "row": self.task.row.model_dump(mode="json"),
                 "preprocessing": list(self.task.preprocessing.items()),
-                "batch_s": self._learn_s,
-                "shortest_s": self._shortest_s(window_s),
+                "batch_s": learn_s,
+                "shortest_s": shortest_s,
             },
             folder=self.folder / "scan",
             supervision=self._supervision(),
@@ -392,10 +391,8 @@ def _decide_doubtful(evidence: Evidence, counted: Attempt) -> Decision | None:
     """Decide where a window failed for a biological reason, and the recording shows otherwise."""
     if not isinstance(counted.failure, BiologicalFailure):
         return None
-    if evidence.teaches_elsewhere and evidence.learned:
-        reason = (
-            f"the window holds too few spikes, but not the recording: {evidence.learned.describe()}"
-        )
+    if (elsewhere := evidence.taught_elsewhere) is not None:
+        reason = f"the window holds too few spikes, but not the recording: {elsewhere.describe()}"
         return Decision("passed", reason, warning=f"no window was sorted whole: {reason}")
     if evidence.is_silent is False:
         failure = Failure(class_name=counted.ended.error_name, message=counted.ended.describe())

@@ -43,7 +43,7 @@ MOST_MAGNITUDE = 50.0
 GAUSSIAN_BITS = 2.047
 #: With more than this share of its samples at the limits of their type, a file has no signal. Of
 #: 32-bit integers that are read as 16-bit ones half of them are.
-RAILED_SHARE = 0.9
+LEAST_RAILED = 0.9
 #: MAD of a normal distribution over its standard deviation.
 MAD_TO_SD = 0.6745
 #: Integers vary by no less, and floating-point numbers beyond this are none.
@@ -357,7 +357,7 @@ def _is_railed(path: str, declared: Layout) -> bool:
         return False
     limits = np.iinfo(values.dtype)
     at_limit: float = ((values == limits.min) | (values == limits.max)).mean()
-    return at_limit > RAILED_SHARE
+    return at_limit > LEAST_RAILED
 
 
 def _is_signal(values: "NDArray[Any]") -> bool:

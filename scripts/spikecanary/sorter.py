@@ -159,11 +159,10 @@ def changed_params(before: SortTask, after: SortTask) -> dict[str, Any]:
 
 def make_task(row: Recording, config: Config) -> SortTask:
     """Return the full sort of one recording by the config."""
-    elsewhere: dict[str, Any] = {
-        "metadata": {},
-        "line": None,
-    }  # no part of a sort, or in it by another name
-    elsewhere |= dict.fromkeys(("sorter", "preprocessing", "params"))
+    # No part of a sort, or in it by another name.
+    elsewhere: dict[str, Any] = {"metadata": {}} | dict.fromkeys(
+        ("line", "sorter", "preprocessing", "params")
+    )
     settings = settings_for(row, config.sorter)
     if row.params:
         params = settings.params | config.params_of[row.params]

@@ -12,7 +12,7 @@ from spikeinterface.generation import generate_ground_truth_recording
 
 from spikecanary import sentinel
 from spikecanary.config import CurationSettings, Threshold, UnitRefineSettings
-from spikecanary.outputs import curation
+from spikecanary.outputs import OutputError, curation
 from spikecanary.sentinel import Part
 from workbench import make_record
 
@@ -65,7 +65,7 @@ def test_no_thresholds_and_no_units():
 
 def test_unknown_metric_says_which_there_are():
     settings = CurationSettings(bombcell=False, thresholds=NONE | {"snrr": Threshold(greater=1)})
-    with pytest.raises(curation.CurationError, match=r"snrr is not in metrics.tsv; it has firing_"):
+    with pytest.raises(OutputError, match=r"snrr is not in metrics.tsv; it has firing_"):
         curation.label(METRICS, settings)
 
 
@@ -170,7 +170,7 @@ def test_model_that_is_not_there(analyzed, tmp_path):
         unitrefine=UnitRefineSettings(sua_mua="/no/such/model"),
     )
     with pytest.raises(
-        curation.CurationError, match=r"curation.unitrefine.sua_mua: /no/such/model does not exist"
+        OutputError, match=r"curation.unitrefine.sua_mua: /no/such/model does not exist"
     ):
         curation.run(
             settings,

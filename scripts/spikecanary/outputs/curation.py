@@ -10,7 +10,7 @@ import numpy as np
 
 from spikecanary import clock, sentinel
 from spikecanary.config import CurationSettings, Threshold
-from spikecanary.outputs import analysis, phy
+from spikecanary.outputs import OutputError, analysis, phy
 from spikecanary.supervise import folders
 
 if TYPE_CHECKING:
@@ -20,10 +20,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 GOOD, REST = "good", "mua"
-
-
-class CurationError(ValueError):
-    """Units that cannot be labelled as the settings say."""
 
 
 def read_units(path: Path) -> "pd.DataFrame":
@@ -64,7 +60,7 @@ def run(
 
     Raises
     ------
-    CurationError
+    OutputError
         A threshold is of a metric that was not computed.
     """
     from spikeinterface.core import load
@@ -150,7 +146,7 @@ def label(metrics: "pd.DataFrame", settings: CurationSettings) -> "pd.DataFrame"
 
     Raises
     ------
-    CurationError
+    OutputError
         As :func:`run`.
     """
     import pandas as pd
@@ -169,7 +165,7 @@ def label(metrics: "pd.DataFrame", settings: CurationSettings) -> "pd.DataFrame"
             f"{', '.join(metrics.columns)}. Add the extension that computes it to "
             "analysis.extensions, or take the threshold out"
         )
-        raise CurationError(msg)
+        raise OutputError(msg)
     if limits:
         thresholds = {name: limit.model_dump(exclude_none=True) for name, limit in limits.items()}
         found = threshold_metrics_label_units(
@@ -217,7 +213,7 @@ def classify(analyzer_path: Path, settings: CurationSettings) -> "pd.DataFrame":
 
     Raises
     ------
-    CurationError
+    OutputError
         A model is not where the settings say.
     """
     import pandas as pd
@@ -228,7 +224,7 @@ def classify(analyzer_path: Path, settings: CurationSettings) -> "pd.DataFrame":
     for name, path in models.items():
         if not Path(path).exists():  # SpikeInterface would look for it on a hub
             msg = f"curation.unitrefine.{name}: {path} does not exist"
-            raise CurationError(msg)
+            raise OutputError(msg)
     analyzer = load_sorting_analyzer(analyzer_path, read_only=True)
     columns = ["unitrefine_label", "unitrefine_probability"]
     if not analyzer.get_num_units():
