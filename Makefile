@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(abspath $(VENV))/bin
 # Tools that Snakemake and the scripts start are those of the environment.
 export PATH := $(BIN):$(PATH)
-DEMO := snakemake --directory demo --cores 2 --quiet rules
+DEMO := snakemake --directory demo --cores 2
 SOURCES := scripts tests benchmarks config/demo
 RULES := Snakefile rules tests/workflow/importer/Snakefile
 # Two workers for two cores; tests/conftest.py says which tests stay together.

@@ -32,6 +32,7 @@ rule canary:
         data=setting("canary", "data"),
         settings=setting("canary", "settings"),
         attempt=setting("canary", "attempt"),
+        screen=for_screen,
     script:
         "../scripts/canary.py"
 
@@ -47,5 +48,7 @@ checkpoint gate:
     localrule: True
     conda:
         "../envs/light.yaml"
+    params:
+        screen=for_screen,
     script:
         "../scripts/gate.py"

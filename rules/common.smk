@@ -7,7 +7,7 @@ from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
 from snakemake.logging import logger
-from snakemake.settings.types import RerunTrigger
+from snakemake.settings.types import Quietness, RerunTrigger
 from snakemake.sourcecache import LocalSourceFile
 
 
@@ -33,6 +33,7 @@ if isinstance(SCRIPTS, LocalSourceFile):
 else:
     check_installed(SCRIPTS)
 
+from snakemake_logger_plugin_spikecanary.quiet import quieten
 from spikecanary import forecast, gate, inputcheck, outputs, report as page, summary
 from spikecanary.config import BadInputError, as_set, did_you_mean
 from spikecanary.reruns import OUTPUT_VERSIONS, SORT_VERSION, State, compare, limits_of
@@ -40,6 +41,8 @@ from spikecanary.table import ID_PATTERN
 
 DRY = workflow.output_settings.dryrun
 IN_MODULE = Path(workflow.main_snakefile).resolve().parent != FOLDER
+if Quietness.RULES in (workflow.output_settings.quiet or ()) and not IN_MODULE:
+    quieten(logger)
 # Captured while parsing: inside a module, the importer's redirections.
 PATHVARS = workflow.pathvars
 
@@ -196,6 +199,14 @@ def sort_limits(wildcards, threads):
     Snakemake compares no parameters that are derived from threads, as here.
     """
     return limits_of(SETTINGS, wildcards.recording)
+
+
+def for_screen(wildcards, threads):
+    """Return what lines on the screen need; as it is derived from threads, it is not compared."""
+    names = [wildcards.recording] if "recording" in wildcards.keys() else WAVES[wildcards.wave]
+    remote = workflow.executor_plugin.common_settings.non_local_exec
+    rows = gate.number(RECORDINGS, names)
+    return {"rows": rows, "n_rows": len(ROWS), "waves": list(WAVES), "remote": remote}
 
 
 def task_of(wildcards):

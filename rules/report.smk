@@ -20,6 +20,7 @@ rule wave_summary:
     params:
         version={"summary": OUTPUT_VERSIONS["summary"]},
         rows=lambda wildcards: gate.number(RECORDINGS, WAVES[wildcards.wave]),
+        screen=for_screen,
     script:
         "../scripts/wave_summary.py"
 

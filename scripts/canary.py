@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from spikecanary import canary
+from spikecanary import canary, screen
 from spikecanary.config import (
     CanarySettings,
     ForecastSettings,
@@ -43,12 +43,14 @@ def main(snakemake: Any) -> int:
     )
     settings = CanarySettings.model_validate(params.settings["canary"])
     task = SortTask.model_validate({**params.task, "n_jobs": snakemake.threads})
+    results = Path(snakemake.output.sentinel).parent
     try:
-        canary.run(task, settings, Path(snakemake.output.sentinel).parent, job, params.attempt)
+        canary.run(task, settings, results, job, params.attempt)
     except OSError as err:
         what = "" if isinstance(err, LeftoverError) else "the sentinel cannot be written: "
         logger.error("%s%s", what, err)  # noqa: TRY400 - one line
         return 1
+    screen.print_lines(screen.describe_canary, results.parent, params.screen)
     return 0
 
 

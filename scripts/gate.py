@@ -4,7 +4,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from spikecanary import gate
+from spikecanary import gate, screen
 from spikecanary.supervise import log
 from spikecanary.table import write_tsv
 
@@ -13,7 +13,11 @@ def main(snakemake: Any) -> int:
     """Unpack Snakemake's object and write the gate's table."""
     log.configure(snakemake.log[0], rule="gate")
     rows = gate.read_wave(Path(path) for path in snakemake.input.sentinels)
-    write_tsv(Path(snakemake.output.table), gate.COLUMNS, rows)
+    table, shown = Path(snakemake.output.table), snakemake.params.screen
+    write_tsv(table, gate.COLUMNS, rows)
+    if shown["remote"]:  # else each canary has printed its own
+        screen.print_lines(screen.describe_canary, table.parents[1], shown)
+    screen.print_gate(table, shown["waves"])
     return 0
 
 

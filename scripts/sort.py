@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from spikecanary import fullsort
+from spikecanary import fullsort, screen
 from spikecanary.config import ForecastSettings, PreflightSettings, RetrySettings, WatchdogSettings
 from spikecanary.sentinel import RecordError
 from spikecanary.sorter import SortTask
@@ -40,11 +40,13 @@ def main(snakemake: Any) -> int:
         keep_output=params.limits["keep_output"],
     )
     task = SortTask.model_validate({**params.task, "n_jobs": snakemake.threads})
+    results = Path(snakemake.output.record).parent
     try:
-        fullsort.run(task, Path(snakemake.output.record).parent, job, options)
+        fullsort.run(task, results, job, options)
     except (fullsort.SortStoppedError, fullsort.SortFailedError, RecordError, OSError) as err:
         logger.error("%s", err)  # noqa: TRY400 - one line; the traceback tells nothing more
         return 1
+    screen.print_lines(screen.describe_sort, results.parent, params.screen)
     return 0
 
 

@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from spikecanary import summary
+from spikecanary import screen, summary
 from spikecanary.supervise import log
 
 logger = logging.getLogger("spikecanary")
@@ -22,6 +22,8 @@ def main(snakemake: Any) -> int:
         logger.error("removed in the meantime: %s; run again", ", ".join(gone))
         return 1
     summary.write(path, rows)
+    if snakemake.params.screen["remote"]:
+        screen.print_lines(screen.describe_sort, path.parents[1], snakemake.params.screen)
     return 0
 
 

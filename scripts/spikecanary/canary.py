@@ -479,9 +479,4 @@ def _log_verdict(record: Record) -> None:
     for warning in record.warnings:
         logger.info("%s: %s", record.recording, warning)
     line = f"{record.recording}: {record.verdict} ({record.outcome}): {record.reason}"
-    if record.outcome == "stopped" and record.failure is not None:
-        logger.error("%s. %s", line, record.failure.remedy)
-    elif record.outcome == "unexpected":
-        logger.warning("%s. See %s", line, record.log)
-    else:
-        logger.info("%s", line)
+    logger.info("%s", line if record.failure is None else f"{line}. {record.failure.remedy}")

@@ -297,25 +297,33 @@ def describe_needs(rows: Iterable[Mapping[str, Any]], most: int = 5) -> str:
     most : int
         Recordings that are named for each failure.
     """
-    groups: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
-    for row in filter(needs_attention, rows):
-        key = (row["sort"], row.get("failure") or _reason(row))
-        groups.setdefault(key, []).append(row)
-    if not groups:
+    needing = list(filter(needs_attention, rows))
+    if not needing:
         return ""
-    count = sum(map(len, groups.values()))
-    lines = [
-        "1 recording needs attention:" if count == 1 else f"{count} recordings need attention:"
-    ]
-    for (state, failure), members in groups.items():
+    one = len(needing) == 1
+    count = "1 recording needs" if one else f"{len(needing)} recordings need"
+    return "\n".join([f"{count} attention:", *describe_groups(needing, most)])
+
+
+def describe_groups(rows: Iterable[Mapping[str, Any]], most: int = 5) -> list[str]:
+    """Describe recordings by what went wrong: which, why, what to do, and a log to read."""
+    groups: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
+    for row in rows:
+        state = "unexpected" if row["sort"] == "pending" and row.get("verdict") else row["sort"]
+        failure = row.get("failure") or re.sub(r"\d+", "N", _reason(row))
+        groups.setdefault((state, failure), []).append(row)
+    lines = []
+    for (state, _), members in groups.items():
+        first = members[0]
         names = ", ".join(row["recording"] for row in members[:most])
         more = f" and {len(members) - most} more" if len(members) > most else ""
-        lines.append(f"  {len(members)} {state}, {failure}: {names}{more}")
-        reason = textwrap.shorten(_reason(members[0]), 300)
-        first = f"{members[0]['recording']}: " if len(members) > 1 else ""
-        remedy = members[0].get("remedy", "")
-        lines.append(f"    {first}{reason.rstrip('.')}. {remedy}".rstrip())
-    return "\n".join(lines)
+        failure = f", {first['failure']}" if first.get("failure") else ""
+        lines.append(f"  {len(members)} {state}{failure}: {names}{more}")
+        reason = textwrap.shorten(_reason(first), 300).rstrip(".")
+        whose = f"{first['recording']}: " if len(members) > 1 else ""
+        lines.append(f"    {whose}{reason}. {first.get('remedy', '')}".rstrip())
+        lines += [f"    log: {first['log']}"] if first.get("log") else []
+    return lines
 
 
 def _reason(row: Mapping[str, Any]) -> str:

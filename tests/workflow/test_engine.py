@@ -11,6 +11,7 @@ import time
 import pytest
 
 from engine import Engine
+from spikecanary.outputs import FILES
 from workbench import Run
 
 IDS = "a b c d e f"
@@ -279,6 +280,19 @@ def test_trigger_of_code_is_warned_of(engine):
     text = "add to your profile: rerun-triggers: [mtime, params, input]"
     assert text not in engine.run("-n").output
     assert text in engine.run("-n", "--rerun-triggers", "mtime", "params", "input", "code").output
+
+
+def test_terminal_shows_a_table_of_jobs_verdicts_and_no_single_jobs(tmp_path):
+    engine = Engine(tmp_path, " ".join(f"r{number}" for number in range(90)))
+    engine.config["outputs"] = [*FILES]
+    assert len(engine.run("-n").output.splitlines()) <= 25
+    assert engine.run("-n", "--quiet", "host").output.count("rule canary:") == 90
+    engine.rows("a b c")
+    engine.world(b="biological", c="environment")
+    output = engine.run("sorted").output
+    assert "All verdicts are known: 1 proceed, 2 stopped\n  2 stopped, X: b, c\n" in output
+    assert output.count("Job stats:") == 1
+    assert not re.search("Finished jobid|steps .* done|Select jobs|rule sort", output)
 
 
 @pytest.mark.parametrize("dry", ["-n", "-nc1", "--dry-run"])

@@ -1,0 +1,95 @@
+"""What a person reads in the terminal while a batch runs: a line a verdict and a sort."""
+
+import os
+import sys
+import textwrap
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from spikecanary import summary
+from spikecanary.table import read_tsv
+
+#: ANSI colours of the words that a line begins with.
+COLOURS = {"proceed": 32, "sorted": 32, "unexpected": 33, "stop": 31}
+#: Characters of a reason in a line; the block of the failure and the log have more.
+REASON_LENGTH = 100
+
+
+def print_lines(
+    describe: Callable[[Mapping[str, Any]], tuple[str, str]],
+    results: Path,
+    shown: Mapping[str, Any],
+) -> None:
+    """Print a line a recording: where it is in the table, its name, how it ended.
+
+    Parameters
+    ----------
+    describe : function
+        :func:`describe_canary` or :func:`describe_sort`.
+    results : Path
+        The results folder.
+    shown : dict
+        ``rows``: the recordings, as :func:`spikecanary.gate.number` returns them; ``n_rows`` of
+        the whole table.
+    """
+    rows, n_rows = shown["rows"], shown["n_rows"]
+    width = max(map(len, rows))
+    is_coloured = sys.stdout.isatty() and "NO_COLOR" not in os.environ
+    for row in summary.describe(results, rows):
+        word, text = describe(row)
+        if is_coloured and word in COLOURS:
+            word = f"\033[{COLOURS[word]}m{word}\033[0m"
+        place = f"{int(row['table_row']) + 1:{len(str(n_rows))}} of {n_rows}"
+        sys.stdout.write(f"{place}  {row['recording']:{width}}  {word}, {text}\n")
+    sys.stdout.flush()
+
+
+def describe_canary(row: Mapping[str, Any]) -> tuple[str, str]:
+    """Return a verdict and why, e.g. ``proceed`` and ``8 units in 30 s``."""
+    word = "unexpected" if row["outcome"] == "unexpected" else row["verdict"]
+    return word, textwrap.shorten(row["reason"], REASON_LENGTH)
+
+
+def describe_sort(row: Mapping[str, Any]) -> tuple[str, str]:
+    """Return how a full sort ended, e.g. ``sorted`` and ``8 units in 2 min 10 s``."""
+    if row["sort"] != "sorted":
+        return row["sort"], textwrap.shorten(row["reason"], REASON_LENGTH)
+    units = "1 unit" if row["n_sorted"] == 1 else f"{row['n_sorted']} units"
+    return "sorted", f"{units} in {describe_s(row['sort_wall_s'] or 0.0)}"
+
+
+def describe_s(seconds: float) -> str:
+    """Describe a time as people do."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes} min"
+    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
+
+
+def print_gate(table: Path, waves: Sequence[str]) -> None:
+    """Print what a gate stops, and after the last one how the whole batch stands.
+
+    Parameters
+    ----------
+    table : Path
+        The gate's table.
+    waves : sequence of str
+        The names of all waves.
+    """
+    tables = [table.with_name(f"{wave}.tsv") for wave in waves]
+    is_last = all(each.exists() for each in tables)
+    names = [
+        row["recording"] for each in (tables if is_last else [table]) for row in read_tsv(each)
+    ]
+    rows = summary.describe(table.parents[1], {name: {} for name in names})
+    stopped = [row for row in rows if row["sort"] == "stopped"]
+    unexpected = [row for row in rows if row["outcome"] == "unexpected"]
+    lines = summary.describe_groups([*stopped, *unexpected])
+    if is_last:
+        parts = [f"{len(rows) - len(stopped)} proceed", f"{len(stopped)} stopped" * bool(stopped)]
+        parts += [f"{len(unexpected)} unexpected" * bool(unexpected)]
+        lines.insert(0, f"All verdicts are known: {', '.join(filter(None, parts))}")
+    sys.stdout.write("".join(f"{line}\n" for line in lines))
+    sys.stdout.flush()

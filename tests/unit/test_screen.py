@@ -1,0 +1,96 @@
+"""What a person reads in the terminal while a batch runs."""
+
+import logging
+import sys
+
+import pytest
+from snakemake_interface_logger_plugins.common import LogEvent
+
+from snakemake_logger_plugin_spikecanary.quiet import quieten
+from spikecanary import gate, screen, sentinel
+from spikecanary.sentinel import Measured
+from spikecanary.table import write_tsv
+from workbench import make_record, stopped
+
+
+@pytest.fixture
+def results(tmp_path):
+    """Write the records of four recordings in two waves: sorted, stopped, unexpected, stopped."""
+    healthy = make_record(recording="a", n_units=8)
+    odd = make_record(recording="c", outcome="unexpected", reason="no such thing", log="c.log")
+    records = [healthy, stopped("biological"), odd, stopped("environment")]
+    for name, record in zip("abcd", records, strict=True):
+        record = record.model_copy(update={"recording": name})
+        sentinel.write_record(tmp_path / name / "canary.json", record)
+    measured = Measured(wall_s=130.0)
+    sort = make_record(recording="a", outcome="sorted", n_units=1, measured=measured)
+    sentinel.write_record(tmp_path / "a" / "sort.json", sort)
+    for wave, names in (("1", "ab"), ("2", "cd")):
+        rows = gate.read_wave(tmp_path / name / "canary.json" for name in names)
+        write_tsv(tmp_path / "gates" / f"{wave}.tsv", gate.COLUMNS, rows)
+    return tmp_path
+
+
+def shown(*names: str) -> dict:
+    return {"rows": {name: {"table_row": str("abcd".index(name))} for name in names}, "n_rows": 12}
+
+
+def test_a_line_a_verdict(results, capsys):
+    screen.print_lines(screen.describe_canary, results, shown("a", "b", "c"))
+    assert capsys.readouterr().out.splitlines() == [
+        " 1 of 12  a  proceed, 8 units in 30 s",
+        " 2 of 12  b  stop, 8 units in 30 s",
+        " 3 of 12  c  unexpected, no such thing",
+    ]
+
+
+def test_a_line_a_sort(results, capsys):
+    screen.print_lines(screen.describe_sort, results, shown("a"))
+    assert capsys.readouterr().out == " 1 of 12  a  sorted, 1 unit in 2 min 10 s\n"
+
+
+def test_colours_are_for_terminals_that_want_them(results, capsys, monkeypatch):
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    screen.print_lines(screen.describe_canary, results, shown("b"))
+    assert "\033[31mstop\033[0m" in capsys.readouterr().out
+    monkeypatch.setenv("NO_COLOR", "1")
+    screen.print_lines(screen.describe_canary, results, shown("b"))
+    assert "\033" not in capsys.readouterr().out
+
+
+def test_gate_tells_its_failures_and_the_last_one_those_of_all(results, capsys):
+    second = (results / "gates" / "2.tsv").rename(results / "later.tsv")
+    screen.print_gate(results / "gates" / "1.tsv", ["1", "2"])
+    out = capsys.readouterr().out
+    assert "1 stopped, X: b" in out
+    assert "All verdicts" not in out
+    second.rename(results / "gates" / "2.tsv")
+    screen.print_gate(results / "gates" / "2.tsv", ["1", "2"])
+    out = capsys.readouterr().out
+    assert out.startswith("All verdicts are known: 2 proceed, 2 stopped, 1 unexpected\n")
+    assert "2 stopped, X: b, d" in out
+    assert "1 unexpected: c\n    no such thing.\n    log: c.log" in out
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0.4, "0 s"), (59.6, "1 min 0 s"), (3600, "1 h 0 min"), (36, "36 s")]
+)
+def test_times(seconds, text):
+    assert screen.describe_s(seconds) == text
+
+
+def test_snakemake_is_quiet_about_single_jobs():
+    seen = []
+    handler = logging.Handler()
+    handler.name = "DefaultStreamHandler"
+    handler.emit = lambda record: seen.append(record.getMessage())
+    logger = logging.Logger("a")
+    logger.addHandler(handler)
+    quieten(logger)
+    for message in ("table", "table again"):
+        logger.info(message, extra={"event": LogEvent.RUN_INFO})
+    logger.info("1 of 4 steps", extra={"event": LogEvent.PROGRESS})
+    for message in ("Select jobs to execute...", "a warning of somebody"):
+        logger.warning(message)
+    assert seen == ["table", "a warning of somebody"]
