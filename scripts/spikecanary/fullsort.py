@@ -160,18 +160,18 @@ def check_sentinel(path: Path, *, forced: bool) -> Record:
 
 
 def _refuse_repetition(journal: Path, results: Path, attempt: int) -> None:
-    """Refuse to repeat at once a sort that failed for anything but a lack of resources.
+    """Refuse to repeat a sort that failed for anything but a lack of resources.
 
-    An attempt that was killed (by the batch system, for its memory) has left its work folder and
-    no line in the journal.
+    A new invocation begins at attempt 1, and tries again. An attempt that was killed (by the batch
+    system, for its memory) has left its work folder and no line in the journal; neither has one
+    that was refused.
     """
     sorts = [line for line in sentinel.read_journal(journal) if line.get("kind") == "sort"]
     if attempt == 1 or not sorts or any(results.glob(".sort-*")):
         return
     last = sorts[-1]
     category = (last.get("failure") or {}).get("category")
-    of_last_attempt = last.get("outcome") == "failed" and last.get("attempt") == attempt - 1
-    if of_last_attempt and category != "resource":
+    if last.get("outcome") == "failed" and last["attempt"] < attempt and category != "resource":
         msg = f"{last['recording']}: not tried again, it would fail again: {last['reason']}"
         raise SortFailedError(msg)
 
