@@ -46,7 +46,7 @@ def number(rows: Sequence[Recording], members: Iterable[str]) -> dict[str, dict[
     """Return the further columns of a wave's recordings, and where they are in the table."""
     wanted = set(members)
     return {
-        row.id: {"table_row": str(position), **row.metadata}
+        row.id: {**row.metadata, "table_row": str(position)}
         for position, row in enumerate(rows)
         if row.id in wanted
     }

@@ -137,10 +137,19 @@ def test_lock_names_its_holder(tmp_path, other):
     assert not path.exists()
 
 
-def test_lock_of_another_host_is_never_taken_over(tmp_path):
+@pytest.mark.parametrize(("text", "holder"), [("17\nelsewhere\n", "elsewhere"), ("", "unknown")])
+def test_lock_of_another_host_is_never_taken_over(tmp_path, text, holder):
+    """It may have lost power, and left an empty file: the message says what to do."""
     path = tmp_path / ".sort.lock"
-    path.write_text(f"{dead_pid()}\nelsewhere\n")
+    path.write_text(text)
+    os.utime(path, (1_700_000_000, 1_700_000_000))
     held = folders.hold(path, "sorts")
-    with pytest.raises(ConcurrentSortError, match="on host elsewhere, since"), held:
+    with (
+        pytest.raises(ConcurrentSortError, match=f"on host {holder}, since 2023-11-") as caught,
+        held,
+    ):
         pass
+    assert f"If that process has ended (this host cannot see another's), remove {path}" in str(
+        caught.value
+    )
     assert path.exists()

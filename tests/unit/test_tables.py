@@ -190,6 +190,8 @@ def test_own_columns_cannot_be_overwritten(tmp_path):
     sentinel.write_record(tmp_path / "a/canary.json", stopped("environment"))
     (row,) = summary.describe(tmp_path, {"a": {"category": "mine", "sort": "x", "subject": "m"}})
     assert (row["category"], row["sort"], row["subject"]) == ("environment", "stopped", "m")
+    named = Recording(id="a", paths=("x",), reader="binary", metadata={"table_row": "mine"})
+    assert gate.number([named], ["a"])["a"]["table_row"] == "0"
 
 
 def test_sort_with_other_settings_is_not_told_where_the_recording_is_stopped_by_now(tmp_path):
