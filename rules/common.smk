@@ -36,7 +36,7 @@ else:
 from snakemake_logger_plugin_spikecanary.quiet import quieten
 from spikecanary import forecast, gate, inputcheck, outputs, report as page, summary
 from spikecanary.config import BadInputError, as_set, did_you_mean
-from spikecanary.reruns import OUTPUT_VERSIONS, SORT_VERSION, State, compare, limits_of
+from spikecanary.reruns import OUTPUT_VERSIONS, SORT_VERSION, State, compare, digest, limits_of
 from spikecanary.table import ID_PATTERN
 
 DRY = workflow.output_settings.dryrun

@@ -19,7 +19,9 @@ rule wave_summary:
         "../envs/light.yaml"
     params:
         version={"summary": OUTPUT_VERSIONS["summary"]},
-        rows=lambda wildcards: gate.number(RECORDINGS, WAVES[wildcards.wave]),
+        digest=lambda wildcards: digest(rows=gate.number(RECORDINGS, WAVES[wildcards.wave])),
+        # Not compared, since Snakemake prints what it compares: by their digest.
+        rows=lambda wildcards, threads: gate.number(RECORDINGS, WAVES[wildcards.wave]),
         screen=for_screen,
     script:
         "../scripts/wave_summary.py"
@@ -53,7 +55,8 @@ rule report:
         "../envs/light.yaml"
     params:
         version={"page": OUTPUT_VERSIONS["page"]},
-        config=as_set(SETTINGS),
+        digest=digest(config=as_set(SETTINGS)),
+        config=lambda wildcards, threads: as_set(SETTINGS),
     script:
         "../scripts/report.py"
 

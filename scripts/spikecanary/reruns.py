@@ -5,6 +5,8 @@ user set, the stamps of the recording's files, and a version for each kind of re
 bumped by hand when what comes out changes; an edited docstring sorts nothing again.
 """
 
+import hashlib
+import json
 from collections.abc import Callable, Collection, Mapping
 from functools import cached_property
 from pathlib import Path
@@ -49,6 +51,12 @@ def limits_of(config: Config, recording: str) -> dict[str, Any]:
         "keep_output": config.sorter.keep_output,
         **as_set(config, include={"signatures"}),
     }
+
+
+def digest(**values: Any) -> dict[str, str]:
+    """Return digests of long values (16 hex digits of SHA-256), to be compared instead of them."""
+    texts = {name: json.dumps(value).encode() for name, value in values.items()}
+    return {name: hashlib.sha256(text).hexdigest()[:16] for name, text in texts.items()}
 
 
 class State:

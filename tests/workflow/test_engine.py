@@ -168,6 +168,16 @@ def test_a_new_recording_dated_in_the_future_costs_nobody(tmp_path):
     assert "Nothing to be done" in engine.run().output
 
 
+def test_reasons_of_jobs_are_short(finished):
+    finished.rows(IDS, lab="x x x x x x")
+    edited = finished.run("-n").output
+    changed = finished.run("-n", job={"threads": 2}, canary={"window_s": 3.0}).output
+    lines = [*edited.splitlines(), *changed.splitlines()]
+    reasons = [line for line in lines if "Params have changed" in line]
+    assert [max("rows" in each for each in reasons), max("config" in each for each in reasons)]
+    assert max(map(len, reasons)) < 400
+
+
 def test_versions(finished_but_b):
     """A bumped version runs again what it is of, and nothing else."""
     engine = finished_but_b
