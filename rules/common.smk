@@ -45,6 +45,10 @@ if Quietness.RULES in (workflow.output_settings.quiet or ()) and not IN_MODULE:
     quieten(logger)
 # Captured while parsing: inside a module, the importer's redirections.
 PATHVARS = workflow.pathvars
+PREFIX = workflow.modifier.path_modifier
+if PREFIX.modifies_prefixes:  # which begin with a pathvar here
+    hint = "use pathvars: results, logs, benchmarks (docs/module.md)"
+    raise WorkflowError(f"module: replace_prefix does not go with these rules; {hint}")
 
 
 def read_inputs():
@@ -63,7 +67,7 @@ WAVES = gate.make_waves(RECORDINGS, SETTINGS.gate.wave_size, SETTINGS.sorter.nam
 
 def results_path(*parts):
     """Return a path below the results folder."""
-    return Path(PATHVARS.apply("<results>"), *parts)
+    return Path(PREFIX.replace_prefix(PATHVARS.apply("<results>")), *parts)
 
 
 @functools.cache

@@ -27,7 +27,8 @@ def main(snakemake: Any) -> int:
     exit_on_signals()
     log, params, resources = Path(snakemake.log[0]), snakemake.params, snakemake.resources
     new_log(log)
-    requested = {"mem_mb": resources.mem_mb, "runtime": resources.runtime}
+    # An importer's own resources replace all of ours.
+    requested = {name: resources.get(name) for name in ("mem_mb", "runtime")}
     configure(log, rule="canary", threads=snakemake.threads, **requested)
     job = Job(
         log=log,
@@ -35,9 +36,9 @@ def main(snakemake: Any) -> int:
         watchdogs=WatchdogSettings.model_validate(params.settings["watchdogs"]),
         retry=RetrySettings.model_validate(params.settings.get("retry", {})),
         forecast=ForecastSettings.model_validate(params.settings["forecast"]),
-        mem_mb=resources.mem_mb,
-        runtime_min=resources.runtime,
-        attempt=resources.attempt,
+        mem_mb=requested["mem_mb"],
+        runtime_min=requested["runtime"],
+        attempt=resources.get("attempt", 1),
         signatures=params.settings.get("signatures"),
         recorded_settings={name: params[name] for name in ("task", "data", "settings")},
     )

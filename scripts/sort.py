@@ -21,7 +21,8 @@ def main(snakemake: Any) -> int:
     exit_on_signals()
     log, params, resources = Path(snakemake.log[0]), snakemake.params, snakemake.resources
     new_log(log)
-    requested = {"mem_mb": resources.mem_mb, "runtime": resources.runtime}
+    # An importer's own resources replace all of ours.
+    requested = {name: resources.get(name) for name in ("mem_mb", "runtime")}
     configure(log, rule="sort", threads=snakemake.threads, **requested)
     allowed = ForecastSettings.model_validate(params.limits["forecast"])
     job = Job(
@@ -29,9 +30,9 @@ def main(snakemake: Any) -> int:
         preflight=PreflightSettings.model_validate(params.limits["preflight"]),
         watchdogs=WatchdogSettings.model_validate(params.limits["watchdogs"]),
         retry=RetrySettings.model_validate(params.limits["retry"]),
-        mem_mb=job_limit(resources.mem_mb, allowed.max_mem_mb),
-        runtime_min=job_limit(resources.runtime, allowed.max_runtime_min),
-        attempt=resources.attempt,
+        mem_mb=job_limit(requested["mem_mb"], allowed.max_mem_mb),
+        runtime_min=job_limit(requested["runtime"], allowed.max_runtime_min),
+        attempt=resources.get("attempt", 1),
         signatures=params.limits.get("signatures"),
         recorded_settings={name: params[name] for name in ("version", "task", "data")},
     )

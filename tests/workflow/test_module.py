@@ -1,15 +1,44 @@
 """A stranger's workflow imports ours with a prefix, other folders and its own last rule."""
 
+import re
 import shutil
 import subprocess
+import sys
 
 import pytest
 import yaml
 
+from engine import Engine
 from spikecanary import __version__
 from workbench import ROOT, snakemake
 
 pytestmark = pytest.mark.medium
+
+#: An importer's own resources replace all of ours.
+RESOURCES = """
+use rule canary from canary as sc_canary with:
+    resources:
+        slots=1,
+
+use rule sort from canary as sc_sort with:
+    resources:
+        slots=1,
+"""
+MODULE = """
+module canary:
+    {folders}
+    snakefile:
+        "home/Snakefile"
+    config:
+        config
+
+use rule * from canary exclude all as sc_*
+
+rule mine:
+    default_target: True
+    input:
+        "{target}",
+"""
 
 
 def test_imported_as_a_module(project):
@@ -18,6 +47,8 @@ def test_imported_as_a_module(project):
     project.write()
     for name in ("Snakefile", "env.yaml"):
         shutil.copy(ROOT / "tests/workflow/importer" / name, project.folder)
+    with (project.folder / "Snakefile").open("a") as snakefile:
+        snakefile.write(RESOURCES)
     config = {"spikecanary": project.config}
     (project.folder / "config.yaml").write_text(yaml.safe_dump(config))
 
@@ -51,6 +82,57 @@ def test_imported_as_a_module(project):
     run = snakemake(project.folder, "sorted/.checked")
     assert run.returncode == 1
     assert "ERROR records disagree with the config or the table" in run.output
+
+
+class Importer(Engine):
+    """A workflow on stubs that imports the rules."""
+
+    def __init__(self, folder, folders, target):
+        (folder / "home").mkdir()
+        super().__init__(folder / "home", "a b")
+        shutil.move(folder / "home/config/recordings.tsv", folder)
+        for path in [*self.folder.glob("*.raw"), self.folder / "world.json"]:
+            shutil.move(path, folder)
+        self.folder = folder
+        self.config["recordings"] = "recordings.tsv"
+        (folder / "Snakefile").write_text(MODULE.format(folders=folders, target=target))
+
+    def run(self, *arguments):
+        """Run snakemake with the line that docs/module.md asks for."""
+        return super().run(*arguments, "--rerun-triggers", "mtime", "params", "input")
+
+
+def assert_it_runs_once(importer):
+    """Assert that a run does everything, and the next nothing."""
+    run = importer.run()
+    assert run.done() == "canary: a b; sort: a b; exit 0", run.output
+    assert "Nothing to be done" in importer.run().output
+
+
+def test_prefix_is_applied(tmp_path):
+    importer = Importer(tmp_path, 'prefix: "ephys"', "ephys/results/summary.tsv")
+    assert_it_runs_once(importer)
+    assert not importer.result().exists()
+
+
+def test_replaced_prefix_is_refused(tmp_path):
+    run = Importer(tmp_path, 'replace_prefix: {"results": "x"}', "x/summary.tsv").run()
+    assert run.done() == "exit 1"
+    assert "use pathvars: results, logs, benchmarks" in run.output
+
+
+@pytest.mark.slow
+def test_oldest_snakemake(tmp_path, monkeypatch):
+    """The newest is the pinned one, with which all other tests run."""
+    oldest = re.search(r'min_version\("(.+)"\)', (ROOT / "Snakefile").read_text())[1]
+    place = tmp_path / "oldest"
+    install = [sys.executable, "-m", "pip", "install", "--quiet", "--target"]
+    subprocess.run([*install, str(place), f"snakemake=={oldest}"], check=True)
+    monkeypatch.setenv("PYTHONPATH", str(place))
+    version = [sys.executable, "-m", "snakemake", "--version"]
+    assert subprocess.check_output(version, text=True).strip() == oldest
+    importer = Importer(tmp_path, 'pathvars:\n        results="sorted"', "sorted/summary.tsv")
+    assert_it_runs_once(importer)
 
 
 def git(folder, *arguments):

@@ -24,12 +24,13 @@ MARGIN = (60.0, 0.05)
 SCHEDULERS = ("SLURM_JOB_ID", "PBS_JOBID", "LSB_JOBID", "JOB_ID")
 
 
-def job_limit(requested: float, most: float) -> float:
+def job_limit(requested: float | None, most: float) -> float | None:
     """Return what a sort may use: with a batch system what its job requested, else the most.
 
     A request is a forecast, and no reason to end a sort that the machine can bear.
     """
-    return requested if any(name in os.environ for name in SCHEDULERS) else max(requested, most)
+    held = any(name in os.environ for name in SCHEDULERS)
+    return requested if held else max(requested or 0, most)
 
 
 @dataclass(frozen=True)
