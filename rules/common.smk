@@ -46,7 +46,7 @@ if Quietness.RULES in (workflow.output_settings.quiet or ()) and not IN_MODULE:
 # Captured while parsing: inside a module, the importer's redirections.
 PATHVARS = workflow.pathvars
 PREFIX = workflow.modifier.path_modifier
-if PREFIX.modifies_prefixes:  # which begin with a pathvar here
+if PREFIX.modifies_prefixes:  # it would not match paths that begin with a pathvar
     hint = "use pathvars: results, logs, benchmarks (docs/module.md)"
     raise WorkflowError(f"module: replace_prefix does not go with these rules; {hint}")
 
@@ -86,9 +86,10 @@ def check_options():
         hint = "lists no recording; add one row for each (docs/own-data.md)"
         raise WorkflowError(f"{SETTINGS.recordings}: {hint}")
     # Jobs behind a checkpoint are not known yet: a real run would leave them out.
-    if pruned := workflow.dag_settings.until | workflow.dag_settings.omit_from:
-        hint = "do nothing behind a checkpoint. Ask for the target `sorted` instead, or for files"
-        raise WorkflowError(f"--until, --omit-from ({', '.join(map(str, pruned))}) {hint}")
+    given = workflow.dag_settings
+    if given.until or given.omit_from or given.batch:
+        hint = "Ask for the target `sorted` instead, for files, or use several tables"
+        raise WorkflowError(f"--until, --omit-from, --batch do not work with checkpoints. {hint}")
     if RerunTrigger.CODE in workflow.rerun_triggers:
         hint = "add to your profile: rerun-triggers: [mtime, params, input]"
         logger.warning(f"An update of Spike Canary will sort everything again; {hint}")

@@ -59,9 +59,9 @@ OWN = (
         "Run the command in the message, or go back to the settings of before.",
     ),
     (
-        "do nothing behind a checkpoint",
-        "--until and --omit-from cut jobs before Snakemake knows those behind the gates",
-        "Ask for the target `sorted`, or for files.",
+        "do not work with checkpoints",
+        "--until, --omit-from and --batch choose jobs before those behind the gates are known",
+        "Ask for the target `sorted` or for files; instead of --batch, use several tables.",
     ),
     (
         "An update of Spike Canary will sort everything again",
