@@ -51,16 +51,16 @@ if PREFIX.modifies_prefixes:  # it would not match paths that begin with a pathv
     raise WorkflowError(f"module: replace_prefix does not go with these rules; {hint}")
 
 
-def read_inputs():
-    """Read config and table; in the main process, check every name in them."""
-    main = workflow.is_main_process
-    try:
-        return (inputcheck.check_inputs if main else inputcheck.read_inputs)(config)
-    except BadInputError as err:
-        raise WorkflowError(str(err)) from None
+for place in filter(None, (Path.cwd(), FOLDER)):
+    if {"{", "}"} & set(str(place)):
+        raise WorkflowError(f"{place}: Snakemake takes braces for wildcards; rename that folder")
 
-
-SETTINGS, RECORDINGS = read_inputs()
+# Every name in them is checked once, by the main process.
+read = inputcheck.check_inputs if workflow.is_main_process else inputcheck.read_inputs
+try:
+    SETTINGS, RECORDINGS = read(config)
+except BadInputError as err:
+    raise WorkflowError(str(err)) from None
 ROWS = {row.id: row for row in RECORDINGS}
 WAVES = gate.make_waves(RECORDINGS, SETTINGS.gate.wave_size, SETTINGS.sorter.name)
 

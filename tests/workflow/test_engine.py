@@ -170,6 +170,23 @@ def test_a_new_recording_dated_in_the_future_costs_nobody(tmp_path):
     assert "Nothing to be done" in engine.run().output
 
 
+def test_paths_are_data(tmp_path):
+    """None is a pattern; a folder in which Snakemake cannot run is refused."""
+    (tmp_path / "lab <x> <results>").mkdir()
+    engine = Engine(tmp_path / "lab <x> <results>", "a b", recordings="table {0} <y>.tsv")
+    odd = engine.folder / "{1} {recording} <results> %s $HOME 'q'"
+    odd.mkdir()
+    shutil.move(engine.folder / "a.raw", odd)
+    table = (engine.folder / "config/recordings.tsv").read_text()
+    table = table.replace("\ta.raw", f"\t{odd.name}/a.raw")
+    (engine.folder / "table {0} <y>.tsv").write_text(table)
+    assert engine.run().done() == "canary: a b; sort: a b; exit 0"
+    assert "Nothing to be done" in engine.run().output
+    moved = engine.folder.rename(tmp_path / "lab {1}")
+    engine.folder = moved
+    assert f"{moved}: Snakemake takes braces for wildcards" in engine.run().output
+
+
 def test_reasons_of_jobs_are_short(finished):
     finished.rows(IDS, lab="x x x x x x")
     edited = finished.run("-n").output
