@@ -76,8 +76,7 @@ format: $(VENV)/dev.stamp
 
 schema: $(VENV)/run.stamp
 	python -m spikecanary.config > config/schemas/config.schema.json
-	for page in troubleshooting settings; do \
-		python -m spikecanary.reference $$page > docs/$$page.md || exit 1; done
+	python -m spikecanary.reference
 
 clean:
 	rm -rf demo $(VENV)
