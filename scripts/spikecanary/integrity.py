@@ -4,14 +4,15 @@ import contextlib
 import json
 import re
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from spikecanary.failures import RecordingLayoutError, RecordingUnreadableError
+from spikecanary.failures import RecordingLayoutError
+from spikecanary.probes import refuse
 from spikecanary.stamps import data_files
 from spikecanary.table import Recording
 
@@ -40,13 +41,7 @@ MOST_GAPS = 3
 
 
 def check_stream(opened: "BaseRecording", path: str) -> None:
-    """Check that a stream may hold spikes.
-
-    Raises
-    ------
-    RecordingLayoutError
-        It is a synchronisation or digital stream, or a field potential.
-    """
+    """Raise RecordingLayoutError if a stream is a digital signal or a field potential."""
     name, rate_hz = getattr(opened, "stream_name", None), opened.get_sampling_frequency()
     stream = f"stream {name!r}" if name else "this recording"
     is_digital = not getattr(opened, "has_voltage_channels", True)
@@ -65,21 +60,14 @@ def check_stream(opened: "BaseRecording", path: str) -> None:
 
 
 def check_complete(opened: "BaseRecording", path: str, row: Recording, notes: list[str]) -> None:
-    """Compare the sizes of files with what their headers announce.
-
-    Raises
-    ------
-    RecordingUnreadableError
-        Less is there than was announced.
-    """
+    """Raise RecordingUnreadableError if a file holds less than its header announces."""
     for name, size, announced, unit in _announced(opened, path, row):
         if size < announced:
             msg = (
                 f"{name} is not whole: {size:,} of {announced:,} {unit} are there "
                 f"({size / announced:.0%} of what its header announces); is the copy finished?"
             )
-            where = {"path": path, "reader": row.reader}
-            raise RecordingUnreadableError(msg, **where, remedy=COPY_REMEDY)
+            raise refuse(row, msg, COPY_REMEDY, path)
         if size > announced:
             notes.append(f"{name} has {size:,} {unit}, more than the {announced:,} of its header")
 
@@ -90,15 +78,10 @@ def _announced(
     """Yield file, what is there, what its header announces, and the unit of both."""
     if row.reader == "spikeglx":
         for (_, stream), info in opened.neo_reader.signals_info_dict.items():
-            text = Path(info["meta_file"]).read_text(encoding="utf-8", errors="replace")
-            found = re.search(r"^fileSizeBytes=(\d+)", text, re.MULTILINE)
-            if found and str(opened.stream_id).removesuffix("-SYNC") == stream:
-                yield (
-                    info["bin_file"],
-                    Path(info["bin_file"]).stat().st_size,
-                    int(found[1]),
-                    "bytes",
-                )
+            announced = info["meta"].get("fileSizeBytes")
+            if announced and str(opened.stream_id).removesuffix("-SYNC") == stream:
+                file = Path(info["bin_file"])
+                yield str(file), file.stat().st_size, int(announced), "bytes"
     elif row.reader == "openephysbinary":
         for info in open_ephys_streams(opened):
             file = Path(info["raw_filename"])
@@ -107,7 +90,7 @@ def _announced(
             if announced and abs(announced - there) > info["sample_rate"] * BUFFERED_S:
                 yield str(file), there, announced, "samples"
     elif row.reader in ("compressedbinaryibl", "ibl_recording"):
-        for header in Path(path).glob("*.ch") if Path(path).is_dir() else ():
+        for header in Path(path).glob("*.ch"):
             with contextlib.suppress(ValueError, KeyError, IndexError, OSError):
                 announced = json.loads(header.read_text(encoding="utf-8"))["chunk_offsets"][-1]
                 file = header.with_suffix(".cbin")
@@ -140,17 +123,32 @@ def _sample_numbers(file: Path) -> "NDArray[Any]":
 def describe_gaps(opened: "BaseRecording", row: Recording) -> Iterator[str]:
     """Name the gaps of a recording's clock, and where samples were lost."""
     rate_hz = opened.get_sampling_frequency()
-    for index in range(opened.get_num_segments()):
-        where = f" of segment {index}" if opened.get_num_segments() > 1 else ""
-        if opened.has_time_vector(index):
-            times = opened.get_times(index)
-            yield from _describe_gaps(times, 1 / rate_hz, rate_hz, f"the clock{where}", "s")
-    if row.reader == "openephysbinary":
-        for info in open_ephys_streams(opened):
-            file = Path(info["raw_filename"])
-            numbers = _sample_numbers(file)
-            if numbers.dtype.kind in "iu":
-                yield from _describe_gaps(numbers, 1.0, rate_hz, f"{file}", "samples")
+    for name, clock, step, unit in _clocks(opened, row):
+        if gaps := find_gaps(clock, step):
+            shown = "; ".join(
+                f"{size:,.6g} {unit} after {at / rate_hz:.3f} s (sample {at:,})"
+                for at, size in gaps[:MOST_GAPS]
+            )
+            more = f"; and {len(gaps) - MOST_GAPS} more" if len(gaps) > MOST_GAPS else ""
+            yield (
+                f"{name} has {len(gaps)} gap{'s' * (len(gaps) != 1)}: {shown}{more}. The sort "
+                "counts samples, as if there were none"
+            )
+
+
+def _clocks(
+    opened: "BaseRecording", row: Recording
+) -> "Iterator[tuple[str, NDArray[Any], float, str]]":
+    """Yield the name of each clock, its value at each sample, its usual step, and its unit."""
+    n_segments = opened.get_num_segments()
+    for index in filter(opened.has_time_vector, range(n_segments)):
+        where = f" of segment {index}" if n_segments > 1 else ""
+        step_s = 1 / opened.get_sampling_frequency()
+        yield f"the clock{where}", opened.get_times(index), step_s, "s"
+    for info in open_ephys_streams(opened) if row.reader == "openephysbinary" else ():
+        numbers = _sample_numbers(Path(info["raw_filename"]))
+        if numbers.dtype.kind in "iu":
+            yield info["raw_filename"], numbers, 1.0, "samples"
 
 
 def find_gaps(clock: "NDArray[Any]", step: float) -> list[tuple[int, float]]:
@@ -163,32 +161,8 @@ def find_gaps(clock: "NDArray[Any]", step: float) -> list[tuple[int, float]]:
     return gaps
 
 
-def _describe_gaps(
-    clock: "NDArray[Any]", step: float, rate_hz: float, name: str, unit: str
-) -> Iterator[str]:
-    """Describe the gaps of one clock, which goes on by ``step`` from sample to sample."""
-    gaps = find_gaps(clock, step)
-    if not gaps:
-        return
-    shown = "; ".join(
-        f"{size:,.6g} {unit} after {at / rate_hz:.3f} s (sample {at:,})"
-        for at, size in gaps[:MOST_GAPS]
-    )
-    more = f"; and {len(gaps) - MOST_GAPS} more" if len(gaps) > MOST_GAPS else ""
-    yield (
-        f"{name} has {len(gaps)} gap{'s' * (len(gaps) != 1)}: {shown}{more}. The sort counts "
-        "samples, as if there were none"
-    )
-
-
 def read_ends(opened: "BaseRecording", path: str, row: Recording) -> None:
-    """Read the first and the last sample of every segment.
-
-    Raises
-    ------
-    RecordingUnreadableError
-        One cannot be read.
-    """
+    """Read every segment's first and last sample; raise RecordingUnreadableError if one fails."""
     for index in range(opened.get_num_segments()):
         n_samples = opened.get_num_samples(index)
         for at in {0, n_samples - 1} if n_samples else ():
@@ -201,8 +175,7 @@ def read_ends(opened: "BaseRecording", path: str, row: Recording) -> None:
                     f"sample {at:,} of {n_samples:,} of {path} cannot be read: "
                     f"{type(err).__name__}: {err}"
                 )
-                where = {"path": path, "reader": row.reader}
-                raise RecordingUnreadableError(msg, **where, remedy=COPY_REMEDY) from err
+                raise refuse(row, msg, COPY_REMEDY, path) from err
 
 
 def describe_future(row: Recording) -> Iterator[str]:
@@ -221,13 +194,7 @@ def describe_future(row: Recording) -> Iterator[str]:
 
 
 def check_alike(parts: Sequence["BaseRecording"], row: Recording) -> None:
-    """Check that the parts of a recording are of one set-up.
-
-    Raises
-    ------
-    RecordingUnreadableError
-        Two differ; all differences are named.
-    """
+    """Raise RecordingUnreadableError if parts differ in their set-up; all differences are named."""
     first = parts[0]
     for path, part in zip(row.paths[1:], parts[1:], strict=True):
         if different := list(_find_differences(first, part, row)):
@@ -238,7 +205,7 @@ def check_alike(parts: Sequence["BaseRecording"], row: Recording) -> None:
                     " A small difference of the rate is allowed by reader_options: "
                     '{"sampling_frequency_max_diff": ...} (in Hz).'
                 )
-            raise RecordingUnreadableError(msg, path=path, reader=row.reader, remedy=remedy)
+            raise refuse(row, msg, remedy, path)
 
 
 def _find_differences(
@@ -257,10 +224,9 @@ def _find_differences(
     if first.get_dtype() != second.get_dtype():
         yield f"{first.get_dtype()} and {second.get_dtype()} samples"
     for name, unit in (("gains", "uV per count"), ("offsets", "uV")):
-        values = [getattr(part, f"get_channel_{name}")() for part in (first, second)]
-        shown = [_range(each) for each in values]
-        if shown[0] != shown[1] or not _equal(*values):
-            yield f"{name} {shown[0]} and {shown[1]} {unit}"
+        one, other = (getattr(part, f"get_channel_{name}")() for part in (first, second))
+        if not _equal(one, other):
+            yield f"{name} {_range(one)} and {_range(other)} {unit}"
     if row.probe is None:
         places = [p.get_channel_locations() if p.has_probe() else None for p in (first, second)]
         if not _equal(*places):
@@ -271,12 +237,12 @@ def _equal(one: Any, other: Any) -> bool:
     """Whether two arrays, or None, are the same but for rounding."""
     if one is None or other is None:
         return one is other
-    return np.shape(one) == np.shape(other) and bool(np.allclose(one, other, equal_nan=True))
+    return bool(np.allclose(one, other, atol=1e-12, equal_nan=True))
 
 
-def _range(values: Iterable[float] | None) -> str:
+def _range(values: Any) -> str:
     """Describe numbers by the lowest and the highest."""
     if values is None:
         return "none"
-    low, high = float(np.min(np.asarray(values))), float(np.max(np.asarray(values)))
+    low, high = float(np.min(values)), float(np.max(values))
     return f"{low:g}" if low == high else f"{low:g} to {high:g}"

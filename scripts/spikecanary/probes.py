@@ -1,5 +1,6 @@
 """The probe of a recording: read its file, choose channels, check the contacts' positions."""
 
+import itertools
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,7 +25,6 @@ N_DIMENSIONS = 2
 APART_UM = 200.0
 #: Contacts of two probes are no nearer, in um.
 NEAR_UM = 10.0
-#: Names in a message; of more the first ones are shown.
 MOST_NAMED = 10
 
 
@@ -59,9 +59,11 @@ def place_channels(recording: "BaseRecording", row: Recording, notes: list[str])
     return recording
 
 
-def refuse(row: Recording, message: str, remedy: str) -> RecordingUnreadableError:
-    """Return the failure of a recording whose probe or channels cannot be used."""
-    where = row.probe or row.paths[0]
+def refuse(
+    row: Recording, message: str, remedy: str = "", path: str = ""
+) -> RecordingUnreadableError:
+    """Return the failure of a recording; ``path``: which of its files it is about."""
+    where = path or row.probe or row.paths[0]
     return RecordingUnreadableError(message, path=where, reader=row.reader, remedy=remedy)
 
 
@@ -71,13 +73,9 @@ def _attach(
     """Attach the probe of a file; keep the channels that it wires."""
     group = _read(path, row)
     n_channels = recording.get_num_channels()
-    indices = [np.asarray(probe.device_channel_indices) for probe in group.probes]
-    wired = np.concatenate([np.empty(0), *indices])
+    wired = group.get_global_device_channel_indices()["device_channel_indices"]
+    wired = wired[wired >= 0]
     remedy = f"Mend device_channel_indices in {path} (column probe): channels 0 to {n_channels - 1}"
-    if (wired < -1).any() or (wired != np.round(wired)).any():
-        msg = f"the probe {path} has device_channel_indices that are no channels (-1: not wired)"
-        raise refuse(row, msg, f"{remedy}, or -1.")
-    wired = wired[wired >= 0].astype(int)
     if not len(wired):
         raise refuse(row, f"the probe {path} wires no contact to a channel", f"{remedy}.")
     if wired.max() >= n_channels:
@@ -148,104 +146,89 @@ def _wire(probe: "Probe", row: Recording, path: str, first: int) -> None:
 
 def _in_um(group: "ProbeGroup", row: Recording) -> "ProbeGroup":
     """Return probes with their positions in um, and in two dimensions."""
-    from probeinterface import ProbeGroup
+    from probeinterface import Probe, ProbeGroup
 
     if all(probe.si_units == "um" and probe.ndim == N_DIMENSIONS for probe in group.probes):
         return group
     converted = ProbeGroup()
     for probe in group.probes:
-        converted.add_probe(_convert(probe, row))
+        if probe.si_units not in UM_IN:
+            msg = f"the probe's positions are in {probe.si_units!r}"
+            raise refuse(row, msg, "Give them in um (si_units), column probe.")
+        factor, kept = UM_IN[probe.si_units], _find_plane(probe, row)
+        described = probe.to_dict(array_as_list=False) | {"si_units": "um", "ndim": N_DIMENSIONS}
+        described["contact_plane_axes"] = probe.contact_plane_axes[:, :, kept]
+        for name in ("contact_positions", "probe_planar_contour"):
+            if described.get(name) is not None:
+                described[name] = described[name][:, kept] * factor
+        described["contact_shape_params"] = [
+            {name: size * factor for name, size in shape.items()}
+            for shape in described["contact_shape_params"]
+        ]
+        converted.add_probe(Probe.from_dict(described))
     return converted
-
-
-def _convert(probe: "Probe", row: Recording) -> "Probe":
-    """Return a new probe with its positions in um, and in two dimensions."""
-    from probeinterface import Probe
-
-    if probe.si_units not in UM_IN:
-        msg = f"the probe's positions are in {probe.si_units!r}"
-        raise refuse(row, msg, "Give them in um (si_units), column probe.")
-    factor, kept = UM_IN[probe.si_units], _find_plane(probe, row)
-    described = probe.to_dict(array_as_list=False) | {"si_units": "um", "ndim": N_DIMENSIONS}
-    described["contact_plane_axes"] = np.asarray(described["contact_plane_axes"])[:, :, kept]
-    for name in ("contact_positions", "probe_planar_contour"):
-        if described.get(name) is not None:
-            described[name] = np.asarray(described[name])[:, kept] * factor
-    described["contact_shape_params"] = [
-        {name: size * factor for name, size in shape.items()}
-        for shape in described["contact_shape_params"]
-    ]
-    return Probe.from_dict(described)
 
 
 def _find_plane(probe: "Probe", row: Recording) -> list[int]:
     """Return the two axes in which a probe lies."""
-    if probe.ndim == N_DIMENSIONS:
-        return [0, 1]
-    extents = np.ptp(probe.contact_positions, axis=0)
-    if not np.isfinite(extents).all() or (extents > 0).all():
-        msg = "the probe's contacts are in three dimensions, and in no plane of two axes"
-        raise refuse(row, msg, "Give positions in the probe's plane (x across, y along it).")
-    flat = max(axis for axis in range(3) if extents[axis] == 0)
-    return [axis for axis in range(3) if axis != flat]
+    axes, extents = list(range(probe.ndim)), np.ptp(probe.contact_positions, axis=0)
+    if probe.ndim > N_DIMENSIONS:
+        flat = np.flatnonzero(extents == 0)
+        if not len(flat):
+            msg = "the probe's contacts are in three dimensions, and in no plane of two axes"
+            raise refuse(row, msg, "Give positions in the probe's plane (x across, y along it).")
+        axes.remove(flat[-1])
+    return axes
 
 
 def _select(recording: "BaseRecording", row: Recording) -> "BaseRecording":
     """Keep the row's ``channels``, and leave its ``bad_channels`` out."""
     ids = list(recording.channel_ids)
-    kept = _find(recording, row, "channels", row.channels) if row.channels else ids
-    bad = _find(recording, row, "bad_channels", row.bad_channels) if row.bad_channels else []
-    kept = [name for name in kept if name not in set(bad)]
+    kept = _find(recording, row, "channels") if row.channels else ids
+    bad = _find(recording, row, "bad_channels") if row.bad_channels else []
+    kept = [name for name in kept if name not in bad]
     if not kept:
         msg = f"no channel is left of {len(ids)}"
         raise refuse(row, msg, "Mend columns channels and bad_channels of the recordings table.")
     return recording if kept == ids else recording.select_channels(kept)
 
 
-def _find(recording: "BaseRecording", row: Recording, column: str, text: str) -> list[Any]:
-    """Return the channels that a text names: ids, ranges of ids, ``property=value``."""
+def _find(recording: "BaseRecording", row: Recording, column: str) -> list[Any]:
+    """Return the channels that a column names: ids, ranges of ids, ``property=value``."""
     ids = list(recording.channel_ids)
     names = [str(name) for name in ids]
     found: set[int] = set()
-    for part in filter(None, map(str.strip, re.split("[,;]", text))):
+    for part in filter(None, map(str.strip, re.split("[,;]", getattr(row, column)))):
         chosen = _find_part(recording, names, part)
-        if chosen is None:
-            msg = f"column {column}: no channel {part!r}"
+        if not chosen:
+            values = {
+                name: list(dict.fromkeys(map(str, recording.get_property(name))))
+                for name in recording.get_property_keys()
+            }
+            by_property = [f"{k} ({shorten(v)})" for k, v in values.items() if len(v) <= MOST_NAMED]
             remedy = (
                 "Write ids, ranges of ids (0-7) or property=value, separated by commas. The "
-                f"channels are {shorten(names)}; the properties {_properties(recording)}."
+                f"channels are {shorten(names)}; the properties {'; '.join(by_property) or 'none'}."
             )
-            raise refuse(row, msg, remedy)
+            raise refuse(row, f"column {column}: no channel {part!r}", remedy)
         found.update(chosen)
     return [ids[index] for index in sorted(found)]
 
 
-def _find_part(recording: "BaseRecording", names: list[str], part: str) -> list[int] | None:
-    """Return the indices of one id, of a range, or of a property's value; None if there are none.
+def _find_part(recording: "BaseRecording", names: list[str], part: str) -> Sequence[int]:
+    """Return the indices of one id, of a range in the recording's order, or of a property's value.
 
-    A range goes from one id to another in the recording's order.
+    Ids may hold dashes themselves.
     """
     if part in names:
         return [names.index(part)]
     for dash in (at.start() for at in re.finditer("-", part)):
         first, last = part[:dash], part[dash + 1 :]
         if first in names and last in names:
-            return list(range(names.index(first), names.index(last) + 1)) or None
+            return range(names.index(first), names.index(last) + 1)
     name, equals, value = part.partition("=")
     values = recording.get_property(name) if equals else None
-    if values is None:
-        return None
-    return np.flatnonzero([str(each) == value for each in values]).tolist() or None
-
-
-def _properties(recording: "BaseRecording") -> str:
-    """List the properties by which channels can be chosen, with their values."""
-    listed = []
-    for name in recording.get_property_keys():
-        values = list(dict.fromkeys(str(each) for each in recording.get_property(name)))
-        if len(values) <= MOST_NAMED and name != "contact_vector":
-            listed.append(f"{name} ({shorten(values)})")
-    return "; ".join(listed) or "none"
+    return [] if values is None else [at for at, each in enumerate(values) if str(each) == value]
 
 
 def _check_positions(recording: "BaseRecording", row: Recording, notes: list[str]) -> None:
@@ -293,11 +276,16 @@ def count_largest_group(recording: "BaseRecording") -> int:
 
 
 def _check_probes_apart(probes: Sequence["Probe"], row: Recording) -> None:
-    """Check that no contact of one probe lies within another one."""
-    for second, probe in enumerate(probes):
-        for first, other in enumerate(probes[:second]):
-            if not (_lies_within(probe, other) or _lies_within(other, probe)):
-                continue
+    """Check that no contact of one probe lies in, or at, the rectangle of another one's."""
+
+    def lies_within(probe: "Probe", other: "Probe") -> bool:
+        low, high = (extreme(other.contact_positions, axis=0) for extreme in (np.min, np.max))
+        distances = np.maximum(low - probe.contact_positions, probe.contact_positions - high)
+        return bool((distances <= NEAR_UM).all(axis=1).any())
+
+    for first, second in itertools.combinations(range(len(probes)), 2):
+        other, probe = probes[first], probes[second]
+        if lies_within(probe, other) or lies_within(other, probe):
             reach_um = other.contact_positions[:, 0].max() - probe.contact_positions[:, 0].min()
             shift_um = reach_um + APART_UM
             remedy = (
@@ -306,11 +294,3 @@ def _check_probes_apart(probes: Sequence["Probe"], row: Recording) -> None:
                 "channels, such as group=0)."
             )
             raise refuse(row, f"probes {first} and {second} overlap", remedy)
-
-
-def _lies_within(probe: "Probe", other: "Probe") -> bool:
-    """Whether a contact of a probe lies in, or at, the rectangle of another one's contacts."""
-    positions, of_other = probe.contact_positions, other.contact_positions
-    low, high = of_other.min(axis=0) - NEAR_UM, of_other.max(axis=0) + NEAR_UM
-    inside = (positions >= low) & (positions <= high)
-    return bool(inside.all(axis=1).any())

@@ -26,7 +26,7 @@ from spikecanary.integrity import (
     describe_gaps,
     read_ends,
 )
-from spikecanary.probes import place_channels, shorten
+from spikecanary.probes import place_channels, refuse, shorten
 from spikecanary.sentinel import Part
 from spikecanary.table import Recording, exists
 
@@ -115,7 +115,7 @@ def open_recording(
         raise DependencyError(msg, module=err.name) from err
     except Exception as err:  # whatever its type: the recording cannot be opened
         msg = f"the recording {row.id} cannot be opened: {_first_words(err)}"
-        raise RecordingUnreadableError(msg, path=row.paths[0], reader=row.reader) from err
+        raise refuse(row, msg, path=row.paths[0]) from err
 
 
 #: A path, one of its segments, and what was opened.
@@ -140,8 +140,7 @@ def _concatenate(
             else:
                 notes.append(f"segment {index} of {path} has no samples, and is left out")
     if not filled:
-        msg = f"{', '.join(row.paths)}: no samples"
-        raise RecordingUnreadableError(msg, path=row.paths[0], reader=row.reader)
+        raise refuse(row, f"{', '.join(row.paths)}: no samples", path=row.paths[0])
     if len(parts) == parts[0].get_num_segments() == 1:
         return parts[0], filled
     segments = [part.select_segments([index]) for _, index, part in filled]
@@ -169,8 +168,7 @@ def _open_path(
 ) -> "BaseRecording":
     """Open one path with the row's reader, and check that it is whole."""
     if "://" not in path and not exists(path):
-        msg = f"{path} does not exist (recording {row.id})"
-        raise RecordingUnreadableError(msg, path=path, reader=row.reader)
+        raise refuse(row, f"{path} does not exist (recording {row.id})", path=path)
     options = {name: value for name, value in row.reader_options.items() if name != RATES_DIFFER}
     if row.stream_id is not None:
         options["stream_id"] = row.stream_id
@@ -181,16 +179,13 @@ def _open_path(
         raise
     except Exception as err:
         msg = f"reader {row.reader!r} cannot open {path}: {_first_words(err)}"
-        remedy = COPY_REMEDY if BROKEN_OFF.search(str(err)) else ""
-        where = {"path": path, "reader": row.reader}
-        raise RecordingUnreadableError(msg, **where, remedy=remedy) from err
+        raise refuse(row, msg, COPY_REMEDY if BROKEN_OFF.search(str(err)) else "", path) from err
     if isinstance(opened, tuple):  # readers of simulated data return (recording, sorting)
         opened = opened[0]
     from spikeinterface.core import BaseRecording
 
     if not isinstance(opened, BaseRecording):
-        msg = f"{path} holds a {type(opened).__name__}, not a recording"
-        raise RecordingUnreadableError(msg, path=path, reader=row.reader)
+        raise refuse(row, f"{path} holds a {type(opened).__name__}, not a recording", path=path)
     check_stream(opened, path)
     check_complete(opened, path, row, notes)
     if thorough:
@@ -244,8 +239,7 @@ def _cut(recording: "BaseRecording", row: Recording) -> "BaseRecording":
             f"{duration_s:.3f} s"
         )
         remedy = "Mend start_s and end_s of the recordings table; they are in seconds."
-        where = {"path": row.paths[0], "reader": row.reader}
-        raise RecordingUnreadableError(msg, **where, remedy=remedy)
+        raise refuse(row, msg, remedy, row.paths[0])
     return cut_window(recording, start_s, end_s)
 
 
