@@ -4,8 +4,10 @@ Pieces are read at even distances, a few hundred megabytes of a recording of any
 floating-point numbers, which alone can be NaN, all samples.
 """
 
+import bisect
+import itertools
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -53,41 +55,21 @@ ACTIVE_MAD = 6.0
 
 
 class SignalReport(BaseModel):
-    """What a recording shows.
-
-    Attributes
-    ----------
-    n_channels, n_samples : int
-        Channels, and samples of each that were looked at.
-    non_finite_samples : int
-        Samples that are NaN or infinite, of all channels.
-    non_finite, flat, railed : list of str
-        Channels with samples that are not finite; that hold one value; that are at the
-        converter's limits.
-    noise_uV : float or None
-        Median over channels and pieces; None where the gain is not known.
-    partly : list of str
-        Channels that carry no signal for a part of the recording, beside its bad periods.
-    rows : list of MapRow
-        The signal map.
-    bad_periods : list of BadPeriod
-        Stretches without a usable signal.
-    first_non_finite_s : float or None
-        Where the first sample is that is not finite.
-    """
+    """What a recording shows; channels by their names."""
 
     model_config = ConfigDict(frozen=True)
 
     n_channels: int
-    n_samples: int
-    non_finite_samples: int
-    non_finite: list[str]
-    flat: list[str]
-    railed: list[str]
+    n_samples: int  #: of each channel, that were looked at
+    non_finite_samples: int  #: NaN or infinite, of all channels
+    non_finite: list[str]  #: channels with such samples
+    flat: list[str]  #: channels that hold one value
+    railed: list[str]  #: channels at the converter's limits
+    #: The median over channels and pieces; None where the gain is not known.
     noise_uV: float | None  # noqa: N815 - the field's unit
-    partly: list[str] = []
-    rows: list[MapRow] = []
-    bad_periods: list[BadPeriod] = []
+    partly: list[str] = []  #: no signal for a part of the recording, beside its bad periods
+    rows: list[MapRow] = []  #: the signal map
+    bad_periods: list[BadPeriod] = []  #: stretches without a usable signal
     first_non_finite_s: float | None = None
 
     def failure(self, *, bad_periods_stop: bool = False) -> BiologicalFailure | None:
@@ -120,16 +102,16 @@ class SignalReport(BaseModel):
 
     def warnings(self) -> list[str]:
         """Describe what may spoil the sort, naming channels and periods."""
-        messages = []
-        for names, what in (
-            (self.flat, "are flat"),
-            (self.railed, "are at the converter's limits"),
-            (self.partly, "carry no signal for a part of the recording"),
-        ):
-            if names:
-                messages.append(
-                    f"{len(names)} of {self.n_channels} channels {what}: {shorten(names)}"
-                )
+        bad_channels = {
+            "are flat": self.flat,
+            "are at the converter's limits": self.railed,
+            "carry no signal for a part of the recording": self.partly,
+        }
+        messages = [
+            f"{len(names)} of {self.n_channels} channels {what}: {shorten(names)}"
+            for what, names in bad_channels.items()
+            if names
+        ]
         if self.bad_periods:
             messages.append(self.describe_bad_periods())
             last, end_s = self.bad_periods[-1], self.rows[-1].end_s
@@ -174,14 +156,9 @@ class _Pieces:
 
 
 def check(recording: "BaseRecording", *, whole: bool = True) -> SignalReport:
-    """Look at pieces of a raw recording; see :class:`SignalReport`.
+    """Look at pieces of a raw recording of one segment.
 
-    Parameters
-    ----------
-    recording : BaseRecording
-        The recording; one segment.
-    whole : bool
-        Count the samples that are not finite in the whole recording, not in the pieces alone.
+    ``whole``: count the samples that are not finite in all of it, not in the pieces alone.
     """
     rate_hz = recording.get_sampling_frequency()
     pieces = _look(recording, *_place_pieces(recording))
@@ -196,15 +173,12 @@ def check(recording: "BaseRecording", *, whole: bool = True) -> SignalReport:
     known = noise[:, good][pieces.noise[:, good] > 0]
     counts, first_s = _count_non_finite(recording, pieces, whole=whole)
     periods = _find_bad_periods(recording, pieces, good, scale) if good.any() else []
-    elsewhere = ~_is_within(pieces.starts / rate_hz, periods)
+    starts_s, elsewhere = pieces.starts / rate_hz, np.ones(len(pieces.starts), dtype=bool)
+    for period in periods:
+        elsewhere &= (starts_s < period.start_s) | (starts_s >= period.end_s)
     partly = good & ((flat | railed)[elsewhere].sum(axis=0) >= LEAST_PIECES)
-    table = {
-        "flat": flat.sum(axis=1),
-        "railed": railed.sum(axis=1),
-        "non_finite": (~pieces.finite).sum(axis=1),
-        "active": pieces.active.sum(axis=1),
-        "noise": np.median(noise[:, good], axis=1) if good.any() else np.zeros(len(noise)),
-    }
+    states = {"flat": flat, "railed": railed, "non_finite": ~pieces.finite, "active": pieces.active}
+    usual = np.median(noise[:, good], axis=1) if good.any() else np.zeros(len(noise))
     return SignalReport(
         n_channels=len(names),
         n_samples=len(pieces.starts) * pieces.length,
@@ -214,7 +188,11 @@ def check(recording: "BaseRecording", *, whole: bool = True) -> SignalReport:
         railed=names[always_railed].tolist(),
         noise_uV=None if gains is None or not known.size else float(np.median(known)),
         partly=names[partly].tolist(),
-        rows=_summarize(table, pieces, rate_hz, in_uv=gains is not None),
+        rows=_summarize(
+            {name: of_channels.sum(axis=1) for name, of_channels in states.items()},
+            None if gains is None else usual,
+            (pieces.starts[-1] + pieces.length) / rate_hz,
+        ),
         bad_periods=periods,
         first_non_finite_s=first_s,
     )
@@ -264,38 +242,33 @@ def _fetch(recording: "BaseRecording", start: int, end: int) -> None:
 
 def _describe_piece(traces: "NDArray[Any]", lag: int) -> "tuple[NDArray[Any], ...]":
     """Describe each channel of a piece, (channels, samples), as :class:`_Pieces` has it."""
-    finite = np.ones(len(traces), dtype=bool)
-    if traces.dtype.kind == "f":
-        finite = np.isfinite(traces).all(axis=1)
-        if not finite.all():
-            traces = np.where(np.isfinite(traces), traces, np.nan)
+    finite = np.isfinite(traces)
+    if not finite.all():
+        traces = np.where(finite, traces, np.nan)
     lowest, highest = np.fmin.reduce(traces, axis=1), np.fmax.reduce(traces, axis=1)
     at_limit = ((traces == lowest[:, None]) | (traces == highest[:, None])).mean(axis=1)
     differences = np.abs(traces[:, lag:].astype(np.float32) - traces[:, :-lag])
     # Of every third sample: neighbours say the same.
     noise = np.nan_to_num(np.nanmedian(differences[:, ::3], axis=1)) / MAD_TO_SD
     active = np.fmax.reduce(differences, axis=1) > ACTIVE_MAD * noise
-    return lowest, highest, at_limit, finite, noise / 2**0.5, active
+    return lowest, highest, at_limit, finite.all(axis=1), noise / 2**0.5, active
 
 
 def _summarize(
-    table: "Mapping[str, NDArray[Any]]", pieces: _Pieces, rate_hz: float, *, in_uv: bool
+    counts: "Mapping[str, NDArray[Any]]", noise_uv: "NDArray[Any] | None", end_s: float
 ) -> list[MapRow]:
     """Return the rows of the map, of several pieces each where there are many."""
-    n_pieces = len(pieces.starts)
-    period_s = (pieces.starts[-1] + pieces.length) / rate_hz / n_pieces
-    rows = []
-    for members in np.array_split(np.arange(n_pieces), min(n_pieces, MOST_ROWS)):
-        noise = float(np.median(table["noise"][members]))
-        rows.append(
-            MapRow(
-                start_s=round(float(members[0] * period_s), 3),
-                end_s=round(float((members[-1] + 1) * period_s), 3),
-                noise_uV=round(noise, 3) if in_uv else None,
-                **{name: int(table[name][members].max()) for name in table if name != "noise"},
-            )
+    n_pieces = len(counts["flat"])
+    period_s = end_s / n_pieces
+    return [
+        MapRow(
+            start_s=round(float(members[0] * period_s), 3),
+            end_s=round(float((members[-1] + 1) * period_s), 3),
+            noise_uV=None if noise_uv is None else round(float(np.median(noise_uv[members])), 3),
+            **{name: int(of_pieces[members].max()) for name, of_pieces in counts.items()},
         )
-    return rows
+        for members in np.array_split(np.arange(n_pieces), min(n_pieces, MOST_ROWS))
+    ]
 
 
 def _find_bad_periods(
@@ -322,74 +295,48 @@ def _find_bad_periods(
         """Say what is wrong in each piece; nothing where it is good."""
         flat, railed, noise = measure(seen)
         is_dead = flat + railed >= BAD_SHARE
-        what = {
-            "railed": is_dead & (railed >= flat),
-            "flat": is_dead,
-            "noisy": noise > NOISE_FACTOR * usual,
-            "quiet": noise < usual / NOISE_FACTOR,
-        }
-        found: list[str] = np.select(list(what.values()), list(what), "").tolist()
+        is_noisy, is_quiet = noise > NOISE_FACTOR * usual, noise < usual / NOISE_FACTOR
+        conditions = [is_dead & (railed >= flat), is_dead, is_noisy, is_quiet]
+        found: list[str] = np.select(conditions, ["railed", "flat", "noisy", "quiet"], "").tolist()
         return found
 
     short = max(2, min(pieces.length, round(LEAST_PIECE_S * rate_hz)))
 
-    def judge_at(start: int) -> str:
-        return judge(_look(recording, np.array([start]), short))[0]
+    def find_edge(at: int, what: str, *, is_end: bool) -> int:
+        """Return the sample after a piece's start at which a state begins, or ends."""
+        between = range(*pieces.starts[at : at + 2])
 
-    periods = []
-    for what, first, last in _runs(judge(pieces)):
-        begins = 0
-        if first:
-            begins = _bisect(judge_at, what, pieces.starts[first], pieces.starts[first - 1])
+        def has_passed(start: int) -> bool:
+            return (judge(_look(recording, np.array([start]), short))[0] == what) is not is_end
+
+        return between.start + bisect.bisect_left(between, x=True, key=has_passed)
+
+    periods, end = [], 0
+    for what, members in itertools.groupby(judge(pieces)):
+        start, end = end, end + len(list(members))
+        if not what:
+            continue
+        begins = find_edge(start - 1, what, is_end=False) if start else 0
         ends = recording.get_num_samples()
-        if last < len(pieces.starts) - 1:
-            ends = short + _bisect(judge_at, what, pieces.starts[last], pieces.starts[last + 1])
+        if end < len(pieces.starts):
+            ends = short - 1 + find_edge(end - 1, what, is_end=True)
         start_s, end_s = round(begins / rate_hz, 3), round(ends / rate_hz, 3)
         if end_s - start_s >= LEAST_BAD_S:
             periods.append(BadPeriod(start_s=start_s, end_s=end_s, what=what))
     return periods
 
 
-def _is_within(times_s: "NDArray[np.float64]", periods: list[BadPeriod]) -> "NDArray[np.bool_]":
-    """Return which times are in one of the periods."""
-    inside = [(times_s >= p.start_s) & (times_s < p.end_s) for p in periods]
-    return np.any(inside, axis=0) if inside else np.zeros(len(times_s), dtype=bool)
-
-
-def _runs(states: list[str]) -> Iterator[tuple[str, int, int]]:
-    """Yield each run of one bad state: what, its first and its last piece."""
-    first = 0
-    for index in range(1, len(states) + 1):
-        if index == len(states) or states[index] != states[first]:
-            if states[first]:
-                yield states[first], first, index - 1
-            first = index
-
-
-def _bisect(judge_at: Callable[[int], str], what: str, bad: int, other: int) -> int:
-    """Return the sample nearest to another piece at which a state still holds."""
-    bad, other = int(bad), int(other)
-    while abs(bad - other) > 1:
-        middle = (bad + other) // 2
-        if judge_at(middle) == what:
-            bad = middle
-        else:
-            other = middle
-    return bad
-
-
 def silence(
     recording: "BaseRecording", periods: list[BadPeriod], start_s: float = 0.0
 ) -> "BaseRecording":
-    """Set the samples of bad periods to zero, lazily.
+    """Set the samples of dead periods to zero, lazily; those only noisier or quieter are kept.
 
     Parameters
     ----------
     recording : BaseRecording
         A recording, or its part from ``start_s`` on; centred on zero, by a filter.
     periods : list of BadPeriod
-        In s from the beginning of the recording. Those that are only noisier or quieter than the
-        rest are kept.
+        In s from the beginning of the whole recording.
     start_s : float
         Where the part begins.
     """
@@ -411,16 +358,9 @@ def silence(
 def tell_apart(
     failure: ClassifiedSortFailure | None, report: Mapping[str, Any]
 ) -> ClassifiedSortFailure | None:
-    """Correct a sorter's complaint by what the data of its window show.
+    """Correct a failure that is known by its text, if any, by the dumped report of its window.
 
     NaN, saturation and silence can give one text; the data tell them apart.
-
-    Parameters
-    ----------
-    failure : ClassifiedSortFailure or None
-        The failure by its text, if that is known.
-    report : dict
-        A :class:`SignalReport` of the window that was sorted, as plain data.
     """
     seen = SignalReport.model_validate(report).failure()
     is_contradicted = isinstance(failure, (NonFiniteSignalError, SaturatedSignalError))
