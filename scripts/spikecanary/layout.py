@@ -8,7 +8,7 @@ length, Rissanen 1978): a Gaussian code of what such a prediction leaves, per by
 
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -32,8 +32,6 @@ SLOW_S = 0.002
 EVENT_MAD, LEAST_EVENTS = 5.0, 50
 #: Beyond so many is an artefact.
 ARTEFACT_MAD = 60.0
-#: Bits of the mantissa of floating-point numbers, which no prediction shortens.
-MANTISSA_BITS = {4: 23, 8: 52}
 #: Numbers that are no signal: 5 % and 95 % of their magnitudes are so many octaves apart. A
 #: Gaussian's are 5 apart.
 MOST_OCTAVES = 25.0
@@ -102,41 +100,20 @@ class Layout:
     def options(self) -> dict[str, Any]:
         """Return what the table's reader_options would say."""
         dtype = np.dtype(self.dtype)
-        name = dtype.name if dtype.isnative else self.dtype
-        return {
-            "dtype": name,
-            "num_channels": self.num_channels,
-            "time_axis": self.time_axis,
-            "file_offset": self.file_offset,
-        }
+        return asdict(self) | {"dtype": dtype.name if dtype.isnative else self.dtype}
 
 
 @dataclass(frozen=True)
 class Score:
-    """How well a declaration explains the bytes.
+    """How well a declaration explains the bytes."""
 
-    Attributes
-    ----------
-    byte_bits : float
-        Bits of the code of one byte; fewer are better.
-    gains : tuple of float
-        Bits of a sample that are saved by prediction from the sample before; and from that and
-        the channel beside.
-    event_gains : tuple of float or None
-        The same of an event; None where there are too few.
-    wrap : float
-        Bits that the last channel saves of the first one's next sample: none, unless the file is
-        stored by channel.
-    """
-
-    byte_bits: float
+    byte_bits: float  #: of the code of one byte; fewer are better
+    #: Bits of a sample that are saved by prediction from the one before; and the channel beside.
     gains: tuple[float, float] = (0.0, 0.0)
-    event_gains: tuple[float, float] | None = None
+    event_gains: tuple[float, float] | None = None  #: the same of an event; None: too few
+    #: Bits that the last channel saves of the first one's next sample: none, unless the file is
+    #: stored by channel.
     wrap: float = 0.0
-
-    def before(self) -> float:
-        """Return what the sample before predicts, of events where there are enough."""
-        return (self.event_gains or self.gains)[0]
 
     def is_decisively_better(self, other: "Score", kind: Literal["near", "order", ""]) -> bool:
         """Whether another declaration is out of the question.
@@ -173,13 +150,14 @@ def check(row: Recording, rate_hz: float) -> list[str]:
         warnings += describe_remainder(path, declared)
         if (found := find_better(path, declared, rate_hz)) is not None:
             better, score, its = found
-            fits = _describe_difference(declared, better)
+            was, now = declared.options(), better.options()
+            fits = ", ".join(f"{k} {now[k]!r} (not {was[k]!r})" for k in was if was[k] != now[k])
             msg = f"{path} is not what the table declares: it reads well with {fits}"
             raise RecordingLayoutError(
                 msg,
                 path=path,
-                declared=str(declared.options()),
-                fits=str(better.options()),
+                declared=str(was),
+                fits=str(now),
                 score_declared=round(its.byte_bits, 3),
                 score_fits=round(score.byte_bits, 3),
                 remedy=f"Set {fits} in reader_options of the recordings table.",
@@ -197,35 +175,13 @@ def describe_remainder(path: str, declared: Layout) -> Iterator[str]:
         )
 
 
-def _describe_difference(declared: Layout, better: Layout) -> str:
-    """Describe the options of one declaration that the other one has not."""
-    was = declared.options()
-    return ", ".join(
-        f"{k} {v!r} (not {was[k]!r})" for k, v in better.options().items() if v != was[k]
-    )
-
-
 def find_better(path: str, declared: Layout, rate_hz: float) -> tuple[Layout, Score, Score] | None:
-    """Find a declaration that explains a file decisively better.
+    """Find a declaration that explains a file decisively better: it, its score, and the old one's.
 
-    Parameters
-    ----------
-    path : str
-        The file.
-    declared : Layout
-        What it is declared to be.
-    rate_hz : float
-        Its sampling rate.
-
-    Returns
-    -------
-    (Layout, Score, Score) or None
-        The other declaration, its score, and that of the declared one.
+    ``declared`` is what the file, of that sampling rate, is declared to be.
     """
     slow_bytes = SLOW_S * rate_hz * declared.frame_bytes
     n_bytes = PIECE_BYTES
-    if _is_railed(path, declared):
-        return None  # the signal map says so
     its = score(path, declared, slow_bytes, n_bytes)
     if its is None:
         return None
@@ -238,7 +194,10 @@ def find_better(path: str, declared: Layout, rate_hz: float) -> tuple[Layout, Sc
         if found is not None and found.is_decisively_better(its, _kind(declared, other)):
             better.append((other, found))
     if better:
-        layout, found = min(better, key=lambda each: each[1].byte_bits - each[1].before() / 10)
+        layout, found = min(
+            better,
+            key=lambda each: each[1].byte_bits - (each[1].event_gains or each[1].gains)[0] / 10,
+        )
         return layout, found, its
     left = declared.remainder(path)
     channel, split = divmod(left, np.dtype(declared.dtype).itemsize)
@@ -273,25 +232,32 @@ def _others(declared: Layout) -> Iterator[Layout]:
 
 
 def score(path: str, layout: Layout, slow_bytes: float, piece_bytes: int) -> Score | None:
-    """Score a declaration of a file; None where the file is too short for it.
+    """Score a declaration of a file; None where it is too short, or at its type's limits.
 
     Signals that last for more than ``slow_bytes`` of the file are taken out.
     """
+    from scipy.ndimage import maximum_filter1d
+
     pieces = _read_pieces(path, layout, piece_bytes)
-    if pieces is None:
+    if not pieces:
         return None
-    dtype = np.dtype(layout.dtype)
-    if dtype.kind == "f" and not _is_signal(np.concatenate([piece.ravel() for piece in pieces])):
+    dtype, values = np.dtype(layout.dtype), np.concatenate([piece.ravel() for piece in pieces])
+    if dtype.kind != "f":
+        limits = np.iinfo(dtype)
+        if ((values == limits.min) | (values == limits.max)).mean() > LEAST_RAILED:
+            return None  # nothing can be predicted, and the signal map says why
+    elif not _is_signal(values):
         return Score(NO_SIGNAL_BITS)
     n_slow = layout.n_slow(slow_bytes)
-    is_whole = dtype.kind != "f" or all(_are_integers(piece) for piece in pieces)
-    n_bits = None if is_whole else _mantissa_bits(pieces)
+    is_whole = dtype.kind != "f" or _are_integers(values)
+    n_bits = None if is_whole else _mantissa_bits(values)
     pieces = [_without_slow(_finite(piece), n_slow) for piece in pieces]
     spreads = [_spread(piece, LEAST_SPREAD if is_whole else 0.0) for piece in pieces]
     scaled = [piece / spread for piece, spread in zip(pieces, spreads, strict=True)]
-    # Artefacts are not what neurons do, and every layout predicts them.
-    usual = [_predict(_is_usual(piece, n_slow)).all(axis=0) for piece in scaled]
-    kept = [_predict(piece)[:, keep] for piece, keep in zip(scaled, usual, strict=True)]
+    kept = []
+    for piece in scaled:  # artefacts, which the running mean spreads, are predicted by every layout
+        strongest = maximum_filter1d(np.abs(piece), min(n_slow, len(piece)), axis=0)
+        kept.append(_predict(piece)[:, _predict(strongest < ARTEFACT_MAD).all(axis=0)])
     gains, of_events = _gains(np.concatenate(kept, axis=1)), None
     if (events := _find_events(kept)) is not None:
         of_events = _gains(events)
@@ -300,13 +266,13 @@ def score(path: str, layout: Layout, slow_bytes: float, piece_bytes: int) -> Sco
     return Score(bits / dtype.itemsize, gains, of_events, _wrap_gain(scaled))
 
 
-def _mantissa_bits(pieces: "list[NDArray[Any]]") -> int:
+def _mantissa_bits(values: "NDArray[Any]") -> int:
     """Count the bits of the mantissa that are used: of float32 in float64 the others are zero."""
-    native = np.concatenate([p.ravel() for p in pieces]).astype(pieces[0].dtype.newbyteorder("="))
+    native = values.astype(values.dtype.newbyteorder("="))
     words = native[np.isfinite(native)].view(f"u{native.itemsize}")
     used = int(np.bitwise_or.reduce(words)) or 1
-    n_zeros = (used & -used).bit_length() - 1
-    return MANTISSA_BITS[native.itemsize] - min(n_zeros, MANTISSA_BITS[native.itemsize])
+    n_zeros, n_bits = (used & -used).bit_length() - 1, np.finfo(native.dtype).nmant
+    return n_bits - min(n_zeros, n_bits)
 
 
 def _spread(piece: "NDArray[np.float64]", least: float = 0.0) -> "NDArray[np.float64]":
@@ -315,9 +281,9 @@ def _spread(piece: "NDArray[np.float64]", least: float = 0.0) -> "NDArray[np.flo
     return np.maximum(mad, max(least, float(np.finfo(float).tiny)))
 
 
-def _are_integers(piece: "NDArray[Any]") -> bool:
+def _are_integers(numbers: "NDArray[Any]") -> bool:
     """Whether floating-point numbers were integers, whose code is as short as that of integers."""
-    values = _finite(piece)
+    values = _finite(numbers)
     return bool(np.array_equal(values, np.round(values)) and np.abs(values).max() < LARGEST_INTEGER)
 
 
@@ -329,13 +295,16 @@ def read_bytes(path: str, offset: int, n_bytes: int) -> bytes:
         return os.pread(file.fileno(), n_bytes, offset)
 
 
-def _read_pieces(path: str, layout: Layout, piece_bytes: int) -> "list[NDArray[Any]] | None":
-    """Read pieces at the same places of a file for every layout, each (samples, channels)."""
+def _read_pieces(path: str, layout: Layout, piece_bytes: int) -> "list[NDArray[Any]]":
+    """Read pieces at the same places of a file for every layout, each (samples, channels).
+
+    None at all where the file is too short.
+    """
     item, n_channels = np.dtype(layout.dtype).itemsize, layout.num_channels
     n_rows = (Path(path).stat().st_size - layout.file_offset) // layout.frame_bytes
     length = min(n_rows, max(LEAST_ROWS, piece_bytes // layout.frame_bytes))
     if length < LEAST_ROWS:
-        return None
+        return []
     pieces = []
     for start in np.linspace(0, n_rows - length, N_PIECES).astype(int).tolist():
         if layout.time_axis == 0:
@@ -347,17 +316,6 @@ def _read_pieces(path: str, layout: Layout, piece_bytes: int) -> "list[NDArray[A
             columns = [read_bytes(path, at, length * item) for at in map(int, first)]
             pieces.append(np.stack([np.frombuffer(c, layout.dtype) for c in columns], axis=1))
     return pieces
-
-
-def _is_railed(path: str, declared: Layout) -> bool:
-    """Whether most samples are at the converter's limits, so that nothing can be predicted."""
-    pieces = _read_pieces(path, declared, PIECE_BYTES) or [np.zeros(1)]
-    values = np.concatenate([piece.ravel() for piece in pieces])
-    if values.dtype.kind == "f":
-        return False
-    limits = np.iinfo(values.dtype)
-    at_limit: float = ((values == limits.min) | (values == limits.max)).mean()
-    return at_limit > LEAST_RAILED
 
 
 def _is_signal(values: "NDArray[Any]") -> bool:
@@ -385,15 +343,6 @@ def _without_slow(piece: "NDArray[np.float64]", n_slow: int) -> "NDArray[np.floa
 
     slow: NDArray[np.float64] = uniform_filter1d(piece, min(n_slow, len(piece)), axis=0)
     return piece - slow
-
-
-def _is_usual(piece: "NDArray[np.float64]", n_slow: int) -> "NDArray[np.bool_]":
-    """Return which samples are far from artefacts, which a running mean spreads."""
-    from scipy.ndimage import maximum_filter1d
-
-    strongest = maximum_filter1d(np.abs(piece), min(n_slow, len(piece)), axis=0)
-    usual: NDArray[np.bool_] = strongest < ARTEFACT_MAD
-    return usual
 
 
 def _predict(piece: "NDArray[Any]") -> "NDArray[Any]":
@@ -448,7 +397,7 @@ def _begins_at(path: str, declared: Layout, slow_bytes: float, channel: int) -> 
     Then the last and the first channel share their events, as those beside each other do, and the
     other one does not share its left neighbour's.
     """
-    pieces = _read_pieces(path, declared, PIECE_BYTES) or []
+    pieces = _read_pieces(path, declared, PIECE_BYTES)
     n_slow = declared.n_slow(slow_bytes)
     rows = np.concatenate([_without_slow(_finite(piece), n_slow) for piece in pieces])
     shares = []
