@@ -6,8 +6,8 @@ import os
 import re
 import sys
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -55,16 +55,12 @@ SPLITS = ("probe", "group", "shank", "tetrode", "none")
 
 
 @dataclass(frozen=True)
-class Found:
+class Found(Recognised):
     """A row, or (with ``reason``) what is none: a stream, or a path that cannot be opened."""
 
-    path: str
-    reader: str = ""
     stream: str = ""
     row: dict[str, str] = field(default_factory=dict)
     header: dict[str, Any] = field(default_factory=dict)
-    reason: str = ""
-    failed: bool = False
     of: tuple[str, ...] = ()  #: the same of CatGT's output and of its raw data
     is_catgt: bool = False
 
@@ -75,20 +71,13 @@ class Found:
 
 
 def inspect(recognised: Recognised, split: str, sorter: str = "") -> list[Found]:
-    """Read the headers of a path: its rows, and its streams that are none.
+    """Read the headers of a path: a row for each of what ``split`` names, and what is none.
 
-    Parameters
-    ----------
-    recognised : Recognised
-        The path and its reader.
-    split : str
-        Of what there is a row each: one of ``SPLITS``.
-    sorter : str
-        The sorter for which presets are proposed; empty: none are.
+    Presets are proposed for the sorter; none, if it is empty.
     """
     path, reader = recognised.path, recognised.reader
     found: list[Found] = []
-    one = Found(ODD_PATH.sub("?", path), reader, "", {}, {}, recognised.reason, recognised.failed)
+    one = Found(**asdict(replace(recognised, path=ODD_PATH.sub("?", path))))
     if reader and one.path != path:
         return [replace(one, reason="a name of its path cannot be in a table", failed=True)]
     if one.reason:
@@ -97,7 +86,7 @@ def inspect(recognised: Recognised, split: str, sorter: str = "") -> list[Found]
         streams = list(_streams(path, reader))
         has_raw = any(re.match(r"(?i)(wb|raw)\b", name) for name, _ in streams)
         for name, fields in streams:
-            one = Found(path, reader, name, {"path": path, "reader": reader} | fields)
+            one = Found(path, reader, stream=name, row={"path": path, "reader": reader} | fields)
             if has_raw and name.casefold().startswith("spk"):  # of Plexon, Alpha Omega
                 found.append(replace(one, reason="the raw signal, filtered"))
                 continue
@@ -223,18 +212,15 @@ def _split(opened: "BaseRecording", electrodes: "NDArray[np.bool_]", split: str)
 
 def _labels(opened: "BaseRecording", split: str) -> list[str]:
     """Return of each channel the group that ``split`` means."""
-    labels = [""] * opened.get_num_channels()
     if split in ("probe", "shank") and opened.has_probe():
-        for number, probe in enumerate(opened.get_probes()):
-            shanks = probe.shank_ids if split == "shank" else None
-            for contact, at in enumerate(probe.device_channel_indices):
-                labels[at] = f"{number} {shanks[contact] if shanks is not None else ''}"
-        return labels
+        contacts = opened.get_probegroup().to_numpy(complete=True)  # in the order of the channels
+        names = ["probe_index", "shank_ids"] if split == "shank" else ["probe_index"]
+        return [str(each) for each in contacts[[n for n in names if n in contacts.dtype.names]]]
     for name in GROUPS if split not in ("probe", "none") else ():
         values = opened.get_property(name)
         if values is not None and len({str(value) for value in values}) > 1:
             return [str(value) for value in values]
-    return labels
+    return [""] * opened.get_num_channels()
 
 
 def _name_channels(opened: "BaseRecording", chosen: "NDArray[np.bool_]") -> str:
@@ -279,15 +265,20 @@ def _parts(opened: Any, one: Found) -> Iterator[Found]:
             yield replace(one, row=one.row | cut, of=same, is_catgt=is_catgt)
 
 
-def group_reasons(found: Iterable[Found]) -> list[Found]:
-    """Join the streams of a path that are left out for the same reason."""
+def _group(found: Iterable[Found], key: Callable[[Found], Any]) -> list[list[Found]]:
+    """Group what has the same key, in the order of the first ones."""
     groups: dict[Any, list[Found]] = {}
     for one in found:
-        if one.reason:
-            groups.setdefault((one.path, one.reason, one.failed), []).append(one)
+        groups.setdefault(key(one), []).append(one)
+    return list(groups.values())
+
+
+def group_reasons(found: Iterable[Found]) -> list[Found]:
+    """Join the streams of a path that are left out for the same reason."""
+    left_out = [one for one in found if one.reason]
     return [
         replace(group[0], stream=shorten(list(dict.fromkeys(one.stream for one in group))))
-        for group in groups.values()
+        for group in _group(left_out, lambda one: (one.path, one.reason, one.failed))
     ]
 
 
@@ -305,11 +296,8 @@ def leave_out_raw(found: Iterable[Found]) -> list[Found]:
 
 def join(found: Sequence[Found]) -> list[Found]:
     """Join the runs of one probe to one row each; those that do not fit stay apart."""
-    groups: dict[Any, list[Found]] = {}
-    for one in found:
-        groups.setdefault(one.place(), []).append(one)
     joined = []
-    for group in groups.values():
+    for group in _group(found, Found.place):
         paths = ";".join(one.path for one in group)
         both = replace(group[0], path=paths, row=group[0].row | {"path": paths})
         header = plan.read_header(_as_recording(both.row)) if len(group) > 1 else {"problem": ""}
@@ -326,8 +314,10 @@ def _as_recording(row: dict[str, str]) -> Recording:
 
 def _subject_and_session(path: str) -> tuple[str, str]:
     """Return subject and session of a path, by the names of NeuroBlueprint and BIDS."""
-    labels = [re.findall(rf"(?:^|[/\\_]){key}-([A-Za-z0-9]+)", path) for key in ("sub", "ses")]
-    return labels[0][-1] if labels[0] else "", labels[1][-1] if labels[1] else ""
+    subjects, sessions = (
+        re.findall(rf"(?:^|[/\\_]){key}-([A-Za-z0-9]+)", path) for key in ("sub", "ses")
+    )
+    return (subjects or [""])[-1], (sessions or [""])[-1]
 
 
 def name_rows(found: Sequence[Found], taken: Iterable[str]) -> list[Found]:

@@ -66,14 +66,9 @@ class Recognised:
 
 
 def walk(folder: str, seen: set[str]) -> Iterator[Recognised]:
-    """Yield what is recognised in a folder, and other files that may be data.
+    """Yield what is recognised in a folder (or a file), and other files that may be data.
 
-    Parameters
-    ----------
-    folder : str
-        The folder, or a file.
-    seen : set of str
-        Folders that have been walked; those of this one are added.
+    ``seen``: folders that have been walked; those of this one are added.
     """
     if not Path(folder).exists():
         yield Recognised(folder, reason="does not exist", failed=True)
