@@ -1,16 +1,12 @@
 """Where a recording is active, by a scan of pieces for peaks; why a sorter missed it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from spikecanary.config import as_steps
-from spikecanary.failures import (
-    ClassifiedSortFailure,
-    RecordingLayoutError,
-    SorterParameterError,
-)
+from spikecanary.failures import ClassifiedSortFailure, RecordingLayoutError, SorterParameterError
 from spikecanary.layout import MAD_TO_SD
 from spikecanary.probes import count_largest_group
 from spikecanary.recording import open_recording, preprocess
@@ -48,20 +44,9 @@ def scan(
 ) -> dict[str, Any]:
     """Find where a recording is most active; for a supervised child process.
 
-    It is silent where the most active stretch has no more peaks than noise alone may
-    have there: six standard deviations (Poisson) and four above the mean.
-
-    Parameters
-    ----------
-    row : dict
-        The recording.
-    preprocessing : dict
-        What is done to it before the sort.
-    batch_s : float
-        What the sorter learns from first, in s: the activity of that long a stretch
-        counts.
-    shortest_s : float
-        The window must be at least that long, so it begins that much before the end.
+    It is silent where the most active stretch of ``batch_s``, from which the sorter learns, has no
+    more peaks than noise alone may have there: six standard deviations (Poisson) and four above
+    the mean. What is found begins ``shortest_s`` before the end, or earlier.
 
     Returns
     -------
@@ -110,17 +95,7 @@ def scan(
 def explain_missed(
     found: Mapping[str, Any], task: SortTask, header: Mapping[str, Any]
 ) -> ClassifiedSortFailure | None:
-    """Explain why a sorter found too little where the scan sees activity; None if it cannot.
-
-    Parameters
-    ----------
-    found : dict
-        What :func:`scan` returned.
-    task : SortTask
-        The sort.
-    header : dict
-        The recording's header.
-    """
+    """Explain why a sorter found too little where the scan sees activity; None if it cannot."""
     seen = f"a scan of {found['read_s']:g} s sees {found['n_peaks']:,} peaks"
     noise = found["noise"] * float(task.sorter.params.get("scale") or 1.0)
     is_float = np.dtype(header["dtype"]).kind == "f"
@@ -131,30 +106,23 @@ def explain_missed(
             f"the noise of the numbers that {task.sorter.name} is handed is {noise:.3g}{known}: "
             f"too small to sort, though {seen}; are the samples in volts?"
         )
-        return RecordingLayoutError(
-            msg,
-            path=task.row.paths[0],
-            noise=noise,
-            gain=gain,
-            remedy=(
-                "Put scale_to_uV into the config's preprocessing (it needs the right gain), or set "
-                "the sorter's parameter scale, so that the noise is about 10."
-            ),
+        remedy = (
+            "Put scale_to_uV into the config's preprocessing (it needs the right gain), or set "
+            "the sorter's parameter scale, so that the noise is about 10."
         )
+        evidence = {"path": task.row.paths[0], "noise": noise, "gain": gain}
+        return RecordingLayoutError(msg, remedy=remedy, **evidence)
     if task.sorter.name in NEEDS_NEIGHBOURS and found["largest_group"] <= TETRODE:
         msg = (
             f"{task.sorter.name} cannot sort this geometry, groups of {found['largest_group']} "
             f"contacts: it finds too few spikes, though {seen}"
         )
-        return SorterParameterError(
-            msg,
-            sorter=task.sorter.name,
-            n_peaks=found["n_peaks"],
-            remedy=(
-                "Choose a sorter for tetrodes (mountainsort5, spykingcircus2, tridesclous2), or "
-                "sort one group a row (column channels, such as group=0)."
-            ),
+        remedy = (
+            "Choose a sorter for tetrodes (mountainsort5, spykingcircus2, tridesclous2), or "
+            "sort one group a row (column channels, such as group=0)."
         )
+        evidence = {"sorter": task.sorter.name, "n_peaks": found["n_peaks"]}
+        return SorterParameterError(msg, remedy=remedy, **evidence)
     return None
 
 
@@ -171,10 +139,7 @@ def _band_pass(recording: "BaseRecording") -> "BaseRecording":
 
 
 def _find_peaks(
-    recording: "BaseRecording",
-    noise: "NDArray[Any]",
-    starts_s: "Sequence[float] | NDArray[Any]",
-    length_s: float,
+    recording: "BaseRecording", noise: "NDArray[Any]", starts_s: Iterable[float], length_s: float
 ) -> "NDArray[np.float64]":
     """Return the times in s of negative peaks in some pieces, all channels together, sorted."""
     from spikeinterface.sortingcomponents.peak_detection import detect_peaks

@@ -24,21 +24,11 @@ MOST_BATCHES = 250
 
 
 class Learned(BaseModel):
-    """What a full sort will learn from.
+    """What a full sort will learn from."""
 
-    Attributes
-    ----------
-    needed : int
-        Clips that the sorter needs.
-    counts : dict of float to int
-        Clips by where their batch begins, in s; reading ends as soon as there are enough.
-    start_s : float or None
-        Where the sort would have to begin to learn enough, if they are too few.
-    """
-
-    needed: int
-    counts: dict[float, int]
-    start_s: float | None = None
+    needed: int  #: clips
+    counts: dict[float, int]  #: clips by where their batch begins, in s; read until they are enough
+    start_s: float | None = None  #: where the sort would have to begin, if they are too few
 
     @property
     def n_clips(self) -> int:
@@ -69,28 +59,24 @@ def explain_too_few(learned: Learned, task: SortTask, *, silent: bool) -> Classi
     """Return why a full sort that learns from too few clips is certain to fail, and the way out."""
     name, start_s = task.sorter.name, learned.start_s
     msg = f"{name} learns its templates from {learned.describe()}"
+    if start_s is None and silent:
+        return InsufficientActivityError(msg, n_spikes=learned.n_clips)
+    evidence: dict[str, Any] = {"sorter": name}
     if start_s is not None:
         from_s = (task.row.start_s or 0.0) + start_s
-        return SorterParameterError(
-            f"{msg}; from {from_s:g} s on it would learn enough",
-            sorter=name,
-            parameter="start_s",
-            start_s=from_s,
-            remedy=(
-                f"Set start_s to {from_s:g} in the recordings table: what comes before is not "
-                "sorted. Or set sorter.params: {templates_from_data: false}."
-            ),
+        msg += f"; from {from_s:g} s on it would learn enough"
+        evidence |= {"parameter": "start_s", "start_s": from_s}
+        remedy = (
+            f"Set start_s to {from_s:g} in the recordings table: what comes before is not sorted. "
+            "Or set sorter.params: {templates_from_data: false}."
         )
-    if silent:
-        return InsufficientActivityError(msg, n_spikes=learned.n_clips)
-    return SorterParameterError(
-        f"{msg}, though a scan of the recording sees activity",
-        sorter=name,
-        remedy=(
+    else:
+        msg += ", though a scan of the recording sees activity"
+        remedy = (
             "Look at the sorter's parameters (Th_single_ch, do_CAR, whitening), and at the probe "
             "and the gain; or set sorter.params: {templates_from_data: false}."
-        ),
-    )
+        )
+    return SorterParameterError(msg, remedy=remedy, **evidence)
 
 
 class _CountedError(Exception):
@@ -105,23 +91,12 @@ def is_countable(task: SortTask) -> bool:
 
 
 def count_clips(task: Mapping[str, Any], folder: str) -> dict[str, Any]:
-    """Count the clips that a full sort learns from; for a supervised child process.
+    """Count the clips that a full sort learns from, as :class:`Learned`; for a child process.
 
-    Kilosort itself opens, filters and whitens; where it would extract clips from batches 0, 25,
-    50, ... (kilosort 4.1.7, ``extract_wPCA_wTEMP``), its own ``extract_snippets`` are counted, and
-    the sort ends. Fewer clips than templates fail (none in TruncatedSVD, others in KMeans).
-
-    Parameters
-    ----------
-    task : dict
-        The full sort, a dumped :class:`~spikecanary.sorter.SortTask`.
-    folder : str
-        Where to work; exists and is empty.
-
-    Returns
-    -------
-    dict
-        A dumped :class:`Learned`.
+    Kilosort itself opens, filters and whitens, in an empty folder; where it would extract clips
+    from batches 0, 25, 50, ... (kilosort 4.1.7, ``extract_wPCA_wTEMP``), its own
+    ``extract_snippets`` are counted, and the sort ends. Fewer clips than templates fail (none in
+    TruncatedSVD, others in KMeans).
     """
     from kilosort import spikedetect
     from spikeinterface.sorters import run_sorter
@@ -169,9 +144,8 @@ def _count(ops: Any, bfile: Any, nskip: int, **of_snippets: Any) -> Learned:
         if sum(counts.values()) >= needed:
             return Learned(needed=needed, counts=counts)
     start = _find_start(count_batch, int(bfile.n_batches), step, needed)
-    return Learned(
-        needed=needed, counts=counts, start_s=None if start is None else round(start * span_s, 3)
-    )
+    start_s = None if start is None else round(start * span_s, 3)
+    return Learned(needed=needed, counts=counts, start_s=start_s)
 
 
 def _find_start(
@@ -179,15 +153,14 @@ def _find_start(
 ) -> int | None:
     """Return the first batch from which a sort would learn enough, half of the most at least."""
     totals: dict[int, int] = {}
-    n_read = 0
-    for start in range(1, min(step, n_batches)):
-        totals[start] = 0
-        for number in range(start, n_batches, step):
-            totals[start] += count_batch(number)
-            n_read += 1
-            if totals[start] >= PLENTY or n_read >= MOST_BATCHES:
-                break
-        if totals[start] >= PLENTY or n_read >= MOST_BATCHES:
+    in_order = [
+        (start, number)
+        for start in range(1, min(step, n_batches))
+        for number in range(start, n_batches, step)
+    ]
+    for start, number in in_order[:MOST_BATCHES]:
+        totals[start] = totals.get(start, 0) + count_batch(number)
+        if totals[start] >= PLENTY:
             break
     least = max(SURE_TIMES * needed, max(totals.values(), default=0) / 2)
     return next((start for start, total in totals.items() if total >= least), None)
