@@ -67,12 +67,11 @@ def unknown(what: str, names: Iterable[str], known: Iterable[str]) -> Iterator[s
     return (f"{what} {n!r}{did_you_mean(n, known)}" for n in names if n not in known)
 
 
-def _parameters(function: Callable[..., Any]) -> tuple[dict[str, inspect.Parameter], bool]:
-    """Return a function's named parameters but the first, and whether it takes any others."""
+def _parameters(function: Callable[..., Any]) -> tuple[dict[str, inspect.Parameter], str]:
+    """Return a function's named parameters but the first, and what it calls any others."""
     _, *further = inspect.signature(function).parameters.values()
-    variable = {p.kind: p for p in further if p.kind in (p.VAR_POSITIONAL, p.VAR_KEYWORD)}
-    named = {p.name: p for p in further if p not in variable.values()}
-    return named, inspect.Parameter.VAR_KEYWORD in variable
+    named = {p.name: p for p in further if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)}
+    return named, "".join(p.name for p in further if p.kind is p.VAR_KEYWORD)
 
 
 def check_readers(rows: list[Recording], table: str) -> list[str]:
@@ -84,9 +83,9 @@ def check_readers(rows: list[Recording], table: str) -> list[str]:
         if row.reader not in known:
             problems += unknown(f"{where}: unknown reader", [row.reader], known)
             continue
-        named, takes_any = _parameters(known[row.reader])
+        named, any_others = _parameters(known[row.reader])
         where = f"{where}: reader {row.reader!r}"
-        if not takes_any:
+        if not any_others:
             known_options = [*named, RATES_DIFFER]
             problems += unknown(f"{where} has no option", row.reader_options, known_options)
             if row.stream_id is not None and "stream_id" not in named:
@@ -102,12 +101,11 @@ def check_readers(rows: list[Recording], table: str) -> list[str]:
 def check_names(config: Config, rows: list[Recording]) -> Iterator[str]:
     """Find rows that name entries which the config does not have."""
     for row in rows:
+        where = f"{config.recordings}, line {row.line} (recording {row.id!r})"
         for column in ("preprocessing", "params"):
-            name, known = getattr(row, column), getattr(config, f"{column}_of")
-            where = f"{config.recordings}, line {row.line} (recording {row.id!r}), column {column}"
-            yield from unknown(
-                f"{where}: not in the config's {column}_of:", filter(None, [name]), known
-            )
+            named, known = filter(None, [getattr(row, column)]), getattr(config, f"{column}_of")
+            what = f"{where}, column {column}: not in the config's {column}_of:"
+            yield from unknown(what, named, known)
 
 
 def check_steps(config: Config, rows: list[Recording]) -> Iterator[str]:
@@ -145,20 +143,16 @@ def _step_parameters(step: Callable[..., Any]) -> set[str]:
 
     random = (get_random_data_chunks, get_random_sample_slices)
     behind: dict[str, tuple[Callable[..., Any], ...]] = {
+        "": (),
         "filter_kwargs": (FilterRecording,),
         "random_chunk_kwargs": random,
         "noise_levels_kwargs": (get_noise_levels, *random),
         "detect_bad_channels_kwargs": (detect_bad_channels,),
     }
-    accepted: set[str] = set()
-    for parameter in inspect.signature(step).parameters.values():
-        if parameter.kind is not parameter.VAR_KEYWORD:
-            continue
-        if parameter.name not in behind:
-            return set()
-        for function in behind[parameter.name]:
-            accepted |= _parameters(function)[0].keys()
-    return accepted | _parameters(step)[0].keys()
+    named, others = _parameters(step)
+    if others not in behind:
+        return set()
+    return {*named, *(name for each in behind[others] for name in _parameters(each)[0])}
 
 
 def check_files(config: Config) -> Iterator[str]:
@@ -193,17 +187,11 @@ def check_sorters(config: Config, rows: list[Recording]) -> Iterator[str]:
         for problem in unknown(f"{where}: unknown sorter", [name], sorter_dict):
             if not text or (name not in text and "did you mean" in problem):
                 yield problem
-    params_of = {"sorter.params": (config.sorter.name, config.sorter.params)}
-    params_of |= {
-        f"sorter.params_of.{name}": (name, p) for name, p in config.sorter.params_of.items()
-    }
-    for row in rows:
-        if row.params:
-            of_row = (row.sorter or config.sorter.name, config.params_of.get(row.params, {}))
-            params_of[f"params_of.{row.params}"] = of_row
-    for key, (name, params) in params_of.items():
-        known = defaults_of(name) if params and name in sorter_dict else {}
-        if known:
-            where = f"config: {key}"
-            yield from unknown(f"{where}: {name} has no parameter", params, known)
-            yield from (f"{where}: {each}" for each in parameters.check_types(name, params))
+    given = [("sorter.params", config.sorter.name, config.sorter.params)]
+    given += [(f"sorter.params_of.{name}", name, p) for name, p in config.sorter.params_of.items()]
+    presets = {(row.params, row.sorter or config.sorter.name): None for row in rows if row.params}
+    given += [(f"params_of.{key}", name, config.params_of.get(key, {})) for key, name in presets]
+    for key, name, params in given:
+        if params and name in sorter_dict and (known := defaults_of(name)):
+            yield from unknown(f"config: {key}: {name} has no parameter", params, known)
+            yield from (f"config: {key}: {each}" for each in parameters.check_types(name, params))
