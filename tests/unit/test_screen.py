@@ -20,8 +20,8 @@ def results(tmp_path):
     odd = make_record(recording="c", outcome="unexpected", reason="no such thing", log="c.log")
     records = [healthy, stopped("biological"), odd, stopped("environment")]
     for name, record in zip("abcd", records, strict=True):
-        record = record.model_copy(update={"recording": name})
-        sentinel.write_record(tmp_path / name / "canary.json", record)
+        of_name = record.model_copy(update={"recording": name})
+        sentinel.write_record(tmp_path / name / "canary.json", of_name)
     measured = Measured(wall_s=130.0)
     sort = make_record(recording="a", outcome="sorted", n_units=1, measured=measured)
     sentinel.write_record(tmp_path / "a" / "sort.json", sort)
@@ -85,7 +85,8 @@ def test_snakemake_is_quiet_about_single_jobs():
     handler = logging.Handler()
     handler.name = "DefaultStreamHandler"
     handler.emit = lambda record: seen.append(record.getMessage())
-    logger = logging.Logger("a")
+    logger = logging.getLogger("test_screen")
+    logger.setLevel(logging.INFO)
     logger.addHandler(handler)
     quieten(logger)
     for message in ("table", "table again"):
