@@ -301,8 +301,8 @@ def describe_needs(rows: Iterable[Mapping[str, Any]], most: int = 5) -> str:
     if not needing:
         return ""
     one = len(needing) == 1
-    count = "1 recording needs" if one else f"{len(needing)} recordings need"
-    return "\n".join([f"{count} attention:", *describe_groups(needing, most)])
+    head = "1 recording needs attention:" if one else f"{len(needing)} recordings need attention:"
+    return "\n".join([head, *describe_groups(needing, most)])
 
 
 def describe_groups(rows: Iterable[Mapping[str, Any]], most: int = 5) -> list[str]:
