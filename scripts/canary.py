@@ -6,13 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from spikecanary import canary, screen
-from spikecanary.config import (
-    CanarySettings,
-    ForecastSettings,
-    PreflightSettings,
-    RetrySettings,
-    WatchdogSettings,
-)
+from spikecanary.config import CanarySettings
 from spikecanary.sorter import SortTask
 from spikecanary.supervise.folders import LeftoverError
 from spikecanary.supervise.job import Job
@@ -32,14 +26,10 @@ def main(snakemake: Any) -> int:
     configure(log, rule="canary", threads=snakemake.threads, **requested)
     job = Job(
         log=log,
-        preflight=PreflightSettings.model_validate(params.settings["preflight"]),
-        watchdogs=WatchdogSettings.model_validate(params.settings["watchdogs"]),
-        retry=RetrySettings.model_validate(params.settings.get("retry", {})),
-        forecast=ForecastSettings.model_validate(params.settings["forecast"]),
+        **params.settings,
         mem_mb=requested["mem_mb"],
         runtime_min=requested["runtime"],
         attempt=resources.get("attempt", 1),
-        signatures=params.settings.get("signatures"),
         recorded_settings={name: params[name] for name in ("task", "data", "settings")},
     )
     settings = CanarySettings.model_validate(params.settings["canary"])

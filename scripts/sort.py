@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from spikecanary import fullsort, screen
-from spikecanary.config import ForecastSettings, PreflightSettings, RetrySettings, WatchdogSettings
+from spikecanary.config import ForecastSettings
 from spikecanary.sentinel import RecordError
 from spikecanary.sorter import SortTask
 from spikecanary.supervise.job import Job, job_limit
@@ -27,23 +27,17 @@ def main(snakemake: Any) -> int:
     allowed = ForecastSettings.model_validate(params.limits["forecast"])
     job = Job(
         log=log,
-        preflight=PreflightSettings.model_validate(params.limits["preflight"]),
-        watchdogs=WatchdogSettings.model_validate(params.limits["watchdogs"]),
-        retry=RetrySettings.model_validate(params.limits["retry"]),
+        **params.limits,
         mem_mb=job_limit(requested["mem_mb"], allowed.max_mem_mb),
         runtime_min=job_limit(requested["runtime"], allowed.max_runtime_min),
         attempt=resources.get("attempt", 1),
-        signatures=params.limits.get("signatures"),
         recorded_settings={name: params[name] for name in ("version", "task", "data")},
     )
-    options = fullsort.Options(
-        forced=params.limits["forced"],
-        keep_output=params.limits["keep_output"],
-    )
+    options = {name: params.limits[name] for name in ("forced", "keep_output")}
     task = SortTask.model_validate({**params.task, "n_jobs": snakemake.threads})
     results = Path(snakemake.output.record).parent
     try:
-        fullsort.run(task, results, job, options)
+        fullsort.run(task, results, job, **options)
     except (fullsort.SortStoppedError, fullsort.SortFailedError, RecordError, OSError) as err:
         logger.error("%s", err)  # noqa: TRY400 - one line; the traceback tells nothing more
         return 1

@@ -18,7 +18,13 @@ EVERY_S = 60.0
 
 
 class LogHandler(LogHandlerBase):
-    """Turns Snakemake's events into lines of progress, on stderr."""
+    """Turns Snakemake's events into lines of progress, on stderr, in place of its own."""
+
+    writes_to_stream = True
+    writes_to_file = False
+    has_filter = True
+    has_formatter = False  # messages and errors look as Snakemake's
+    needs_rulegraph = False
 
     def __post_init__(self) -> None:
         """Begin to give signs of life.
@@ -75,31 +81,6 @@ class LogHandler(LogHandlerBase):
         if text and text.strip() and text != "None":
             sys.stderr.write(text.rstrip() + "\n")
             sys.stderr.flush()
-
-    @property
-    def writes_to_stream(self) -> bool:
-        """It takes the place of Snakemake's own lines."""
-        return True
-
-    @property
-    def writes_to_file(self) -> bool:
-        """It writes no file."""
-        return False
-
-    @property
-    def has_filter(self) -> bool:
-        """It chooses itself what to show."""
-        return True
-
-    @property
-    def has_formatter(self) -> bool:
-        """Messages and errors look as Snakemake's."""
-        return False
-
-    @property
-    def needs_rulegraph(self) -> bool:
-        """It needs no graph."""
-        return False
 
 
 def _count(stats: dict[str, int], rule: str) -> int:

@@ -36,61 +36,32 @@ SAME_WINDOW_S = 0.5
 
 @dataclass(frozen=True)
 class Attempt:
-    """One window that was sorted: how it ended, and its failure if that is a known one."""
+    """One window that was sorted, and how it ended."""
 
     window: Window
     ended: Ended
-    failure: ClassifiedSortFailure | None
 
     @property
     def is_suspicious(self) -> bool:
         """Whether the data may be to blame: a biological failure, or no units."""
-        return isinstance(self.failure, BiologicalFailure) or self.window.n_units == 0
+        return isinstance(self.ended.failure, BiologicalFailure) or self.window.n_units == 0
 
 
 @dataclass
 class Evidence:
-    """What the steps of a canary found, in their order; what was not reached is empty.
+    """What the steps of a canary found, in their order; what was not reached is empty."""
 
-    Attributes
-    ----------
-    skip : str
-        Why there is no canary.
-    header : dict
-        The recording's header.
-    failed : Ended or None
-        A step before the sort that failed.
-    failure : ClassifiedSortFailure or None
-        What the failed step, the preflight, or the signal check say.
-    signals : SignalReport or None
-        The signal map.
-    attempts : list of Attempt
-        The windows that were sorted; the last decides.
-    is_silent : bool or None
-        Whether a scan of the recording saw no activity; None where none was made.
-    learned : Learned or None
-        What the full sort will learn from, where the window did not teach enough.
-    explanation : ClassifiedSortFailure or None
-        Why the sorter found too little where the scan saw activity.
-    expected : dict
-        The forecast of the full sort.
-    capacity : ClassifiedSortFailure or None
-        Why the full sort cannot fit.
-    warnings : list of str
-        For people.
-    """
-
-    skip: str = ""
+    skip: str = ""  # why there is no canary
     header: Mapping[str, Any] = field(default_factory=dict)
-    failed: Ended | None = None
-    failure: ClassifiedSortFailure | None = None
+    failed: Ended | None = None  # a step before the sort that failed
+    failure: ClassifiedSortFailure | None = None  # of the preflight, or the signal check
     signals: SignalReport | None = None
-    attempts: list[Attempt] = field(default_factory=list)
-    is_silent: bool | None = None
-    learned: Learned | None = None
-    explanation: ClassifiedSortFailure | None = None
-    expected: Forecast = field(default_factory=dict)
-    capacity: ClassifiedSortFailure | None = None
+    attempts: list[Attempt] = field(default_factory=list)  # the last decides
+    is_silent: bool | None = None  # whether a scan saw no activity; None: no scan was made
+    learned: Learned | None = None  # where the window did not teach enough
+    explanation: ClassifiedSortFailure | None = None  # why too little was found in active data
+    expected: Forecast = field(default_factory=dict)  # of the full sort
+    capacity: ClassifiedSortFailure | None = None  # why the full sort cannot fit
     warnings: list[str] = field(default_factory=list)
 
     @property
@@ -100,14 +71,6 @@ class Evidence:
             return None
         last, without = self.attempts[-1], [a for a in self.attempts if a.window.n_units == 0]
         return without[0] if last.is_suspicious and without else last
-
-    @property
-    def taught_elsewhere(self) -> Learned | None:
-        """What the full sort learns from, where no window of it could be sorted."""
-        learned = self.learned
-        if learned is None or not learned.is_enough or len(self.attempts) > 1:
-            return None
-        return learned if learned.richest_s != 0.0 else None
 
 
 @dataclass(frozen=True)
@@ -134,24 +97,10 @@ def run(
     Never fails because the data or the machine is bad: whatever happens becomes a verdict. What is
     not classified becomes ``proceed``, because a smoke test is not a hard gate.
 
-    Parameters
-    ----------
-    task : SortTask
-        The full sort; the canary runs a clone of it on a short window.
-    settings : CanarySettings
-        Window, limits, and the categories that stop a recording.
-    results : Path
-        The recording's results folder, with ``canary.json`` and ``attempts.jsonl``.
-    job : Job
-        Log, limits, and the settings to record. From its second attempt on nothing is sorted: the
-        job was killed before, and its wave must not wait any longer.
-    attempt : int
-        Number of environment and resource stops of this recording so far.
-
-    Returns
-    -------
-    Record
-        The sentinel, as written.
+    Of ``task``, the full sort, a clone is run on a short window. ``results`` is the recording's
+    results folder, with ``canary.json`` and ``attempts.jsonl``; ``attempt`` the number of its
+    environment and resource stops so far. From a job's own second attempt on nothing is sorted:
+    it was killed before, and its wave must not wait any longer.
 
     Raises
     ------
@@ -160,18 +109,16 @@ def run(
     OSError
         The sentinel cannot be written, or what an earlier job left cannot be removed.
     """
-    started_at = sentinel.now()
+    started_at, journal = sentinel.now(), results / "attempts.jsonl"
     evidence = Evidence(warnings=list(_describe_changes(results / "sort.json", job)))
     folders.sweep(results)
     try:
         with folders.work_folder(folders.work_path(results, "canary")) as folder:
             if job.attempt == 1:
-                _Canary(task, settings, job, folder).collect(evidence)
+                _Canary(task, settings, job, folder, evidence).collect()
         decision = decide(evidence, settings.stop_on) if job.attempt == 1 else KILLED
     except Interrupted as err:
-        sentinel.append_interrupted(
-            results / "attempts.jsonl", "canary", task.row.id, started_at, err
-        )
+        sentinel.append_interrupted(journal, "canary", task.row.id, started_at, err)
         raise
     except folders.LeftoverError:
         raise
@@ -182,48 +129,42 @@ def run(
             f"the canary itself failed: {type(err).__name__}: {err}",
             Failure(class_name=type(err).__name__, message=str(err)),
         )
-    record = _describe(
-        task,
-        evidence,
-        decision,
-        attempt=attempt,
-        settings=dict(job.recorded_settings),
-        started_at=started_at,
-        log=str(job.log),
-    )
+    record = _describe(task, job, evidence, decision, attempt=attempt, started_at=started_at)
     sentinel.write_record(results / "canary.json", record)
-    sentinel.append_journal(results / "attempts.jsonl", "canary", record)
+    sentinel.append_journal(journal, "canary", record)
     _log_verdict(record)
     return record
 
 
+@dataclass
 class _Canary:
     """The steps of one canary, in their order; the first that decides is the last."""
 
-    def __init__(self, task: SortTask, settings: CanarySettings, job: Job, folder: Path) -> None:
-        self.task = task
-        self.settings = settings
-        self.job = job
-        self.folder = folder
-        self.window_s = settings.window_s
+    task: SortTask
+    settings: CanarySettings
+    job: Job
+    folder: Path
+    evidence: Evidence
+    window_s: float = 0.0
 
-    def collect(self, evidence: Evidence) -> None:
+    def collect(self) -> None:
         """Inspect header, node and signal, sort, and forecast the full sort."""
-        if not self.settings.window_s:
+        evidence, self.window_s = self.evidence, self.settings.window_s
+        if not self.window_s:
             evidence.skip = "no canary: canary.window_s is 0"
             return
-        window_s = self._inspect(evidence)
+        self._inspect()
         if evidence.skip or evidence.failed or evidence.failure:
             return
-        self._sort(evidence, 0.0, window_s, "leading")
+        self._sort(0.0, self.window_s, "leading")
         if evidence.attempts[-1].is_suspicious:
-            self._ask_again(evidence, window_s)
+            self._ask_again()
         decision = decide(evidence, self.settings.stop_on)
         if decision.outcome == "passed" and not evidence.attempts[-1].is_suspicious:
-            self._forecast(evidence)
+            self._forecast()
 
-    def _inspect(self, evidence: Evidence) -> float:
-        """Look at header, node and signal; return the window's length in s."""
+    def _inspect(self) -> None:
+        """Look at header, node and signal, and choose the window's length."""
         inspection = diagnosis.inspect(
             self.task,
             strict=self.job.preflight.strict,
@@ -231,36 +172,37 @@ class _Canary:
             supervision=self._supervision(),
             canary=self.settings,
         )
-        evidence.failure, found = inspection.failure, inspection.ended.result
+        evidence, found = self.evidence, inspection.ended.result
         if found is None:
             evidence.failed = inspection.ended
-            return 0.0
-        evidence.header = found["header"]
-        evidence.skip = found["skip"]
+            return
+        evidence.header, evidence.skip = found["header"], found["skip"]
+        evidence.failure = inspection.ended.failure
         # The first is the reason, if it is a failure.
         checks = inspection.checks[1:] if evidence.failure else inspection.checks
         evidence.warnings += [*found["notes"], *(check.line() for check in checks)]
         if evidence.skip or evidence.failure:
-            return 0.0
+            return
         report = evidence.signals = SignalReport.model_validate(found["signals"])
         evidence.warnings += report.warnings()
-        bad_periods_stop = self.settings.bad_periods == "stop"
-        evidence.failure = report.failure(bad_periods_stop=bad_periods_stop)
-        window_s: float = found["window_s"]
-        self.window_s = window_s
-        if window_s > self.settings.window_s:
+        evidence.failure = report.failure(bad_periods_stop=self.settings.bad_periods == "stop")
+        self.window_s = found["window_s"]
+        if self.window_s > self.settings.window_s:
             evidence.warnings.append(
-                f"canary.window_s {self.settings.window_s:g} s was made {window_s:g} s: "
+                f"canary.window_s {self.settings.window_s:g} s was made {self.window_s:g} s: "
                 f"a window of about one batch of {self.task.sorter.name} proves nothing"
             )
-        return window_s
 
-    def _sort(self, evidence: Evidence, start_s: float, end_s: float, why: str) -> None:
+    def _sort(self, start_s: float, end_s: float, why: str) -> None:
         """Sort one window with the code of the full sort."""
+
+        def sort(task: SortTask, folder: Path) -> Ended:
+            return diagnosis.sort(task, folder=folder, supervision=self._supervision())
+
         with folders.work_folder(self.folder / why.replace(" ", "-")) as folder:
             window_task = self.task.for_canary(start_s, end_s)
-            *_, tried = diagnosis.tries(window_task, self.job.retry, folder, self._try)
-        ended, failure = tried.ended, tried.failure
+            *_, tried = diagnosis.tries(window_task, self.job.retry, folder, sort)
+        ended = tried.ended
         found = ended.result or {}
         message = f"{found['n_units']} units" if found else ended.describe()
         logger.info(
@@ -275,54 +217,47 @@ class _Canary:
             n_spikes=found.get("n_spikes"),
             measured=_without_copy(self.task, ended),
         )
-        evidence.attempts.append(Attempt(window, ended, failure))
-        evidence.warnings += [*tried.warnings, *ended.warnings]
+        self.evidence.attempts.append(Attempt(window, ended))
+        self.evidence.warnings += [*tried.warnings, *ended.warnings]
 
-    def _try(self, task: SortTask, folder: Path) -> diagnosis.Try:
-        """Sort a window once."""
-        ended, failure = diagnosis.sort(task, folder=folder, supervision=self._supervision())
-        return diagnosis.Try(task, folder, ended, failure)
-
-    def _ask_again(self, evidence: Evidence, window_s: float) -> None:
+    def _ask_again(self) -> None:
         """Give a second opinion on too little activity: by what the full sort will learn from.
 
         Of a sorter that learns from certain batches, these are counted; of others, a second
         window is sorted, where a scan of the recording sees the most activity.
         """
+        evidence, window_s = self.evidence, self.window_s
         learn_s = self.task.batch_s(evidence.header["sampling_frequency_hz"]) or LEARN_S
         shortest_s = min(window_s, max(LEAST_BATCHES * learn_s, window_s / 2))
         learned = evidence.learned = self._count_clips()
-        scan = None if learned else self._scan(evidence, learn_s, shortest_s)
+        scan = None if learned else self._scan(learn_s, shortest_s)
         active_s: float | None = scan["start_s"] if scan else None
         start_s = learned.richest_s if learned else active_s
         if start_s is not None and start_s >= SAME_WINDOW_S:
             end_s = min(start_s + window_s, evidence.header["duration_s"])
             if end_s - start_s >= shortest_s:
-                self._sort(evidence, start_s, end_s, "most active")
+                self._sort(start_s, end_s, "most active")
         if not evidence.attempts[-1].is_suspicious:
             return
-        scan = self._scan(evidence, learn_s, shortest_s) if learned else scan
+        scan = self._scan(learn_s, shortest_s) if learned else scan
         if scan and not evidence.is_silent and not (learned and learned.start_s is not None):
-            found = activity.explain_missed(scan, self.task, evidence.header)
-            evidence.explanation = found
+            evidence.explanation = activity.explain_missed(scan, self.task, evidence.header)
         if learned is not None and not learned.is_enough and evidence.explanation is None:
             silent = evidence.is_silent is not False
             evidence.explanation = learning.explain_too_few(learned, self.task, silent=silent)
 
-    def _scan(self, evidence: Evidence, learn_s: float, shortest_s: float) -> dict[str, Any] | None:
+    def _scan(self, learn_s: float, shortest_s: float) -> dict[str, Any] | None:
         """Scan the recording for activity."""
-        scan: dict[str, Any] | None = call(
-            activity.scan,
-            {
-                "row": self.task.row.model_dump(mode="json"),
-                "preprocessing": list(self.task.preprocessing.items()),
-                "batch_s": learn_s,
-                "shortest_s": shortest_s,
-            },
-            folder=self.folder / "scan",
-            supervision=self._supervision(),
-        ).result
-        evidence.is_silent = None if scan is None else scan["silent"]
+        arguments = {
+            "row": self.task.row.model_dump(mode="json"),
+            "preprocessing": list(self.task.preprocessing.items()),
+            "batch_s": learn_s,
+            "shortest_s": shortest_s,
+        }
+        folder = self.folder / "scan"
+        scanned = call(activity.scan, arguments, folder=folder, supervision=self._supervision())
+        scan: dict[str, Any] | None = scanned.result
+        self.evidence.is_silent = None if scan is None else scan["silent"]
         return scan
 
     def _count_clips(self) -> Learned | None:
@@ -336,11 +271,10 @@ class _Canary:
         )
         return None if counted.result is None else Learned.model_validate(counted.result)
 
-    def _forecast(self, evidence: Evidence) -> None:
+    def _forecast(self) -> None:
         """Forecast the full sort, and compare it with what its job may use."""
-        so_far = Decision("passed", "")
-        measured = _describe(self.task, evidence, so_far, started_at=sentinel.now())
-        results = self.folder.parent.parent
+        evidence, results = self.evidence, self.folder.parent.parent
+        measured = _describe(self.task, self.job, evidence, Decision("passed", ""), started_at="")
         history = forecast.read_history(forecast.history_path(results, self.task.digest()))
         evidence.expected = forecast.forecast_sort(measured, history)
         available = forecast.available(self.folder, self.job.forecast, self.job.watchdogs)
@@ -356,18 +290,14 @@ class _Canary:
 def decide(evidence: Evidence, stop_on: Collection[str]) -> Decision:
     """Decide by what the steps of a canary found.
 
-    Parameters
-    ----------
-    evidence : Evidence
-        What was found. Too little activity is biological only where the scan saw none either;
-        without a scan the sorter's own word counts. What the full sort will learn from decides.
-    stop_on : collection of str
-        Categories that stop a recording; failures of others are *unexpected*.
+    Too little activity is biological only where the scan saw none either; without a scan the
+    sorter's own word counts. What the full sort will learn from decides. Failures of categories
+    that are not in ``stop_on`` are *unexpected*.
     """
     if evidence.skip:
         return Decision("skipped", evidence.skip)
     counted = evidence.counted
-    certain = evidence.failure if evidence.failed is None else None
+    certain = evidence.failure
     if counted and counted.window.n_units == 0 and evidence.is_silent:
         msg = "the sorter found no units, and a scan of the recording no activity"
         certain = InsufficientActivityError(msg)
@@ -375,10 +305,9 @@ def decide(evidence: Evidence, stop_on: Collection[str]) -> Decision:
     if certain is not None:
         return _stop(certain, stop_on)
     if counted is None:
-        return _decide_failed(evidence.failure, evidence.failed or Ended(), stop_on)
+        return _decide_failed(evidence.failed or Ended(), stop_on)
     if counted.window.n_units is None:
-        doubtful = _decide_doubtful(evidence, counted)
-        return doubtful or _decide_failed(counted.failure, counted.ended, stop_on)
+        return _decide_doubtful(evidence, counted) or _decide_failed(counted.ended, stop_on)
     length_s = counted.window.end_s - counted.window.start_s
     warnings = [] if counted.window.n_units else ["the sorter ended well, but found no units"]
     if len(evidence.attempts) > 1:
@@ -389,32 +318,33 @@ def decide(evidence: Evidence, stop_on: Collection[str]) -> Decision:
 
 def _decide_doubtful(evidence: Evidence, counted: Attempt) -> Decision | None:
     """Decide where a window failed for a biological reason, and the recording shows otherwise."""
-    if not isinstance(counted.failure, BiologicalFailure):
+    ended, learned = counted.ended, evidence.learned
+    if not isinstance(ended.failure, BiologicalFailure):
         return None
-    if (elsewhere := evidence.taught_elsewhere) is not None:
-        reason = f"the window holds too few spikes, but not the recording: {elsewhere.describe()}"
+    is_only = len(evidence.attempts) == 1
+    if learned and learned.is_enough and learned.richest_s != 0.0 and is_only:
+        reason = f"the window holds too few spikes, but not the recording: {learned.describe()}"
         return Decision("passed", reason, warning=f"no window was sorted whole: {reason}")
     if evidence.is_silent is False:
-        failure = Failure(class_name=counted.ended.error_name, message=counted.ended.describe())
-        reason = f"{counted.failure}, though a scan of the recording sees activity"
+        failure = Failure(class_name=ended.error_name, message=ended.describe())
+        reason = f"{ended.failure}, though a scan of the recording sees activity"
         return Decision("unexpected", reason, failure)
     return None
 
 
-def _decide_failed(
-    failure: ClassifiedSortFailure | None, ended: Ended, stop_on: Collection[str]
-) -> Decision:
+def _decide_failed(ended: Ended, stop_on: Collection[str]) -> Decision:
     """Stop for a classified failure, unless only the canary's own job is to blame."""
-    unclassified = Failure(class_name=ended.error_name, message=ended.describe())
+    failure, name = ended.failure, ended.error_name
     if failure is None:
         reason = f"not a known failure, so the canary proved nothing: {ended.describe()}"
-        return Decision("unexpected", reason, unclassified)
+        return Decision("unexpected", reason, Failure(class_name=name, message=ended.describe()))
     if ended.by_job_limit or (ended.stopped_by is None and isinstance(failure, RAW_RESOURCES)):
-        name = type(failure).__name__
-        if ended.by_job_limit:
-            unclassified = Failure(class_name=name, message=ended.describe())
+        known = type(failure).__name__
+        unclassified = Failure(
+            class_name=known if ended.by_job_limit else name, message=ended.describe()
+        )
         reason = f"{failure}, which may be different in the full sort"
-        return Decision("unexpected", reason, unclassified, f"{name}: {failure}. {failure.remedy}")
+        return Decision("unexpected", reason, unclassified, f"{known}: {failure}. {failure.remedy}")
     return _stop(failure, stop_on)
 
 
@@ -437,12 +367,15 @@ def _describe_changes(path: Path, job: Job) -> Iterator[str]:
         yield f"the recording has changed since its sort of {sort.finished_at}: {changes}"
 
 
-def _describe(task: SortTask, evidence: Evidence, decision: Decision, **of_job: Any) -> Record:
-    """Describe a canary as a record, with the fields that its job knows."""
+def _describe(
+    task: SortTask, job: Job, evidence: Evidence, decision: Decision, **of_job: Any
+) -> Record:
+    """Describe a canary as a record, with the further fields that its job knows."""
     counted = evidence.counted
     passed = counted.window if counted and decision.outcome in ("passed", "stopped") else None
     return diagnosis.make_record(
         task,
+        job,
         evidence.header,
         evidence.attempts[-1].ended if evidence.attempts else evidence.failed,
         verdict="stop" if decision.outcome == "stopped" else "proceed",

@@ -7,7 +7,7 @@ import signal
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from spikecanary import preflight, sentinel, signals, sorter
 from spikecanary.config import CanarySettings, RetrySettings
@@ -24,6 +24,7 @@ from spikecanary.recording import size_bytes
 from spikecanary.sentinel import Record, SorterInfo
 from spikecanary.sorter import SortTask
 from spikecanary.supervise import folders
+from spikecanary.supervise.job import Job
 from spikecanary.supervise.run import Ended, Supervision, call, supervise
 
 logger = logging.getLogger(__name__)
@@ -43,22 +44,10 @@ TRANSIENT = re.compile(
 
 @dataclass(frozen=True)
 class Inspection:
-    """What was seen before a sort, and the failure that forbids it.
+    """What was seen before a sort."""
 
-    Attributes
-    ----------
-    ended : Ended
-        How the child process ended, with the result of
-        :func:`spikecanary.preflight.inspect_recording_and_node`.
-    checks : list of Check
-        The checks of the node that found something, failures first.
-    failure : ClassifiedSortFailure or None
-        The first of them that is a failure, or why the child failed.
-    """
-
-    ended: Ended
-    checks: list[preflight.Check]
-    failure: ClassifiedSortFailure | None
+    ended: Ended  # :func:`spikecanary.preflight.inspect_recording_and_node`, and its failure
+    checks: list[preflight.Check]  # of the node, those that found something, failures first
 
 
 def inspect(
@@ -84,34 +73,26 @@ def inspect(
         supervision=supervision,
     )
     if ended.result is None:
-        return Inspection(ended, [], read_ending(ended, supervision.signatures))
+        return Inspection(replace(ended, failure=read_ending(ended, supervision.signatures)), [])
     checks = [preflight.Check(**check) for check in ended.result.get("preflight", [])]
-    failed = next((check for check in checks if check.level == "fail"), None)
-    return Inspection(ended, checks, failed.error() if failed else None)
+    failed = next((check.error() for check in checks if check.level == "fail"), None)
+    return Inspection(replace(ended, failure=failed), checks)
 
 
 def make_record(
     task: SortTask,
+    job: Job,
     header: Mapping[str, Any],
     ended: Ended | None,
     *,
-    params: Mapping[str, Any] | None = None,
+    params: dict[str, Any] | None = None,
     **fields: Any,
 ) -> Record:
     """Describe how a canary or a full sort ended, as its record.
 
-    Parameters
-    ----------
-    task : SortTask
-        The full sort.
-    header : dict
-        The recording's header, as far as it could be read.
-    ended : Ended or None
-        The child process that counts, if any ran.
-    params : dict, optional
-        All parameters that the sorter ran with.
-    **fields
-        What the two have of their own.
+    ``header`` is the recording's, as far as it could be read; ``ended`` the child process that
+    counts, if any ran; ``params`` all that the sorter ran with; ``fields`` what the two have of
+    their own.
     """
     return Record(
         recording=task.row.id,
@@ -119,7 +100,7 @@ def make_record(
             name=task.sorter.name,
             version=ended.facts.get("sorter_version") if ended else None,
             params_digest=task.digest(),
-            params=None if params is None else dict(params),
+            params=params,
         ),
         duration_s=header.get("duration_s"),
         n_samples=header.get("n_samples"),
@@ -127,6 +108,8 @@ def make_record(
         sampling_frequency_hz=header.get("sampling_frequency_hz"),
         parts=ended.facts.get("parts", []) if ended else [],
         measured=ended.measured if ended else None,
+        settings=job.recorded_settings,
+        log=str(job.log),
         finished_at=sentinel.now(),
         versions=sentinel.package_versions(),
         **fields,
@@ -141,28 +124,23 @@ def read_ending(ended: Ended, signatures: str | None = None) -> ClassifiedSortFa
     log = f"{ended.facts.get('sorter_log', '')}\n{ended.log}"
     if ended.error is not None:
         return classify(ended.error, log, own)
-    if ended.signum == signal.SIGILL:
+    if ended.died_of == -signal.SIGILL:
         return DependencyError("a program uses instructions that this machine's CPU does not have")
     return None if ended.result is not None else by_text("", log, own)
 
 
 @dataclass(frozen=True)
 class Try:
-    """One try of a sort: how it ended, its failure if a known one, why it is not the first."""
+    """One try of a sort: how it ended, and why it is not the first."""
 
-    task: SortTask
     folder: Path
     ended: Ended
-    failure: ClassifiedSortFailure | None
     warnings: tuple[str, ...] = ()
 
 
-T = TypeVar("T", bound=Try)
-
-
 def tries(
-    task: SortTask, retry: RetrySettings, folder: Path, attempt: Callable[[SortTask, Path], T]
-) -> Iterator[T]:
+    task: SortTask, retry: RetrySettings, folder: Path, attempt: Callable[[SortTask, Path], Ended]
+) -> Iterator[Try]:
     """Yield each try of a sort; the last decides. Its folder is removed when the next is asked for.
 
     What lacks GPU memory is tried again with smaller batches, as often as the config says; after an
@@ -172,16 +150,17 @@ def tries(
     times, transient_times = retry.gpu_memory_times, 1
     for number in itertools.count(1):
         with folders.work_folder(folder / f"try-{number}") as work:
-            tried = replace(attempt(task, work), warnings=warnings)
-            yield tried
-        lacks_memory = times > 0 and isinstance(tried.failure, GPU_MEMORY)
+            ended = attempt(task, work)
+            yield Try(work, ended, warnings)
+        lacks_memory = times > 0 and isinstance(ended.failure, GPU_MEMORY)
         smaller = task.with_less_memory(SMALLER) if lacks_memory else None
-        error = tried.ended.error or {}
         if smaller is not None:
             times -= 1
-            changed, task = sorter.changed_params(task, smaller), smaller
+            was, now = task.sorter.params, smaller.sorter.params
+            changed = {name: value for name, value in now.items() if was.get(name) != value}
+            task = smaller
             note = f"the GPU's memory was not enough, so it was sorted with {changed}"
-        elif transient_times and (found := TRANSIENT.search(error.get("text", ""))):
+        elif transient_times and (found := TRANSIENT.search((ended.error or {}).get("text", ""))):
             transient_times -= 1
             note = f"the GPU failed ({found[0]}), and the same sort was tried once more"
         else:
@@ -192,8 +171,8 @@ def tries(
 
 def sort(
     task: SortTask, *, folder: Path, supervision: Supervision, finished: Path | None = None
-) -> tuple[Ended, ClassifiedSortFailure | None]:
-    """Sort in a supervised child process, and classify its failure.
+) -> Ended:
+    """Sort in a supervised child process, classify its failure, warn where the recording grew.
 
     Parameters
     ----------
@@ -205,11 +184,6 @@ def sort(
         How the child processes are watched.
     finished : Path, optional
         What the sorter wrote for this very task; it is read instead of sorting.
-
-    Returns
-    -------
-    (Ended, ClassifiedSortFailure or None)
-        How it ended, with a warning where the recording grew meanwhile.
     """
     before = size_bytes(task.row)
     arguments = {
@@ -221,7 +195,7 @@ def sort(
     after = size_bytes(task.row)
     if shrank := _describe_shrunk(ended, before, after):
         where = {"path": task.row.paths[0], "reader": task.row.reader}
-        return replace(ended, result=None), RecordingUnreadableError(shrank, **where)
+        return replace(ended, result=None, failure=RecordingUnreadableError(shrank, **where))
     if after > before:
         grown = (
             f"the recording grew while it was sorted, from {before:,} to {after:,} bytes: is it "
@@ -229,8 +203,9 @@ def sort(
         )
         ended = replace(ended, warnings=(grown, *ended.warnings))
     if ended.result is not None:
-        return ended, None
-    return ended, _diagnose(ended, task, folder.with_name("diagnosis"), supervision)
+        return ended
+    failure = _diagnose(ended, task, folder.with_name("diagnosis"), supervision)
+    return replace(ended, failure=failure)
 
 
 def _describe_shrunk(ended: Ended, before: int, after: int) -> str:

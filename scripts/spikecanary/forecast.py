@@ -5,8 +5,8 @@ the stages before and after the sort took. What full sorts with the same setting
 corrects the next forecasts.
 """
 
+import contextlib
 import functools
-import json
 import math
 import shutil
 import statistics
@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import psutil
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
 from spikecanary import sentinel
 from spikecanary.config import Config, ForecastSettings, WatchdogSettings
@@ -91,12 +91,8 @@ def costs_of(measured: Measured) -> dict[str, float]:
 def forecast_sort(canary: Record, history: Sequence[FinishedSort] = ()) -> Forecast:
     """Forecast the full sort of a recording from its sentinel.
 
-    Parameters
-    ----------
-    canary : Record
-        The last of its windows that was sorted counts.
-    history : sequence of FinishedSort
-        Full sorts with the same sorter, parameters and preprocessing.
+    The last of its windows that was sorted counts, and finished full sorts with the same sorter,
+    parameters and preprocessing.
 
     Returns
     -------
@@ -104,10 +100,12 @@ def forecast_sort(canary: Record, history: Sequence[FinishedSort] = ()) -> Forec
         ``wall_s`` (of the sorting process), ``mem_mb`` (peak of its process tree), ``disk_mb``
         (of its work folder), ``vram_mb``; empty where the canary measured nothing.
     """
-    sorted_windows = [w for w in canary.windows if w.measured and w.n_units is not None]
-    if not sorted_windows or canary.duration_s is None:
+    windows = [each for each in canary.windows if each.measured and each.n_units is not None]
+    if not windows or windows[-1].measured is None or canary.duration_s is None:
         return {}
-    window = sorted_windows[-1]
+    window, measured = windows[-1], windows[-1].measured
+    stages = measured.stages_s.items()
+    fixed_s = sum(time for stage, time in stages if stage not in ("sort", "read", "save"))
     length_s = window.end_s - window.start_s
     growth = canary.duration_s / length_s - 1
     # The size of the samples beyond the window, as float32.
@@ -115,34 +113,25 @@ def forecast_sort(canary: Record, history: Sequence[FinishedSort] = ()) -> Forec
     samples_mb *= canary.duration_s - length_s
     factors = learn_factors(history)
     found: Forecast = {}
-    for name, cost in costs_of(window.measured or Measured(wall_s=0.0)).items():
+    for name, cost in costs_of(measured).items():
         is_memory = name in ("mem_mb", "vram_mb")
         if is_memory:
             low, likely, high = (cost + share * samples_mb for share in MEMORY_GROWING)
         else:
-            growing = cost - _fixed_s(window.measured) if name == "wall_s" else cost
+            growing = cost - fixed_s if name == "wall_s" else cost
             low, likely, high = (cost + share * max(0.0, growing) * growth for share in GROWING)
         if name in factors:
             likely *= factors[name]
-            found[name] = _interval(likely, likely, likely, SPREAD_LEARNED)
+            found[name] = _interval(likely, likely, likely, SPREAD_LEARNED, SPREAD_LEARNED)
         else:
             floor = FLOOR_SPREAD if is_memory else SPREAD
             found[name] = _interval(low, likely, high, SPREAD, floor)
     return found
 
 
-def _fixed_s(measured: Measured | None) -> float:
-    """Return the time of the stages that do not grow with the recording."""
-    stages = measured.stages_s if measured else {}
-    return sum(time for stage, time in stages.items() if stage not in ("sort", "read", "save"))
-
-
-def _interval(
-    low: float, likely: float, high: float, spread: float, floor: float | None = None
-) -> Interval:
-    least = spread if floor is None else floor
+def _interval(low: float, likely: float, high: float, spread: float, floor: float) -> Interval:
     return Interval(
-        low=round(low * (1 - least), 1), likely=round(likely, 1), high=round(high * (1 + spread), 1)
+        low=round(low * (1 - floor), 1), likely=round(likely, 1), high=round(high * (1 + spread), 1)
     )
 
 
@@ -162,14 +151,7 @@ def forecast_by_rates(
 ) -> Forecast:
     """Forecast a full sort without a canary, by what finished sorts took for each second.
 
-    Parameters
-    ----------
-    duration_s : float
-        Length of the recording.
-    n_bytes : float
-        Size of its files.
-    history : sequence of FinishedSort
-        Full sorts with the same settings; without any, the fixed :data:`RATES` count.
+    Without any of the same settings, the fixed :data:`RATES` count.
     """
     costs = {name: fixed + rate * duration_s / 60 for name, (fixed, rate) in RATES.items()}
     costs["disk_mb"] = n_bytes / MB
@@ -177,7 +159,7 @@ def forecast_by_rates(
         rates = [each.actual[name] / each.duration_s for each in history if name in each.actual]
         if rates:
             costs[name] = statistics.median(rates) * duration_s
-    return {name: _interval(cost, cost, cost, SPREAD) for name, cost in costs.items()}
+    return {name: _interval(cost, cost, cost, SPREAD, SPREAD) for name, cost in costs.items()}
 
 
 # What finished sorts took is kept in the results folder, by the digest of their settings.
@@ -218,10 +200,8 @@ def _read_history(path: Path, _changed_ns: int) -> list[FinishedSort]:
         lines = file.read().decode("utf-8", errors="replace").splitlines()
     found = []
     for line in lines:
-        try:
-            found.append(FinishedSort.model_validate(json.loads(line)))
-        except (ValueError, ValidationError):
-            continue
+        with contextlib.suppress(ValueError):
+            found.append(FinishedSort.model_validate_json(line))
     return found
 
 
@@ -300,16 +280,9 @@ def request(
 def available(
     folder: Path, settings: ForecastSettings, watchdogs: WatchdogSettings
 ) -> dict[str, float]:
-    """Return what a full sort may use, as far as it is limited.
+    """Return what a full sort may use, as far as it is limited, for a recording's results folder.
 
-    Parameters
-    ----------
-    folder : Path
-        The recording's results folder.
-    settings : ForecastSettings
-        With the most that a job may request.
-    watchdogs : WatchdogSettings
-        The disk space that they keep free is not available.
+    The disk space that the watchdogs keep free is not available.
     """
     kept_free_mb = watchdogs.min_free_disk_mb or 0.0
     found = {
@@ -317,7 +290,7 @@ def available(
         "mem_mb": min(float(settings.max_mem_mb), psutil.virtual_memory().total / MB or math.inf),
         "disk_mb": psutil.disk_usage(str(folder)).free / MB - kept_free_mb,
     }
-    gpu_mb = gpus.total_mb()
+    gpu_mb = [memory.total / MB for memory in gpus.memories()]
     return found | ({"vram_mb": max(gpu_mb)} if gpu_mb else {})
 
 

@@ -53,25 +53,22 @@ def number(rows: Sequence[Recording], members: Iterable[str]) -> dict[str, dict[
 
 
 def read_wave(sentinels: Iterable[Path]) -> list[dict[str, str]]:
-    """Read one wave's sentinels.
+    """Read one wave's sentinels: ``recording``, ``verdict``, ``category`` (empty without failure).
 
-    Returns
-    -------
-    list of dict
-        ``recording``, ``verdict``, ``category`` (empty where there is no failure). A sentinel that
-        cannot be read has no verdict, and costs no other recording; the summary tells why.
+    A sentinel that cannot be read has no verdict, and costs no other recording; the summary tells
+    why.
     """
-    return [_read_one(path) for path in sentinels]
-
-
-def _read_one(path: Path) -> dict[str, str]:
-    try:
-        record = sentinel.read_record(path)
-    except RecordError as err:
-        logger.error("%s", err)  # noqa: TRY400 - one line
-        return {"recording": path.parent.name, "verdict": "", "category": ""}
-    category = record.failure.category if record.failure else None
-    return dict(zip(COLUMNS, (record.recording, record.verdict, category or ""), strict=True))
+    rows = []
+    for path in sentinels:
+        found = (path.parent.name, "", "")
+        try:
+            record = sentinel.read_record(path)
+            category = record.failure.category if record.failure else None
+            found = (record.recording, record.verdict, category or "")
+        except RecordError as err:
+            logger.error("%s", err)  # noqa: TRY400 - one line
+        rows.append(dict(zip(COLUMNS, found, strict=True)))
+    return rows
 
 
 def proceeding(table: Path) -> set[str]:
@@ -81,12 +78,9 @@ def proceeding(table: Path) -> set[str]:
 
 def stopped_for_biology(table: Path) -> set[str]:
     """Return the recordings that a gate's table stops for a biological reason."""
+    biological = ("stop", "biological")
     rows = read_tsv(table)
-    return {
-        row["recording"]
-        for row in rows
-        if row["verdict"] == "stop" and row["category"] == "biological"
-    }
+    return {row["recording"] for row in rows if (row["verdict"], row["category"]) == biological}
 
 
 def find_stale(results: Path, named: Mapping[str, Collection[str]]) -> dict[str, list[str]]:

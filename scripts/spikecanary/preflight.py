@@ -50,12 +50,12 @@ class Check:
 
     def error(self) -> ClassifiedSortFailure:
         """Return the classified failure."""
-        cls = failures.by_name(self.failure)
+        cls = failures.all_classes()[self.failure]
         return cls(self.message, remedy=self.remedy, **self.evidence)
 
     def line(self) -> str:
         """Describe the check in one line, with its remedy."""
-        remedy = self.remedy or failures.by_name(self.failure).remedy
+        remedy = self.remedy or failures.all_classes()[self.failure].remedy
         return f"preflight {self.code}: {self.message}. {remedy}"
 
 
@@ -193,8 +193,8 @@ def _check_sorter(task: SortTask) -> Iterator[Check]:
 
 def _check_steps(task: SortTask) -> Iterator[Check]:
     """Check that the steps that the sorter leaves out are done before."""
+    evidence = {"sorter": task.sorter.name}
     for problem in parameters.describe_switched_off(task.sorter, task.preprocessing):
-        evidence = {"sorter": task.sorter.name}
         yield Check("preprocessing", "warn", "SorterParameterError", problem, evidence)
 
 
@@ -257,16 +257,13 @@ def _check_device(task: SortTask) -> Iterator[Check]:
 
     settings = task.sorter
     device = sorter.asked_device(settings)
-    kind = device.partition(":")[0]
-    cls = sorter_dict.get(settings.name)
-    needs = cls is not None and cls.gpu_capability == "nvidia-required"
-    if kind not in ("cuda", "mps") and not needs:
-        return
-    by_torch = settings.container is None and importlib.util.find_spec("torch") is not None
-    if kind in ("cuda", "mps") and by_torch:
+    is_asked = device.partition(":")[0] in ("cuda", "mps")
+    cls, msg = sorter_dict.get(settings.name), None
+    needs_one = cls is not None and cls.gpu_capability == "nvidia-required"
+    if is_asked and settings.container is None and importlib.util.find_spec("torch"):
         msg = _why_torch_has_none(device)
-    else:
-        msg = None if _has_gpu() else f"{settings.name} needs a GPU, and this machine has none"
+    elif (is_asked or needs_one) and not gpus.count():
+        msg = f"{settings.name} needs a GPU, and this machine has none"
     if msg is not None:
         is_param = settings.device != device
         remedy = "Change the device in sorter.params, or run where it is." if is_param else ""
@@ -290,16 +287,6 @@ def _why_torch_has_none(device: str) -> str | None:
     return None
 
 
-def _has_gpu() -> bool:
-    """Whether the NVIDIA driver reports a GPU."""
-    from spikeinterface.sorters.utils import has_nvidia
-
-    try:
-        return bool(has_nvidia())
-    except Exception:  # noqa: BLE001 - without cuda-python it raises a plain Exception
-        return shutil.which("nvidia-smi") is not None
-
-
 def _check_container(task: SortTask) -> Iterator[Check]:
     """Check that the container runtime answers, and the image is there."""
     from spikeinterface.sorters import utils
@@ -313,22 +300,19 @@ def _check_container(task: SortTask) -> Iterator[Check]:
         return Check("container", "fail", "ContainerEnvironmentError", message, evidence)
 
     if kind == "singularity":
+        image = Path(task.sorter.image or "")
         if not utils.has_singularity():
             yield fail("runtime_missing", "singularity or apptainer is not installed")
         elif not utils.has_spython():
             yield fail("client_missing", "the Python package spython is not installed")
-        elif task.sorter.image and "://" not in task.sorter.image:
-            image = Path(task.sorter.image)
-            if image.suffix == ".sif" and not image.is_file():
-                yield fail("image_pull_failed", f"the image {image} does not exist")
-        return
-    if shutil.which("docker") is None:
+        elif image.suffix == ".sif" and "://" not in str(task.sorter.image) and not image.is_file():
+            yield fail("image_pull_failed", f"the image {image} does not exist")
+    elif shutil.which("docker") is None:
         yield fail("client_missing", "the docker client is not installed")
-        return
-    if not utils.has_docker_python():
+    elif not utils.has_docker_python():
         yield fail("client_missing", "the Python package docker is not installed")
-        return
-    yield from _check_docker(task, fail)
+    else:
+        yield from _check_docker(task, fail)
 
 
 def _check_docker(task: SortTask, fail: Any) -> Iterator[Check]:
@@ -404,7 +388,8 @@ def _check_vram(task: SortTask) -> Iterator[Check]:
     """Check the free memory of the GPUs, where there are any that the sort may use."""
     if sorter.asked_device(task.sorter) == "cpu":
         return
-    free_mb = gpus.free_mb()  # of none where there is no driver, which is another check
+    # None without a driver, which is another check.
+    free_mb = [memory.free / MB for memory in gpus.memories()]
     if free_mb and max(free_mb) < MIN_FREE_VRAM_MB:
         msg = f"{max(free_mb):.0f} MB are free on the emptiest GPU, less than {MIN_FREE_VRAM_MB:g}"
         yield Check("vram", "warn", "GPUOutOfMemoryError", msg)

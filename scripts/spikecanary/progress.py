@@ -1,12 +1,13 @@
 """Progress of a batch, in recordings instead of jobs."""
 
+import contextlib
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from spikecanary import sentinel
-from spikecanary.sentinel import Record, RecordError
+from spikecanary.sentinel import RecordError
 
 #: Running jobs that are named.
 NAMED = 3
@@ -24,16 +25,10 @@ class _Job:
 
 @dataclass
 class Progress:
-    """What a run has done, by the jobs that began and ended.
+    """What a run has done, by the jobs that began and ended."""
 
-    Parameters
-    ----------
-    n_canaries, n_sorts : int
-        Canaries that are planned, and the most sorts that there may be.
-    """
-
-    n_canaries: int = 0
-    n_sorts: int = 0
+    n_canaries: int = 0  # planned
+    n_sorts: int = 0  # the most that there may be
     done: Counter[str] = field(default_factory=Counter)
     outcomes: Counter[str] = field(default_factory=Counter)
     running: dict[int, _Job] = field(default_factory=dict)
@@ -54,10 +49,11 @@ class Progress:
         if ended is None or ended.kind not in KINDS:
             return False
         self.done["failed" if failed else ended.kind] += 1
-        record = None if failed else _read(ended.record)
-        if record is not None:
-            self.outcomes[record.outcome] += 1
-            self.n_sorts -= ended.kind == "canary" and record.verdict == "stop"
+        if not failed and ended.record is not None:
+            with contextlib.suppress(FileNotFoundError, RecordError):
+                record = sentinel.read_record(ended.record)
+                self.outcomes[record.outcome] += 1
+                self.n_sorts -= ended.kind == "canary" and record.verdict == "stop"
         return True
 
     def sorting(self) -> list[_Job]:
@@ -74,10 +70,3 @@ class Progress:
         more = f", and {len(names) - NAMED} more" if len(names) > NAMED else ""
         parts += [f"running: {', '.join(names[:NAMED])}{more}"] if names else []
         return "; ".join(parts)
-
-
-def _read(path: Path | None) -> Record | None:
-    try:
-        return sentinel.read_record_if_any(path) if path is not None else None
-    except RecordError:
-        return None

@@ -58,6 +58,8 @@ MEMORY_KNOBS = {
 }
 #: A window must have at least so many batches: one alone fails as NaN data do.
 LEAST_BATCHES = 2.5
+#: Lines of a sorter's own log that are read, from its end.
+MOST_LOG_LINES = 2000
 #: What sorters without batches are taken to need of activity, in s.
 LEARN_S = 2.0
 
@@ -151,12 +153,6 @@ class SortTask(BaseModel):
         return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def changed_params(before: SortTask, after: SortTask) -> dict[str, Any]:
-    """Return the sorter's parameters that differ between two tasks, as they are after."""
-    was = before.sorter.params
-    return {name: value for name, value in after.sorter.params.items() if was.get(name) != value}
-
-
 def make_task(row: Recording, config: Config) -> SortTask:
     """Return the full sort of one recording by the config."""
     # No part of a sort, or in it by another name.
@@ -196,17 +192,7 @@ def settings_for(row: Recording, settings: SorterSettings) -> SorterSettings:
 
 
 def load_plugin(path: str | Path) -> list[str]:
-    """Run a plugin file and register the sorter classes that it defines.
-
-    Parameters
-    ----------
-    path : str or Path
-        A Python file that defines subclasses of SpikeInterface's ``BaseSorter``.
-
-    Returns
-    -------
-    list of str
-        The names of the sorters registered.
+    """Run a Python file and register the subclasses of ``BaseSorter`` that it defines, by name.
 
     Raises
     ------
@@ -317,10 +303,8 @@ def sort(
         A dumped :class:`SortTask`.
     folder : str
         Where to work; exists and is empty.
-    stage : callable
-        Called with the name of each stage as it begins.
-    tell : callable
-        Called with facts (keyword arguments) that are wanted even if the sort fails.
+    stage, tell : callable
+        Take the name of each stage as it begins, and facts that are wanted even if the sort fails.
     finished : str, optional
         A folder that :mod:`spikecanary.sorteroutput` keeps: what a sorter wrote for this very
         task. It is read, and nothing is sorted.
@@ -328,7 +312,7 @@ def sort(
     Returns
     -------
     dict
-        ``n_units`` and ``n_spikes``.
+        ``n_units`` and ``n_spikes``; ``n_before`` and ``n_beyond``: spikes out of the recording.
 
     Raises
     ------
@@ -357,7 +341,9 @@ def sort(
         sorteroutput.lay_out(Path(finished), work, keep_good_only=wanted)
     tell(n_samples_after=open_recording(what.row).get_num_samples())
     stage("read")
-    tell(sorter_params=_read_params(work))
+    ran_with = (work / "spikeinterface_params.json").read_text(encoding="utf-8")
+    # With defaults; infinity as a text.
+    tell(sorter_params=json.loads(ran_with, parse_constant=str).get("sorter_params"))
     # Registering a recording fails, as saving does, where Kilosort's reader has no units.
     sorting = cast("Any", read_sorter_folder(work, register_recording=False))
     stage("save")
@@ -384,13 +370,6 @@ def sort(
 
 def prepare(recording: "BaseRecording", task: SortTask) -> "BaseRecording":
     """Cut out the task's window, preprocess, and silence bad periods if that is wished, lazily.
-
-    Parameters
-    ----------
-    recording : BaseRecording
-        The whole recording, as it was opened.
-    task : SortTask
-        The task.
 
     Raises
     ------
@@ -444,18 +423,11 @@ def _run_sorter(
     tell(sorter_ended_well=True)
 
 
-def _read_params(folder: Path) -> dict[str, Any] | None:
-    """Return the parameters with which a sorter ran, defaults included; infinity as a text."""
-    text = (folder / "spikeinterface_params.json").read_text(encoding="utf-8")
-    params: dict[str, Any] | None = json.loads(text, parse_constant=str).get("sorter_params")
-    return params
-
-
-def _read_sorter_log(folder: Path, most: int = 2000) -> str:
+def _read_sorter_log(folder: Path) -> str:
     """Return the last lines of what SpikeInterface kept of the sorter's own log."""
     try:
         log = json.loads((folder / "spikeinterface_log.json").read_text(encoding="utf-8"))
-        return "\n".join(log["runtime_trace"][-most:])
+        return "\n".join(log["runtime_trace"][-MOST_LOG_LINES:])
     except (OSError, ValueError, KeyError):
         return ""
 

@@ -44,13 +44,15 @@ BESIDE = ("spikeinterface_*.*", "recording_attributes.json")
 def keep(work: Path, results: Path, settings: Mapping[str, Any], version: str | None) -> None:
     """Keep what a sorter wrote, in a recording's results folder.
 
+    What that has kept so far is replaced; where a person has changed it, it stays as
+    ``sorter_output.N``.
+
     Parameters
     ----------
     work : Path
         The folder that SpikeInterface made for the sorter, on the file system of the results.
     results : Path
-        The recording's results folder. What it has kept so far is replaced; where a person has
-        changed it, it stays as ``sorter_output.N``.
+        The recording's results folder.
     settings : dict
         All that decides the sort.
     version : str or None

@@ -46,22 +46,14 @@ SIZE_AT = {3: 1, 4: 2}
 
 
 def of_recording(row: Recording, plugin: str | None) -> dict[str, Any] | None:
-    """Return the stamps of all files that decide what a sort of a recording gives.
-
-    Parameters
-    ----------
-    row : Recording
-        The recording.
-    plugin : str or None
-        The file that defines its sorter.
+    """Return the stamps of all files that decide what a sort gives; None while any is away.
 
     Returns
     -------
     dict or None
         ``paths``: of each path its name, size and time (ns), of a folder the number of data files,
         their size and a digest of their names, sizes and times. ``probe`` and ``plugin``: digests
-        of their contents, since a checkout of a repository gives files a new time. None while
-        any of them is away.
+        of their contents, since a checkout of a repository gives files a new time.
     """
     paths = [_of_path(path, row.reader) for path in row.paths]
     named = {"probe": row.probe, "plugin": plugin}

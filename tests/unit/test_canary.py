@@ -399,7 +399,7 @@ def test_interrupt_leaves_a_journal_line_only(task, tmp_path, monkeypatch):
 def sort(tmp_path):
     def start(task, attempt=1, **options):
         job = Job(log=tmp_path / "log.txt", attempt=attempt)
-        return fullsort.run(task, tmp_path / "x", job, fullsort.Options(**options))
+        return fullsort.run(task, tmp_path / "x", job, **options)
 
     return start
 
@@ -536,7 +536,7 @@ def test_short_recording_that_is_declared_wrongly_fails_in_the_full_sort(task, t
     canary.run(wrong, CanarySettings(min_recording_s=20), tmp_path / "x", job)
     with pytest.raises(SortFailedError, match="not what the table declares"):
         fullsort.run(wrong, tmp_path / "x", job)
-    forced = fullsort.run(wrong, tmp_path / "x", job, fullsort.Options(forced=True))
+    forced = fullsort.run(wrong, tmp_path / "x", job, forced=True)
     assert forced.outcome == "sorted"
 
 
@@ -560,11 +560,11 @@ def test_recording_cut_during_a_sort_that_ends_well_fails(task, monkeypatch, tmp
     sizes = iter([1_920_000, bytes_after])
     monkeypatch.setattr(diagnosis, "supervise", lambda *_, **__: ended)
     monkeypatch.setattr(diagnosis, "size_bytes", lambda _: next(sizes))
-    seen, failure = diagnosis.sort(task, folder=tmp_path, supervision=None)
-    assert (failure is None) == (words is None) == (seen.result is not None)
+    seen = diagnosis.sort(task, folder=tmp_path, supervision=None)
+    assert (seen.failure is None) == (words is None) == (seen.result is not None)
     if words:
-        assert "the recording shrank while it was sorted" in str(failure)
-        assert words in str(failure)
+        assert "the recording shrank while it was sorted" in str(seen.failure)
+        assert words in str(seen.failure)
 
 
 def test_samples_in_volts_are_no_silence(run, task, traces, tmp_path):

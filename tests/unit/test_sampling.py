@@ -221,7 +221,7 @@ def test_gpu_that_tells_no_memory(watch, driver, monkeypatch):
     ]
     for answer in answers:
         monkeypatch.setattr(pynvml, "nvmlDeviceGetMemoryInfo", answer)
-        assert gpus.free_mb() == gpus.total_mb() == []
+        assert gpus.memories() == []
     monkeypatch.setattr(pynvml, "nvmlDeviceGetMemoryInfo", refuse)
     sampler = watch("import time; time.sleep(60)")
     driver[0] = [SimpleNamespace(pid=sampler.pid, usedGpuMemory=None)]

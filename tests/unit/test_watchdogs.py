@@ -6,9 +6,9 @@ from spikecanary.config import WatchdogSettings
 from spikecanary.failures import ClassifiedSortFailure
 from spikecanary.supervise import watchdogs
 from spikecanary.supervise.gpus import Gpu
-from spikecanary.supervise.watchdogs import Limits, Sample, make_watchdogs
+from spikecanary.supervise.watchdogs import Sample, make_watchdogs
 
-LIMITS = Limits(inactivity_s=120.0, wall_s=3600.0, mem_mb=1000.0)
+LIMITS = {"inactivity_s": 120.0, "wall_s": 3600.0, "mem_mb": 1000.0}
 WARNING = "a warning"
 MEMORY = "HostMemoryWatchdogError"
 NAN = float("nan")
@@ -20,7 +20,7 @@ def gpu(used_mb=100.0, temperature_c=40.0):
 
 def judge(sample, settings=None, limits=LIMITS):
     """Return what all watchdogs say of a sample: names of failures, or that it is a warning."""
-    found = [dog(sample) for dog in make_watchdogs(settings or WatchdogSettings(), limits)]
+    found = [dog(sample) for dog in make_watchdogs(settings or WatchdogSettings(), **limits)]
     return [
         type(each).__name__ if isinstance(each, ClassifiedSortFailure) else WARNING
         for each in found
@@ -105,7 +105,7 @@ def test_each_can_be_switched_off():
         free_mb={"/a": 0.0},
         gpus=(gpu(used_mb=8_000.0, temperature_c=120.0),),
     )
-    job = Limits(inactivity_s=1.0)
+    job = {"inactivity_s": 1.0}
     assert judge(worst, settings, job) == [WARNING, WARNING]  # of the GPU
     assert judge(Sample(silent_s=1e6), WatchdogSettings(silence_times=None)) == []
     assert len(judge(worst)) == 9

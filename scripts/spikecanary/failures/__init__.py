@@ -51,6 +51,16 @@ class ClassifiedSortFailure(Exception):  # noqa: N818 - the design's name
             if value is not None
         }
 
+    def describe(self) -> dict[str, Any]:
+        """Describe this failure as plain data."""
+        return {
+            "class": type(self).__name__,
+            "category": self.category,
+            "message": str(self),
+            "evidence": self.evidence,
+            "remedy": self.remedy,
+        }
+
     @classmethod
     def evidence_fields(cls) -> dict[str, type]:
         """Name and type of each evidence field of this class."""
@@ -308,17 +318,6 @@ class CapacityForecastError(ResourceFailure):
     low: float
     high: float
     room: float
-
-
-def by_name(name: str) -> type[ClassifiedSortFailure]:
-    """Return the failure class of that name.
-
-    Raises
-    ------
-    KeyError
-        No failure class is called so.
-    """
-    return all_classes()[name]
 
 
 def all_classes() -> dict[str, type[ClassifiedSortFailure]]:

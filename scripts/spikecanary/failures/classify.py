@@ -72,7 +72,7 @@ _OF_CODE = {
 def classify(
     error: Mapping[str, Any], log: str = "", signatures: Path | None = None
 ) -> ClassifiedSortFailure | None:
-    """Tell the failure behind an exception.
+    """Tell the failure behind an exception; None where nothing known matches.
 
     Parameters
     ----------
@@ -82,16 +82,19 @@ def classify(
         The sorter's log, or its end.
     signatures : Path, optional
         A lab's own table, which is asked first.
-
-    Returns
-    -------
-    ClassifiedSortFailure or None
-        None where nothing known matches.
     """
-    own = _own_failure(error)
-    if own is not None and not isinstance(own, WRAPPERS):
-        return own
-    told = _by_type(error) or by_text(error["text"], log, signatures)
+    own = None  # what this package itself raised in the child
+    if (found := error.get("failure")) is not None:
+        cls = failures.all_classes()[found["class"]]
+        own = cls(found["message"], remedy=found.get("remedy", ""), **found["evidence"])
+        if not isinstance(own, WRAPPERS):
+            return own
+    told: ClassifiedSortFailure | None
+    if "builtins.ModuleNotFoundError" in error["types"]:
+        match = re.match(r"No module named '([\w.]+)'", error["message"])
+        told = DependencyError(error["message"], module=match and match[1])
+    else:
+        told = by_text(error["text"], log, signatures)
     if own is None or told is None:
         return own or told
     # What our own failure says of the library's words stays beside the class.
@@ -104,25 +107,6 @@ def classify(
     return type(told)(f"{told} ({own})", remedy=told.remedy, **told.evidence)
 
 
-def _own_failure(error: Mapping[str, Any]) -> ClassifiedSortFailure | None:
-    """Return the classified failure that this package itself raised in the child."""
-    own = error.get("failure")
-    if own is None:
-        return None
-    return failures.by_name(own["class"])(
-        own["message"], remedy=own.get("remedy", ""), **own["evidence"]
-    )
-
-
-def _by_type(error: Mapping[str, Any]) -> ClassifiedSortFailure | None:
-    """Tell the failure from the exception's type alone."""
-    outermost = error["chain"][0]
-    if "builtins.ModuleNotFoundError" in outermost["types"]:
-        match = re.match(r"No module named '([\w.]+)'", outermost["message"])
-        return DependencyError(outermost["message"], module=match and match[1])
-    return None
-
-
 def by_text(
     text: str, log: str = "", signatures: Path | None = None
 ) -> ClassifiedSortFailure | None:
@@ -130,16 +114,8 @@ def by_text(
 
     An exception that is only in the log (a module that was missed and done without) is no
     cause, unless the traceback itself says nothing; nor is a line of it about the machine beside
-    an error of code. What a text says refines what a frame says.
-
-    Parameters
-    ----------
-    text : str
-        The traceback.
-    log : str
-        The sorter's log, or its end.
-    signatures : Path, optional
-        A lab's own table, which is asked first.
+    an error of code. What a text says refines what a frame says. A lab's own table of
+    ``signatures`` is asked first.
     """
     rows = (load_signatures(signatures) if signatures else ()) + load_signatures()
     text, log = without_handled_imports(clean(text)), clean(log)
@@ -187,19 +163,6 @@ def _make(signature: Signature, match: re.Match[str], said: str = "") -> Classif
     return signature.failure(message, remedy=signature.remedy, **evidence)
 
 
-def _describe(failure: ClassifiedSortFailure | None) -> dict[str, Any]:
-    """Describe a failure as plain data; all None where there is none."""
-    if failure is None:
-        return {"class": None, "category": None}
-    return {
-        "class": type(failure).__name__,
-        "category": failure.category,
-        "message": str(failure),
-        "evidence": failure.evidence,
-        "remedy": failure.remedy,
-    }
-
-
 def draft(text: str, source: str) -> str:
     """Return an entry for a lab's own table, to be completed, of a log that nothing tells."""
     text = clean(text)
@@ -233,7 +196,8 @@ def _classify_lines(path: Path, signatures: Path | None) -> None:
                 if not parse_errors(text) and record.get("exception_type"):
                     text += f"\n{record['exception_type'].rsplit(' ', 1)[-1]}"
                 failure = by_text(text, record.get("log_text") or "", signatures)
-                described = {"id": record.get("id"), **_describe(failure)}
+                described = failure.describe() if failure else {"class": None, "category": None}
+                described = {"id": record.get("id"), **described}
                 sys.stdout.write(json.dumps(described) + "\n")
 
 
@@ -268,7 +232,8 @@ def main(arguments: list[str] | None = None) -> int:
             if given.draft and failure is None:
                 sys.stdout.write(draft(text, str(path)))
                 continue
-            lines = [f"  {name}: {value}" for name, value in _describe(failure).items() if value]
+            described = failure.describe() if failure else {}
+            lines = [f"  {name}: {value}" for name, value in described.items() if value]
             sys.stdout.write("\n".join([str(path), *(lines or ["  unclassified"])]) + "\n")
     except (OSError, ValueError) as err:
         sys.stderr.write(f"{err}\n")

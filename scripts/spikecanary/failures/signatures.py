@@ -8,7 +8,15 @@ from pathlib import Path
 from typing import Any, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    TypeAdapter,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from spikecanary import failures
 from spikecanary.failures import ClassifiedSortFailure
@@ -68,14 +76,10 @@ class Signature(BaseModel):
         return name
 
     @model_validator(mode="after")
-    def _pattern_or_frames(self) -> Self:
+    def _check(self) -> Self:
         if (self.pattern is None) == (self.frames is None):
             msg = "an entry has either a pattern or frames"
             raise ValueError(msg)
-        return self
-
-    @model_validator(mode="after")
-    def _check_evidence(self) -> Self:
         pattern = self.pattern or self.frames
         named = {*self.evidence, *(pattern.groupindex if pattern else ())}
         unknown = sorted(named - set(self.failure.evidence_fields()))
@@ -87,7 +91,7 @@ class Signature(BaseModel):
     @functools.cached_property
     def failure(self) -> type[ClassifiedSortFailure]:
         """The failure's class."""
-        return failures.by_name(self.class_name)
+        return failures.all_classes()[self.class_name]
 
     @functools.cached_property
     def _at_line(self) -> re.Pattern[str]:
@@ -98,15 +102,7 @@ class Signature(BaseModel):
         return re.compile(f"(?:.*/)?(?:{self.frames and self.frames.pattern})")
 
     def match(self, text: str, errors: Iterable[tuple[str, str]]) -> re.Match[str] | None:
-        """Look for this signature in a text and the exceptions found in it.
-
-        Parameters
-        ----------
-        text : str
-            Traceback and log.
-        errors : iterable of (str, str)
-            Type (without its module) and message of each exception in the text.
-        """
+        """Look for this signature in a text, and in type and message of the exceptions in it."""
         if self.pattern is None or (self.numbers and not any(n.holds(text) for n in self.numbers)):
             return None
         errors = list(errors)
@@ -156,31 +152,28 @@ def load_signatures(path: Path = TABLE) -> tuple[Signature, ...]:
     Raises
     ------
     ValueError
-        An entry is wrong, or does not match its own example; the message names file, entry and
-        field.
+        Entries are wrong, or one does not match its own example; the message names file, entry
+        and field.
     """
     try:
-        entries: Any = yaml.safe_load(path.read_text(encoding="utf-8")) or []
+        entries = yaml.safe_load(path.read_text(encoding="utf-8")) or []
+        found = TypeAdapter(tuple[Signature, ...]).validate_python(entries)
     except yaml.YAMLError as err:
         msg = f"{path} is no YAML: {' '.join(str(err).split())}"
         raise ValueError(msg) from err
-    if not isinstance(entries, list):
-        msg = f"{path} is no list of signatures"
-        raise ValueError(msg)  # noqa: TRY004 - wrong content, not a wrong argument
-    found = []
-    for number, entry in enumerate(entries, start=1):
-        try:
-            found.append(Signature.model_validate(entry))
-        except ValidationError as err:
-            wrong = "; ".join(map(_describe, err.errors()))
-            msg = f"{path}, entry {number}: {wrong}"
-            raise ValueError(msg) from err
-        if path != TABLE and not found[-1].matches_example():  # ours is tested
-            name = "pattern" if found[-1].frames is None else "frames"
+    except ValidationError as err:
+        msg = f"{path}, {'; '.join(map(_describe, err.errors()))}"
+        raise ValueError(msg) from err
+    for number, row in enumerate(found, start=1):
+        if path != TABLE and not row.matches_example():  # ours is tested
+            name = "frames" if row.pattern is None else "pattern"
             msg = f"{path}, entry {number}: {name}: does not match the entry's own example"
             raise ValueError(msg)
-    return tuple(found)
+    return found
 
 
 def _describe(error: Mapping[str, Any]) -> str:
-    return f"{'.'.join(map(str, error['loc'])) or 'entry'}: {error['msg']}"
+    if not error["loc"]:
+        return "no list of entries"
+    number, *field = error["loc"]
+    return f"entry {number + 1}: {'.'.join(map(str, field)) or 'entry'}: {error['msg']}"

@@ -23,9 +23,6 @@ from typing import Any
 
 from spikecanary.failures import ClassifiedSortFailure
 
-#: Exceptions of a chain that are described; more means a loop.
-MAX_CHAIN = 20
-
 
 class Events:
     """Appends what happens to the events file, flushed line by line."""
@@ -46,39 +43,19 @@ class Events:
 
 
 def describe_error(error: BaseException) -> dict[str, Any]:
-    """Describe an exception and its chain as plain data, outermost first.
+    """Describe an exception as plain data.
 
     Returns
     -------
     dict
-        ``chain``: for each exception of the chain its ``types`` (its class and that
-        class's bases, by name), ``message`` and ``errno``; ``text``: the traceback;
-        ``failure``: class, message, evidence and remedy, where it is a classified one.
+        ``types``: its class and that class's bases, by name; ``message``; ``text``: the
+        traceback, with its whole chain; ``failure``: what it describes, if it is a classified one.
     """
-    chain: list[dict[str, Any]] = []
-    current: BaseException | None = error
-    while current is not None and len(chain) < MAX_CHAIN:
-        types = [f"{cls.__module__}.{cls.__qualname__}" for cls in type(current).__mro__]
-        chain.append(
-            {
-                "types": types,
-                "message": str(current),
-                "errno": getattr(current, "errno", None),
-            }
-        )
-        current = current.__cause__ or current.__context__
-    failure = None
-    if isinstance(error, ClassifiedSortFailure):
-        failure = {
-            "class": type(error).__name__,
-            "message": str(error),
-            "evidence": error.evidence,
-            "remedy": error.remedy,
-        }
     return {
-        "chain": chain,
+        "types": [f"{cls.__module__}.{cls.__qualname__}" for cls in type(error).__mro__],
+        "message": str(error),
         "text": "".join(traceback.format_exception(error)),
-        "failure": failure,
+        "failure": error.describe() if isinstance(error, ClassifiedSortFailure) else None,
     }
 
 

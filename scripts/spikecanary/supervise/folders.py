@@ -53,16 +53,8 @@ def work_folder(path: Path) -> Iterator[Path]:
 def sweep(results: Path) -> list[Path]:
     """Remove what dead jobs left in a recording's results folder, and end what they left running.
 
-    Parameters
-    ----------
-    results : Path
-        The recording's results folder; need not exist.
-
-    Returns
-    -------
-    list of Path
-        What was removed: work folders and temporary files of processes of this host that
-        have ended, and of other hosts where nothing was touched for an hour.
+    These are work folders and temporary files of processes of this host that have ended, and of
+    other hosts where nothing was touched for an hour. Returns what was removed.
     """
     removed = []
     for path in sorted(results.absolute().glob(".*")):
@@ -102,14 +94,7 @@ TAKE_OVER_S = 1.0
 
 @contextlib.contextmanager
 def hold(path: Path, what: str) -> Iterator[None]:
-    """Hold a lock.
-
-    Parameters
-    ----------
-    path : Path
-        The lock file; its folder is made.
-    what : str
-        What the holder does, for the message.
+    """Hold a lock file; ``what`` says what its holder does.
 
     Raises
     ------

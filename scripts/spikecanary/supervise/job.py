@@ -2,10 +2,11 @@
 
 import os
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import Any
+
+from pydantic.dataclasses import dataclass
 
 from spikecanary.config import (
     ForecastSettings,
@@ -15,11 +16,10 @@ from spikecanary.config import (
 )
 from spikecanary.sorter import SortTask
 from spikecanary.supervise.run import Supervision
-from spikecanary.supervise.watchdogs import Limits, make_watchdogs
+from spikecanary.supervise.watchdogs import make_watchdogs
 
 #: A job ends itself this much before its time limit, so that it can say why: at most s, and share.
 MARGIN = (60.0, 0.05)
-
 #: A batch system sets one of these in its jobs: it holds them to what they asked for.
 SCHEDULERS = ("SLURM_JOB_ID", "PBS_JOBID", "LSB_JOBID", "JOB_ID")
 
@@ -35,63 +35,34 @@ def job_limit(requested: float | None, most: float) -> float | None:
 
 @dataclass(frozen=True)
 class Job:
-    """What a job is given besides its task.
-
-    Attributes
-    ----------
-    log : Path
-        The rule's log.
-    preflight : PreflightSettings
-        Limits of the preflight.
-    watchdogs : WatchdogSettings
-        Limits of the watchdogs.
-    retry : RetrySettings
-        How often a sort is tried again with smaller batches.
-    forecast : ForecastSettings
-        What the full sort may ask for.
-    mem_mb : float or None
-        Memory that the job asked for; None: no limit.
-    runtime_min : float or None
-        Time that the job asked for, from now; None: no limit.
-    attempt : int
-        Snakemake's number of this try at the job, from 1.
-    recorded_settings : dict
-        The settings that the record notes it was made with.
-    started : float
-        When the job began, on the monotonic clock.
-    signatures : str or None
-        The laboratory's own table of failures.
-    """
+    """What a job is given besides its task; settings may be plain data."""
 
     log: Path
     preflight: PreflightSettings = field(default_factory=PreflightSettings)
     watchdogs: WatchdogSettings = field(default_factory=WatchdogSettings)
     retry: RetrySettings = field(default_factory=RetrySettings)
     forecast: ForecastSettings = field(default_factory=ForecastSettings)
-    mem_mb: float | None = None
-    runtime_min: float | None = None
-    attempt: int = 1
-    recorded_settings: Mapping[str, Any] = field(default_factory=dict)
+    signatures: str | None = None  # the laboratory's own table of failures
+    mem_mb: float | None = None  # that the job asked for; None: no limit
+    runtime_min: float | None = None  # ... from ``started`` on; None: no limit
+    attempt: int = 1  # Snakemake's number of this try at the job
+    recorded_settings: dict[str, Any] = field(default_factory=dict)  # noted in the record
     started: float = field(default_factory=time.monotonic)
-    signatures: str | None = None
 
     def supervision(self, task: SortTask, folder: Path, inactivity_s: float | None) -> Supervision:
-        """Return how this job's next child process is watched.
+        """Return how this job's next child process is watched, for a recording's results folder.
 
-        Parameters
-        ----------
-        task : SortTask
-            What is sorted.
-        folder : Path
-            The recording's results folder.
-        inactivity_s : float or None
-            Longest time without a sign of life; None: no limit.
+        ``inactivity_s`` is the longest time without a sign of life; None: no limit.
         """
-        limits = Limits(inactivity_s=inactivity_s, wall_s=self._left_s(), mem_mb=self.mem_mb)
         return Supervision(
             log=self.log,
             threads=task.n_jobs,
-            watchdogs=make_watchdogs(self.watchdogs, limits),
+            watchdogs=make_watchdogs(
+                self.watchdogs,
+                inactivity_s=inactivity_s,
+                wall_s=self._left_s(),
+                mem_mb=self.mem_mb,
+            ),
             folders=[folder.absolute()],
             with_containers=task.sorter.container == "docker",
             signatures=self.signatures,

@@ -74,12 +74,7 @@ def _log_uncaught(
 class ChildLog:
     """What one child writes to a log, from where the log ended before.
 
-    Parameters
-    ----------
-    path : Path
-        The log, to which the child appends.
-    max_bytes : int
-        Of more output than this, the beginning and the end stay.
+    Of more than ``max_bytes`` the beginning and the end stay.
     """
 
     def __init__(self, path: Path, max_bytes: int) -> None:

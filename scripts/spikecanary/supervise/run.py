@@ -39,19 +39,15 @@ MAX_LOG_BYTES = 100_000_000
 
 @dataclass(frozen=True)
 class Ended:
-    """How a supervised function ended: exactly one of the first four is set.
+    """How a supervised function ended."""
 
-    ``error`` is what :func:`spikecanary.supervise.child.describe_error` returns; ``signum`` is
-    the signal that killed the child; ``exit_status`` is set where it ended itself
-    without a word. ``by_job_limit`` says that what ended it was a limit of its job, memory or time.
-    """
-
+    # One of these four is set, where it returned something.
     result: Any = None
-    error: Mapping[str, Any] | None = None
+    error: Mapping[str, Any] | None = None  # by :func:`spikecanary.supervise.child.describe_error`
     stopped_by: ClassifiedSortFailure | None = None
-    by_job_limit: bool = False
-    signum: int | None = None
-    exit_status: int | None = None
+    died_of: int | None = None  # exit status without a word; negative: the signal that killed it
+    failure: ClassifiedSortFailure | None = None  # what it is called, once it is classified
+    by_job_limit: bool = False  # it was stopped by a limit of its job, memory or time
     facts: dict[str, Any] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
     log: str = ""
@@ -60,28 +56,30 @@ class Ended:
     @property
     def error_name(self) -> str:
         """Name of the exception's type; of a child that died without one, ProcessDied."""
-        if self.error is None:
-            return "ProcessDied"
-        return str(self.error["chain"][0]["types"][0]).rsplit(".", 1)[-1]
+        return "ProcessDied" if self.error is None else name_of(self.error)
 
     def describe(self) -> str:
         """One line: how it ended."""
         if self.stopped_by is not None:
             return str(self.stopped_by)
         if self.error is not None:
-            return describe_chain(self.error)
-        if self.signum is not None:
-            return f"the process was killed by {signal.Signals(self.signum).name}"
-        if self.exit_status is not None:
-            return f"the process ended with exit status {self.exit_status} without a result"
-        return "ended well"
+            return describe_error(self.error)
+        if self.died_of is None:
+            return "ended well"
+        if self.died_of < 0:
+            return f"the process was killed by {signal.Signals(-self.died_of).name}"
+        return f"the process ended with exit status {self.died_of} without a result"
 
 
-def describe_chain(error: Mapping[str, Any]) -> str:
+def name_of(error: Mapping[str, Any]) -> str:
+    """Return the name of an exception's type."""
+    return str(error["types"][0]).rsplit(".", 1)[-1]
+
+
+def describe_error(error: Mapping[str, Any]) -> str:
     """Return the last line of an exception's own text that names the error."""
-    outermost = error["chain"][0]
-    name = str(outermost["types"][0]).rsplit(".", 1)[-1]
-    lines = [line.strip() for line in str(outermost["message"]).splitlines() if line.strip()]
+    name = name_of(error)
+    lines = [line.strip() for line in str(error["message"]).splitlines() if line.strip()]
     if name == "SpikeSortingError":  # its text holds the sorter's own traceback
         inner = [line for line in lines if not line.startswith("Spike sorting failed.")]
         return inner[-1] if inner else name
@@ -90,30 +88,14 @@ def describe_chain(error: Mapping[str, Any]) -> str:
 
 @dataclass(frozen=True)
 class Supervision:
-    """What one job's children have in common.
+    """What one job's children have in common."""
 
-    Attributes
-    ----------
-    log : Path
-        The rule's log, to which they append their output.
-    threads : int
-        Upper limit for their numeric libraries.
-    watchdogs : sequence of callable
-        Checks of each :class:`Sample`.
-    folders : sequence of Path
-        Folders besides the work folder whose free space is watched.
-    with_containers : bool
-        Whether a child has containers work for it.
-    signatures : str or None
-        The laboratory's own table of failures, which tells them first.
-    """
-
-    log: Path
-    threads: int = 1
+    log: Path  # the rule's, to which they append their output
+    threads: int = 1  # upper limit for their numeric libraries
     watchdogs: Sequence[Watchdog] = ()
-    folders: Sequence[Path] = ()
-    with_containers: bool = False
-    signatures: str | None = None
+    folders: Sequence[Path] = ()  # whose free space is watched, besides the work folder
+    with_containers: bool = False  # whether a child has containers work for it
+    signatures: str | None = None  # the laboratory's own table, which tells failures first
 
 
 def call(
@@ -299,29 +281,26 @@ def _read_end(
     """Put together how the child ended from its events and its exit status."""
     finished = time.monotonic()
     stages: dict[str, float] = {}
-    last: tuple[str, float] = ("start", started)
+    stage, since = "start", started
     outcome: dict[str, Any] = {}
     facts: dict[str, Any] = {}
-    for event in _read_events(events):
+    for event in [*_read_events(events), {"stage": "", "at": finished}]:
         at = event.pop("at", finished)
-        if "stage" in event or "result" in event or "error" in event:
-            stages[last[0]] = round(stages.get(last[0], 0.0) + at - last[1], 3)
-            last = (event.get("stage", "exit"), at)
-        if "result" in event or "error" in event:
-            outcome = event
-        elif "stage" not in event:
+        is_end = "result" in event or "error" in event
+        if "stage" in event or is_end:
+            stages[stage] = round(stages.get(stage, 0.0) + at - since, 3)
+            stage, since = event.get("stage", "exit"), at
+        else:
             facts.update(event)
-    stages[last[0]] = round(stages.get(last[0], 0.0) + finished - last[1], 3)
-    facts["stage"] = list(stages)[-1] if "error" not in outcome else list(stages)[-2]
+        outcome = event if is_end else outcome
+    facts["stage"] = list(stages)[-2 if "error" in outcome else -1]
     ending: dict[str, Any] = {}
     if stopped_by is not None and "result" not in outcome:
-        ending |= {"stopped_by": stopped_by, "by_job_limit": watch.by_job_limit}
+        ending = {"stopped_by": stopped_by, "by_job_limit": watch.by_job_limit}
     elif outcome:
-        ending |= {name: outcome[name] for name in ("result", "error") if name in outcome}
-    elif watch.process.returncode < 0:
-        ending["signum"] = -watch.process.returncode
+        ending = {name: outcome[name] for name in ("result", "error") if name in outcome}
     else:
-        ending["exit_status"] = watch.process.returncode
+        ending = {"died_of": watch.process.returncode}
     return Ended(
         **ending,
         facts=facts,
@@ -338,7 +317,9 @@ def _read_end(
 
 
 def _read_events(events: Iterable[str]) -> Iterable[dict[str, Any]]:
-    """Read events, without lines that the child could not finish."""
+    """Read events, without lines that the child did not finish, or that a plugin wrote."""
     for line in events:
         with contextlib.suppress(ValueError):
-            yield json.loads(line)
+            event = json.loads(line)
+            if isinstance(event, dict):
+                yield event

@@ -4,7 +4,7 @@ import contextlib
 import os
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -42,19 +42,7 @@ class _Use:
 
 
 class Sampler:
-    """Looks at a child's process tree again and again.
-
-    Parameters
-    ----------
-    pid : int
-        The child.
-    folder : Path
-        Its work folder.
-    folders : sequence of Path
-        Folders whose free space counts.
-    with_containers : bool
-        Whether the child has containers work for it.
-    """
+    """Looks at a child's process tree again and again, and at the free space of folders."""
 
     def __init__(
         self,
@@ -69,29 +57,21 @@ class Sampler:
         self.folders = list(dict.fromkeys([folder, *folders]))
         self.with_containers = with_containers
         self.started = time.monotonic()
-        self._life: _Use | None = None
-        self._progress: _Use | None = None
-        self._moved: _Use | None = None
+        self._last: dict[Callable[[_Use, _Use], bool], _Use] = {}
         self._slow = Sample()
         self._slow_at = float("-inf")
         self._thread: threading.Thread | None = None
         self._strangers: list[psutil.Process] = []
 
     def take(self, output_bytes: int = 0, *, is_last: bool = False) -> Sample:
-        """Take one sample.
+        """Take one sample; ``output_bytes`` changes with what the child prints.
 
-        Parameters
-        ----------
-        output_bytes : int
-            Changes with what the child prints.
-        is_last : bool
-            The child has ended: look at its files once more, if that is quick.
+        The last one, of a child that has ended, looks at its files once more, if that is quick.
         """
         now = time.monotonic()
         family = processes.tree(self.pid)
         self._look_slowly(family, is_last=is_last)
-        watched = [*family, *self._strangers]
-        counted = [_count(process) for process in watched]
+        counted = [_count(process) for process in [*family, *self._strangers]]
         use = _Use(
             at=now,
             cpu_s=sum(each.cpu_s for each in counted),
@@ -99,29 +79,30 @@ class Sampler:
             moved_bytes=sum(each.moved_bytes for each in counted),
             output_bytes=output_bytes,
             work_bytes=round(self._slow.disk_mb * MB),
-            faults=sum(_faults(process.pid) for process in watched),
+            faults=sum(each.faults for each in counted),
         )
         busy_gpu = any(gpu.busy for gpu in self._slow.gpus)
-        if self._life is None or busy_gpu or _shows_life(self._life, use):
-            self._life = use
-        if self._progress is None or busy_gpu or _shows_progress(self._progress, use):
-            self._progress = use
         waits = any(each.status == psutil.STATUS_DISK_SLEEP for each in counted)
         runs = any(each.status == psutil.STATUS_RUNNING for each in counted)
-        if self._moved is None or not waits or runs or _moves(self._moved, use):
-            self._moved = use
         node = psutil.virtual_memory()
         shared = max((each.shmem_bytes for each in counted), default=0)
         return replace(
             self._slow,
             elapsed_s=now - self.started,
             rss_mb=(sum(each.own_bytes for each in counted) + shared) / MB,
-            idle_s=now - self._life.at,
-            silent_s=now - self._progress.at,
-            stalled_s=now - self._moved.at,
+            idle_s=self._since(_shows_life, use, surely=busy_gpu),
+            silent_s=self._since(_shows_progress, use, surely=busy_gpu),
+            stalled_s=self._since(_moves, use, surely=runs or not waits),
             free_ram_mb=node.available / MB,
             total_ram_mb=node.total / MB,
         )
+
+    def _since(self, shows: Callable[[_Use, _Use], bool], use: _Use, *, surely: bool) -> float:
+        """Return for how many s a tree has not shown something."""
+        last = self._last.get(shows)
+        if last is None or surely or shows(last, use):
+            last = self._last[shows] = use
+        return use.at - last.at
 
     def _look_slowly(self, family: Sequence[psutil.Process], *, is_last: bool) -> None:
         """Look at files, GPUs and containers in a thread, so that the loop never waits for them.
@@ -160,6 +141,7 @@ class _Counted:
     moved_bytes: int = 0
     own_bytes: int = 0
     shmem_bytes: int = 0
+    faults: int = 0
 
 
 def _count(process: psutil.Process) -> _Counted:
@@ -173,15 +155,13 @@ def _count(process: psutil.Process) -> _Counted:
         return _Counted()
     # Pages of mapped files (a recording read by memmap) are dropped when memory is short.
     own, shmem = memory.rss - getattr(memory, "shared", 0), _shmem_bytes(process.pid)
-    counted = _Counted(
-        status=status, cpu_s=times.user + times.system, own_bytes=own, shmem_bytes=shmem
-    )
-    try:
+    disk = moved = 0
+    with contextlib.suppress(psutil.Error, AttributeError):  # not ours; not on macOS
         io = process.io_counters()
-    except (psutil.Error, AttributeError):  # not ours; not on macOS
-        return counted
-    moved = getattr(io, "read_chars", 0) + getattr(io, "write_chars", 0)
-    return replace(counted, disk_bytes=io.read_bytes + io.write_bytes, moved_bytes=moved)
+        disk = io.read_bytes + io.write_bytes
+        moved = getattr(io, "read_chars", 0) + getattr(io, "write_chars", 0)
+    cpu_s = times.user + times.system
+    return _Counted(status, cpu_s, disk, moved, own, shmem, _faults(process.pid))
 
 
 def _shmem_bytes(pid: int) -> int:

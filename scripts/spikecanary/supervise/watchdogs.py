@@ -26,45 +26,19 @@ from spikecanary.supervise.gpus import Gpu
 
 @dataclass(frozen=True)
 class Sample:
-    """One look at the child's process tree and its node.
+    """One look at the child's process tree and its node."""
 
-    Attributes
-    ----------
-    elapsed_s : float
-        Since the child's start.
-    rss_mb : float
-        Memory of the tree that the kernel cannot drop: resident without mapped files.
-    disk_mb : float
-        Size of the work folder.
-    idle_s : float
-        Since the tree last printed, computed, or read or wrote a disk.
-    silent_s : float
-        Since it last printed, moved a byte, used a GPU, or touched memory that it had not had.
-    stalled_s : float
-        Since when a process of the tree waits uninterruptibly and nothing moves.
-    free_ram_mb : float
-        Memory of the node that is available to anybody.
-    total_ram_mb : float
-        Memory of the node.
-    free_mb : dict
-        Free disk space by folder; None where the folder is gone.
-    largest : tuple of str
-        Largest files of the work folder with their sizes, largest first.
-    gpus : tuple of Gpu
-        The GPUs that the tree uses.
-    """
-
-    elapsed_s: float = 0.0
-    rss_mb: float = 0.0
-    disk_mb: float = 0.0
-    idle_s: float = 0.0
-    silent_s: float = 0.0
-    stalled_s: float = 0.0
-    free_ram_mb: float = math.inf
-    total_ram_mb: float = math.inf
-    free_mb: Mapping[str, float | None] | None = None
-    largest: tuple[str, ...] = ()
-    gpus: tuple[Gpu, ...] = ()
+    elapsed_s: float = 0.0  # since the child's start
+    rss_mb: float = 0.0  # of the tree, without what the kernel can drop: mapped files
+    disk_mb: float = 0.0  # size of the work folder
+    idle_s: float = 0.0  # since the tree last printed, computed, or read or wrote a disk
+    silent_s: float = 0.0  # ... printed, moved a byte, used a GPU, or touched memory anew
+    stalled_s: float = 0.0  # since when a process waits uninterruptibly and nothing moves
+    free_ram_mb: float = math.inf  # of the node, available to anybody
+    total_ram_mb: float = math.inf  # of the node
+    free_mb: Mapping[str, float | None] | None = None  # by folder; None where that is gone
+    largest: tuple[str, ...] = ()  # files of the work folder with their sizes
+    gpus: tuple[Gpu, ...] = ()  # that the tree uses
 
 
 #: A warning comes at this share of the job's memory, at so many times the least free memory or
@@ -82,43 +56,35 @@ Found = ClassifiedSortFailure | str | None
 Watchdog = Callable[[Sample], Found]
 
 
-@dataclass(frozen=True)
-class Limits:
-    """What one job may use; None: no limit.
+def make_watchdogs(
+    settings: WatchdogSettings,
+    *,
+    inactivity_s: float | None = None,
+    wall_s: float | None = None,
+    mem_mb: float | None = None,
+) -> list[Watchdog]:
+    """Return the watchdogs that the config leaves on, for a job's limits; None: no limit.
 
-    Attributes
-    ----------
-    inactivity_s : float or None
-        Longest time without output, CPU time and I/O.
-    wall_s : float or None
-        Longest time at all.
-    mem_mb : float or None
-        Memory that the job requested.
+    ``inactivity_s`` is the longest time without output, CPU time and I/O, ``wall_s`` the longest
+    at all, and ``mem_mb`` the memory that the job requested.
     """
-
-    inactivity_s: float | None = None
-    wall_s: float | None = None
-    mem_mb: float | None = None
-
-
-def make_watchdogs(settings: WatchdogSettings, limits: Limits) -> list[Watchdog]:
-    """Return the watchdogs that the config leaves on, for one job."""
-    inactivity_s = None if settings.inactivity_base_s is None else limits.inactivity_s
+    if settings.inactivity_base_s is None:
+        inactivity_s = None
     times = settings.silence_times
-    limited = {
+    limits = {
         check_inactivity: inactivity_s,
         check_silence: inactivity_s and times and times * inactivity_s,
-        check_wall_time: limits.wall_s,
-        check_job_memory: limits.mem_mb,
+        check_wall_time: wall_s,
+        check_job_memory: mem_mb,
         check_node_memory: settings.min_free_ram_mb,
         check_free_disk: settings.min_free_disk_mb,
         check_storage: settings.io_stall_s,
+        check_gpu_memory: settings.gpu_memory_abort_percent or math.inf,
+        check_gpu_temperature: settings.gpu_abort_c or math.inf,
     }
     return [
         check_folders,
-        *(partial(check, limit=limit) for check, limit in limited.items() if limit is not None),
-        partial(check_gpu_memory, abort_percent=settings.gpu_memory_abort_percent),
-        partial(check_gpu_temperature, abort_c=settings.gpu_abort_c),
+        *(partial(check, limit=limit) for check, limit in limits.items() if limit is not None),
     ]
 
 
@@ -212,10 +178,11 @@ def check_folders(sample: Sample) -> Found:
     return None
 
 
-def check_gpu_memory(sample: Sample, abort_percent: float | None) -> Found:
-    """Check the memory of the GPUs that the tree uses; a warning, unless the config says to end.
+def check_gpu_memory(sample: Sample, limit: float) -> Found:
+    """Check the share of the memory in use of the GPUs that the tree uses, in percent.
 
-    PyTorch's allocator keeps nearly all memory of a GPU in a healthy sort.
+    PyTorch's allocator keeps nearly all memory of a GPU in a healthy sort, so this only warns,
+    unless the config sets a limit.
     """
     for gpu in sample.gpus:
         if not gpu.total_mb > 0:  # some drivers and virtual GPUs do not tell
@@ -225,23 +192,20 @@ def check_gpu_memory(sample: Sample, abort_percent: float | None) -> Found:
             f"{percent:.0f} % of the {gpu.total_mb:.0f} MB of {gpu.name} are in use, "
             f"{gpu.tree_mb:.0f} MB of it by this sort"
         )
-        if abort_percent is not None and percent >= abort_percent:
+        if percent >= limit:
             return GpuMemoryWatchdogError(msg, used_mb=gpu.used_mb)
         if percent >= WARN_GPU_PERCENT:
             return msg
     return None
 
 
-def check_gpu_temperature(sample: Sample, abort_c: float | None) -> Found:
-    """Check the temperature of those GPUs; a warning, unless the config says to end.
-
-    NVIDIA's drivers slow a hot GPU down by themselves.
-    """
+def check_gpu_temperature(sample: Sample, limit: float) -> Found:
+    """Check the temperature of those GPUs; NVIDIA's drivers slow a hot one down by themselves."""
     for gpu in sample.gpus:
         if gpu.temperature_c is None:
             continue
         msg = f"{gpu.name} has {gpu.temperature_c:.0f} degrees Celsius"
-        if abort_c is not None and gpu.temperature_c >= abort_c:
+        if gpu.temperature_c >= limit:
             return GpuThermalWatchdogError(msg, temperature_c=gpu.temperature_c)
         if gpu.temperature_c >= WARN_GPU_C:
             return msg
