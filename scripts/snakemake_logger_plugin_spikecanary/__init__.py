@@ -85,4 +85,4 @@ class LogHandler(LogHandlerBase):
 
 def _count(stats: dict[str, int], rule: str) -> int:
     """Return the number of jobs of a rule, also where an importer has given it a prefix."""
-    return sum(n for name, n in stats.items() if name.endswith(rule) and name != "total")
+    return sum(n for name, n in stats.items() if name.endswith(rule))

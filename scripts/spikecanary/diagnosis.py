@@ -18,6 +18,7 @@ from spikecanary.failures import (
     GpuMemoryWatchdogError,
     GPUOutOfMemoryError,
     RecordingUnreadableError,
+    restore,
 )
 from spikecanary.failures.classify import by_text, classify
 from spikecanary.recording import size_bytes
@@ -74,8 +75,11 @@ def inspect(
     )
     if ended.result is None:
         return Inspection(replace(ended, failure=read_ending(ended, supervision.signatures)), [])
-    checks = [preflight.Check(**check) for check in ended.result.get("preflight", [])]
-    failed = next((check.error() for check in checks if check.level == "fail"), None)
+    checks = [
+        preflight.Check(check["code"], check["level"], restore(check["failure"]))
+        for check in ended.result.get("preflight", [])
+    ]
+    failed = next((check.failure for check in checks if check.level == "fail"), None)
     return Inspection(replace(ended, failure=failed), checks)
 
 

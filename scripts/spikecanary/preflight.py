@@ -8,15 +8,27 @@ import socket
 import tempfile
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import psutil
 
-from spikecanary import failures, parameters, signals, sorter
+from spikecanary import parameters, signals, sorter
 from spikecanary.config import CanarySettings
-from spikecanary.failures import ClassifiedSortFailure
+from spikecanary.failures import (
+    ClassifiedSortFailure,
+    ContainerEnvironmentError,
+    DiskExhaustionError,
+    FolderNotWritableError,
+    GPUOutOfMemoryError,
+    GPUUnavailableError,
+    HDF5PluginMissingError,
+    HostMemoryWatchdogError,
+    ModelLoadingError,
+    SorterParameterError,
+    SorterUnavailableError,
+)
 from spikecanary.layout import check as check_layout
 from spikecanary.recording import check_preprocessed, describe_header, open_recording
 from spikecanary.sorter import LEAST_BATCHES, SortTask
@@ -43,20 +55,11 @@ class Check:
 
     code: str
     level: Literal["warn", "fail"]
-    failure: str
-    message: str
-    evidence: dict[str, Any] = field(default_factory=dict)
-    remedy: str = ""
-
-    def error(self) -> ClassifiedSortFailure:
-        """Return the classified failure."""
-        cls = failures.all_classes()[self.failure]
-        return cls(self.message, remedy=self.remedy, **self.evidence)
+    failure: ClassifiedSortFailure
 
     def line(self) -> str:
         """Describe the check in one line, with its remedy."""
-        remedy = self.remedy or failures.all_classes()[self.failure].remedy
-        return f"preflight {self.code}: {self.message}. {remedy}"
+        return f"preflight {self.code}: {self.failure}. {self.failure.remedy}"
 
 
 def inspect_recording_and_node(
@@ -70,21 +73,11 @@ def inspect_recording_and_node(
 ) -> dict[str, Any]:
     """Open a recording, check the node, and for a canary the signal too; in a child process.
 
-    Parameters
-    ----------
-    task : dict
-        A dumped :class:`SortTask`.
-    folder : str
-        Where results go.
-    canary : dict or None
-        A dumped :class:`CanarySettings`. None for a full sort: its signal is not read, and no
-        recording is too short for it.
-    tell : callable
-        Takes facts that are wanted even if this fails.
-    strict : bool
-        Turn warnings of the checks into failures.
-    layout : bool
-        Check whether raw files are what they are declared to be.
+    ``task`` and ``canary`` are a dumped :class:`SortTask` and :class:`CanarySettings`. Without the
+    latter, for a full sort, the signal is not read, and no recording is too short. ``folder`` is
+    where results go, and ``tell`` takes facts that are wanted even if this fails. ``strict`` turns
+    warnings of the checks into failures; ``layout``: check whether raw files are what they are
+    declared to be.
 
     Returns
     -------
@@ -122,7 +115,7 @@ def inspect_recording_and_node(
     checks = check_node(sort, Path(folder), header)
     if strict:
         checks = [replace(check, level="fail") for check in checks]
-    found["preflight"] = [asdict(check) for check in checks]
+    found["preflight"] = [vars(check) | {"failure": check.failure.describe()} for check in checks]
     if settings is not None and not any(check.level == "fail" for check in checks):
         check_preprocessed(recording, sort.preprocessing)
         report = signals.check(recording, whole=settings.check_finite)
@@ -174,7 +167,7 @@ def _check_sorter(task: SortTask) -> Iterator[Check]:
             sorter.load_plugin(settings.plugin)
         cls = sorter.sorter_class(settings.name, container=settings.container is not None)
     except ClassifiedSortFailure as err:
-        yield Check("sorter", "fail", type(err).__name__, str(err), err.evidence)
+        yield Check("sorter", "fail", err)
         return
     if settings.name in TESTED and settings.container is None:
         from packaging.version import InvalidVersion, Version
@@ -186,16 +179,15 @@ def _check_sorter(task: SortTask) -> Iterator[Check]:
             was_tried = False
         if not was_tried:
             msg = f"{settings.name} {version} was not tried here (tried: {first} to before {after})"
-            yield Check(
-                "sorter_version", "warn", "SorterUnavailableError", msg, {"sorter": settings.name}
-            )
+            failure = SorterUnavailableError(msg, sorter=settings.name)
+            yield Check("sorter_version", "warn", failure)
 
 
 def _check_steps(task: SortTask) -> Iterator[Check]:
     """Check that the steps that the sorter leaves out are done before."""
-    evidence = {"sorter": task.sorter.name}
     for problem in parameters.describe_switched_off(task.sorter, task.preprocessing):
-        yield Check("preprocessing", "warn", "SorterParameterError", problem, evidence)
+        failure = SorterParameterError(problem, sorter=task.sorter.name)
+        yield Check("preprocessing", "warn", failure)
 
 
 def _check_channels(task: SortTask, header: Mapping[str, Any]) -> Iterator[Check]:
@@ -203,21 +195,20 @@ def _check_channels(task: SortTask, header: Mapping[str, Any]) -> Iterator[Check
     from spikeinterface.sorters import sorter_dict
 
     name, cls = task.sorter.name, sorter_dict.get(task.sorter.name)
-    evidence = {"sorter": name}
     if not header["n_probes"] and cls is not None and cls.requires_locations:
         msg = f"{name} needs the positions of the channels, and the recording has no probe"
         remedy = "Give a probe in column probe of the recordings table."
-        yield Check("probe", "fail", "SorterParameterError", msg, evidence, remedy)
+        yield Check("probe", "fail", SorterParameterError(msg, remedy=remedy, sorter=name))
     if header["n_probes"] > 1 and name in ONE_PROBE:
         msg = f"{name} sorts one probe, and the recording has {header['n_probes']}"
         remedy = "Sort one probe a row (column channels, such as group=0), or use another sorter."
-        yield Check("probes", "fail", "SorterParameterError", msg, evidence, remedy)
+        yield Check("probes", "fail", SorterParameterError(msg, remedy=remedy, sorter=name))
     reference = COMMON_REFERENCE.get(name)
     if header["n_channels"] == 1 and reference and task.sorter.params.get(reference, True):
         msg = f"{name} subtracts the common reference of all channels: of one, nothing is left"
         remedy = f"Set sorter.params: {reference}: false."
-        evidence = {"sorter": name, "parameter": reference}
-        yield Check("reference", "fail", "SorterParameterError", msg, evidence, remedy)
+        failure = SorterParameterError(msg, remedy=remedy, sorter=name, parameter=reference)
+        yield Check("reference", "fail", failure)
 
 
 def _check_templates(task: SortTask) -> Iterator[Check]:
@@ -231,7 +222,7 @@ def _check_templates(task: SortTask) -> Iterator[Check]:
     if (nt := settings.params.get("nt", KILOSORT_NT)) != KILOSORT_NT:
         msg = f"kilosort4's built-in templates have {KILOSORT_NT} samples, and nt is {nt}"
         remedy = "Remove nt from sorter.params, or templates_from_data: false."
-        yield Check("nt", "fail", "SorterParameterError", msg, {"parameter": "nt"}, remedy)
+        yield Check("nt", "fail", SorterParameterError(msg, remedy=remedy, parameter="nt"))
     named = os.environ.get(KILOSORT_FOLDER)
     path = (Path(named) if named else Path.home() / ".kilosort") / "wTEMP.npz"
     if settings.container is not None or path.exists():
@@ -248,7 +239,7 @@ def _check_templates(task: SortTask) -> Iterator[Check]:
             msg, level = f"{msg}, and will be downloaded", "warn"
         except OSError as err:
             msg = f"{msg}, and {KILOSORT_HOST} cannot be reached ({err})"
-    yield Check("templates", level, "ModelLoadingError", msg, {"path": str(path)}, remedy)
+    yield Check("templates", level, ModelLoadingError(msg, remedy=remedy, path=str(path)))
 
 
 def _check_device(task: SortTask) -> Iterator[Check]:
@@ -267,7 +258,7 @@ def _check_device(task: SortTask) -> Iterator[Check]:
     if msg is not None:
         is_param = settings.device != device
         remedy = "Change the device in sorter.params, or run where it is." if is_param else ""
-        yield Check("device", "fail", "GPUUnavailableError", msg, {"device": device}, remedy)
+        yield Check("device", "fail", GPUUnavailableError(msg, remedy=remedy, device=device))
 
 
 def _why_torch_has_none(device: str) -> str | None:
@@ -296,8 +287,9 @@ def _check_container(task: SortTask) -> Iterator[Check]:
         return
 
     def fail(reason: str, message: str) -> Check:
-        evidence = {"reason": reason, "image": task.sorter.image}
-        return Check("container", "fail", "ContainerEnvironmentError", message, evidence)
+        image = task.sorter.image
+        failure = ContainerEnvironmentError(message, reason=reason, image=image)
+        return Check("container", "fail", failure)
 
     if kind == "singularity":
         image = Path(task.sorter.image or "")
@@ -333,8 +325,8 @@ def _check_docker(task: SortTask, fail: Any) -> Iterator[Check]:
         client.images.get(image)
     except docker.errors.DockerException:
         msg = f"the image {image} is not on this machine and will be pulled"
-        evidence = {"reason": "image_pull_failed", "image": image}
-        yield Check("image", "warn", "ContainerEnvironmentError", msg, evidence)
+        failure = ContainerEnvironmentError(msg, reason="image_pull_failed", image=image)
+        yield Check("image", "warn", failure)
 
 
 def _check_hdf5(task: SortTask) -> Iterator[Check]:
@@ -343,7 +335,7 @@ def _check_hdf5(task: SortTask) -> Iterator[Check]:
     if path and not any(Path(part).is_dir() for part in path.split(os.pathsep)):
         msg = f"HDF5_PLUGIN_PATH names {path}, which is no folder"
         level: Literal["warn", "fail"] = "fail" if task.row.reader == "maxwell" else "warn"
-        yield Check("hdf5_plugin_path", level, "HDF5PluginMissingError", msg, {"path": path})
+        yield Check("hdf5_plugin_path", level, HDF5PluginMissingError(msg, path=path))
 
 
 def _check_folder(folder: Path) -> Iterator[Check]:
@@ -355,7 +347,7 @@ def _check_folder(folder: Path) -> Iterator[Check]:
             os.fsync(file.fileno())
     except OSError as err:
         msg = f"{folder} cannot be written: {err}"
-        yield Check("folder", "fail", "FolderNotWritableError", msg, {"path": str(folder)})
+        yield Check("folder", "fail", FolderNotWritableError(msg, path=str(folder)))
 
 
 def _check_disk(folder: Path, header: Mapping[str, Any]) -> Iterator[Check]:
@@ -367,13 +359,13 @@ def _check_disk(folder: Path, header: Mapping[str, Any]) -> Iterator[Check]:
     copy_mb = header["n_samples"] * header["n_channels"] * itemsize / MB
     if free_mb < MIN_FREE_DISK_MB:
         msg = f"{free_mb:.0f} MB of disk are free in {folder}, less than {MIN_FREE_DISK_MB:g} MB"
-        yield Check("disk", "fail", "DiskExhaustionError", msg, {"path": str(folder)})
+        yield Check("disk", "fail", DiskExhaustionError(msg, path=str(folder)))
     elif free_mb < copy_mb + MIN_FREE_DISK_MB:
         msg = (
             f"{free_mb:.0f} MB of disk are free in {folder}, and a copy of the recording, which "
             f"many sorters write, has {copy_mb:.0f} MB"
         )
-        yield Check("disk", "warn", "DiskExhaustionError", msg, {"path": str(folder)})
+        yield Check("disk", "warn", DiskExhaustionError(msg, path=str(folder)))
 
 
 def _check_memory() -> Iterator[Check]:
@@ -381,7 +373,7 @@ def _check_memory() -> Iterator[Check]:
     free_mb = psutil.virtual_memory().available / MB
     if free_mb < MIN_FREE_RAM_MB:
         msg = f"{free_mb:.0f} MB of memory are free, less than {MIN_FREE_RAM_MB:g} MB"
-        yield Check("memory", "warn", "HostMemoryWatchdogError", msg)
+        yield Check("memory", "warn", HostMemoryWatchdogError(msg))
 
 
 def _check_vram(task: SortTask) -> Iterator[Check]:
@@ -392,7 +384,7 @@ def _check_vram(task: SortTask) -> Iterator[Check]:
     free_mb = [memory.free / MB for memory in gpus.memories()]
     if free_mb and max(free_mb) < MIN_FREE_VRAM_MB:
         msg = f"{max(free_mb):.0f} MB are free on the emptiest GPU, less than {MIN_FREE_VRAM_MB:g}"
-        yield Check("vram", "warn", "GPUOutOfMemoryError", msg)
+        yield Check("vram", "warn", GPUOutOfMemoryError(msg))
 
 
 def _check_limits() -> Iterator[Check]:
@@ -405,4 +397,4 @@ def _check_limits() -> Iterator[Check]:
         soft, _ = resource.getrlimit(getattr(resource, name))
         if soft != resource.RLIM_INFINITY and soft < least:
             msg = f"the limit on {what} is {soft} (ulimit), less than {least:g}"
-            yield Check("limits", "warn", "HostMemoryWatchdogError", msg)
+            yield Check("limits", "warn", HostMemoryWatchdogError(msg))

@@ -297,17 +297,10 @@ def sort(
     The one function behind the canary and the full sort. Leaves a SpikeInterface
     sorting folder in ``folder/sorting`` and the sorter's own folder in ``folder/sorter``.
 
-    Parameters
-    ----------
-    task : dict
-        A dumped :class:`SortTask`.
-    folder : str
-        Where to work; exists and is empty.
-    stage, tell : callable
-        Take the name of each stage as it begins, and facts that are wanted even if the sort fails.
-    finished : str, optional
-        A folder that :mod:`spikecanary.sorteroutput` keeps: what a sorter wrote for this very
-        task. It is read, and nothing is sorted.
+    ``task`` is a dumped :class:`SortTask`; ``folder`` exists and is empty. ``stage`` takes the name
+    of each stage as it begins, ``tell`` facts that are wanted even if the sort fails. Where
+    ``finished`` names a folder that :mod:`spikecanary.sorteroutput` keeps, what a sorter wrote for
+    this very task, that is read, and nothing is sorted.
 
     Returns
     -------

@@ -5,7 +5,6 @@ import shutil
 import socket
 import stat
 import time
-from dataclasses import asdict
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -17,7 +16,6 @@ import torch
 from spikecanary import preflight, sorter
 from spikecanary.config import CanarySettings, Config, SorterSettings
 from spikecanary.failures import SorterParameterError
-from spikecanary.preflight import Check
 from spikecanary.supervise import gpus
 from spikecanary.table import Recording
 from workbench import ROOT
@@ -41,7 +39,12 @@ def run(tmp_path, monkeypatch):
 
     def start(task=None, header=HEADER):
         checks = preflight.check_node(task or make_task(), tmp_path, HEADER | header)
-        return [asdict(check) for check in checks]
+        return [
+            {"code": check.code, "level": check.level, "line": check.line(), "error": check.failure}
+            | {"failure": type(check.failure).__name__, "message": str(check.failure)}
+            | {"evidence": check.failure.evidence, "remedy": check.failure.remedy}
+            for check in checks
+        ]
 
     return start
 
@@ -119,7 +122,7 @@ def test_builtin_templates_of_kilosort4(run, monkeypatch, tmp_path):
 def test_cuda_asked_for_and_absent(run):
     (check,) = run(make_task(device="cuda"))
     assert (check["code"], check["failure"]) == ("device", "GPUUnavailableError")
-    assert "built without it" in Check(**check).line()
+    assert "built without it" in check["line"]
     assert codes(run(make_task(device="cuda", container="singularity")))["device"] == "fail"
 
 
@@ -144,7 +147,7 @@ def test_steps_that_are_switched_off_are_a_warning(run):
 
 def test_folder_that_cannot_be_written(tmp_path):
     (check,) = preflight._check_folder(tmp_path / "none")
-    assert (check.failure, check.level) == ("FolderNotWritableError", "fail")
+    assert (type(check.failure).__name__, check.level) == ("FolderNotWritableError", "fail")
 
 
 def test_disk(run, monkeypatch):
@@ -217,7 +220,7 @@ def on_path(tmp_path, monkeypatch):
 def test_docker(run, on_path, monkeypatch):
     task = make_task(container="docker")
     (check,) = run(task)
-    assert check["evidence"] == {"reason": "client_missing", "image": None}
+    assert check["evidence"] == {"reason": "client_missing"}
     on_path("docker")
     monkeypatch.setattr("spikeinterface.sorters.utils.has_docker_python", lambda: False)
     assert "Python package docker" in run(task)[0]["message"]
@@ -309,7 +312,7 @@ def test_what_a_sorter_cannot_sort_is_told_from_the_header(run):
         found = [
             c for c in run(make_task(name=name, params=params), header) if c["code"][0] in "pr"
         ]
-        return [(check["code"], Check(**check).error()) for check in found]
+        return [(check["code"], check["error"]) for check in found]
 
     ((code, error),) = failed("kilosort4", {"n_channels": 1})
     assert code == "reference"

@@ -85,8 +85,7 @@ def classify(
     """
     own = None  # what this package itself raised in the child
     if (found := error.get("failure")) is not None:
-        cls = failures.all_classes()[found["class"]]
-        own = cls(found["message"], remedy=found.get("remedy", ""), **found["evidence"])
+        own = failures.restore(found)
         if not isinstance(own, WRAPPERS):
             return own
     told: ClassifiedSortFailure | None

@@ -8,7 +8,6 @@ import re
 import socket
 import sys
 from pathlib import Path
-from types import TracebackType
 
 from spikecanary.sentinel import package_versions
 
@@ -58,17 +57,11 @@ def configure(log: str | Path, **facts: object) -> None:
     to_stderr.setFormatter(logging.Formatter("%(levelname)s %(message)s"))
     logging.basicConfig(level=logging.INFO, handlers=[to_file, to_stderr], force=True)
     logging.captureWarnings(capture=True)
-    sys.excepthook = _log_uncaught
+    sys.excepthook = lambda *error: logger.critical("uncaught exception", exc_info=error)
     described = {"host": socket.gethostname(), "pid": os.getpid(), **facts}
     described["python"] = platform.python_version()
     described |= package_versions()
     logger.info("%s", ", ".join(f"{name} {value}" for name, value in described.items()))
-
-
-def _log_uncaught(
-    kind: type[BaseException], error: BaseException, trace: TracebackType | None
-) -> None:
-    logger.critical("uncaught exception", exc_info=(kind, error, trace))
 
 
 class ChildLog:

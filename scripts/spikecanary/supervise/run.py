@@ -119,17 +119,9 @@ def supervise(
 ) -> Ended:
     """Run a function in a child process of its own.
 
-    Parameters
-    ----------
-    function : callable
-        A function of a module. If it names them, it is given ``stage`` and ``tell``
-        (:class:`spikecanary.supervise.child.Events`).
-    arguments : dict
-        Its keyword arguments; must survive JSON.
-    folder : Path
-        The child's work folder; its size is what ``disk_mb`` measures.
-    supervision : Supervision
-        Log, threads and watchdogs.
+    If it names them, the function is given ``stage`` and ``tell``
+    (:class:`spikecanary.supervise.child.Events`). Its keyword arguments must survive JSON. The
+    size of the work folder is what ``disk_mb`` measures.
 
     Raises
     ------
