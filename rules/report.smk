@@ -20,8 +20,7 @@ rule wave_summary:
     params:
         version={"summary": OUTPUT_VERSIONS["summary"]},
         digest=lambda wildcards: digest(rows=gate.number(RECORDINGS, WAVES[wildcards.wave])),
-        # Not compared, since Snakemake prints what it compares: by their digest.
-        rows=lambda wildcards, threads: gate.number(RECORDINGS, WAVES[wildcards.wave]),
+        # It has the rows, and is not compared: Snakemake prints what it compares.
         screen=for_screen,
     script:
         "../scripts/wave_summary.py"

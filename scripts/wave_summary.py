@@ -15,7 +15,7 @@ def main(snakemake: Any) -> int:
     """Unpack Snakemake's object and write the wave's rows; 1 where inputs have gone since."""
     log.configure(snakemake.log[0], rule="wave_summary")
     path = Path(snakemake.output.table)
-    rows = summary.describe(path.parents[1], snakemake.params.rows)
+    rows = summary.describe(path.parents[1], snakemake.params.screen["rows"])
     # A table of what was just removed would keep Snakemake from making it again.
     gone = [each for each in snakemake.input if not Path(each).exists()]
     if gone:
