@@ -6,6 +6,7 @@ from spikecanary.config import WatchdogSettings
 from spikecanary.failures import ClassifiedSortFailure
 from spikecanary.supervise import watchdogs
 from spikecanary.supervise.gpus import Gpu
+from spikecanary.supervise.job import SCHEDULERS, job_limit
 from spikecanary.supervise.watchdogs import Sample, make_watchdogs
 
 LIMITS = {"inactivity_s": 120.0, "wall_s": 3600.0, "mem_mb": 1000.0}
@@ -130,3 +131,15 @@ def test_inactivity_of_a_canary(window_s, limit_s):
 )
 def test_inactivity_of_a_full_sort(duration_s, limit_s):
     assert watchdogs.inactivity_limit_s(WatchdogSettings(), duration_s) == limit_s
+
+
+@pytest.mark.parametrize(
+    ("requested", "here", "on_a_cluster"), [(12.0, 12.0, 12.0), (3.0, 9.0, 3.0), (None, 9.0, None)]
+)
+def test_limit_of_a_job(monkeypatch, requested, here, on_a_cluster):
+    """A rule whose resources an importer replaced may request nothing."""
+    for name in SCHEDULERS:
+        monkeypatch.delenv(name, raising=False)
+    assert job_limit(requested, most=9.0) == here
+    monkeypatch.setenv("SLURM_JOB_ID", "1")
+    assert job_limit(requested, most=9.0) == on_a_cluster
