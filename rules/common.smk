@@ -209,7 +209,7 @@ def sort_limits(wildcards, threads):
 def for_screen(wildcards, threads):
     """Return what lines on the screen need; as it is derived from threads, it is not compared."""
     names = [wildcards.recording] if "recording" in wildcards.keys() else WAVES[wildcards.wave]
-    remote = workflow.executor_plugin.common_settings.non_local_exec
+    remote = workflow.non_local_exec
     rows = gate.number(RECORDINGS, names)
     return {"rows": rows, "n_rows": len(ROWS), "waves": list(WAVES), "remote": remote}
 
