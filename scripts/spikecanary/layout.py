@@ -10,7 +10,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -107,6 +107,7 @@ class Layout:
 class Score:
     """How well a declaration explains the bytes."""
 
+    layout: Layout
     byte_bits: float  #: of the code of one byte; fewer are better
     #: Bits of a sample that are saved by prediction from the one before; and the channel beside.
     gains: tuple[float, float] = (0.0, 0.0)
@@ -115,11 +116,12 @@ class Score:
     #: stored by channel.
     wrap: float = 0.0
 
-    def is_decisively_better(self, other: "Score", kind: Literal["near", "order", ""]) -> bool:
-        """Whether another declaration is out of the question.
+    def before(self) -> float:
+        """Return what the sample before predicts, of events where there are enough."""
+        return (self.event_gains or self.gains)[0]
 
-        ``kind`` is how this one differs from it: in a few channels, in the order, or otherwise.
-        """
+    def is_decisively_better(self, other: "Score") -> bool:
+        """Whether another declaration is out of the question."""
         saved = other.byte_bits - self.byte_bits
         mine, its = self.event_gains, other.event_gains
         if mine is None or its is None:
@@ -128,9 +130,11 @@ class Score:
         if its is other.event_gains and its[1] > SURE_EVENT_BITS and both < -BETTER_EVENT_BITS:
             return False  # what can be predicted so well is read rightly
         predicts = min(before, both) > BETTER_EVENT_BITS
-        if kind and before > BETTER_BEFORE_BITS and its[1] < SAME_BITS:
-            is_by_channel = other.wrap > WRAPS * its[1] and both > -BETTER_EVENT_BITS
-            predicts |= both > -EQUAL_EVENT_BITS if kind == "near" else is_by_channel
+        if before > BETTER_BEFORE_BITS and its[1] < SAME_BITS:
+            if abs(self.layout.num_channels - other.layout.num_channels) in NEAR:
+                predicts |= both > -EQUAL_EVENT_BITS
+            elif self.layout.time_axis != other.layout.time_axis:
+                predicts |= other.wrap > WRAPS * its[1] and both > -BETTER_EVENT_BITS
         return saved > BETTER_BYTE_BITS or (predicts and saved > -EQUAL_BYTE_BITS)
 
 
@@ -188,29 +192,16 @@ def find_better(path: str, declared: Layout, rate_hz: float) -> tuple[Layout, Sc
     if its.event_gains is None:
         n_bytes *= LONGER
         its = score(path, declared, slow_bytes, n_bytes) or its
-    better: list[tuple[Layout, Score]] = []
-    for other in _others(declared):
-        found = score(path, other, slow_bytes, n_bytes)
-        if found is not None and found.is_decisively_better(its, _kind(declared, other)):
-            better.append((other, found))
+    found = (score(path, other, slow_bytes, n_bytes) for other in _others(declared))
+    better = [each for each in found if each is not None and each.is_decisively_better(its)]
     if better:
-        layout, found = min(
-            better,
-            key=lambda each: each[1].byte_bits - (each[1].event_gains or each[1].gains)[0] / 10,
-        )
-        return layout, found, its
+        best = min(better, key=lambda each: each.byte_bits - each.before() / 10)
+        return best.layout, best, its
     left = declared.remainder(path)
     channel, split = divmod(left, np.dtype(declared.dtype).itemsize)
     if channel and not split and _begins_at(path, declared, slow_bytes, channel):
         return replace(declared, file_offset=declared.file_offset + left), its, its
     return None
-
-
-def _kind(declared: Layout, other: Layout) -> Literal["near", "order", ""]:
-    """Return how a declaration differs from another one."""
-    if other.time_axis != declared.time_axis:
-        return "order"
-    return "near" if abs(other.num_channels - declared.num_channels) in NEAR else ""
 
 
 def _others(declared: Layout) -> Iterator[Layout]:
@@ -247,10 +238,12 @@ def score(path: str, layout: Layout, slow_bytes: float, piece_bytes: int) -> Sco
         if ((values == limits.min) | (values == limits.max)).mean() > LEAST_RAILED:
             return None  # nothing can be predicted, and the signal map says why
     elif not _is_signal(values):
-        return Score(NO_SIGNAL_BITS)
-    n_slow = layout.n_slow(slow_bytes)
-    is_whole = dtype.kind != "f" or _are_integers(values)
-    n_bits = None if is_whole else _mantissa_bits(values)
+        return Score(layout, NO_SIGNAL_BITS)
+    numbers, n_slow = _finite(values), layout.n_slow(slow_bytes)
+    # The code of floating-point numbers that were integers is as short as that of integers.
+    is_whole = dtype.kind != "f" or (
+        np.array_equal(numbers, np.round(numbers)) and np.abs(numbers).max() < LARGEST_INTEGER
+    )
     pieces = [_without_slow(_finite(piece), n_slow) for piece in pieces]
     spreads = [_spread(piece, LEAST_SPREAD if is_whole else 0.0) for piece in pieces]
     scaled = [piece / spread for piece, spread in zip(pieces, spreads, strict=True)]
@@ -261,9 +254,9 @@ def score(path: str, layout: Layout, slow_bytes: float, piece_bytes: int) -> Sco
     gains, of_events = _gains(np.concatenate(kept, axis=1)), None
     if (events := _find_events(kept)) is not None:
         of_events = _gains(events)
-    sample_bits = float(np.log2(spreads).mean()) if n_bits is None else n_bits
+    sample_bits = float(np.log2(spreads).mean()) if is_whole else _mantissa_bits(values)
     bits = max(sample_bits + GAUSSIAN_BITS - gains[1], LEAST_BITS)
-    return Score(bits / dtype.itemsize, gains, of_events, _wrap_gain(scaled))
+    return Score(layout, bits / dtype.itemsize, gains, of_events, _wrap_gain(scaled))
 
 
 def _mantissa_bits(values: "NDArray[Any]") -> int:
@@ -279,12 +272,6 @@ def _spread(piece: "NDArray[np.float64]", least: float = 0.0) -> "NDArray[np.flo
     """Return the spread of each channel by MAD, which artefacts do not enter."""
     mad: NDArray[np.float64] = np.median(np.abs(piece), axis=0) / MAD_TO_SD
     return np.maximum(mad, max(least, float(np.finfo(float).tiny)))
-
-
-def _are_integers(numbers: "NDArray[Any]") -> bool:
-    """Whether floating-point numbers were integers, whose code is as short as that of integers."""
-    values = _finite(numbers)
-    return bool(np.array_equal(values, np.round(values)) and np.abs(values).max() < LARGEST_INTEGER)
 
 
 def read_bytes(path: str, offset: int, n_bytes: int) -> bytes:
