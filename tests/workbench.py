@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import yaml
 
@@ -165,3 +166,89 @@ def stopped(category: Category) -> Record:
     """Return the sentinel of a canary that stopped."""
     failure = Failure(class_name="X", category=category, message="m")
     return make_record(verdict="stop", outcome="stopped", failure=failure)
+
+
+def write_spikeglx(
+    folder: Path,
+    name: str = "run_g0_t0.imec0.ap",
+    *,
+    duration_s: float = 2.5,
+    created: str = "2023-12-22T11:53:44",
+    announced: int | None = None,
+) -> None:
+    """Write one file of a SpikeGLX run, 4 channels and SYNC, with the header that belongs to it."""
+    is_lf = name.endswith("lf")
+    rate_hz, first, kind = (2500, 384, "LF") if is_lf else (30_000, 0, "AP")
+    samples = np.zeros((int(duration_s * rate_hz), 5), "int16")
+    samples[:, :4] = np.random.default_rng(0).normal(0, 30, (len(samples), 4))
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / f"{name}.bin").write_bytes(samples.tobytes())
+    sites = "".join(f"({site} 0 0 500 250 1)" for site in range(384))
+    names = "".join(f"({kind}{n};{n}:{n})" for n in range(4))
+    (folder / f"{name}.meta").write_text(
+        f"""acqApLfSy=384,384,1
+fileCreateTime={created}
+fileName=D:/{name}.bin
+fileSizeBytes={samples.nbytes if announced is None else announced}
+fileTimeSecs={duration_s}
+firstSample=0
+imAiRangeMax=0.6
+imAiRangeMin=-0.6
+imDatPrb_pn=PRB_1_4_0480_1_C
+imDatPrb_port=1
+imDatPrb_slot=2
+imDatPrb_sn=22176116182
+imDatPrb_type=0
+imMaxInt=512
+imSampRate={rate_hz}
+nSavedChans=5
+snsApLfSy={"0,4,1" if is_lf else "4,0,1"}
+snsSaveChanSubset={",".join(str(first + n) for n in range(4))},768
+syncSourceIdx=0
+typeThis=imec
+~imroTbl=(0,384){sites}
+~snsChanMap=(384,384,1){names}(SY0;768:4)
+"""
+    )
+
+
+def write_open_ephys(
+    recording: Path,
+    streams: dict[str, tuple[list[str], int]],
+    *,
+    duration_s: float = 2.5,
+    jump: int = 0,
+    short: int = 0,
+) -> None:
+    """Write one recording of Open Ephys; streams: names of channels, rate in Hz.
+
+    ``jump`` samples are lost at half time, and the last ``short`` ones are not in the file.
+    """
+    described = []
+    for name, (channels, rate_hz) in streams.items():
+        folder = recording / "continuous" / name
+        folder.mkdir(parents=True)
+        samples = np.random.default_rng(0).normal(0, 30, (int(duration_s * rate_hz), len(channels)))
+        samples[: len(samples) - short].astype("int16").tofile(folder / "continuous.dat")
+        numbers = np.arange(len(samples)) + 1000
+        numbers[len(numbers) // 2 :] += jump
+        np.save(folder / "sample_numbers.npy", numbers)
+        np.save(folder / "timestamps.npy", numbers / rate_hz)
+        described.append(
+            {
+                "folder_name": f"{name}/",
+                "sample_rate": rate_hz,
+                "source_processor_name": name.split("-")[0],
+                "source_processor_id": 100,
+                "recorded_processor": "Record Node",
+                "recorded_processor_id": 101,
+                "stream_name": name,
+                "num_channels": len(channels),
+                "channels": [
+                    {"bit_volts": 0.195, "units": "uV", "history": "", "channel_name": channel}
+                    for channel in channels
+                ],
+            }
+        )
+    structure = {"GUI version": "0.6.7", "continuous": described, "events": [], "spikes": []}
+    (recording / "structure.oebin").write_text(json.dumps(structure))

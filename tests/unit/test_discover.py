@@ -1,6 +1,5 @@
 """A table from folders: every stream that a person would sort, and no other."""
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +12,8 @@ from spikecanary import config, discover, formats, inputcheck, plan, sorter
 from spikecanary.config import BadInputError, Config
 from spikecanary.recording import preprocess, readers
 from spikecanary.table import Recording, read_table
+from workbench import write_open_ephys as open_ephys
+from workbench import write_spikeglx as spikeglx
 
 RATE_HZ = 30_000
 N = 4
@@ -21,74 +22,6 @@ N = 4
 def traces(n_channels=N, duration_s=2.5, rate_hz=RATE_HZ):
     rng = np.random.default_rng(0)
     return rng.normal(0, 30, (int(duration_s * rate_hz), n_channels)).astype("int16")
-
-
-def spikeglx(folder, name="run_g0_t0.imec0.ap", created="2023-12-22T11:53:44"):
-    """Write one file of a SpikeGLX run, and its header."""
-    kind = name.split(".")[-1]
-    rate_hz = 2500 if kind == "lf" else RATE_HZ
-    samples = np.c_[traces(rate_hz=rate_hz), np.zeros((int(2.5 * rate_hz), 1), "int16")]
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / f"{name}.bin").write_bytes(samples.tobytes())
-    sites = "".join(f"({site} 0 0 500 250 1)" for site in range(384))
-    counts = f"0,{N},1" if kind == "lf" else f"{N},0,1"
-    first = 384 if kind == "lf" else 0
-    names = "".join(f"({kind.upper()}{n};{n}:{n})" for n in range(N))
-    (folder / f"{name}.meta").write_text(
-        f"""acqApLfSy=384,384,1
-fileCreateTime={created}
-fileName=D:/{name}.bin
-fileSizeBytes={samples.nbytes}
-fileTimeSecs=2.5
-firstSample=0
-imAiRangeMax=0.6
-imAiRangeMin=-0.6
-imDatPrb_pn=PRB_1_4_0480_1_C
-imDatPrb_port=1
-imDatPrb_slot=2
-imDatPrb_sn=22176116182
-imDatPrb_type=0
-imMaxInt=512
-imSampRate={rate_hz}
-nSavedChans={N + 1}
-snsApLfSy={counts}
-snsSaveChanSubset={",".join(str(first + n) for n in range(N))},768
-syncSourceIdx=0
-typeThis=imec
-~imroTbl=(0,384){sites}
-~snsChanMap=(384,384,1){names}(SY0;768:{N})
-"""
-    )
-
-
-def open_ephys(recording, streams):
-    """Write one recording of Open Ephys; streams: names of channels, rate in Hz."""
-    described = []
-    for name, (channels, rate_hz) in streams.items():
-        folder = recording / "continuous" / name
-        folder.mkdir(parents=True)
-        samples = traces(len(channels), rate_hz=rate_hz)
-        samples.tofile(folder / "continuous.dat")
-        np.save(folder / "sample_numbers.npy", np.arange(len(samples)))
-        np.save(folder / "timestamps.npy", np.arange(len(samples)) / rate_hz)
-        described.append(
-            {
-                "folder_name": f"{name}/",
-                "sample_rate": rate_hz,
-                "source_processor_name": name.split("-")[0],
-                "source_processor_id": 100,
-                "recorded_processor": "Record Node",
-                "recorded_processor_id": 101,
-                "stream_name": name,
-                "num_channels": len(channels),
-                "channels": [
-                    {"bit_volts": 0.195, "units": "uV", "history": "", "channel_name": channel}
-                    for channel in channels
-                ],
-            }
-        )
-    structure = {"GUI version": "0.6.7", "continuous": described, "events": [], "spikes": []}
-    (recording / "structure.oebin").write_text(json.dumps(structure))
 
 
 def with_probes(n_probes=1):

@@ -1,6 +1,5 @@
 """Whether a recording is whole: sizes against headers, clocks, parts, streams."""
 
-import json
 import os
 import shutil
 import time
@@ -18,6 +17,7 @@ from spikecanary.failures import (
 )
 from spikecanary.recording import open_recording
 from spikecanary.table import Recording
+from workbench import write_open_ephys, write_spikeglx
 
 RATE_HZ = 30_000.0
 N = 4
@@ -82,39 +82,9 @@ def test_parts_of_one_set_up_are_concatenated(tmp_path):
     assert notes == []
 
 
-def spikeglx(folder, n_samples=30_000, announced=None):
-    """Write a SpikeGLX run of four channels and a synchronisation channel."""
-    run = folder / "run_g0_imec0"
-    run.mkdir(parents=True)
-    samples = np.c_[traces(n_samples / RATE_HZ), np.zeros((n_samples, 1), "int16")]
-    (run / "run_g0_t0.imec0.ap.bin").write_bytes(samples.tobytes())
-    n_bytes = samples.nbytes if announced is None else announced
-    sites = "".join(f"({site} 0 0 500 250 1)" for site in range(384))
-    channels = "".join(f"(AP{n};{n}:{n})" for n in range(N))
-    (run / "run_g0_t0.imec0.ap.meta").write_text(
-        f"""acqApLfSy=384,384,1
-fileName=D:/run_g0/run_g0_imec0/run_g0_t0.imec0.ap.bin
-fileSizeBytes={n_bytes}
-fileTimeSecs=1
-firstSample=0
-imAiRangeMax=0.6
-imAiRangeMin=-0.6
-imDatPrb_pn=PRB_1_4_0480_1_C
-imDatPrb_port=1
-imDatPrb_slot=2
-imDatPrb_sn=22176116182
-imDatPrb_type=0
-imMaxInt=512
-imSampRate=30000
-nSavedChans={N + 1}
-snsApLfSy={N},0,1
-snsSaveChanSubset={",".join(map(str, range(N)))},768
-syncSourceIdx=0
-typeThis=imec
-~imroTbl=(0,384){sites}
-~snsChanMap=(384,384,1){channels}(SY0;768:{N})
-"""
-    )
+def spikeglx(folder, announced=None):
+    """Write a SpikeGLX run of 1 s."""
+    write_spikeglx(folder / "run_g0_imec0", duration_s=1.0, announced=announced)
     return str(folder)
 
 
@@ -144,57 +114,36 @@ def test_field_potential_is_refused(tmp_path):
     assert "sampled at 2500 Hz" in text
 
 
-def open_ephys(folder, parts, jump=0, short=0):
+def open_ephys(folder, *durations_s, **options):
     """Write an Open Ephys folder with one recording a part."""
-    name = "Acquisition_Board-100.Rhythm_Data"
-    for number, samples in enumerate(parts, start=1):
-        recording = folder / f"Record Node 101/experiment1/recording{number}"
-        stream = recording / "continuous" / name
-        stream.mkdir(parents=True)
-        channel = {"bit_volts": 0.195, "units": "uV", "history": ""}
-        described = {
-            "folder_name": f"{name}/",
-            "sample_rate": RATE_HZ,
-            "source_processor_name": "Acquisition Board",
-            "source_processor_id": 100,
-            "recorded_processor": "Record Node",
-            "recorded_processor_id": 101,
-            "stream_name": "Rhythm_Data",
-            "num_channels": N,
-            "channels": [channel | {"channel_name": f"CH{n + 1}"} for n in range(N)],
-        }
-        structure = {"GUI version": "0.6.7", "continuous": [described], "events": [], "spikes": []}
-        (recording / "structure.oebin").write_text(json.dumps(structure))
-        samples[: len(samples) - short].tofile(stream / "continuous.dat")
-        numbers = np.arange(len(samples), dtype="int64") + 1000
-        numbers[len(numbers) // 2 :] += jump
-        np.save(stream / "sample_numbers.npy", numbers)
-        np.save(stream / "timestamps.npy", numbers / RATE_HZ)
-    return Recording(
-        id="x", paths=(str(folder / "Record Node 101"),), reader="openephysbinary", stream_id="0"
-    )
+    board = {"Acquisition_Board-100.Rhythm_Data": (["CH1", "CH2", "CH3", "CH4"], RATE_HZ)}
+    node = folder / "Record Node 101"
+    for number, duration_s in enumerate(durations_s, start=1):
+        recording = node / f"experiment1/recording{number}"
+        write_open_ephys(recording, board, duration_s=duration_s, **options)
+    return Recording(id="x", paths=(str(node),), reader="openephysbinary", stream_id="0")
 
 
 def test_open_ephys_lost_samples_are_named_with_their_place(tmp_path):
     notes = []
-    open_recording(open_ephys(tmp_path / "good", [traces()]), notes, thorough=True)
+    open_recording(open_ephys(tmp_path / "good", 2.0), notes, thorough=True)
     assert notes == []
-    open_recording(open_ephys(tmp_path / "lost", [traces()], jump=6000), notes, thorough=True)
+    open_recording(open_ephys(tmp_path / "lost", 2.0, jump=6000), notes, thorough=True)
     assert "1 gap: 6,000 samples after 1.000 s (sample 30,000)" in notes[0]
 
 
 def test_open_ephys_empty_part_is_left_out_and_a_short_one_refused(tmp_path):
     notes = []
-    empty = open_ephys(tmp_path / "empty", [traces(), traces()[:0]])
+    empty = open_ephys(tmp_path / "empty", 2.0, 0.0)
     assert open_recording(empty, notes).get_num_samples() == 60_000
     assert "segment 1 of" in notes[0]
     assert "has no samples" in notes[0]
-    text = refusal(open_ephys(tmp_path / "short", [traces(4.0)], short=40_000))
+    text = refusal(open_ephys(tmp_path / "short", 4.0, short=40_000))
     assert "80,000 of 120,000 samples are there (67%" in text
 
 
 def test_recording_without_samples_is_refused(tmp_path):
-    assert "no samples" in refusal(open_ephys(tmp_path / "none", [traces()[:0]]))
+    assert "no samples" in refusal(open_ephys(tmp_path / "none", 0.0))
 
 
 def test_zarr_with_missing_chunks(tmp_path):
