@@ -83,24 +83,10 @@ def part_of(samples: "NDArray[Any]", parts: Sequence[Part]) -> "NDArray[Any]":
 
 
 def times_s(samples: "NDArray[Any]", parts: Sequence[Part], rate_hz: float) -> "NDArray[Any]":
-    """Return when samples of a sort were, on the recording's own clock.
+    """Return when samples, counted from the first of a sort, were on the recording's own clock.
 
     A part that begins, by its own clock, before the one before it has ended is taken to follow
     it at once: two files that both begin at 0 s do not lie on each other.
-
-    Parameters
-    ----------
-    samples : array of int
-        They count from the first sample of the sort.
-    parts : sequence of Part
-        The parts of the recording, in order, at least one.
-    rate_hz : float
-        The sampling rate.
-
-    Returns
-    -------
-    array of float
-        Times in s.
     """
     which, times, free_s = part_of(samples, parts), np.empty(len(samples)), -np.inf
     for index, part in enumerate(parts):

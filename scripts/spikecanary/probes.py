@@ -35,16 +35,7 @@ def shorten(names: Sequence[Any]) -> str:
 
 
 def place_channels(recording: "BaseRecording", row: Recording, notes: list[str]) -> "BaseRecording":
-    """Attach the row's probe, choose its channels, and check where these are.
-
-    Parameters
-    ----------
-    recording : BaseRecording
-        The recording as its reader opened it.
-    row : Recording
-        ``probe`` and ``wiring``; ``channels`` and ``bad_channels``.
-    notes : list of str
-        What people should know is appended.
+    """Attach the row's probe, choose its channels, check where these are; append notes for people.
 
     Raises
     ------

@@ -9,22 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from spikecanary import clock
+from spikecanary import clock, integrity
 from spikecanary.config import did_you_mean
 from spikecanary.failures import (
     ClassifiedSortFailure,
     DependencyError,
     PreprocessingError,
     RecordingUnreadableError,
-)
-from spikecanary.integrity import (
-    COPY_REMEDY,
-    check_alike,
-    check_complete,
-    check_stream,
-    describe_future,
-    describe_gaps,
-    read_ends,
 )
 from spikecanary.probes import place_channels, refuse, shorten
 from spikecanary.sentinel import Part
@@ -129,9 +120,9 @@ def _concatenate(
     from spikeinterface.core import concatenate_recordings
 
     parts = [_open_path(path, row, notes, opened, thorough=thorough) for path in row.paths]
-    check_alike(parts, row)
+    integrity.check_alike(parts, row)
     if thorough:
-        notes += describe_future(row)
+        notes += integrity.describe_future(row)
     filled: list[_Opened] = []
     for path, part in zip(row.paths, parts, strict=True):
         for index in range(part.get_num_segments()):
@@ -179,18 +170,19 @@ def _open_path(
         raise
     except Exception as err:
         msg = f"reader {row.reader!r} cannot open {path}: {_first_words(err)}"
-        raise refuse(row, msg, COPY_REMEDY if BROKEN_OFF.search(str(err)) else "", path) from err
+        remedy = integrity.COPY_REMEDY if BROKEN_OFF.search(str(err)) else ""
+        raise refuse(row, msg, remedy, path) from err
     if isinstance(opened, tuple):  # readers of simulated data return (recording, sorting)
         opened = opened[0]
     from spikeinterface.core import BaseRecording
 
     if not isinstance(opened, BaseRecording):
         raise refuse(row, f"{path} holds a {type(opened).__name__}, not a recording", path=path)
-    check_stream(opened, path)
-    check_complete(opened, path, row, notes)
+    integrity.check_stream(opened, path)
+    integrity.check_complete(opened, path, row, notes)
     if thorough:
-        read_ends(opened, path, row)
-        notes += describe_gaps(opened, row)
+        integrity.read_ends(opened, path, row)
+        notes += integrity.describe_gaps(opened, row)
     return opened
 
 
@@ -211,13 +203,7 @@ def readers() -> dict[str, Any]:
 
 
 def reader_function(name: str) -> Any:
-    """Return the function or class that opens a path of that format.
-
-    Raises
-    ------
-    RecordingUnreadableError
-        SpikeInterface has no such reader.
-    """
+    """Return what opens a path of that format; raise RecordingUnreadableError if nothing does."""
     known = readers()
     if name not in known:
         msg = f"unknown reader {name!r}{did_you_mean(name, known)}"
@@ -300,14 +286,7 @@ def _try_prefixes(
 
 
 def check_preprocessed(recording: "BaseRecording", steps: Mapping[str, Mapping[str, Any]]) -> None:
-    """Check on some pieces that preprocessing leaves samples that a sorter can take.
-
-    Parameters
-    ----------
-    recording : BaseRecording
-        The recording before it.
-    steps : dict
-        The steps.
+    """Check on some pieces of a recording that preprocessing leaves what a sorter can take.
 
     Raises
     ------
@@ -320,34 +299,33 @@ def check_preprocessed(recording: "BaseRecording", steps: Mapping[str, Mapping[s
     n_samples = min(recording.get_num_samples(), made.get_num_samples())
     length = min(n_samples, round(CHECKED_S * recording.get_sampling_frequency()))
     for start in np.linspace(0, n_samples - length, N_CHECKED).astype(int).tolist():
-        cut = {"start_frame": start, "end_frame": start + length}
-        before = _read_with_ids(recording, cut)
+        before = _read_with_ids(recording, start, length)
         try:
-            after = _read_with_ids(made, cut)
+            after = _read_with_ids(made, start, length)
         except MemoryError:
             raise
         except Exception as err:
             msg = f"preprocessing: its samples cannot be read: {_first_words(err)}"
             raise PreprocessingError(msg, step=list(steps)[-1]) from err
-        if _is_spoilt(before, after) is None:
+        if not _spoilt(before, after)[0]:
             continue
         for step, partly in _try_prefixes(recording, steps):
-            if partly is not None and (what := _is_spoilt(before, _read_with_ids(partly, cut))):
-                channels, fault = what
+            after = {} if partly is None else _read_with_ids(partly, start, length)
+            channels, fault = _spoilt(before, after)
+            if channels:
                 msg = f"preprocessing: step {step!r} makes {fault} on {shorten(channels)}"
-                raise PreprocessingError(
-                    msg, step=step, channels=channels, remedy=SPOILT_REMEDY.format(step=step)
-                )
+                remedy = SPOILT_REMEDY.format(step=step)
+                raise PreprocessingError(msg, step=step, channels=channels, remedy=remedy)
 
 
-def _read_with_ids(recording: "BaseRecording", cut: Mapping[str, int]) -> dict[str, Any]:
+def _read_with_ids(recording: "BaseRecording", start: int, length: int) -> dict[str, Any]:
     """Read a piece as a dict of traces by channel id."""
-    traces = recording.get_traces(**cut)
+    traces = recording.get_traces(start_frame=start, end_frame=start + length)
     return dict(zip(map(str, recording.channel_ids), traces.T, strict=True))
 
 
-def _is_spoilt(before: Mapping[str, Any], after: Mapping[str, Any]) -> tuple[list[str], str] | None:
-    """Return the channels that lost their signal, and how; None where none did."""
+def _spoilt(before: Mapping[str, Any], after: Mapping[str, Any]) -> tuple[list[str], str]:
+    """Return the channels that lost their signal, and how."""
     finite = [name for name in before if name in after and np.isfinite(before[name]).all()]
     if not_finite := [name for name in finite if not np.isfinite(after[name]).all()]:
         return not_finite, "samples that are not finite (NaN)"
@@ -356,8 +334,8 @@ def _is_spoilt(before: Mapping[str, Any], after: Mapping[str, Any]) -> tuple[lis
         for name in finite
         if _share_of_one_value(before[name]) < SPOILT_SHARE <= _share_of_one_value(after[name])
     ]
-    all_lost = lost and len(lost) == len(finite)
-    return (lost, "nearly all samples the same, or at two limits,") if all_lost else None
+    is_all = len(lost) == len(finite)
+    return lost if is_all else [], "nearly all samples the same, or at two limits,"
 
 
 def _share_of_one_value(samples: Any) -> float:

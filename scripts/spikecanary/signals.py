@@ -60,7 +60,6 @@ class SignalReport(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     n_channels: int
-    n_samples: int  #: of each channel, that were looked at
     non_finite_samples: int  #: NaN or infinite, of all channels
     non_finite: list[str]  #: channels with such samples
     flat: list[str]  #: channels that hold one value
@@ -181,7 +180,6 @@ def check(recording: "BaseRecording", *, whole: bool = True) -> SignalReport:
     usual = np.median(noise[:, good], axis=1) if good.any() else np.zeros(len(noise))
     return SignalReport(
         n_channels=len(names),
-        n_samples=len(pieces.starts) * pieces.length,
         non_finite_samples=int(counts.sum()),
         non_finite=names[counts > 0].tolist(),
         flat=names[always_flat].tolist(),
@@ -378,14 +376,14 @@ def _count_non_finite(
     recording: "BaseRecording", pieces: _Pieces, *, whole: bool
 ) -> "tuple[NDArray[np.int64], float | None]":
     """Count the samples of each channel that are not finite, and say where the first is, in s."""
-    counts = np.zeros(recording.get_num_channels(), dtype=np.int64)
+    counts, first_s = np.zeros(recording.get_num_channels(), dtype=np.int64), None
     if recording.get_dtype().kind != "f":
         return counts, None
     rate_hz, n_samples = recording.get_sampling_frequency(), recording.get_num_samples()
-    step, first_s = max(1, int(rate_hz)), None
-    starts, length = np.arange(0, n_samples, step), step
-    if not whole:
-        starts, length = pieces.starts[~pieces.finite.all(axis=1)], pieces.length
+    starts, length = pieces.starts[~pieces.finite.all(axis=1)], pieces.length
+    if whole:
+        length = max(1, int(rate_hz))
+        starts = np.arange(0, n_samples, length)
     for start in starts.tolist():
         end = min(start + length, n_samples)
         bad = ~np.isfinite(recording.get_traces(start_frame=start, end_frame=end))
