@@ -24,6 +24,7 @@ def main(snakemake: Any) -> int:
             SortTask.model_validate(snakemake.params.task | {"n_jobs": snakemake.threads}),
             AnalysisSettings.model_validate(snakemake.params.analysis),
             sorting_path=Path(snakemake.input.sorting),
+            record_path=Path(snakemake.input.record),
             analyzer_path=Path(snakemake.output.analyzer),
             metrics_path=Path(snakemake.output.metrics),
             phy_path=folder / "phy" if "phy" in snakemake.params.version else None,

@@ -1,9 +1,10 @@
 """The clock of a recording: its parts, where each begins, and when its spikes were."""
 
 import contextlib
+import itertools
 import logging
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -61,18 +62,20 @@ def _part_times(part: Part, samples: "NDArray[Any]", rate_hz: float) -> "NDArray
     return found
 
 
-def cut(parts: Sequence[Part], first: int, last: int, rate_hz: float) -> Iterator[Part]:
-    """Yield what [first, last) leaves of the parts of a recording."""
-    for part in parts:
+def cut(parts: Sequence[Part], pieces: Iterable[tuple[int, int]], rate_hz: float) -> Iterator[Part]:
+    """Yield what pieces [first, last) of a recording, joined, leave of its parts."""
+    free = 0
+    for (first, last), part in itertools.product(pieces, parts):
         begin = max(first, part.start_sample)
         end = min(last, part.start_sample + part.n_samples)
         if begin < end:
             found = {
-                "start_sample": begin - first,
+                "start_sample": free,
                 "first_sample": part.first_sample + begin - part.start_sample,
                 "n_samples": end - begin,
                 "t_start_s": float(_part_times(part, np.array([begin]), rate_hz)[0]),
             }
+            free += end - begin
             yield part.model_copy(update=found)
 
 
@@ -88,15 +91,22 @@ def times_s(samples: "NDArray[Any]", parts: Sequence[Part], rate_hz: float) -> "
     A part that begins, by its own clock, before the one before it has ended is taken to follow
     it at once: two files that both begin at 0 s do not lie on each other.
     """
-    which, times, free_s = part_of(samples, parts), np.empty(len(samples)), -np.inf
-    for index, part in enumerate(parts):
-        ends = np.array([0, part.n_samples]) + part.start_sample
-        first_s, end_s = _part_times(part, ends, rate_hz)
-        later_s = max(0.0, free_s - first_s)
+    which, times = part_of(samples, parts), np.empty(len(samples))
+    for index, (part, later_s) in enumerate(zip(parts, lags_s(parts, rate_hz), strict=True)):
         mine = which == index
         times[mine] = _part_times(part, samples[mine], rate_hz) + later_s
-        free_s = end_s + later_s
     return times
+
+
+def lags_s(parts: Sequence[Part], rate_hz: float) -> Iterator[float]:
+    """Yield by how many s each part is later than its own clock says."""
+    free_s = -np.inf
+    for part in parts:
+        ends = np.array([0, part.n_samples]) + part.start_sample
+        first_s, end_s = _part_times(part, ends, rate_hz)
+        lag_s = float(max(part.lag_s, free_s - first_s))
+        yield lag_s
+        free_s = end_s + lag_s
 
 
 def read_start(opened: "BaseRecording", path: str) -> str | None:

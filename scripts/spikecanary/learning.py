@@ -62,7 +62,7 @@ def explain_too_few(learned: Learned, task: SortTask, *, silent: bool) -> Classi
     if start_s is None and silent:
         return InsufficientActivityError(msg, n_spikes=learned.n_clips)
     evidence: dict[str, Any] = {"sorter": name}
-    if start_s is not None:
+    if start_s is not None and not task.row.chunks:
         from_s = (task.row.start_s or 0.0) + start_s
         msg += f"; from {from_s:g} s on it would learn enough"
         evidence |= {"parameter": "start_s", "start_s": from_s}

@@ -236,7 +236,7 @@ def _find_repeated(rows: Iterable[Recording]) -> dict[str, list[str]]:
     repeated = {}
     for row in rows:
         paths = tuple(os.path.realpath(path) if exists(path) else path for path in row.paths)
-        part = (row.start_s, row.end_s, row.channels)
+        part = (row.pieces(), row.channels)
         data = (paths, row.stream_id, str(row.reader_options), part)
         if data in first:
             repeated[row.id] = [f"the same data as {first[data]}"]

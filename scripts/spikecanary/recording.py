@@ -142,16 +142,22 @@ def _concatenate(
 
 
 def _describe_parts(filled: list[_Opened], row: Recording) -> Iterator[Part]:
-    """Describe the parts of a recording, as far as [start_s, end_s] leaves them."""
+    """Describe the parts of a recording, as far as they are sorted."""
     found: list[Part] = []
     for path, index, part in filled:
         start = found[-1].start_sample + found[-1].n_samples if found else 0
         found.append(clock.describe_part(path, index, part, start))
     rate_hz = filled[0][2].get_sampling_frequency()
     last = found[-1].start_sample + found[-1].n_samples
-    first = round((row.start_s or 0.0) * rate_hz)
-    end = last if row.end_s is None else min(round(row.end_s * rate_hz), last)
-    yield from clock.cut(found, first, end, rate_hz)
+    lags_s = clock.lags_s(found, rate_hz)
+    found = [
+        part.model_copy(update={"lag_s": lag_s}) for part, lag_s in zip(found, lags_s, strict=True)
+    ]
+    pieces = [
+        (round(start_s * rate_hz), last if end_s is None else min(round(end_s * rate_hz), last))
+        for start_s, end_s in row.pieces()
+    ]
+    yield from clock.cut(found, pieces, rate_hz)
 
 
 def _open_path(
@@ -212,21 +218,25 @@ def reader_function(name: str) -> Any:
 
 
 def _cut(recording: "BaseRecording", row: Recording) -> "BaseRecording":
-    """Cut out [start_s, end_s] where the table gives them."""
-    if row.start_s is None and row.end_s is None:
+    """Cut out [start_s, end_s], or chunks, which are joined, where the table gives them."""
+    from spikeinterface.core import concatenate_recordings
+
+    if row.pieces() == ((0.0, None),):
         return recording
     duration_s = recording.get_num_samples() / recording.get_sampling_frequency()
-    start_s = row.start_s or 0.0
-    end_s = duration_s if row.end_s is None else row.end_s
     one_sample_s = 1 / recording.get_sampling_frequency()
-    if start_s >= duration_s or end_s > duration_s + one_sample_s:
-        msg = (
-            f"start_s {start_s:g} s, end_s {end_s:g} s: the recording {row.id} ends at "
-            f"{duration_s:.3f} s"
-        )
-        remedy = "Mend start_s and end_s of the recordings table; they are in seconds."
-        raise refuse(row, msg, remedy, row.paths[0])
-    return cut_window(recording, start_s, end_s)
+    cut = []
+    for start_s, last_s in row.pieces():
+        end_s = duration_s if last_s is None else last_s
+        if start_s >= duration_s or end_s > duration_s + one_sample_s:
+            given = f"start_s {start_s:g} s, end_s {end_s:g} s"
+            given = f"chunk {start_s:g}-{end_s:g} s" if row.chunks else given
+            msg = f"{given}: the recording {row.id} ends at {duration_s:.3f} s"
+            columns = "chunks" if row.chunks else "start_s and end_s"
+            remedy = f"Mend {columns} of the recordings table, in seconds."
+            raise refuse(row, msg, remedy, row.paths[0])
+        cut.append(cut_window(recording, start_s, end_s))
+    return concatenate_recordings(cut) if row.chunks else cut[0]
 
 
 def cut_window(recording: "BaseRecording", start_s: float, end_s: float) -> "BaseRecording":

@@ -123,9 +123,11 @@ class Part(_Model):
     start_sample : int
         Where the part begins in the sort.
     first_sample, n_samples : int
-        What of the segment was sorted (columns start_s and end_s).
+        What of the segment was sorted (columns start_s and end_s, or chunks).
     t_start_s : float
         When its first sample was, by the recording's own clock.
+    lag_s : float
+        By how much it is later than that, as whole segments follow each other.
     began : str or None
         When the segment began, in ISO 8601, where its header tells.
     clock : list
@@ -139,6 +141,7 @@ class Part(_Model):
     first_sample: int = 0
     n_samples: int
     t_start_s: float
+    lag_s: float = 0.0
     began: str | None = None
     clock: list[tuple[int, float]] = []
 

@@ -87,7 +87,7 @@ class SignalReport(BaseModel):
             msg = f"all {self.n_channels} channels are flat or at the converter's limits"
             return SaturatedSignalError(msg, n_channels=self.n_channels)
         if bad_periods_stop and any(period.is_dead for period in self.bad_periods):
-            remedy = "Cut them out (start_s, end_s), or set canary.bad_periods to warn or silence."
+            remedy = "Cut them out (column chunks), or set canary.bad_periods to warn or silence."
             msg = self.describe_bad_periods()
             return SaturatedSignalError(msg, n_channels=self.n_channels, remedy=remedy)
         return None

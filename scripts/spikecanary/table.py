@@ -7,6 +7,7 @@ import os
 import re
 from collections import Counter
 from collections.abc import Container, Iterable, Mapping, Sequence
+from itertools import chain, pairwise
 from pathlib import Path
 from typing import Annotated, Any, Self
 
@@ -35,7 +36,7 @@ COLUMNS = {"recording": "id", "path": "paths", "reader": "reader"} | {
     name: name
     for name in (
         *("stream_id", "reader_options", "probe", "wiring", "channels", "bad_channels"),
-        *("start_s", "end_s", "sorter", "preprocessing", "params"),
+        *("start_s", "end_s", "chunks", "sorter", "preprocessing", "params"),
     )
 }
 REQUIRED_COLUMNS = ("recording", "path", "reader")
@@ -75,6 +76,17 @@ def _parse_options(value: Any) -> Any:
         raise ValueError(msg) from err
 
 
+def _parse_chunks(value: Any) -> Any:
+    """Parse the chunks of a table's field, such as ``0-60,120-300``."""
+    if not isinstance(value, str):
+        return value
+    chunks = [chunk.split("-") for chunk in value.split(",")]
+    if any(len(chunk) != 2 for chunk in chunks):  # noqa: PLR2004
+        msg = "write start-end in seconds, such as 0-60,120-300"
+        raise ValueError(msg)
+    return chunks
+
+
 Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
@@ -82,7 +94,8 @@ class Recording(BaseModel):
     """One row of the recordings table.
 
     ``start_s`` and ``end_s`` are seconds from the first sample of the recording (of
-    the first path, where several are concatenated); None is the beginning or the end.
+    the first path, where several are concatenated); None is the beginning or the end. ``chunks``
+    are several such pieces, which are joined.
     ``channels`` and ``bad_channels`` are read by :mod:`spikecanary.probes`; ``preprocessing`` and
     ``params`` name entries of the config.
     """
@@ -100,6 +113,7 @@ class Recording(BaseModel):
     bad_channels: str | None = None
     start_s: Seconds | None = None
     end_s: Seconds | None = None
+    chunks: Annotated[tuple[tuple[Seconds, Seconds], ...], BeforeValidator(_parse_chunks)] = ()
     sorter: str | None = None
     preprocessing: str | None = None
     params: str | None = None
@@ -126,7 +140,29 @@ class Recording(BaseModel):
         if self.end_s is not None and self.end_s <= start_s:
             msg = f"end_s {self.end_s:g} s is not after start_s {start_s:g} s"
             raise ValueError(msg)
+        if self.chunks and (self.start_s, self.end_s) != (None, None):
+            msg = "chunks is set, and so is start_s or end_s: leave these empty"
+            raise ValueError(msg)
+        for before_s, after_s in pairwise(chain.from_iterable(self.chunks)):
+            if after_s <= before_s:
+                msg = (
+                    f"column chunks: {after_s:g} s is not after {before_s:g} s; write chunks in "
+                    "their order, apart from each other"
+                )
+                raise ValueError(msg)
         return self
+
+    def pieces(self) -> tuple[tuple[float, float | None], ...]:
+        """Return what is sorted of the recording: begin and end of each piece in s."""
+        return self.chunks or ((self.start_s or 0.0, self.end_s),)
+
+    def when_s(self, sorted_s: float) -> float:
+        """Return which second of the recording a second of what is sorted was."""
+        for start_s, end_s in self.pieces():
+            if end_s is None or sorted_s < end_s - start_s:
+                break
+            sorted_s -= end_s - start_s
+        return start_s + sorted_s
 
     def files(self) -> list[str]:
         """Return the paths and the probe file that exist here."""

@@ -45,14 +45,14 @@ def test_gap_of_a_clock_is_kept_and_its_drift():
     found = clock.describe_part("x", 0, opened, 0)
     assert [at for at, _ in found.clock] == [0, 499, 500, 1999]
     assert times(np.arange(2000), [found]) == pytest.approx(stamps)
-    (cut,) = clock.cut([found], 100, 1500, RATE_HZ)
+    (cut,) = clock.cut([found], [(100, 1500)], RATE_HZ)
     assert (cut.first_sample, cut.n_samples) == (100, 1400)
     assert times(np.arange(1400), [cut]) == pytest.approx(stamps[100:1500])
 
 
 def test_cut_leaves_parts_out():
     parts = [part(0, 1000, 0.0), part(1000, 1000, 50.0), part(2000, 1000, 90.0)]
-    found = list(clock.cut(parts, 1500, 2200, RATE_HZ))
+    found = list(clock.cut(parts, [(1500, 2200)], RATE_HZ))
     assert [(p.start_sample, p.first_sample, p.n_samples, p.t_start_s) for p in found] == [
         (0, 500, 500, 50.5),
         (500, 0, 200, 90.0),
@@ -74,6 +74,26 @@ def test_opening_tells_the_parts(row):
         (0, 240_000, 100.0),
     ]
     assert sum(p.n_samples for p in parts) == opened.get_num_samples()
+
+
+def test_chunks_are_joined_and_keep_the_clock(row):
+    """Both files begin at 100 s, so that the second follows the first, which ends at 108 s."""
+    update = {"start_s": None, "chunks": ((1.0, 2.0), (6.0, 10.0), (12.0, 13.0))}
+    row, whole = (row.model_copy(update=each) for each in (update, {"start_s": None}))
+    parts = []
+    opened, whole = open_recording(row, parts=parts), open_recording(whole)
+    starts = [part.start_sample for part in parts]
+    assert starts == [0, 30_000, 90_000, 150_000]
+    assert sum(p.n_samples for p in parts) == opened.get_num_samples() == 180_000
+    at_s = [1.0, 6.0, 8.0, 12.0]
+    rate_hz = opened.sampling_frequency
+    for start, begin_s in zip(starts, at_s, strict=True):
+        first = round(begin_s * rate_hz)
+        expected = whole.get_traces(start_frame=first, end_frame=first + 9)
+        assert (opened.get_traces(start_frame=start, end_frame=start + 9) == expected).all()
+    found = clock.times_s(np.array([*starts, 179_999]), parts, rate_hz)
+    assert found == pytest.approx([*(100.0 + each for each in at_s), 113.0 - 1 / rate_hz])
+    assert [row.when_s(at / rate_hz) for at in starts] == at_s
 
 
 def test_record_of_an_earlier_version_asks_the_recording(row, tmp_path, caplog):

@@ -12,7 +12,7 @@ from phylib.io.model import load_model
 from PIL import Image
 from probeinterface import ProbeGroup, generate_multi_shank
 from scipy.io import loadmat
-from spikeinterface.core import create_sorting_analyzer, load, load_sorting_analyzer
+from spikeinterface.core import NumpySorting, create_sorting_analyzer, load, load_sorting_analyzer
 from spikeinterface.generation import generate_ground_truth_recording
 
 from spikecanary import outputs, sentinel, sorter
@@ -51,15 +51,16 @@ def made(tmp_path_factory):
     for n in N_UNITS:
         place = folder / str(n)
         sorting.select_units(sorting.unit_ids[:n]).save(folder=place / "sorting")
+        part = Part(file="x.raw", start_sample=0, n_samples=500_000, t_start_s=100.0)
+        sentinel.write_record(place / "sort.json", make_record(parts=[part]))
         analysis.run(
             task,
             CONFIG.analysis,
             sorting_path=place / "sorting",
+            record_path=place / "sort.json",
             analyzer_path=place / "analyzer",
             metrics_path=place / "metrics.tsv",
         )
-        part = Part(file="x.raw", start_sample=0, n_samples=500_000, t_start_s=100.0)
-        sentinel.write_record(place / "sort.json", make_record(parts=[part]))
         curate(place)
     return folder, task, row
 
@@ -384,6 +385,20 @@ def test_parts_are_counted_and_saved(made):
     found = exports.spikes(sorting, parts)
     assert found["part_t_start_s"].tolist() == [0.0, 30.0]
     assert found["part_start_samples"].tolist() == [0, half]
+
+
+def test_waveforms_do_not_span_joins_of_parts(made):
+    sorting = load(made[0] / "8/sorting")
+    rate_hz, join = sorting.sampling_frequency, 250_000
+    before, after = (round(ms * rate_hz / 1000) for ms in (1.0, 2.0))
+    near = np.array([join - after, join - after + 1, join, join + before - 1, join + before])
+    sorting = NumpySorting.from_unit_dict({"a": near, "b": near[:1] - 9}, rate_hz)
+    sorting.set_property("KSLabel", ["x", "y"])
+    parts = [Part(file="a", start_sample=at, n_samples=join, t_start_s=0.0) for at in (0, join)]
+    left = analysis.without_joins(sorting, parts, CONFIG.analysis)
+    assert left.get_unit_spike_train("a").tolist() == [near[0], near[-1]]
+    assert left.get_property("KSLabel").tolist() == ["x", "y"]
+    assert analysis.without_joins(sorting, parts[:1], CONFIG.analysis) is sorting
 
 
 @pytest.mark.parametrize(

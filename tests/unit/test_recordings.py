@@ -80,6 +80,29 @@ def test_bad_table(tmp_path, text, problem):
     assert problem in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("chunks", "problem"),
+    [
+        ("0-60,120", "column chunks: write start-end in seconds, such as 0-60,120-300, got '0-60"),
+        ("0-x", "column chunks: Input should be a valid number"),
+        ("0-60,60-90", "column chunks: 60 s is not after 60 s"),
+        ("0-60,30-90", "column chunks: 30 s is not after 60 s"),
+        ("5-5", "column chunks: 5 s is not after 5 s"),
+        ("0-60\t3", "chunks is set, and so is start_s or end_s"),
+    ],
+)
+def test_bad_chunks(tmp_path, chunks, problem):
+    with pytest.raises(BadInputError) as caught:
+        read(tmp_path, f"recording\tpath\treader\tchunks\tend_s\na\tx\tnwb\t{chunks}\n")
+    assert problem in str(caught.value)
+
+
+def test_chunks(tmp_path):
+    (row,) = read(tmp_path, "recording\tpath\treader\tchunks\na\tx\tnwb\t0-60, 120.5-300\n")
+    assert row.chunks == ((0.0, 60.0), (120.5, 300.0))
+    assert Recording.model_validate(json.loads(row.model_dump_json())) == row
+
+
 def test_all_problems_of_a_table_come_together(tmp_path):
     rows = ["a\tx\tnwb\t{\t-1", "a\tx\tnwb", "b\tx\tnwb\t\t\t\t\tmore"]
     with pytest.raises(BadInputError) as caught:
@@ -146,6 +169,7 @@ def test_probe(row, tetrode):
         ({"reader": "nbw"}, "unknown reader 'nbw' (did you mean 'nwb'?)"),
         ({"end_s": 9.0}, "end_s 9 s: the recording x ends at 8.000 s"),
         ({"start_s": 8.0}, "the recording x ends at 8.000 s"),
+        ({"chunks": ((0.0, 1.0), (7.0, 9.0))}, "chunk 7-9 s: the recording x ends at 8.000 s"),
     ],
 )
 def test_what_cannot_be_opened(row, update, message):

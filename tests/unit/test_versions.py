@@ -144,12 +144,12 @@ def make_outputs(folder: Path) -> dict:
     config = Config()
     task = sorter.make_task(row, config).model_copy(update={"n_jobs": 1})
     paths = {"analyzer_path": folder / "analyzer", "metrics_path": folder / "metrics.tsv"}
-    analysis.run(task, config.analysis, sorting_path=folder / "sorting", **paths)
     part = Part(file="x.raw", start_sample=0, n_samples=250_000, t_start_s=0.0)
     sentinel.write_record(folder / "sort.json", make_record(parts=[part]))
-    curated = {"record_path": folder / "sort.json", "curated_path": folder / "curated"}
-    given = {"sorting_path": folder / "sorting", "units_path": folder / "units.tsv"}
-    curation.run(config.curation, **given, **curated, **paths)
+    paths |= {"sorting_path": folder / "sorting", "record_path": folder / "sort.json"}
+    analysis.run(task, config.analysis, **paths)
+    curated = {"units_path": folder / "units.tsv", "curated_path": folder / "curated"}
+    curation.run(config.curation, **curated, **paths)
     read = {"analyzer_path": folder / "analyzer", "units_path": folder / "units.tsv"}
     figures.run(task, config.analysis, config.curation, folder=folder / "figures", **read)
     targets = {

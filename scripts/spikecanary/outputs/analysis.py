@@ -1,11 +1,13 @@
 """The analysis of a sorting: a SortingAnalyzer with its extensions, and the units' metrics."""
 
 import logging
+import math
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from spikecanary import sentinel
+from spikecanary import clock, sentinel
 from spikecanary.config import AnalysisSettings
 from spikecanary.failures import ClassifiedSortFailure
 from spikecanary.outputs import phy, switched_on
@@ -25,6 +27,8 @@ logger = logging.getLogger(__name__)
 OF_SPIKES = ("spike_amplitudes", "amplitude_scalings", "spike_locations", "principal_components")
 #: Distance of the channels of a recording without a probe in um: none shares a unit.
 NO_PROBE_PITCH_UM = 1_000.0
+#: How far waveforms reach around a spike, by SpikeInterface.
+AROUND_MS = {"ms_before": 1.0, "ms_after": 2.0}
 #: Columns of metrics.tsv before SpikeInterface's metrics.
 PLACE_COLUMNS = ("peak_channel", "x_um", "depth_um")
 
@@ -34,6 +38,7 @@ def run(
     settings: AnalysisSettings,
     *,
     sorting_path: Path,
+    record_path: Path,
     analyzer_path: Path,
     metrics_path: Path,
     phy_path: Path | None = None,
@@ -48,8 +53,8 @@ def run(
         The full sort: recording, preprocessing, and the number of processes.
     settings : AnalysisSettings
         Further preprocessing, and the extensions.
-    sorting_path : Path
-        SpikeInterface's folder of the sorting.
+    sorting_path, record_path : Path
+        SpikeInterface's folder of the sorting; ``sort.json``.
     analyzer_path, metrics_path : Path
         Where to write.
     phy_path : Path, optional
@@ -71,6 +76,7 @@ def run(
         sorting = without_duplicates(load(sorting_path), settings)
     else:
         sorting = phy.read_sorting(phy_path, recording.sampling_frequency)
+    sorting = without_joins(sorting, read_parts(record_path), settings)
     # Beside its place: the analyzer names its recording relative to itself.
     folder = folders.work_path(analyzer_path.parent, "analyze")
     try:
@@ -128,6 +134,27 @@ def without_duplicates(sorting: "BaseSorting", settings: AnalysisSettings) -> "B
         twice = set(found) - set(sorting.unit_ids)
         logger.info("%d of %d units were found twice: %s", len(twice), len(found), sorted(twice))
     return sorting
+
+
+def without_joins(
+    sorting: "BaseSorting", parts: Sequence[sentinel.Part], settings: AnalysisSettings
+) -> "BaseSorting":
+    """Leave out spikes whose waveform would span a join of two parts: no neuron made it."""
+    from spikeinterface.core import NumpySorting
+
+    around_ms = AROUND_MS | (settings.extensions.get("waveforms") or {})
+    before, after = (
+        math.ceil(around_ms[name] * sorting.sampling_frequency / 1000) for name in AROUND_MS
+    )
+    vector = sorting.to_spike_vector()
+    first, last = vector["sample_index"] - before, vector["sample_index"] + after - 1
+    spans = clock.part_of(first, parts) != clock.part_of(last, parts)
+    if not spans.any():
+        return sorting
+    logger.info("%d spikes at joins of parts are left out", spans.sum())
+    kept = NumpySorting(vector[~spans], sorting.sampling_frequency, sorting.unit_ids)
+    sorting.copy_metadata(kept)
+    return kept
 
 
 def make_analyzer(
