@@ -28,6 +28,7 @@ def main(snakemake: Any) -> int:
             analyzer_path=Path(snakemake.output.analyzer),
             metrics_path=Path(snakemake.output.metrics),
             phy_path=folder / "phy" if "phy" in snakemake.params.version else None,
+            gui="gui" in snakemake.params.version,
         )
     except OutputError as err:
         logger.error("%s", err)  # noqa: TRY400 - one line; the traceback tells nothing more

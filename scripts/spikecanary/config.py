@@ -294,8 +294,8 @@ class CurationSettings(Settings):
     bombcell: bool | dict[str, dict[str, dict[str, Any]]] = True
     """Bombcell's labels: true for its own thresholds, a dict for others, false for none."""
     unitrefine: UnitRefineSettings = UnitRefineSettings()
-    manual: Literal["phy"] | None = None
-    """`phy`: units and labels are those of a recording's Phy folder, once it was edited by hand."""
+    manual: Literal["phy", "gui"] | None = None
+    """Work by hand that all outputs follow: in the Phy folder, or in SpikeInterface's GUI."""
 
     def limits(self) -> dict[str, Threshold]:
         """Return the thresholds that are not null."""

@@ -1,6 +1,9 @@
 """What is made of a sorting, on seeded ones of eight, one and no units: each opened by its tool."""
 
+import json
+import shutil
 from datetime import UTC, datetime
+from functools import partial
 
 import h5py
 import numpy as np
@@ -17,7 +20,7 @@ from spikeinterface.generation import generate_ground_truth_recording
 
 from spikecanary import outputs, sentinel, sorter
 from spikecanary.config import AnalysisSettings, Config, ExportSettings
-from spikecanary.outputs import analysis, curation, exports, figures
+from spikecanary.outputs import analysis, curation, exports, figures, phy
 from spikecanary.sentinel import Part, Window
 from spikecanary.table import Recording
 from workbench import make_record, stopped
@@ -65,15 +68,16 @@ def made(tmp_path_factory):
     return folder, task, row
 
 
-def curate(place):
+def curate(place, sorting="sorting", **by_hand):
     curation.run(
         CONFIG.curation,
-        sorting_path=place / "sorting",
+        sorting_path=place / sorting,
         record_path=place / "sort.json",
         metrics_path=place / "metrics.tsv",
         analyzer_path=place / "analyzer",
         units_path=place / "units.tsv",
         curated_path=place / "curated",
+        **by_hand,
     )
 
 
@@ -149,6 +153,73 @@ def test_phy_opens_it(made):
     assert (model.n_templates, model.n_spikes) == (8, units["num_spikes"].sum())
     assert list(model.metadata["group"].values()) == list(units["label"])
     assert model.traces.shape[1] == 16
+
+
+@pytest.fixture
+def place(made, tmp_path):
+    """Copy the results of eight units, with a later sort of other spikes."""
+    place = shutil.copytree(made[0] / "8", tmp_path / "8")
+    load(place / "sorting").frame_slice(7, None).save(folder=place / "later")
+    return place
+
+
+def analyze(made, place, sorting="sorting", **by_hand):
+    _, task, _ = made
+    paths = {"record_path": place / "sort.json", "metrics_path": place / "metrics.tsv"}
+    paths |= {"sorting_path": place / sorting, "analyzer_path": place / "analyzer"}
+    analysis.run(task, CONFIG.analysis, **paths, **by_hand)
+
+
+def test_phy_folder_of_an_earlier_sort_is_refused(made, place):
+    folder = place / "phy"
+    folder.mkdir(exist_ok=True)
+    spikes = load(place / "sorting").to_spike_vector()
+    np.save(folder / "spike_times.npy", spikes["sample_index"])
+    phy.check_of_sort(folder, load(place / "sorting"))
+    for step in (partial(analyze, made), curate):
+        with pytest.raises(outputs.OutputError, match=r"earlier sort.*To keep.*To drop"):
+            step(place, "later", phy_path=folder)
+
+
+def test_curations_of_the_gui_are_applied(made, place):
+    def save(**curation):
+        folder = place / "analyzer" / phy.GUI
+        folder.mkdir()
+        units = [str(unit) for unit in load_sorting_analyzer(place / "analyzer").unit_ids]
+        options = {"label_options": ["good", "noise", "MUA"], "exclusive": True}
+        given = {"format_version": "2", "unit_ids": units, **curation}
+        given["label_definitions"] = {"quality": options}
+        (folder / phy.CURATION).write_text(json.dumps(given))
+        find = partial(phy.look_for_work, place, "x", "gui")
+        assert find(dry=True) == find(dry=False) != {}
+
+    def label(unit, what):
+        return {"unit_id": unit, "labels": {"quality": [what]}}
+
+    before = curation.read_units(place / "units.tsv")
+    save(
+        merges=[{"unit_ids": ["0", "1"], "new_unit_id": "both"}],
+        removed=["2"],
+        manual_labels=[label("3", "MUA"), label("4", "noise")],
+    )
+    with pytest.raises(outputs.OutputError, match=r"SpikeInterface's GUI.*manual: gui"):
+        analyze(made, place)
+    analyze(made, place, gui=True)
+    save(manual_labels=[label("3", "good")])
+    with pytest.raises(outputs.OutputError, match="on other units"):
+        analyze(made, place, "later", gui=True)
+    analyze(made, place, gui=True)
+    curate(place)
+    units = curation.read_units(place / "units.tsv")
+    assert set(units.index) == {"both", "3", "4", "5", "6", "7"}
+    assert units.loc["both", "num_spikes"] == before.loc[["0", "1"], "num_spikes"].sum()
+    assert units["label"].to_dict() == {
+        "both": units.loc["both", "label"],
+        "3": "good",
+        "4": "noise",
+        **{unit: before.loc[unit, "label"] for unit in "567"},
+    }
+    assert load(place / "curated").get_property("gui_label").tolist().count("") == 4
 
 
 @pytest.mark.parametrize("name", ["phy", "report"])

@@ -218,6 +218,8 @@ def test_curation_in_a_gui_is_moved_out_of_the_analyzer(tmp_path):
     for number in range(2):
         inside = tmp_path / "analyzer" / phy.GUI
         inside.mkdir(parents=True)
+        (tmp_path / "analyzer/sorting").mkdir(exist_ok=True)
+        (tmp_path / "analyzer/sorting" / phy.SPIKES).touch()
         (inside / phy.CURATION).write_text(json.dumps(number))
         phy.shelter(tmp_path)
         phy.shelter(tmp_path)

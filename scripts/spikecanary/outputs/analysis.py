@@ -42,6 +42,7 @@ def run(
     analyzer_path: Path,
     metrics_path: Path,
     phy_path: Path | None = None,
+    gui: bool = False,
 ) -> None:
     """Analyze a sorting; write the analyzer's folder and ``metrics.tsv``.
 
@@ -59,24 +60,32 @@ def run(
         Where to write.
     phy_path : Path, optional
         A Phy folder whose units, merged and split by hand, are analyzed instead.
+    gui : bool
+        Apply the curations that SpikeInterface's GUI saved for former analyses.
 
     Raises
     ------
     OutputError
-        A curation of the former analysis, made by hand, would be lost.
+        A curation of the former analysis, made by hand, would be lost, or is of another sort.
     ClassifiedSortFailure
         The recording cannot be opened any more.
     """
     from spikeinterface.core import load, set_global_job_kwargs
 
-    phy.check_sheltered(analyzer_path.parent)
+    if not gui:
+        phy.check_sheltered(analyzer_path.parent)
+    given = load(sorting_path)
+    if phy_path is not None:
+        phy.check_of_sort(phy_path, given)
     set_global_job_kwargs(n_jobs=task.n_jobs, progress_bar=False)
     recording = open_filtered(task, settings)
     if phy_path is None:
-        sorting = without_duplicates(load(sorting_path), settings)
+        sorting = without_duplicates(given, settings)
     else:
         sorting = phy.read_sorting(phy_path, recording.sampling_frequency)
     sorting = without_joins(sorting, read_parts(record_path), settings)
+    if gui:
+        sorting = phy.apply_gui(analyzer_path.parent, sorting)
     # Beside its place: the analyzer names its recording relative to itself.
     folder = folders.work_path(analyzer_path.parent, "analyze")
     try:

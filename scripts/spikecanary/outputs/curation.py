@@ -61,10 +61,11 @@ def run(
     Raises
     ------
     OutputError
-        A threshold is of a metric that was not computed.
+        A threshold is of a metric that was not computed; the Phy folder is of another sort.
     """
     from spikeinterface.core import load
 
+    given = load(sorting_path)
     analyzer = analysis.load_analyzer(analyzer_path)
     metrics = analysis.without_far_places(
         read_units(metrics_path), analyzer.get_channel_locations()
@@ -76,13 +77,16 @@ def run(
     column = decisive.get(settings.label_by, "unitrefine_label")
     labels.insert(0, "label", labels.get(column, GOOD))
     if phy_path is not None:
+        phy.check_of_sort(phy_path, given)
         labels["phy_label"] = labels.index.map(phy.read_labels(phy_path))
         labels["label"] = labels["phy_label"].fillna(labels["label"])
+    if (by_hand := analyzer.sorting.get_property("gui_label")) is not None:
+        labels["gui_label"] = by_hand
+        labels["label"] = labels["gui_label"].where(by_hand != "", labels["label"])
     table = labels.drop(columns=["thresholds_label"]).join(metrics)
     parts = analysis.read_parts(record_path)
     if len(parts) > 1:
         table = table.join(count_by_part(analyzer.sorting, parts))
-    given = load(sorting_path)
     with folders.work_folder(folders.work_path(curated_path.parent, "curate")) as folder:
         with_properties(analyzer.sorting, given, table).save(folder=folder / "curated")
         shutil.rmtree(curated_path, ignore_errors=True)
@@ -118,7 +122,8 @@ def with_properties(
     for name in given.get_property_keys():
         values = given.get_property(name)
         of_unit = dict(zip(map(str, given.unit_ids), values, strict=True))
-        none = np.nan if values.dtype.kind in "fiu" else ""  # of units that were merged by hand
+        # Of units that were merged by hand.
+        none = np.full(values.shape[1:], np.nan if values.dtype.kind in "fiu" else "")
         curated.set_property(name, np.array([of_unit.get(unit, none) for unit in ids]))
     for name in table.columns:
         values = table.loc[ids, name]

@@ -41,6 +41,8 @@ COLUMNS = {
     "label": "Label of the unit by the curation's settings",
     "reasons": "Thresholds that the unit misses, with its values",
     "bombcell_label": "Label by Bombcell",
+    "phy_label": "Label by hand in Phy",
+    "gui_label": "Label by hand in SpikeInterface's GUI",
     "unitrefine_label": "Label by UnitRefine",
     "unitrefine_probability": "Probability of the label by UnitRefine",
     "peak_channel": "Channel where the unit's template is largest",

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import logging
+import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,6 +30,8 @@ COMPUTED: dict[str, dict[str, Any]] = {
 }
 #: Where SpikeInterface's GUI keeps a curation, in the analyzer's folder, and its file there.
 GUI, CURATION = "spikeinterface_gui", "curation_data.json"
+#: SpikeInterface's file of a sorting's spikes; copied beside a curation, it tells what that is of.
+SPIKES = "spikes.npy"
 
 
 def _files(folder: Path) -> Iterator[tuple[str, Path]]:
@@ -71,12 +74,15 @@ def by_hand(folder: Path, pattern: str) -> dict[str, str]:
 
 
 def look_for_work(folder: Path, pattern: str, manual: str | None, *, dry: bool) -> dict[str, str]:
-    """Return a digest of what people made in a recording's Phy folder, if it is asked for.
+    """Return a digest of what people made in a recording's Phy folder, or in the GUI, if asked for.
 
     Called before a job that removes the analyzer: what a GUI has saved there is moved away.
     """
     if not dry:
         shelter(folder)
+    inside = folder / "analyzer" / GUI
+    if manual == "gui" and (found := _curations(folder, *[inside][: not inside.is_symlink()])):
+        return {"gui": " ".join(_digest(place / CURATION) for place in found)}
     return by_hand(folder / "phy", pattern) if manual == "phy" else {}
 
 
@@ -263,6 +269,26 @@ def read_sorting(folder: Path, sampling_frequency_hz: float) -> "BaseSorting":
     )
 
 
+def check_of_sort(folder: Path, sorting: "BaseSorting") -> None:
+    """Refuse a Phy folder that was edited, and whose spikes are not those of this sorting.
+
+    Raises
+    ------
+    OutputError
+        It is of an earlier sort.
+    """
+    import numpy as np
+
+    spikes = np.load(folder / "spike_times.npy")
+    if not np.isin(spikes, sorting.to_spike_vector()["sample_index"]).all():
+        msg = (
+            f"{folder} was edited by hand, but is of an earlier sort: its spikes are not those of "
+            "this one. To keep the work, move the folder elsewhere (Phy opens it there), or undo "
+            "the change for which the recording was sorted again. To drop it, remove the folder"
+        )
+        raise OutputError(msg)
+
+
 def read_labels(folder: Path) -> dict[str, str]:
     """Read the labels that units have in Phy, by their ids; without those that have none."""
     import pandas as pd
@@ -283,8 +309,15 @@ def shelter(folder: Path) -> None:
     while outside.exists():
         number += 1
         outside = folder / f"{GUI}.{number}"
+    shutil.copy(folder / "analyzer/sorting" / SPIKES, inside)
     inside.rename(outside)
     inside.symlink_to(Path("..") / outside.name)
+
+
+def _curations(folder: Path, *further: Path) -> list[Path]:
+    """Return the folders of the GUI's curations, in the order in which they were made."""
+    places = sorted(folder.glob(f"{GUI}*"), key=lambda path: (len(path.name), path.name))
+    return [path for path in (*places, *further) if (path / CURATION).exists()]
 
 
 def check_sheltered(folder: Path) -> None:
@@ -295,11 +328,39 @@ def check_sheltered(folder: Path) -> None:
     OutputError
         There is one.
     """
-    found = [str(path.parent) for path in folder.glob(f"{GUI}*/{CURATION}")]
-    if found:
+    if found := _curations(folder):
         msg = (
-            f"{', '.join(found)}: a curation made by hand in SpikeInterface's GUI, for a former "
-            "analysis of the sorting. To keep it, move that folder elsewhere (apply_curation of "
-            "spikeinterface.curation reads it); to drop it, remove the folder"
+            f"{', '.join(map(str, found))}: a curation made by hand in SpikeInterface's GUI, for a "
+            "former analysis of the sorting. To keep the work, set `curation: {manual: gui}`: its "
+            "units and labels are then those of all outputs. To drop it, remove the folder"
         )
         raise OutputError(msg)
+
+
+def apply_gui(folder: Path, sorting: "BaseSorting") -> "BaseSorting":
+    """Apply the GUI's curations, each made on what the one before it left; labels as ``gui_label``.
+
+    Raises
+    ------
+    OutputError
+        One was made on other units.
+    """
+    import numpy as np
+    from spikeinterface.curation import apply_curation, load_curation
+
+    sorting = sorting.remove_empty_units()
+    for place in _curations(folder):
+        of = place / SPIKES
+        if not of.exists() or not np.array_equal(np.load(of), sorting.to_spike_vector()):
+            msg = (
+                f"{place}: a curation made by hand in SpikeInterface's GUI, but on other units. To "
+                "keep the work, move the folder elsewhere, or undo the change of the sort or its "
+                "analysis. To drop it, remove the folder"
+            )
+            raise OutputError(msg)
+        sorting = apply_curation(sorting, load_curation(place / CURATION))
+        labels, before = sorting.get_property("quality"), sorting.get_property("gui_label")
+        if labels is not None:
+            before = labels if before is None else np.where(labels == "", before, labels)
+            sorting.set_property("gui_label", np.char.lower(before.astype(str)))
+    return sorting
