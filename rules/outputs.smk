@@ -141,7 +141,7 @@ rule figures:
     output:
         report(
             directory("<results>/{recording}/figures"),
-            patterns=["{name}.png"],
+            patterns=["{name,[^/]+}.png"],
             caption="captions/figures.rst",
             category="Recordings",
             subcategory="{recording}",
@@ -171,6 +171,7 @@ rule canary_figure:
             "<results>/{recording}/canary.png",
             caption="captions/canary_figure.rst",
             category="Stopped",
+        unit_pages=SETTINGS.exports.unit_pages,
             labels={"recording": "{recording}"},
         ),
     log:

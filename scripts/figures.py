@@ -21,6 +21,7 @@ def main(snakemake: Any) -> int:
         analyzer_path=Path(snakemake.input.analyzer),
         units_path=Path(snakemake.input.units),
         folder=Path(snakemake.output[0]),
+        n_pages=snakemake.params.unit_pages,
     )
     return 0
 

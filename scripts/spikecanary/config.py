@@ -327,6 +327,8 @@ class ExportSettings(Settings):
     """Arguments of SpikeInterface's export_to_phy; `copy_binary` where Phy cannot read the file."""
     nwb: dict[str, dict[str, Any]] = {}
     """NWB metadata of all recordings: sections NWBFile and Subject."""
+    unit_pages: NonNegativeInt = 50
+    """Units that have a page in `figures/units/`: those with the most spikes."""
 
 
 #: Named preprocessing. Neuropixels: as in SpikeInterface's tutorial of Neuropixels and

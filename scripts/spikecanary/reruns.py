@@ -26,8 +26,8 @@ SORT_VERSION = 1
 OUTPUT_VERSIONS = {
     "analyze": 1,
     "curate": 2,
-    "figures": 2,
-    "canary_figure": 2,
+    "figures": 3,
+    "canary_figure": 3,
     "phy": 2,
     "nwb": 2,
     "npz": 2,

@@ -322,9 +322,12 @@ def test_figures(made, n):
         folder=place / "figures",
     )
     of_all = {"probe", "signal map", "traces filtered", "traces raw"}
-    of_units = {"amplitudes", "drift", "metrics", "templates"} if n else set()
+    of_units = {"amplitudes", "drift", "metrics", "templates", "raster"} if n else set()
+    of_units |= {"autocorrelograms", "crosscorrelograms"} if n else set()
     assert set(figures.list_figures(place)) == of_all | of_units
-    for path in figures.list_figures(place).values():
+    pages = list((place / "figures/units").iterdir())
+    assert len(pages) == min(n, 2)
+    for path in [*figures.list_figures(place).values(), *pages]:
         with Image.open(path) as picture:
             assert len(picture.convert("L").getcolors(10_000)) > 10, f"{path} is empty"
 
@@ -341,6 +344,15 @@ def test_canary_figure(made, tmp_path):
     gone = task.model_copy(update={"row": task.row.model_copy(update={"paths": ("/no/such",)})})
     figures.draw_canary(gone, CONFIG.analysis, tmp_path / "canary.json", path)
     with Image.open(path) as picture:
+def test_report_of_units_that_no_file_can_be_named_after(made, tmp_path):
+    sorting = load(made[0] / "8/sorting").select_units(["0", "1"]).rename_units(["a/b", "7"])
+    analyzer = create_sorting_analyzer(sorting, load(made[0] / "recording"), sparse=True)
+    analyzer.compute({"random_spikes": {"seed": 0}, "templates": {}, "unit_locations": {}})
+    exports.write_report(analyzer, tmp_path / "report")
+    found = {path.name for path in (tmp_path / "report/units").iterdir()}
+    assert found == {"a%2Fb.png", "7.png"}
+
+
         assert picture.height < 300
 
 
@@ -352,6 +364,7 @@ def test_export_that_fails_leaves_what_was_there(made):
         with exports.appears_whole(path, "x") as new:
             new.write_bytes(b"half")
             raise RuntimeError("full disk")
+        n_pages=2,
 
     with pytest.raises(RuntimeError, match="full disk"):
         fail()

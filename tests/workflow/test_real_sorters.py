@@ -45,7 +45,7 @@ def test_demo_with_kilosort4(tmp_path):
     for name in ("healthy", "short", "crashing"):
         folder = demo / "results" / name
         assert [each for each in outputs.FILES.values() if not (folder / each).exists()] == []
-        assert len(figures.list_figures(folder)) == 8
+        assert len(figures.list_figures(folder)) == 11
     assert (demo / "results/silent/canary.png").exists()
     assert (curation.read_units(demo / "results/healthy/units.tsv")["label"] == "good").sum() >= 4
 

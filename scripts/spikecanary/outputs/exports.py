@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from spikecanary import clock, sentinel
+from urllib.parse import quote
 from spikecanary.config import AnalysisSettings, ExportSettings
 from spikecanary.failures import ClassifiedSortFailure
 from spikecanary.outputs import OutputError, analysis, curation, phy
@@ -408,3 +409,10 @@ def write_report(analyzer: "SortingAnalyzer", folder: Path) -> None:
         return
     mpl.use("Agg")
     export_report(analyzer, folder)
+    from spikeinterface.core import ChannelSparsity
+    # Its figures are named after the units, whatever these are called.
+    ids = [quote(str(unit), safe="") for unit in analyzer.unit_ids]
+    analyzer.sorting = analyzer.sorting.rename_units(ids)
+    analyzer.sparsity = ChannelSparsity(
+        analyzer.sparsity.mask, analyzer.unit_ids, analyzer.channel_ids
+    )

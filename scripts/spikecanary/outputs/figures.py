@@ -1,8 +1,11 @@
 """Figures of a recording: of its sorting, or of the window for which it was stopped."""
 
+import itertools
 import logging
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 import numpy as np
 
@@ -23,11 +26,26 @@ logger = logging.getLogger(__name__)
 
 #: Length of the traces that are shown, in s, and of those of a stopped window.
 SNIPPET_S, WINDOW_S = 0.1, 2.0
-#: Most channels in a picture of traces, most units in one of templates.
-MAX_TRACES, MAX_TEMPLATES = 32, 24
+#: Length of the raster, in s.
+RASTER_S = 10.0
+#: Most channels in a picture of traces; most units in one of templates, and of pairs of units.
+MAX_TRACES, MAX_UNITS, MAX_PAIRED = 32, 24, 8
+#: The folder of pages of units, in that of the figures.
+PAGES = "units"
 #: Most spikes a unit in a picture of amplitudes.
 MAX_SPIKES = 2_000
 DPI = 90
+#: Matplotlib's style whose colours are told apart without seeing red and green; room for labels.
+STYLE, ROOM = "tableau-colorblind10", {"figure.subplot.hspace": 0.5, "figure.subplot.wspace": 0.4}
+#: Panels of a unit's page, by the extensions that they need: units of their axes.
+PANELS = {
+    "unit_locations": ("", "depth (um)"),
+    "templates": ("um", "um"),
+    "waveforms": ("time (ms)", "Amplitude"),
+    "correlograms": ("lag (ms)", "pairs of spikes"),
+}
+#: SpikeInterface's labels of axes, and ours.
+AXES = {"Times [s]": "time (s)", "Unit id": "unit", "CCG (ms)": "lag (ms)"}
 
 
 def run(
@@ -38,8 +56,9 @@ def run(
     analyzer_path: Path,
     units_path: Path,
     folder: Path,
+    n_pages: int = 0,
 ) -> None:
-    """Draw a recording and its units; a folder of PNG files.
+    """Draw a recording and its units; a folder of PNG files, and of pages of units in it.
 
     Parameters
     ----------
@@ -53,15 +72,14 @@ def run(
         The analyzer's folder; ``units.tsv``.
     folder : Path
         Where to write; appears whole or not at all.
+    n_pages : int
+        How many units have a page of their own, those with the most spikes.
     """
-    import matplotlib as mpl
-    from spikeinterface.core import set_global_job_kwargs
-
-    mpl.use("Agg")
-    set_global_job_kwargs(n_jobs=1, progress_bar=False)
+    _set_up()
     analyzer = analysis.load_analyzer(analyzer_path)
     raw = open_recording(task.row)
     filtered = analysis.open_filtered(task, analysis_settings)
+    unit = "uV" if raw.has_scaleable_traces() else "counts"
     middle_s = raw.get_num_samples() / raw.get_sampling_frequency() / 2
     drawings: dict[str, Callable[[], Figure]] = {
         "traces_raw": lambda: draw_traces(raw, middle_s, SNIPPET_S),
@@ -70,22 +88,38 @@ def run(
     }
     if analyzer.get_num_units():
         units = curation.read_units(units_path)
-        drawings |= draw_units(analyzer, units, curation_settings)
+        drawings |= draw_units(analyzer, units, curation_settings, n_pages)
     else:
         drawings["probe"] = lambda: draw_probe(filtered)
     with exports.appears_whole(folder, "figures") as temporary:
-        temporary.mkdir()
+        (temporary / PAGES).mkdir(parents=True)
         for name, draw in drawings.items():
-            save(draw, name, temporary / f"{name}.png")
+            save(draw, name, temporary / f"{name}.png", unit)
 
 
-def save(draw: "Callable[[], Figure]", name: str, path: Path) -> None:
+def _set_up() -> None:
+    """Draw into files, in one style."""
+    import matplotlib.pyplot as plt
+    from spikeinterface.core import set_global_job_kwargs
+
+    plt.switch_backend("Agg")
+    plt.style.use([STYLE, ROOM])
+    set_global_job_kwargs(n_jobs=1, progress_bar=False)
+
+
+def save(draw: "Callable[[], Figure]", name: str, path: Path, unit: str) -> None:
     """Draw and save a figure; one that cannot be drawn costs no other."""
     import matplotlib.pyplot as plt
 
+    labels = {**AXES, "Amplitude": f"amplitude ({unit})"}
     try:
         figure = draw()
-        figure.suptitle(name.replace("_", " "))
+        if not figure.get_suptitle():
+            title = name.replace("_", " ") + ", lag in ms" * name.endswith("correlograms")
+            figure.suptitle(title, y=1, va="bottom")
+        for axis in figure.axes:
+            axis.set_xlabel(labels.get(axis.get_xlabel(), axis.get_xlabel()))
+            axis.set_ylabel(labels.get(axis.get_ylabel(), axis.get_ylabel()))
         figure.savefig(path, dpi=DPI, bbox_inches="tight")
     except Exception:
         logger.exception("figure %s could not be drawn", name)
@@ -94,15 +128,17 @@ def save(draw: "Callable[[], Figure]", name: str, path: Path) -> None:
 
 
 def draw_units(
-    analyzer: "SortingAnalyzer", units: "pd.DataFrame", settings: CurationSettings
+    analyzer: "SortingAnalyzer", units: "pd.DataFrame", settings: CurationSettings, n_pages: int
 ) -> dict[str, "Callable[[], Figure]"]:
     """Return what draws the units: SpikeInterface's widgets."""
     import matplotlib.pyplot as plt
-    import spikeinterface.widgets as sw
 
     by_size = units.sort_values("num_spikes", ascending=False) if "num_spikes" in units else units
     rank = {unit: place for place, unit in enumerate(by_size.index)}
-    largest = sorted(analyzer.unit_ids, key=lambda unit: rank[str(unit)])[:MAX_TEMPLATES]
+    by_rank = sorted(analyzer.unit_ids, key=lambda unit: rank[str(unit)])
+    largest = by_rank[:MAX_UNITS]
+    by_depth = sorted(analyzer.unit_ids, key=lambda unit: units["depth_um"][str(unit)])
+    first_s = max(0.0, (analyzer.get_total_duration() - RASTER_S) / 2)
     limits = {
         name: limit.model_dump(exclude_none=True) for name, limit in settings.limits().items()
     }
@@ -111,51 +147,70 @@ def draw_units(
     def histograms() -> "Figure":
         figure, axes = plt.subplots(1, len(shown), figsize=(3 * len(shown), 2.6), squeeze=False)
         for axis, name in zip(axes[0], shown, strict=True):
-            axis.hist(units[name].dropna(), bins=20, color="0.5")
+            axis.hist(units[name].dropna(), bins=20)
             for side in ("greater", "less"):
                 if side in limits[name]:
-                    axis.axvline(limits[name][side], color="C3")
+                    axis.axvline(limits[name][side], color="C1")
             axis.set_xlabel(name)
         axes[0][0].set_ylabel("units")
         return figure
 
-    drawings: dict[str, Callable[[], Any]] = {
-        "probe": lambda: sw.plot_unit_locations(analyzer, backend="matplotlib").figure,
-        "drift": lambda: (
-            sw.plot_drift_raster_map(
-                sorting_analyzer=analyzer, backend="matplotlib", figsize=(8, 4)
-            ).figure
-        ),
-        "templates": lambda: (
-            sw.plot_unit_templates(
-                analyzer,
-                unit_ids=largest,
-                backend="matplotlib",
-                ncols=6,
-                figsize=(12, 2.8 * -(-len(largest) // 6)),
-            ).figure
-        ),
-        "amplitudes": lambda: (
-            sw.plot_amplitudes(
-                analyzer,
-                max_spikes_per_unit=MAX_SPIKES,
-                plot_legend=False,
-                backend="matplotlib",
-                figsize=(8, 4),
-            ).figure
-        ),
-    }
-    needs = {
-        "probe": "unit_locations",
-        "drift": "spike_locations",
-        "amplitudes": "spike_amplitudes",
-    }
-    drawings = {
-        name: draw
-        for name, draw in drawings.items()
-        if name not in needs or analyzer.has_extension(needs[name])
-    }
-    return drawings | ({"metrics": histograms} if shown else {})
+    drawings: dict[str, Callable[[], Any]] = {"metrics": histograms} if shown else {}
+
+    def add(name: str, widget: str, need: str, of: Any = analyzer, **how: Any) -> None:
+        if analyzer.has_extension(need):
+            drawings[name] = partial(_plot, widget, of, **how)
+
+    palette = itertools.cycle(plt.rcParams["axes.prop_cycle"].by_key()["color"])
+    colors: dict[str, Any] = {"unit_colors": dict(zip(analyzer.unit_ids, palette, strict=False))}
+    wide = {**colors, "figsize": (8, 4), "max_spikes_per_unit": MAX_SPIKES, "plot_legend": False}
+    in_rows = {**colors, "unit_ids": largest, "ncols": 6}
+    in_rows["figsize"] = (12, 2.8 * -(-len(largest) // 6))
+    paired = {**colors, "unit_ids": largest[:MAX_PAIRED], "figsize": (12, 10)}
+    when: dict[str, Any] = {"time_range": (first_s, first_s + RASTER_S)}
+    when |= {"unit_ids": by_depth, "figsize": (8, min(2 + 0.15 * len(by_depth), 20))}
+    drift = {"sorting_analyzer": analyzer, "figsize": (8, 4)}
+    add("probe", "unit_locations", "unit_locations", **colors)
+    add("raster", "rasters", "random_spikes", analyzer.sorting, **when)
+    add("drift", "drift_raster_map", "spike_locations", None, **drift)
+    add("templates", "unit_templates", "templates", scalebar=True, **in_rows)
+    add("amplitudes", "amplitudes", "spike_amplitudes", **wide)
+    add("autocorrelograms", "autocorrelograms", "correlograms", **in_rows)
+    add("crosscorrelograms", "crosscorrelograms", "correlograms", **paired)
+    reasons = units["reasons"].astype(object).fillna("")
+    if analyzer.has_extension("unit_locations"):
+        for unit in by_rank[:n_pages]:
+            label = f"{units['label'][str(unit)]}  {reasons[str(unit)]}"
+            name = f"{PAGES}/{quote(str(unit), safe='')}"
+            drawings[name] = partial(draw_page, analyzer, unit, label)
+    return drawings
+
+
+def _plot(widget: str, *args: Any, **how: Any) -> Any:
+    """Draw one of SpikeInterface's widgets."""
+    import spikeinterface.widgets as sw
+
+    return getattr(sw, f"plot_{widget}")(*args, backend="matplotlib", **how).figure
+
+
+def draw_page(analyzer: "SortingAnalyzer", unit: Any, label: str) -> Any:
+    """Draw a page of one unit: location, waveforms, correlogram, intervals, amplitudes."""
+    figure = _plot(
+        "unit_summary",
+        analyzer,
+        unit,
+        unit_colors=dict.fromkeys(analyzer.unit_ids, "C0"),
+        subwidget_kwargs={"amplitudes": {"max_spikes_per_unit": MAX_SPIKES}},
+        figsize=(18, 7),
+    )
+    drawn = [name for name in PANELS if analyzer.has_extension(name)]
+    for axis, name in zip(figure.axes, drawn, strict=False):
+        axis.set(**dict(zip(("xlabel", "ylabel"), PANELS[name], strict=True)))
+    isi = figure.add_axes((0.94, 0.4, 0.15, 0.48))
+    _plot("isi_distribution", analyzer.sorting, [unit], window_ms=50.0, axes=np.array([isi]))
+    isi.set(title="", xlabel="interval (ms)", ylabel="density")
+    figure.suptitle(f"unit {unit}: {label}")
+    return figure
 
 
 def draw_signal_map(report: signals.SignalReport) -> "Figure":
@@ -185,7 +240,7 @@ def _plot_map(
     lower.set(xlabel="s", ylabel="channels")
     for period in bad_periods:
         for axes in (upper, lower):
-            axes.axvspan(period.start_s, period.end_s, color="C3", alpha=0.2)
+            axes.axvspan(period.start_s, period.end_s, color="C1", alpha=0.2)
 
 
 def draw_probe(recording: "BaseRecording") -> "Figure":
@@ -219,6 +274,12 @@ def draw_traces(recording: "BaseRecording", middle_s: float, length_s: float) ->
         backend="matplotlib",
         figsize=(8, 6),
     )
+    axis, spacing = widget.ax, float(f"{widget.data_plot['vspacing']:.1g}")
+    beside: dict[str, Any] = {"transform": axis.get_yaxis_transform(), "clip_on": False}
+    axis.plot([1.01, 1.01], [0, spacing], color="black", linewidth=2, **beside)
+    unit = "uV" if recording.has_scaleable_traces() else "counts"
+    axis.text(1.02, spacing / 2, f"{spacing:g} {unit}", rotation=90, va="center", **beside)
+    axis.set_ylabel("channel")
     figure: Figure = widget.figure
     return figure
 
@@ -231,13 +292,9 @@ def draw_canary(
     So "too little activity" can be seen. Where the recording cannot be drawn, the picture
     says why: it must not cost the batch anything.
     """
-    import matplotlib as mpl
-    from spikeinterface.core import set_global_job_kwargs
-
-    mpl.use("Agg")
-    set_global_job_kwargs(n_jobs=1, progress_bar=False)
     import matplotlib.pyplot as plt
 
+    _set_up()
     record = sentinel.read_record(sentinel_path)
     try:
         figure = _draw_window(task, settings, record)
