@@ -53,7 +53,7 @@ import json, traceback
 from pathlib import Path
 from spikecanary.recording import open_recording
 from spikecanary.outputs import analysis, curation, exports, figures
-from spikecanary import outputs, table, sorter
+from spikecanary import outputs, sentinel, table, sorter
 from spikecanary.config import Config
 from spikeinterface.core import set_global_job_kwargs
 from spikeinterface.sorters import run_sorter
@@ -61,23 +61,34 @@ from spikeinterface.sorters import run_sorter
 def process(row):
     task = sorter.make_task(row, config).model_copy(update={"n_jobs": 2})
     folder = Path("bare", row.id)
-    recording = open_recording(row)
+    parts = []
+    recording = open_recording(row, parts=parts)
     arguments = dict(verbose=True, torch_device="cpu", **config.sorter.params)
     window = recording.frame_slice(0, round(config.canary.window_s * recording.sampling_frequency))
     run_sorter("kilosort4", window, folder=folder / "window", **arguments)
     sorting = run_sorter("kilosort4", recording, folder=folder / "sorter", **arguments)
     sorting.save(folder=folder / "sorting")
-    at = dict(analyzer_path=folder / "analyzer", units_path=folder / "units.tsv")
-    metrics = folder / "metrics.tsv"
-    analysis.run(
-        task, config.analysis, sorting_path=folder / "sorting", metrics_path=metrics,
-        analyzer_path=at["analyzer_path"],
+    info = sentinel.SorterInfo(name="kilosort4", params_digest="")
+    record = sentinel.Record(
+        recording=row.id, verdict="proceed", outcome="sorted", reason="", sorter=info, parts=parts,
+        started_at=sentinel.now(),
     )
-    curation.run(config.curation, metrics_path=metrics, **at)
-    figures.run(task, config.analysis, config.curation, folder=folder / "figures", **at)
+    sentinel.write_record(folder / "sort.json", record)
+    analyzer, units = dict(analyzer_path=folder / "analyzer"), dict(units_path=folder / "units.tsv")
+    made = dict(sorting_path=folder / "sorting", metrics_path=folder / "metrics.tsv", **analyzer)
+    noted = dict(record_path=folder / "sort.json")
+    curated = dict(curated_path=folder / "curated")
+    analysis.run(task, config.analysis, **made, **noted)
+    curation.run(config.curation, **made, **noted, **units, **curated)
+    figures.run(
+        task, config.analysis, config.curation, folder=folder / "figures", **analyzer, **units,
+        n_pages=config.exports.unit_pages,
+    )
     for name in [each for each in config.outputs if each not in ("units", "figures")]:
         path = folder / outputs.FILES[name]
-        exports.run(name, config.exports, row=row, path=path, **at)
+        exports.run(
+            name, config.exports, row=row, path=path, **analyzer, **units, **curated, **noted,
+        )
 
 config = Config.model_validate(json.loads(Path("config.yaml").read_text()))
 set_global_job_kwargs(n_jobs=2, progress_bar=False)

@@ -62,6 +62,7 @@ try:
 except BadInputError as err:
     raise WorkflowError(str(err)) from None
 ROWS = {row.id: row for row in RECORDINGS}
+SESSIONS = outputs.sessions(RECORDINGS, SETTINGS)
 WAVES = gate.make_waves(RECORDINGS, SETTINGS.gate.wave_size, SETTINGS.sorter.name)
 
 
@@ -140,6 +141,7 @@ def results_of(wave, names):
     passed, silent = split_wave(wave)
     drawn = silent if "figures" in SETTINGS.outputs else []
     made = [f"<results>/{each}/{name}" for each in passed for name in names]
+    made += [f"<results>/sessions/{one}.nwb" for one in SESSIONS if {*SESSIONS[one]} & {*passed}]
     return made + [f"<results>/{each}/{outputs.CANARY_FIGURE}" for each in drawn]
 
 
@@ -217,11 +219,6 @@ def for_screen(wildcards, threads):
 def task_of(wildcards):
     """Return the full sort of a recording, for what is made of its sorting."""
     return state_of(wildcards.recording).task.as_set()
-
-
-def named_row(wildcards):
-    """Return a recording's row with its further columns, which NWB names."""
-    return task_of(wildcards)["row"] | {"metadata": ROWS[wildcards.recording].metadata}
 
 
 def times_attempt(constant):

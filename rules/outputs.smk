@@ -103,8 +103,27 @@ use rule export_npz as export_nwb with:
         "<logs>/export_nwb/{recording}.log",
     params:
         version={"nwb": OUTPUT_VERSIONS["nwb"]},
-        row=named_row,
-        settings={"nwb": SETTINGS.exports.nwb},
+        row=lambda wildcards: state_of(wildcards.recording).named_row,
+        settings={"nwb": as_set(SETTINGS.exports.nwb, exclude={"by"})},
+
+
+use rule export_npz as export_session with:
+    input:
+        curated=lambda wildcards: [
+            f"<results>/{each}/curated"
+            for wave, members in WAVES.items()
+            if {*members} & {*SESSIONS[wildcards.session]}
+            for each in split_wave(wave)[0]
+            if each in SESSIONS[wildcards.session]
+        ],
+    output:
+        "<results>/sessions/{session}.nwb",
+    log:
+        "<logs>/export_session/{session}.log",
+    params:
+        version={"session": OUTPUT_VERSIONS["nwb"]},
+        rows=lambda wildcards: [state_of(each).named_row for each in SESSIONS[wildcards.session]],
+        settings={"nwb": as_set(SETTINGS.exports.nwb, exclude={"by"})},
 
 
 use rule export_npz as export_phy with:
@@ -158,6 +177,7 @@ rule figures:
         task=task_of,
         analysis=as_set(SETTINGS.analysis),
         curation=as_set(SETTINGS.curation),
+        unit_pages=SETTINGS.exports.unit_pages,
     script:
         "../scripts/figures.py"
 
@@ -171,7 +191,6 @@ rule canary_figure:
             "<results>/{recording}/canary.png",
             caption="captions/canary_figure.rst",
             category="Stopped",
-        unit_pages=SETTINGS.exports.unit_pages,
             labels={"recording": "{recording}"},
         ),
     log:

@@ -19,11 +19,22 @@ def main(snakemake: Any) -> int:
     processes.exit_on_signals()
     (export,) = snakemake.params.version
     log.configure(snakemake.log[0], rule=f"export_{export}")
+    settings = ExportSettings.model_validate(snakemake.params.get("settings", {}))
+    if session := snakemake.wildcards.get("session"):
+        sorted_ = [Path(path).parent for path in snakemake.input.curated]
+        exports.run_session(
+            session,
+            [Recording.model_validate(row) for row in snakemake.params.rows],
+            settings.nwb,
+            folders={folder.name: folder for folder in sorted_},
+            path=Path(snakemake.output[0]),
+        )
+        return 0
     row, task = snakemake.params.get("row"), snakemake.params.get("task")
     try:
         exports.run(
             export,
-            ExportSettings.model_validate(snakemake.params.get("settings", {})),
+            settings,
             row=None if row is None else Recording.model_validate(row),
             analyzer_path=Path(snakemake.input.analyzer),
             units_path=Path(snakemake.input.units),

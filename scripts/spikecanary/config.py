@@ -320,13 +320,23 @@ class CurationSettings(Settings):
         return self
 
 
+class NwbSettings(Settings):
+    """NWB files: metadata of all recordings, and one more file for each session."""
+
+    by: Literal["recording", "session"] = "recording"
+    """`session`: one more file for all recordings of a session (columns `subject`, `session`)."""
+    NWBFile: dict[str, Any] = {}
+    """Fields of the file, such as lab and institution."""
+    Subject: dict[str, Any] = {}
+    """Fields of the subject, such as species."""
+
+
 class ExportSettings(Settings):
     """Options of the exports."""
 
     phy: dict[str, Any] = {}
     """Arguments of SpikeInterface's export_to_phy; `copy_binary` where Phy cannot read the file."""
-    nwb: dict[str, dict[str, Any]] = {}
-    """NWB metadata of all recordings: sections NWBFile and Subject."""
+    nwb: NwbSettings = NwbSettings()
     unit_pages: NonNegativeInt = 50
     """Units that have a page in `figures/units/`: those with the most spikes."""
 

@@ -47,6 +47,8 @@ def check_inputs(given: Mapping[str, Any]) -> tuple[Config, list[Recording]]:
     if rows is not None:
         where = "config: canary.force: the table has no recording"
         problems += unknown(where, config.canary.force, [row.id for row in rows])
+        if config.exports.nwb.by == "session" and not any(row.session for row in rows):
+            problems.append("config: exports.nwb.by is session: the table needs a column session")
     if rows is None or problems:
         raise BadInputError(problems)
     return config, rows

@@ -87,6 +87,11 @@ class State:
         """The recording's full sort."""
         return sorter.make_task(self.row, self.config)
 
+    @property
+    def named_row(self) -> dict[str, Any]:
+        """Its row with its further columns, which NWB names."""
+        return {**self.task.as_set()["row"], "metadata": self.row.metadata}
+
     @cached_property
     def sentinel(self) -> Mapping[str, Any] | None:
         """What its canary wrote, as far as it decides what runs."""

@@ -28,7 +28,7 @@ from spikecanary.sentinel import write_atomic
 
 ID_PATTERN = r"[A-Za-z0-9][A-Za-z0-9._-]*"
 #: Folders of the results folder that belong to no recording.
-RESERVED_IDS = ("gates", "waves", "summary.tsv", "report.html", "plan.tsv")
+RESERVED_IDS = ("gates", "waves", "sessions", "summary.tsv", "report.html", "plan.tsv")
 #: File systems allow names of 255 bytes, and temporary files add to them.
 LONGEST_ID = 150
 #: Columns of the table, and the fields of a recording that they fill.
@@ -156,13 +156,13 @@ class Recording(BaseModel):
         """Return what is sorted of the recording: begin and end of each piece in s."""
         return self.chunks or ((self.start_s or 0.0, self.end_s),)
 
-    def when_s(self, sorted_s: float) -> float:
-        """Return which second of the recording a second of what is sorted was."""
-        for start_s, end_s in self.pieces():
-            if end_s is None or sorted_s < end_s - start_s:
-                break
-            sorted_s -= end_s - start_s
-        return start_s + sorted_s
+    @property
+    def session(self) -> str | None:
+        """Its session, as a name of a file, with the subject where a column tells it."""
+        subject = self.metadata.get("subject") or self.metadata.get("subject_id")
+        session = self.metadata.get("session")
+        named = "_".join(filter(None, (subject, session)))
+        return re.sub(r"[^\w.-]", "-", named, flags=re.ASCII) if session else None
 
     def files(self) -> list[str]:
         """Return the paths and the probe file that exist here."""

@@ -19,7 +19,7 @@ from spikeinterface.core import NumpySorting, create_sorting_analyzer, load, loa
 from spikeinterface.generation import generate_ground_truth_recording
 
 from spikecanary import outputs, sentinel, sorter
-from spikecanary.config import AnalysisSettings, Config, ExportSettings
+from spikecanary.config import AnalysisSettings, Config, ExportSettings, NwbSettings
 from spikecanary.outputs import analysis, curation, exports, figures, phy
 from spikecanary.sentinel import Part, Window
 from spikecanary.table import Recording
@@ -256,20 +256,52 @@ def test_nwb_is_valid_and_complete(made, n):
         assert file.units["spike_times"][0] == pytest.approx(100.0 + first / 25_000.0)
 
 
+def test_nwb_of_a_session(made, tmp_path, caplog):
+    """Two recordings of equal probes that were made at once, a later run, and one that failed."""
+    folder, _, row = made
+    began = {"8": "2026-01-02T10:00:00", "1": "2026-01-02T10:00:01", "0": "2026-01-02T11:00:00"}
+    folders = {}
+    for n, when in began.items():
+        folders[f"rec{n}"] = place = shutil.copytree(folder / n, tmp_path / n)
+        part = Part(file=n, start_sample=0, n_samples=500_000, t_start_s=100.0, began=when)
+        sentinel.write_record(place / "sort.json", make_record(parts=[part], duration_s=20.0))
+    rows = [row.model_copy(update={"id": name}) for name in (*folders, "dead")]
+    path = tmp_path / "s.nwb"
+    exports.run_session("s", rows, CONFIG.exports.nwb, folders=folders, path=path)
+    assert pynwb.validate(path=str(path)) == []
+    with pynwb.NWBHDF5IO(path, "r") as io:
+        file = io.read()
+        units = file.units.to_dataframe()
+        assert file.identifier == "s"
+        assert "without dead, which are not sorted" in file.session_description
+        assert len(file.electrodes) == 48
+        assert len(file.devices) == 3
+        assert list(units["unit_name"]) == [*(f"rec8/{n}" for n in range(8)), "rec1/0"]
+        assert units["spike_times"].iloc[0].tolist() == units["spike_times"].iloc[-1].tolist()
+        assert list(units["electrodes"].iloc[-1].index) == [*range(16, 32)]
+        starts = file.epochs.to_dataframe()["start_time"]
+        assert starts.tolist() == pytest.approx([100.0, 100.0, 3700.0])
+    assert "without dead" in caplog.text
+
+
 def test_nwb_says_that_it_guesses_where_nobody_tells_when_a_recording_began(made, caplog):
+    def describe(row, began=None, **given):
+        part = Part(file="x", start_sample=0, n_samples=9, t_start_s=0.0, began=began)
+        one = exports.Sorted(row, make_record(), [part], analyzer=None, curated=None)
+        return exports.nwb_metadata(one, NwbSettings(**given))
+
     row = made[2].model_copy(update={"metadata": {}})
-    given = {"NWBFile": {"lab": "L"}, "Subject": {"subject_id": "m2"}}
-    found = exports.nwb_metadata(row, given, make_record(), None)
+    found = describe(row, NWBFile={"lab": "L"}, Subject={"subject_id": "m2"})
     assert found["NWBFile"]["session_start_time"].year >= 2026
     assert (found["NWBFile"]["lab"], found["Subject"]["subject_id"]) == ("L", "m2")
     guess = "session_start_time is not known: it is the time of the file, a guess"
     assert guess in caplog.text
     assert found["NWBFile"]["notes"] == guess
     gone = row.model_copy(update={"paths": ("/no/such",)})
-    found = exports.nwb_metadata(gone, {}, make_record(), None)
+    found = describe(gone)
     assert "it is the time of the sort" in found["NWBFile"]["notes"]
     caplog.clear()
-    found = exports.nwb_metadata(row, {}, make_record(), "2020-01-02T03:04:05+00:00")
+    found = describe(row, "2020-01-02T03:04:05+00:00")
     assert found["NWBFile"]["session_start_time"].year == 2020
     assert caplog.text == ""
 
@@ -309,6 +341,15 @@ def test_report_of_spikeinterface(made):
     assert len(list((folder / "units").glob("*.png"))) == 8
 
 
+def test_report_of_units_that_no_file_can_be_named_after(made, tmp_path):
+    sorting = load(made[0] / "8/sorting").select_units(["0", "1"]).rename_units(["a/b", "7"])
+    analyzer = create_sorting_analyzer(sorting, load(made[0] / "recording"), sparse=True)
+    analyzer.compute({"random_spikes": {"seed": 0}, "templates": {}, "unit_locations": {}})
+    exports.write_report(analyzer, tmp_path / "report")
+    found = {path.name for path in (tmp_path / "report/units").iterdir()}
+    assert found == {"a%2Fb.png", "7.png"}
+
+
 @pytest.mark.parametrize("n", N_UNITS)
 def test_figures(made, n):
     folder, task, _ = made
@@ -320,6 +361,7 @@ def test_figures(made, n):
         analyzer_path=place / "analyzer",
         units_path=place / "units.tsv",
         folder=place / "figures",
+        n_pages=2,
     )
     of_all = {"probe", "signal map", "traces filtered", "traces raw"}
     of_units = {"amplitudes", "drift", "metrics", "templates", "raster"} if n else set()
@@ -344,15 +386,6 @@ def test_canary_figure(made, tmp_path):
     gone = task.model_copy(update={"row": task.row.model_copy(update={"paths": ("/no/such",)})})
     figures.draw_canary(gone, CONFIG.analysis, tmp_path / "canary.json", path)
     with Image.open(path) as picture:
-def test_report_of_units_that_no_file_can_be_named_after(made, tmp_path):
-    sorting = load(made[0] / "8/sorting").select_units(["0", "1"]).rename_units(["a/b", "7"])
-    analyzer = create_sorting_analyzer(sorting, load(made[0] / "recording"), sparse=True)
-    analyzer.compute({"random_spikes": {"seed": 0}, "templates": {}, "unit_locations": {}})
-    exports.write_report(analyzer, tmp_path / "report")
-    found = {path.name for path in (tmp_path / "report/units").iterdir()}
-    assert found == {"a%2Fb.png", "7.png"}
-
-
         assert picture.height < 300
 
 
@@ -364,7 +397,6 @@ def test_export_that_fails_leaves_what_was_there(made):
         with exports.appears_whole(path, "x") as new:
             new.write_bytes(b"half")
             raise RuntimeError("full disk")
-        n_pages=2,
 
     with pytest.raises(RuntimeError, match="full disk"):
         fail()
@@ -419,7 +451,8 @@ def test_nwb_has_all_probes_and_groups(tmp_path):
     part = Part(file="x.raw", start_sample=0, n_samples=125_000, t_start_s=0.0)
     metadata = {"NWBFile": {"session_start_time": datetime(2026, 1, 2, tzinfo=UTC)}}
     sorting = sorting.rename_units([7, 3, 12])
-    exports.write_nwb(analyzer, sorting, [part], metadata, path)
+    one = exports.Sorted(None, make_record(), [part], analyzer, sorting)
+    exports.write_nwb([one], metadata, path)
     with pynwb.NWBHDF5IO(path, "r") as io:
         file = io.read()
         assert set(file.devices) == {"p_q", "p_q 2"}

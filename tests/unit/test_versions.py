@@ -148,8 +148,9 @@ def make_outputs(folder: Path) -> dict:
     sentinel.write_record(folder / "sort.json", make_record(parts=[part]))
     paths |= {"sorting_path": folder / "sorting", "record_path": folder / "sort.json"}
     analysis.run(task, config.analysis, **paths)
-    curated = {"units_path": folder / "units.tsv", "curated_path": folder / "curated"}
-    curation.run(config.curation, **curated, **paths)
+    curated = {"record_path": folder / "sort.json", "curated_path": folder / "curated"}
+    units = {"units_path": folder / "units.tsv", "curated_path": folder / "curated"}
+    curation.run(config.curation, **units, **paths)
     read = {"analyzer_path": folder / "analyzer", "units_path": folder / "units.tsv"}
     figures.run(task, config.analysis, config.curation, folder=folder / "figures", **read)
     targets = {

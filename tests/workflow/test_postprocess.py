@@ -140,6 +140,26 @@ def test_metadata_of_a_row_names_nwb_only(finished):
     assert set(finished.run("-n").jobs()) == {"wave_summary", "summary", "report"}
 
 
+def test_session_in_one_nwb_file(finished):
+    """All recordings of a session but one that is stopped."""
+    for row in finished.rows:
+        row |= {"subject": "m1", "session": "day 1"}
+    finished.config |= {"outputs": ["nwb"], "exports": {"nwb": {"by": "session"}}}
+    run = finished.run()
+    assert run.jobs()["export_session"] == 1, run.output
+    assert not set(run.jobs()) & {"canary", "sort", "analyze"}
+    with pynwb.NWBHDF5IO(finished.result("sessions/m1_day-1.nwb"), "r") as io:
+        file = io.read()
+        assert {name.split("/")[0] for name in file.units["unit_name"]} == {"a"}
+        assert (len(file.electrodes), len(file.epochs)) == (8, 2)  # recording none has no units
+        assert "without quiet, which are not sorted" in file.session_description
+    assert finished.run().nothing_to_do
+    for row in finished.rows:
+        del row["session"]
+    run = finished.run("--dry-run")
+    assert "exports.nwb.by is session: the table needs a column session" in run.output
+
+
 def test_threshold_of_an_unknown_metric_is_one_clear_error(finished):
     finished.config["curation"]["thresholds"] |= {"snrr": {"greater": 1.0}}
     run = finished.run()

@@ -3,7 +3,8 @@
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from spikecanary.config import Output
+from spikecanary.config import Config, Output
+from spikecanary.table import Recording
 
 #: The file or folder of each output, below the recording's results folder.
 FILES: dict[Output, str] = {
@@ -38,6 +39,16 @@ def wanted(outputs: Iterable[Output]) -> list[Output]:
 def last(outputs: Iterable[Output]) -> list[str]:
     """Return the files of a sorted recording that are made last, below its results folder."""
     return [FILES[name] for name in wanted(outputs)] or ["sort.json"]
+
+
+def sessions(rows: Iterable[Recording], config: Config) -> dict[str, list[str]]:
+    """Return the recordings of each session that has an NWB file of its own."""
+    found: dict[str, list[str]] = {}
+    if "nwb" in config.outputs and config.exports.nwb.by == "session":
+        for row in rows:
+            if row.session:
+                found.setdefault(row.session, []).append(row.id)
+    return found
 
 
 def all_files(outputs: Iterable[Output]) -> list[str]:

@@ -1,18 +1,20 @@
 """Exports of a sorting: its units with their labels, in the formats of other tools."""
 
 import logging
+import math
 import re
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
+from urllib.parse import quote
 
 from spikecanary import clock, sentinel
-from urllib.parse import quote
-from spikecanary.config import AnalysisSettings, ExportSettings
+from spikecanary.config import AnalysisSettings, ExportSettings, NwbSettings
 from spikecanary.failures import ClassifiedSortFailure
 from spikecanary.outputs import OutputError, analysis, curation, phy
 from spikecanary.sentinel import Part, Record
@@ -121,9 +123,8 @@ def run(
         return analysis.read_parts(record_path)
 
     def export_nwb(to: Path) -> None:
-        named, record = parts(), sentinel.read_record(record_path)
-        metadata = nwb_metadata(cast("Recording", row), settings.nwb, record, named[0].began)
-        write_nwb(analyzer, load(curated_path), named, metadata, to)
+        one = read_sorted(cast("Recording", row), record_path.parent)
+        write_nwb([one], nwb_metadata(one, settings.nwb), to)
 
     write: Callable[[Path], None] = {
         "phy": lambda to: phy.write(analyzer, units, settings.phy, to),
@@ -160,31 +161,90 @@ def appears_whole(path: Path, purpose: str) -> Iterator[Path]:
             temporary.unlink()
 
 
-def nwb_metadata(
-    row: Recording, given: Mapping[str, Mapping[str, Any]], record: Record, began: str | None
-) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Sorted:
+    """A sorted recording, as far as NWB holds it."""
+
+    row: Recording
+    record: Record
+    parts: list[Part]
+    analyzer: "SortingAnalyzer"
+    curated: "BaseSorting"
+
+    @property
+    def began_s(self) -> float | None:
+        """When it began by its header, in s since 1970."""
+        began = self.parts[0].began
+        return datetime.fromisoformat(began).timestamp() if began else None
+
+
+def read_sorted(row: Recording, folder: Path) -> Sorted:
+    """Read what was made of a recording in its results folder."""
+    from spikeinterface.core import load
+
+    return Sorted(
+        row,
+        sentinel.read_record(folder / "sort.json"),
+        analysis.read_parts(folder / "sort.json"),
+        analysis.load_analyzer(folder / "analyzer"),
+        load(folder / "curated"),
+    )
+
+
+def run_session(
+    session: str,
+    rows: Sequence[Recording],
+    settings: NwbSettings,
+    *,
+    folders: Mapping[str, Path],
+    path: Path,
+) -> None:
+    """Write a session's recordings that are sorted, at least one, into one NWB file.
+
+    Their results folders are by recording. The file appears whole or not at all.
+    """
+    made = [read_sorted(row, folders[row.id]) for row in rows if row.id in folders]
+    first = min(made, key=lambda one: one.began_s or math.inf)
+    for one in made:
+        # Dates are coarser than clocks: they count where clocks that begin anew hide a later run.
+        later_s = (one.began_s or 0.0) - (first.began_s or 0.0)
+        lag_s = later_s - (one.parts[0].t_start_s - first.parts[0].t_start_s)
+        if min(later_s, lag_s) >= (first.record.duration_s or math.inf):
+            later = [part.model_copy(update={"lag_s": part.lag_s + lag_s}) for part in one.parts]
+            one.parts[:] = later
+    metadata = nwb_metadata(first, settings, session)
+    if left_out := [row.id for row in rows if row.id not in folders]:
+        note = f"without {', '.join(left_out)}, which are not sorted"
+        logger.warning("%s: %s", session, note)
+        metadata["NWBFile"]["session_description"] += f"; {note}"
+    with appears_whole(path, "export_session") as temporary:
+        write_nwb(made, metadata, temporary)
+
+
+def nwb_metadata(one: Sorted, given: NwbSettings, session: str | None = None) -> dict[str, Any]:
     """Return NWB's metadata of a recording: the config's, and over them its columns'.
 
     ``session_start_time`` is needed. Where nobody tells it, it is a guess, and a warning says so.
 
     Parameters
     ----------
-    row : Recording
-        The recording, with its further columns.
-    given : dict
+    one : Sorted
+        The recording, or the first of a session.
+    given : NwbSettings
         The config's metadata.
-    record : Record
-        ``sort.json``.
-    began : str, optional
-        When it began, by its header.
+    session : str, optional
+        The name of the session.
     """
+    row, name, began = one.row, session or one.row.id, one.parts[0].began
     file: dict[str, Any] = {
-        "identifier": row.id,
-        "session_id": row.id,
-        "session_description": f"Recording {row.id}, sorted by Spike Canary",
-        **given.get("NWBFile", {}),
+        "identifier": name,
+        "session_id": name,
+        "session_description": (
+            f"{'Session' if session else 'Recording'} {name}, sorted by Spike Canary"
+        ),
+        **given.NWBFile,
     }
-    subject = dict(given.get("Subject", {}))
+    subject = dict(given.Subject)
     for name, value in row.metadata.items():
         if value and name in NWBFILE_COLUMNS:
             file[name] = value
@@ -198,7 +258,7 @@ def nwb_metadata(
         path = Path(row.paths[0])
         made = path.stat().st_mtime if path.exists() else None
         file["session_start_time"] = (
-            datetime.fromtimestamp(made, UTC) if made else record.started_at
+            datetime.fromtimestamp(made, UTC) if made else one.record.started_at
         )
         of = "file" if made else "sort"
         guess = f"session_start_time is not known: it is the time of the {of}, a guess"
@@ -223,17 +283,13 @@ def near_misses(columns: Iterable[str]) -> Iterator[str]:
                 yield f"column {column!r} is not in NWB: did you mean {known[found[0]]!r}?"
 
 
-def write_nwb(
-    analyzer: "SortingAnalyzer",
-    curated: "BaseSorting",
-    parts: Sequence[Part],
-    metadata: Mapping[str, Any],
-    path: Path,
-) -> None:
+def write_nwb(several: Sequence[Sorted], metadata: Mapping[str, Any], path: Path) -> None:
     """Write an NWB file: units with all their columns, probes, electrodes, parts, metadata.
 
-    Spike times, and the epochs of several parts, are on the recording's own clock.
+    Spike times, and the epochs of several parts, are on the recording's own clock. Units of several
+    recordings are named after these, and have waveforms where all have equally many channels.
     """
+    import numpy as np
     from neuroconv.tools.nwb_helpers import (
         configure_and_write_nwbfile,
         get_default_nwbfile_metadata,
@@ -244,21 +300,33 @@ def write_nwb(
 
     whole = dict_deep_update(get_default_nwbfile_metadata(), dict(metadata))
     nwbfile = make_nwbfile_from_metadata(whole)
-    add_electrodes(analyzer, nwbfile)
-    if len(curated.unit_ids):
-        _put_on_clock(curated, parts)
+    for name, description in EPOCH_COLUMNS.items():
+        nwbfile.add_epoch_column(name, description)
+    alike = len({one.analyzer.get_num_channels() for one in several}) == 1
+    places: list[NDArray[Any]] = []
+    for one in several:
+        ids, n_before = one.curated.unit_ids, sum(len(each) for each in places)
+        places.append(add_electrodes(one.analyzer, nwbfile))
+        add_epochs(nwbfile, one.parts, one.curated.sampling_frequency)
+        if not len(ids):
+            continue
+        _put_on_clock(one.curated, one.parts)
+        if len(several) > 1:
+            names = [f"{one.row.id}/{unit}" for unit in ids]
+            one.curated.set_property("unit_name", np.array(names))
         add_sorting_to_nwbfile(
-            curated,
+            one.curated,
             nwbfile,
-            property_descriptions=describe_columns(analyzer, curated),
+            property_descriptions=describe_columns(one.analyzer, one.curated),
             units_description="Sorted and labelled by Spike Canary",
-            waveform_data_dict=_waveforms(analyzer, curated),
-            unit_electrode_indices=[[*range(len(nwbfile.electrodes))]] * len(curated.unit_ids),
+            waveform_data_dict=_waveforms(one.analyzer, one.curated) if alike else None,
+            unit_electrode_indices=[[*range(n_before, len(nwbfile.electrodes))]] * len(ids),
         )
-        numbers = [int(each) if str(each).isdecimal() else None for each in curated.unit_ids]
-        if [str(each) for each in numbers] == [str(each) for each in curated.unit_ids]:
+        numbers = [int(each) if str(each).isdecimal() else None for each in ids]
+        if len(several) == 1 and [*map(str, numbers)] == [*map(str, ids)]:
             nwbfile.units.id.data[:] = numbers
-    add_epochs(nwbfile, parts, curated.sampling_frequency)
+    for name, values in zip(("rel_x", "rel_y"), np.concatenate(places).T, strict=False):
+        nwbfile.add_electrode_column(name, f"{name[-1]} on the probe in um", data=list(values))
     configure_and_write_nwbfile(nwbfile, path, backend="hdf5")
 
 
@@ -286,8 +354,13 @@ def _waveforms(analyzer: "SortingAnalyzer", curated: "BaseSorting") -> dict[str,
     }
 
 
-def add_electrodes(analyzer: "SortingAnalyzer", nwbfile: Any) -> None:
+def add_electrodes(analyzer: "SortingAnalyzer", nwbfile: Any) -> "NDArray[Any]":
     """Add all probes, their groups of electrodes (a group is a probe, or a shank), and electrodes.
+
+    Returns
+    -------
+    array
+        Where the electrodes are on the probe, in um.
 
     What the analyzer holds is enough: the raw file may be archived by now.
     """
@@ -295,7 +368,7 @@ def add_electrodes(analyzer: "SortingAnalyzer", nwbfile: Any) -> None:
     from neuroconv.tools.spikeinterface import add_recording_metadata_to_nwbfile
     from spikeinterface.core import NumpyRecording
 
-    places = analyzer.get_channel_locations()
+    places: NDArray[Any] = analyzer.get_channel_locations()
     stand_in = NumpyRecording(
         np.zeros((1, len(places)), "int16"),
         analyzer.sampling_frequency,
@@ -304,9 +377,9 @@ def add_electrodes(analyzer: "SortingAnalyzer", nwbfile: Any) -> None:
     for name in analyzer.get_recording_property_keys():
         stand_in.set_property(name, analyzer.get_recording_property(name))
     groups = np.zeros(len(places), dtype="U200")
-    for number, probe in enumerate(analyzer.get_probegroup().probes, start=1):
+    for probe in analyzer.get_probegroup().probes:
         name = re.sub("[/:]", "_", str(probe.name or probe.model_name or "probe"))
-        name = f"{name} {number}" if name in nwbfile.devices else name
+        name = f"{name} {len(nwbfile.devices) + 1}" if name in nwbfile.devices else name
         made = " ".join(filter(None, (probe.manufacturer, probe.model_name)))
         device = nwbfile.create_device(name=name, description=made or "A probe")
         shanks = np.zeros(probe.get_contact_count()) if probe.shank_ids is None else probe.shank_ids
@@ -318,8 +391,7 @@ def add_electrodes(analyzer: "SortingAnalyzer", nwbfile: Any) -> None:
     stand_in.set_property("group_name", groups)
     stand_in.set_property("group", np.unique(groups, return_inverse=True)[1])
     add_recording_metadata_to_nwbfile(stand_in, nwbfile, {"Ecephys": {"ElectrodeGroups": {}}})
-    for name, values in zip(("rel_x", "rel_y"), places.T, strict=False):
-        nwbfile.add_electrode_column(name, f"{name[-1]} on the probe in um", data=list(values))
+    return places
 
 
 def describe_columns(analyzer: "SortingAnalyzer", curated: "BaseSorting") -> dict[str, str]:
@@ -336,8 +408,6 @@ def add_epochs(nwbfile: Any, parts: Sequence[Part], rate_hz: float) -> None:
     """Add the parts of a recording as epochs."""
     import numpy as np
 
-    for name, description in EPOCH_COLUMNS.items():
-        nwbfile.add_epoch_column(name, description)
     for part in parts:
         ends = np.array([0, part.n_samples - 1]) + part.start_sample
         start_s, stop_s = clock.times_s(ends, parts, rate_hz)
@@ -402,17 +472,17 @@ def write_mat(found: Mapping[str, Any], path: Path) -> None:
 def write_report(analyzer: "SortingAnalyzer", folder: Path) -> None:
     """Write SpikeInterface's report: a folder of figures and tables."""
     import matplotlib as mpl
+    from spikeinterface.core import ChannelSparsity
     from spikeinterface.exporters import export_report
 
     if not analyzer.get_num_units():
         phy.say_empty(folder, "SpikeInterface's report")
         return
     mpl.use("Agg")
-    export_report(analyzer, folder)
-    from spikeinterface.core import ChannelSparsity
     # Its figures are named after the units, whatever these are called.
     ids = [quote(str(unit), safe="") for unit in analyzer.unit_ids]
     analyzer.sorting = analyzer.sorting.rename_units(ids)
     analyzer.sparsity = ChannelSparsity(
         analyzer.sparsity.mask, analyzer.unit_ids, analyzer.channel_ids
     )
+    export_report(analyzer, folder)

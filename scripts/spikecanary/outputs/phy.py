@@ -1,5 +1,6 @@
 """What people do with units by hand, in Phy and SpikeInterface's GUI: never lost, and read back."""
 
+import contextlib
 import hashlib
 import json
 import logging
@@ -309,7 +310,8 @@ def shelter(folder: Path) -> None:
     while outside.exists():
         number += 1
         outside = folder / f"{GUI}.{number}"
-    shutil.copy(folder / "analyzer/sorting" / SPIKES, inside)
+    with contextlib.suppress(OSError):  # none: it fits nothing, and is refused
+        shutil.copy(folder / "analyzer/sorting" / SPIKES, inside)
     inside.rename(outside)
     inside.symlink_to(Path("..") / outside.name)
 
