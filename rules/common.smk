@@ -35,9 +35,10 @@ else:
 
 from snakemake_logger_plugin_spikecanary.quiet import quieten
 from spikecanary import forecast, gate, inputcheck, outputs, report as page, summary
-from spikecanary.config import BadInputError, as_set, did_you_mean
+from spikecanary.config import BadInputError, as_set
 from spikecanary.reruns import OUTPUT_VERSIONS, SORT_VERSION, State, compare, digest, limits_of
 from spikecanary.table import ID_PATTERN
+from spikecanary.texts import did_you_mean
 
 DRY = workflow.output_settings.dryrun
 IN_MODULE = Path(workflow.main_snakefile).resolve().parent != FOLDER
@@ -53,14 +54,16 @@ if PREFIX.modifies_prefixes:  # it would not match paths that begin with a pathv
 
 for place in filter(None, (Path.cwd(), FOLDER)):
     if {"{", "}"} & set(str(place)):
-        raise WorkflowError(f"{place}: Snakemake takes braces for wildcards; rename that folder")
+        sys.exit(f"{place}: Snakemake takes braces for wildcards; rename that folder")
 
 # Every name in them is checked once, by the main process.
 read = inputcheck.check_inputs if workflow.is_main_process else inputcheck.read_inputs
 try:
     SETTINGS, RECORDINGS = read(config)
 except BadInputError as err:
-    raise WorkflowError(str(err)) from None
+    sys.exit(str(err))  # a WorkflowError would show lines of this file
+if not RECORDINGS:
+    sys.exit(f"{SETTINGS.recordings}: lists no recording; add one row for each (docs/own-data.md)")
 ROWS = {row.id: row for row in RECORDINGS}
 SESSIONS = outputs.sessions(RECORDINGS, SETTINGS)
 WAVES = gate.make_waves(RECORDINGS, SETTINGS.gate.wave_size, SETTINGS.sorter.name)
@@ -83,9 +86,6 @@ def state_of(recording):
 @functools.cache
 def check_options():
     """Refuse what would silently do something else here; known once the DAG is built."""
-    if not ROWS:
-        hint = "lists no recording; add one row for each (docs/own-data.md)"
-        raise WorkflowError(f"{SETTINGS.recordings}: {hint}")
     # Jobs behind a checkpoint are not known yet: a real run would leave them out.
     given = workflow.dag_settings
     if given.until or given.omit_from or given.batch:
@@ -129,7 +129,7 @@ def split_wave(wave):
         silent = {each for each, state in states.items() if state.is_silent}
     else:
         table = Path(checkpoints.gate.get(wave=wave).output.table)
-        passed, silent = gate.proceeding(table), gate.stopped_for_biology(table)
+        passed, silent = gate.split(table, [results_path(x, "canary.json") for x in WAVES[wave]])
     passed |= set(SETTINGS.canary.force)
     # A finished sort stands, whatever a later canary came to.
     passed |= {each for each in WAVES[wave] if state_of(each).sort_stands}

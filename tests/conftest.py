@@ -74,6 +74,13 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     for text in (value for name, value in handed if name == "fault bench"):
         terminalreporter.section("fault bench")
         terminalreporter.write_line(text)
+    told = [value for name, value in handed if name == "bad input"]
+    if told:
+        terminalreporter.section("bad input")
+        held = told.count("held")
+        terminalreporter.write_line(
+            f"{len(told) - held} kinds tried, {held} held, {len(told) - 2 * held} failed"
+        )
     rows = [value for name, value in handed if name == "injected fault"]
     if rows:
         table = pd.DataFrame(rows, columns=list(FAULT_COLUMNS))

@@ -4,14 +4,16 @@
 ``config/schemas/config.schema.json``.
 """
 
-import difflib
 import json
 import math
+import re
 import sys
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Annotated, Any, Literal, Self, cast
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     ConfigDict,
     Field,
@@ -19,6 +21,7 @@ from pydantic import (
     NonNegativeInt,
     PositiveFloat,
     PositiveInt,
+    StringConstraints,
     ValidationError,
     ValidationInfo,
     field_serializer,
@@ -27,6 +30,12 @@ from pydantic import (
 )
 
 from spikecanary.failures import CATEGORIES, Category
+from spikecanary.texts import did_you_mean, one_line, quote
+
+#: Less than this, in s, holds nothing to sort.
+SHORTEST_S = 0.1
+#: A problem lists all names that are known.
+LONGEST_PROBLEM = 1_000
 
 Output = Literal["units", "figures", "phy", "nwb", "npz", "mat", "report"]
 #: Keys of version 0.1 that are now constants.
@@ -40,23 +49,34 @@ REMOVED = {
 }
 
 
+#: What to say instead of pydantic's own message.
+MESSAGES = {
+    "model_type": "takes keys and values (name: value)",
+    "dict_type": "takes keys and values (name: value)",
+    "list_type": "takes a list ([a, b])",
+    "string_pattern_mismatch": "takes a folder, without ~, {, }, <, > and control characters",
+}
+
+
 class BadInputError(ValueError):
     """All problems of the user's config and table, found before any job runs."""
 
     def __init__(self, problems: Iterable[str]) -> None:
-        self.problems = list(problems)
+        self.problems = [one_line(problem, LONGEST_PROBLEM) for problem in problems]
         count = len(self.problems)
         heading = f"{count} problem{'s' * (count != 1)} in the configuration or the table:"
         super().__init__("\n  - ".join([heading, *self.problems]))
 
 
-def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """Return ``" (did you mean 'x'?)"`` for the nearest known name, else a list of all."""
-    known = sorted(known)
-    near = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
-    if near:
-        return f" (did you mean '{near[0]}'?)"
-    return f" (known: {', '.join(known)})" if known else ""
+def _expand(path: str) -> str:
+    """Return a path with ``~`` as the home folder."""
+    return str(Path(path).expanduser()) if path.startswith("~") else path
+
+
+#: A path as a person writes it.
+UserPath = Annotated[str, AfterValidator(_expand)]
+#: A folder as Snakemake takes it: ~ is not expanded, and what is in brackets is a pattern.
+Folder = Annotated[str, StringConstraints(pattern=r"^[^~{}<>\x00-\x1f][^{}<>\x00-\x1f]*$")]
 
 
 def as_steps(given: Any) -> Any:
@@ -79,7 +99,9 @@ class Settings(BaseModel):
     The string below a field is its description in the JSON schema and in docs/settings.md.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False
+    )
 
     @field_validator("*", mode="before")
     @classmethod
@@ -110,7 +132,7 @@ class SorterSettings(Settings):
     """Run the sorter in this kind of container; null: directly on this machine."""
     image: str | None = None
     """Container image; null: SpikeInterface's image of the sorter."""
-    plugin: str | None = None
+    plugin: UserPath | None = None
     """A Python file that defines your own sorter class."""
     keep_output: bool = True
     """Keep the sorter's own files in `sorter_output/`, without its copies of the data."""
@@ -119,9 +141,9 @@ class SorterSettings(Settings):
 class CanarySettings(Settings):
     """The canary, and which failures stop a recording."""
 
-    window_s: float = 30
+    window_s: Annotated[float, Field(allow_inf_nan=True)] = 30
     """How much of each recording the canary sorts, in s; 0 or less: no canary."""
-    min_recording_s: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 120
+    min_recording_s: Annotated[float, Field(ge=0)] = 120
     """Recordings shorter than this, in s, get no canary."""
     check_finite: bool = True
     """Read recordings of floating-point numbers whole, to find samples that are NaN or infinite."""
@@ -136,6 +158,9 @@ class CanarySettings(Settings):
     @classmethod
     def _no_window(cls, value: float) -> float:
         """Read a window that is negative or not finite as 0: no canary."""
+        if 0 < value < SHORTEST_S:
+            msg = f"a window is at least {SHORTEST_S:g} s long (0: no canary)"
+            raise ValueError(msg)
         return value if math.isfinite(value) and value > 0 else 0.0
 
 
@@ -164,7 +189,7 @@ class WatchdogSettings(Settings):
     """End a sort that holds most of the node's memory when less than this is free, in MB."""
     min_free_disk_mb: PositiveFloat | None = 500
     """End a sort when less disk space than this is free, in MB."""
-    gpu_memory_abort_percent: PositiveFloat | None = None
+    gpu_memory_abort_percent: Annotated[float, Field(gt=0, le=100)] | None = None
     """End a sort when more than this share of its GPU's memory is used, in percent."""
     gpu_abort_c: PositiveFloat | None = None
     """End a sort when its GPU is hotter than this, in degrees Celsius."""
@@ -182,7 +207,7 @@ class RetrySettings(Settings):
 class ForecastSettings(Settings):
     """What a full sort may request; a recording that needs more is stopped."""
 
-    safety: Annotated[float, Field(ge=1)] = 1.5
+    safety: Annotated[float, Field(ge=1, le=100)] = 1.5
     """A job requests the high end of its forecast times this factor."""
     max_runtime_min: PositiveInt = 2_880
     """The most time a sort may request, in min."""
@@ -267,15 +292,18 @@ class Threshold(Settings):
         if self.greater is None and self.less is None:
             msg = "a threshold needs `greater`, `less` or both"
             raise ValueError(msg)
+        if self.greater is not None and self.less is not None and self.greater > self.less:
+            msg = "nothing is at least `greater` and at most `less`"
+            raise ValueError(msg)
         return self
 
 
 class UnitRefineSettings(Settings):
     """UnitRefine's classifiers, on disk."""
 
-    noise_neural: str | None = None
+    noise_neural: UserPath | None = None
     """Folder or .skops file of the noise or neural classifier."""
-    sua_mua: str | None = None
+    sua_mua: UserPath | None = None
     """Folder or .skops file of the single-unit or multi-unit classifier."""
 
 
@@ -367,7 +395,7 @@ PREPROCESSING: dict[str, dict[str, dict[str, Any]]] = {
 class Config(Settings):
     """The whole configuration."""
 
-    recordings: str = "config/recordings.tsv"
+    recordings: UserPath = "config/recordings.tsv"
     """The recordings table, a TSV file."""
     preprocessing: dict[str, dict[str, Any]] = {}
     """Steps of SpikeInterface's PreprocessingPipeline, in order."""
@@ -387,10 +415,10 @@ class Config(Settings):
     analysis: AnalysisSettings = AnalysisSettings()
     curation: CurationSettings = CurationSettings()
     exports: ExportSettings = ExportSettings()
-    signatures: str | None = None
+    signatures: UserPath | None = None
     """A YAML file of texts and frames that tell failures, the laboratory's own."""
     job: JobSettings = JobSettings()
-    pathvars: dict[str, str] = {}
+    pathvars: dict[Literal["results", "logs", "benchmarks", "resources"], Folder] = {}
     """Snakemake's path variables: results, logs, benchmarks."""
 
     @field_validator("preprocessing_of", mode="before")
@@ -417,12 +445,16 @@ def load(config: Mapping[str, Any]) -> Config:
 def load_valid(config: Mapping[str, Any]) -> tuple[Config, set[str], list[str]]:
     """Return the config with defaults for invalid sections, their names, and all problems."""
     given = {key: value for key, value in config.items() if value is not None}
+    try:  # records hold settings as JSON
+        json.dumps(given, ensure_ascii=False, default=str, skipkeys=True).encode()
+    except (ValueError, RecursionError) as err:
+        return Config(), {"recordings"}, [f"config: cannot be kept in records: {err}"]
     try:
         return Config.model_validate(given), set(), []
     except ValidationError as err:
         errors = err.errors()
     invalid = {str(error["loc"][0]) for error in errors}
-    valid = {key: value for key, value in given.items() if key not in invalid}
+    valid = {k: v for k, v in given.items() if isinstance(k, str) and k not in invalid}
     return Config.model_validate(valid), invalid, [_describe(error) for error in errors]
 
 
@@ -439,8 +471,12 @@ def _describe(error: Mapping[str, Any]) -> str:
     """Describe one of pydantic's errors in one line: where, what, what to do."""
     *parents, name = map(str, error["loc"])
     where = "config: " + ".".join([*parents, name])
+    if error["type"] == "literal_error" and isinstance(error["input"], str):
+        hint = did_you_mean(error["input"], re.findall("'([^']+)'", error["msg"]))
+        return f"{where}: unknown value {quote(error['input'])}{hint}"
     if error["type"] != "extra_forbidden":
-        return f"{where}: {error['msg'].removeprefix('Value error, ')}, got {error['input']!r}"
+        told = MESSAGES.get(error["type"], error["msg"].removeprefix("Value error, "))
+        return f"{where}: {told}, got {quote(error['input'])}"
     if name in REMOVED.get(".".join(parents), "").split():
         return f"{where} was removed in 0.2 and always has its default now; delete the key"
     section: Any = Config

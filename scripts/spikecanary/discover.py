@@ -21,7 +21,15 @@ from spikecanary.formats import Recognised, walk
 from spikecanary.integrity import LEAST_RATE_HZ, NO_ELECTRODES
 from spikecanary.probes import shorten
 from spikecanary.recording import reader_function
-from spikecanary.table import COLUMNS, LONGEST_ID, RESERVED_IDS, GrowingTable, Recording
+from spikecanary.table import (
+    COLUMNS,
+    LONGEST_ID,
+    RESERVED_IDS,
+    GrowingTable,
+    Recording,
+    not_readable,
+)
+from spikecanary.texts import one_line
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -82,6 +90,8 @@ def inspect(recognised: Recognised, split: str, sorter: str = "") -> list[Found]
         return [replace(one, reason="a name of its path cannot be in a table", failed=True)]
     if one.reason:
         return [one]
+    if why := not_readable(path):
+        return [replace(one, reason=why, failed=True)]
     try:
         streams = list(_streams(path, reader))
         has_raw = any(re.match(r"(?i)(wb|raw)\b", name) for name, _ in streams)
@@ -101,7 +111,7 @@ def inspect(recognised: Recognised, split: str, sorter: str = "") -> list[Found]
 
 def _fail(one: Found, error: Exception) -> Found:
     """Return what cannot be opened, and why."""
-    reason = re.sub(r"\s+", " ", f"{type(error).__name__}: {error}")[:300]
+    reason = one_line(f"{type(error).__name__}: {error}", 300)
     if one.reader == "spikeglx" and any(Path(one.path).glob("*_tcat.*")):
         reason += " (move CatGT's output to a folder of its own)"
     return replace(one, reason=reason, failed=True)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from spikecanary.probes import shorten
+from spikecanary.table import not_readable
 
 #: Names of files, their reader, and what column path names: the file (0), its folder (1), or the
 #: folder above that (2: an experiment of Open Ephys).
@@ -70,8 +71,8 @@ def walk(folder: str, seen: set[str]) -> Iterator[Recognised]:
 
     ``seen``: folders that have been walked; those of this one are added.
     """
-    if not Path(folder).exists():
-        yield Recognised(folder, reason="does not exist", failed=True)
+    if why := not_readable(folder):
+        yield Recognised(folder, reason=why.removeprefix(f"{folder} "), failed=True)
         return
     unread: list[OSError] = []
     given = os.walk(folder, onerror=unread.append, followlinks=True)
@@ -106,7 +107,7 @@ def _recognise(root: str, files: Sequence[str]) -> Iterator[Recognised]:
     for name in files:
         path = Path(root) / name
         marks = (mark for pattern, mark in MARKS.items() if re.fullmatch(pattern, name.lower()))
-        reader, above = next(marks, (_look_into(path), 0))
+        reader, above = next(marks, None) or (_look_into(path) if path.is_file() else "", 0)
         if reader == "spikeglx" and path.with_suffix(".cbin").exists():
             continue
         if reader:

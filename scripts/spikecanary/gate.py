@@ -6,7 +6,7 @@ from pathlib import Path
 
 from spikecanary import sentinel
 from spikecanary.sentinel import RecordError
-from spikecanary.table import Recording, read_tsv
+from spikecanary.table import Recording, TableError, read_tsv
 
 logger = logging.getLogger(__name__)
 
@@ -71,16 +71,19 @@ def read_wave(sentinels: Iterable[Path]) -> list[dict[str, str]]:
     return rows
 
 
-def proceeding(table: Path) -> set[str]:
-    """Return the recordings that a gate's table lets through."""
-    return {row["recording"] for row in read_tsv(table) if row["verdict"] == "proceed"}
+def split(table: Path, sentinels: Iterable[Path]) -> tuple[set[str], set[str]]:
+    """Return the recordings that a gate lets through, and those it stops for a biological reason.
 
-
-def stopped_for_biology(table: Path) -> set[str]:
-    """Return the recordings that a gate's table stops for a biological reason."""
-    biological = ("stop", "biological")
-    rows = read_tsv(table)
-    return {row["recording"] for row in rows if (row["verdict"], row["category"]) == biological}
+    Its table tells; where that cannot be read, its sentinels do.
+    """
+    try:
+        rows = read_tsv(table, COLUMNS)
+    except TableError as err:
+        logger.error("%s", err)  # noqa: TRY400 - one line
+        rows = read_wave(path for path in sentinels if path.exists())
+    passed = {row["recording"] for row in rows if row["verdict"] == "proceed"}
+    stopped = [row for row in rows if row["verdict"] == "stop"]
+    return passed, {row["recording"] for row in stopped if row["category"] == "biological"}
 
 
 def find_stale(results: Path, named: Mapping[str, Collection[str]]) -> dict[str, list[str]]:
@@ -91,7 +94,11 @@ def find_stale(results: Path, named: Mapping[str, Collection[str]]) -> dict[str,
     stale = {}
     for table, members in named.items():
         path = results / table
-        found = {row["recording"] for row in read_tsv(path)} if path.exists() else set(members)
+        try:
+            rows = read_tsv(path, COLUMNS[:1]) if path.exists() else []
+            found = {row["recording"] for row in rows} if path.exists() else set(members)
+        except TableError:
+            found = set()
         # What a gate names besides is harmless.
         if not found >= set(members) or (table.startswith("waves") and found != set(members)):
             stale[table] = list(members)

@@ -1,17 +1,28 @@
 """Check config and table against what SpikeInterface offers, before any job runs."""
 
+import importlib.util
 import inspect
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from spikecanary import config as configuration
 from spikecanary import parameters
-from spikecanary.config import AnalysisSettings, BadInputError, Config, did_you_mean
+from spikecanary.config import (
+    PREPROCESSING,
+    AnalysisSettings,
+    BadInputError,
+    Config,
+    CurationSettings,
+    ExportSettings,
+)
 from spikecanary.failures.signatures import load_signatures
 from spikecanary.recording import RATES_DIFFER, readers
 from spikecanary.sorter import defaults_of
-from spikecanary.table import Recording, read_table
+from spikecanary.table import Recording, not_readable, read_table
+from spikecanary.texts import did_you_mean, quote
 
 
 def read_inputs(given: Mapping[str, Any]) -> tuple[Config, list[Recording]]:
@@ -40,7 +51,9 @@ def check_inputs(given: Mapping[str, Any]) -> tuple[Config, list[Recording]]:
     problems += check_names(config, rows or [])
     if has_spikeinterface():
         problems += check_readers(rows or [], config.recordings)
-        problems += check_steps(config, rows or [])
+        problems += check_steps(config)
+        problems += check_analysis(config.analysis)
+        problems += [*check_curation(config), *check_exports(config.exports)]
         if "sorter" not in invalid:  # its plugin may define the table's sorters
             problems += check_sorters(config, rows or [])
     problems += [*parameters.check_device(config.sorter), *check_files(config)]
@@ -66,7 +79,7 @@ def has_spikeinterface() -> bool:
 def unknown(what: str, names: Iterable[str], known: Iterable[str]) -> Iterator[str]:
     """Describe each name that is not known, with the nearest one that is."""
     known = list(known)
-    return (f"{what} {n!r}{did_you_mean(n, known)}" for n in names if n not in known)
+    return (f"{what} {quote(n)}{did_you_mean(n, known)}" for n in names if n not in known)
 
 
 def _parameters(function: Callable[..., Any]) -> tuple[dict[str, inspect.Parameter], str]:
@@ -110,12 +123,13 @@ def check_names(config: Config, rows: list[Recording]) -> Iterator[str]:
             yield from unknown(what, named, known)
 
 
-def check_steps(config: Config, rows: list[Recording]) -> Iterator[str]:
-    """Find unknown preprocessing steps, parameters of steps, and extensions."""
+def check_steps(config: Config) -> Iterator[str]:
+    """Find unknown preprocessing steps, and parameters of steps."""
     default = AnalysisSettings()
     given: dict[str, Mapping[str, Any]] = {"preprocessing": config.preprocessing}
-    for name in dict.fromkeys(filter(None, (row.preprocessing for row in rows))):
-        given[f"preprocessing_of.{name}"] = config.preprocessing_of.get(name, {})
+    for name, named in config.preprocessing_of.items():
+        if named != PREPROCESSING.get(name):
+            given[f"preprocessing_of.{name}"] = named
     if config.analysis.preprocessing != default.preprocessing:
         given["analysis.preprocessing"] = config.analysis.preprocessing
     if any(given.values()):
@@ -128,11 +142,6 @@ def check_steps(config: Config, rows: list[Recording]) -> Iterator[str]:
                 if accepted := _step_parameters(known[step]):
                     where = f"config: {section}.{step}: unknown parameter"
                     yield from unknown(where, steps[step] or (), accepted)
-    if config.analysis.extensions.keys() != default.extensions.keys():
-        from spikeinterface.core import get_available_analyzer_extensions
-
-        where = "config: analysis.extensions: unknown extension"
-        yield from unknown(where, config.analysis.extensions, get_available_analyzer_extensions())
 
 
 def _step_parameters(step: Callable[..., Any]) -> set[str]:
@@ -157,17 +166,153 @@ def _step_parameters(step: Callable[..., Any]) -> set[str]:
     return {*named, *(name for each in behind[others] for name in _parameters(each)[0])}
 
 
+def _check_call(
+    where: str, function: Any, params: Mapping[str, Any], further: Iterable[str] = (), doc: str = ""
+) -> Iterator[str]:
+    """Find parameters that a function does not take, nor hands on, and values that are misspelt.
+
+    The values of a parameter are in its annotation, or in the text (``method : "a" | "b"``).
+    """
+    named, takes_any = _parameters(function)
+    known = [*named, *further]
+    if further or not takes_any:
+        yield from unknown(f"config: {where}: unknown parameter", params, known)
+    for name in params.keys() & named.keys():
+        in_doc = re.search(rf"{name} ?: .+", doc)
+        values = re.findall(r"""['"](\w+)['"]""", f"{named[name]} {in_doc and in_doc[0]}")
+        given = [params[name]] if isinstance(params[name], str) and len({*values}) > 1 else []
+        problems = unknown(f"config: {where}.{name}: unknown value", given, values)
+        yield from (each for each in problems if "did you mean" in each)  # not all are named
+
+
+def check_analysis(settings: AnalysisSettings) -> Iterator[str]:
+    """Find unknown extensions, and parameters that they, or the sparsity, do not take."""
+    default = AnalysisSettings()
+    if settings.sparsity != default.sparsity:
+        from spikeinterface.core import estimate_sparsity
+        from spikeinterface.core.job_tools import job_keys
+
+        yield from _check_call("analysis.sparsity", estimate_sparsity, settings.sparsity, job_keys)
+    if settings.extensions == default.extensions:
+        return
+    from spikeinterface.core import get_available_analyzer_extensions
+    from spikeinterface.core.recording_tools import get_noise_levels
+    from spikeinterface.core.sortinganalyzer import get_extension_class
+    from spikeinterface.postprocessing import localization_tools
+
+    known = get_available_analyzer_extensions()
+    yield from unknown("config: analysis.extensions: unknown extension", settings.extensions, known)
+    for name in filter(known.__contains__, settings.extensions):
+        params, where = settings.extensions[name] or {}, f"analysis.extensions.{name}"
+        extension, further = get_extension_class(name), set()
+        if name == "noise_levels":
+            further = {*_parameters(get_noise_levels)[0]}
+        elif name == "unit_locations":
+            method = getattr(localization_tools, f"compute_{params.get('method')}", None)
+            further = {*_parameters(method)[0]} if method else set()
+        elif name == "templates":
+            operators = filter(lambda each: isinstance(each, str), params.get("operators") or ())
+            what = f"config: {where}.operators: unknown operator"
+            yield from unknown(what, operators, ("average", "std", "median", "mad"))
+        takes = extension._set_params  # noqa: SLF001 - there is no other signature
+        yield from _check_call(where, takes, params, further, extension.__doc__ or "")
+        if hasattr(extension, "metric_list"):
+            yield from _check_metrics(where, extension.metric_list, params)
+
+
+def _check_metrics(where: str, metrics: Iterable[Any], params: Mapping[str, Any]) -> Iterator[str]:
+    """Find metrics that there are not, and parameters that they do not take."""
+    known = {metric.metric_name: metric for metric in metrics}
+    given = params.get("metric_params") or {}
+    names = params.get("metric_names") or []
+    if not isinstance(names, list):
+        yield f"config: {where}.metric_names: takes a list of metrics, got {quote(names)}"
+        names = []
+    for key, told in {"metric_names": names, "metric_params": given}.items():
+        yield from unknown(f"config: {where}.{key}: unknown metric", map(str, told), known)
+    for name in known.keys() & given.keys():
+        metric = known[name]
+        accepted = [*metric.metric_params, *_parameters(metric.metric_function)[0]]
+        yield from unknown(
+            f"config: {where}.metric_params.{name}: unknown parameter", given[name] or (), accepted
+        )
+
+
+def check_curation(config: Config) -> Iterator[str]:
+    """Find thresholds of columns that metrics.tsv will not have, and misspelt ones of Bombcell."""
+    settings, default = config.curation, CurationSettings()
+    extensions = config.analysis.extensions
+    if (settings, extensions) == (default, AnalysisSettings().extensions):
+        return
+    from spikeinterface.core.sortinganalyzer import get_extension_class
+    from spikeinterface.curation import bombcell_get_default_thresholds
+
+    columns = {"isi_violations_share"}
+    made = {name for name, params in extensions.items() if params is not None}
+    for name in ("quality_metrics", "template_metrics", "spiketrain_metrics"):
+        if (params := extensions.get(name)) is not None:
+            chosen = params.get("metric_names")
+            for metric in get_extension_class(name).metric_list:
+                can_be = all(made.intersection(each.split("|")) for each in metric.depend_on)
+                if can_be and (not isinstance(chosen, list) or metric.metric_name in chosen):
+                    columns |= {*metric.metric_columns}
+    where = "config: curation.thresholds: no column of metrics.tsv"
+    yield from unknown(where, settings.limits() if config.outputs else (), columns)
+    if isinstance(settings.bombcell, dict):
+        labels = bombcell_get_default_thresholds()
+        yield from unknown("config: curation.bombcell: unknown label", settings.bombcell, labels)
+        known = columns.union(*labels.values())
+        for label, limits in settings.bombcell.items():
+            where = f"config: curation.bombcell.{label}"
+            yield from unknown(f"{where}: unknown metric", limits, known)
+            for metric, limit in limits.items():
+                keys = ("greater", "less", "abs")
+                yield from unknown(f"{where}.{metric}: unknown key", limit or (), keys)
+
+
+def check_exports(settings: ExportSettings) -> Iterator[str]:
+    """Find arguments that the export to Phy does not take, and fields that NWB does not have."""
+    if settings.phy:
+        from spikeinterface.core.job_tools import job_keys
+        from spikeinterface.exporters import export_to_phy
+
+        yield from _check_call("exports.phy", export_to_phy, settings.phy, job_keys)
+    nwb = settings.nwb
+    if importlib.util.find_spec("pynwb"):
+        from hdmf.utils import get_docval
+        from pynwb import NWBFile
+        from pynwb.file import Subject
+
+        for section, given in ((NWBFile, nwb.NWBFile), (Subject, nwb.Subject)):
+            known = [each["name"] for each in get_docval(section.__init__)]
+            where = f"config: exports.nwb.{section.__name__}: unknown field"
+            yield from unknown(where, given, known)
+        started = nwb.NWBFile.get("session_start_time", datetime.now(UTC))
+        try:
+            datetime.fromisoformat(str(started))
+        except ValueError:
+            yield (
+                "config: exports.nwb.NWBFile.session_start_time: takes a time in ISO 8601 "
+                f"(2024-01-31T14:00:00+01:00), got {quote(started)}"
+            )
+
+
 def check_files(config: Config) -> Iterator[str]:
     """Find files that do not exist or cannot be read, and an image without a container."""
     models = {f"curation.unitrefine.{name}": path for name, path in config.curation.unitrefine}
-    for key, path in ({"sorter.plugin": config.sorter.plugin} | models).items():
-        if path is not None and not Path(path).exists():
-            yield f"config: {key}: {path} does not exist"
-    if config.signatures is not None:
-        try:
-            load_signatures(Path(config.signatures))
-        except (OSError, ValueError) as err:
-            yield f"config: signatures: {err}"
+    files = {"sorter.plugin": config.sorter.plugin, "signatures": config.signatures}
+    for key, path in (files | models).items():
+        if path is None:
+            continue
+        if why := not_readable(path):
+            yield f"config: {key}: {why}"
+        elif key in files and Path(path).is_dir():
+            yield f"config: {key}: {path} is a folder, not a file"
+        elif key == "signatures":
+            try:
+                load_signatures(Path(path))
+            except (OSError, ValueError, RecursionError) as err:
+                yield f"config: signatures: {err}"
     if config.sorter.image is not None and config.sorter.container is None:
         yield "config: sorter.image is set, but sorter.container is null"
 

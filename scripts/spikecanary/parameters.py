@@ -1,5 +1,6 @@
 """A sorter's parameters: values of the wrong type, contradictions, steps that are switched off."""
 
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from numbers import Real
 from typing import Any
@@ -97,6 +98,8 @@ def _kind(value: Any) -> str:
     """Return what a value is in YAML, of numpy's types too."""
     if type(value).__name__ in ("bool", "bool_"):
         return "a boolean"
+    if isinstance(value, float) and math.isnan(value):
+        return "no number"
     kinds: dict[Any, str] = {str: "a text", Real: "a number", Mapping: "a dict", type(None): "null"}
     return next((kind for type_, kind in kinds.items() if isinstance(value, type_)), "a list")
 

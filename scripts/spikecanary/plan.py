@@ -1,6 +1,9 @@
 """The plan: what a batch will run and take, from headers alone, before anything runs."""
 
+import multiprocessing
 import os
+import signal
+import threading
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -14,6 +17,7 @@ from spikecanary.config import Config
 from spikecanary.recording import describe_header, open_recording, size_bytes
 from spikecanary.reruns import State
 from spikecanary.table import Recording, exists
+from spikecanary.texts import one_line
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -25,6 +29,8 @@ USUAL_HZ = (10_000.0, 50_000.0)
 USUAL_UV = (0.01, 100.0)
 #: Recordings that one worker opens before it gets more.
 CHUNK = 20
+#: A header that is not read after so many s, as on a file system that does not answer, is given up.
+LIMIT_S = 120
 #: A canary is taken to need this long, in s.
 CANARY_S = 60.0
 
@@ -136,7 +142,7 @@ def map_in_processes(
 def _map_chunks(
     function: Callable[[Any], Any], items: Sequence[Any], chunks: Sequence[range], n_workers: int
 ) -> Iterator[tuple[int, Any]]:
-    with ProcessPoolExecutor(n_workers) as pool:
+    with ProcessPoolExecutor(n_workers, initializer=_begin_worker) as pool:
         waiting = {
             pool.submit(_map_chunk, function, [items[at] for at in chunk]): chunk
             for chunk in chunks
@@ -148,9 +154,32 @@ def _map_chunks(
                 continue
 
 
-def _map_chunk(function: Callable[[Any], Any], items: Sequence[Any]) -> list[Any]:
+def _begin_worker() -> None:
+    """Let a worker end with the process that started it, and give up what takes too long."""
+
+    def end_with_starter() -> None:
+        starter = multiprocessing.parent_process()
+        if starter is not None:
+            starter.join()
+        os._exit(1)
+
+    def give_up(*_: Any) -> None:
+        msg = f"not read within {LIMIT_S} s"
+        raise TimeoutError(msg)
+
     warnings.simplefilter("ignore")
-    return [function(item) for item in items]
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    signal.signal(signal.SIGALRM, give_up)
+    threading.Thread(target=end_with_starter, daemon=True).start()
+
+
+def _map_chunk(function: Callable[[Any], Any], items: Sequence[Any]) -> list[Any]:
+    found = []
+    for item in items:
+        signal.alarm(LIMIT_S)
+        found.append(function(item))
+        signal.alarm(0)
+    return found
 
 
 def read_header(row: Recording, opened: "BaseRecording | None" = None) -> dict[str, Any]:
@@ -168,7 +197,7 @@ def read_header(row: Recording, opened: "BaseRecording | None" = None) -> dict[s
             notes += layout.describe_remainder(path, layout.Layout.of(row))
         return describe_header(recording) | {"gains": known, "notes": notes}
     except Exception as err:  # noqa: BLE001 - whatever it is, it is this row's
-        return {"problem": str(err) or type(err).__name__}
+        return {"problem": one_line(str(err)) or type(err).__name__}
 
 
 def _choose_action(state: State, header: Mapping[str, Any]) -> tuple[Action, list[str]]:

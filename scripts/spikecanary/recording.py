@@ -2,7 +2,6 @@
 
 import contextlib
 import re
-import textwrap
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from spikecanary import clock, integrity
-from spikecanary.config import did_you_mean
 from spikecanary.failures import (
     ClassifiedSortFailure,
     DependencyError,
@@ -19,7 +17,8 @@ from spikecanary.failures import (
 )
 from spikecanary.probes import place_channels, refuse, shorten
 from spikecanary.sentinel import Part
-from spikecanary.table import Recording, exists
+from spikecanary.table import Recording, not_readable
+from spikecanary.texts import did_you_mean, one_line
 
 if TYPE_CHECKING:
     from spikeinterface.core import BaseRecording
@@ -164,8 +163,8 @@ def _open_path(
     path: str, row: Recording, notes: list[str], opened: Any, *, thorough: bool
 ) -> "BaseRecording":
     """Open one path with the row's reader, and check that it is whole."""
-    if "://" not in path and not exists(path):
-        raise refuse(row, f"{path} does not exist (recording {row.id})", path=path)
+    if "://" not in path and (why := not_readable(path)):
+        raise refuse(row, f"{why} (recording {row.id})", path=path)
     options = {name: value for name, value in row.reader_options.items() if name != RATES_DIFFER}
     if row.stream_id is not None:
         options["stream_id"] = row.stream_id
@@ -194,7 +193,7 @@ def _open_path(
 
 def _first_words(error: Exception) -> str:
     """Return an exception's type and message in one line of a readable length."""
-    return textwrap.shorten(f"{type(error).__name__}: {error}", LONGEST_MESSAGE)
+    return one_line(f"{type(error).__name__}: {error}", LONGEST_MESSAGE)
 
 
 def readers() -> dict[str, Any]:

@@ -10,7 +10,7 @@ import json
 from collections.abc import Callable, Collection, Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from spikecanary import gate, outputs, sentinel, sorter, stamps
 from spikecanary.config import Config, as_set
@@ -18,6 +18,7 @@ from spikecanary.sentinel import RecordError
 from spikecanary.sorter import SortTask
 from spikecanary.table import Recording
 
+T = TypeVar("T")
 #: Bump this when a canary may come to another verdict: what is not sorted is tested again.
 CANARY_VERSION = 2
 #: Bump this when a sorter is handed other traces or parameters: every recording is sorted again.
@@ -102,7 +103,12 @@ class State:
         """What its full sort wrote, as far as it decides what runs."""
         return self._try_to(_read_sort)
 
-    def _try_to(self, read: Callable[[Path], Mapping[str, Any] | None]) -> Mapping[str, Any] | None:
+    @cached_property
+    def attempts(self) -> int | None:
+        """How many of its canary's stops have been tested again since, or will be."""
+        return self._try_to(lambda folder: sentinel.count_retestable(folder / "attempts.jsonl"))
+
+    def _try_to(self, read: Callable[[Path], T | None]) -> T | None:
         """Read a record; one that cannot be read is as none, since it must not cost the others."""
         try:
             return read(self.folder)
@@ -112,9 +118,9 @@ class State:
 
     @property
     def problem(self) -> str | None:
-        """Why one of its records cannot be read; None where both can, or are not there."""
-        both = (self.sentinel, self.sort)  # read by now
-        return self._problems[0] if self._problems and None in both else None
+        """Why one of its records cannot be read; None where all can, or are not there."""
+        _ = (self.sentinel, self.sort)  # read by now; the journal only where it decides
+        return self._problems[0] if self._problems else None
 
     @cached_property
     def data(self) -> Mapping[str, Any] | None:
@@ -188,7 +194,7 @@ class State:
                 **as_set(config, include={"signatures"}),
                 **retry,
             },
-            "attempt": sentinel.count_retestable(self.folder / "attempts.jsonl"),
+            "attempt": self.attempts or 0,
         }
 
     @property
@@ -232,7 +238,8 @@ class State:
     def disagreement(self) -> str | None:
         """How its records disagree with the settings of now; None where they do not."""
         recorded = self.sentinel is not None or self.sort is not None
-        return disagreement(self.sentinel, self.sort, self.expected) if recorded else None
+        found = disagreement(self.sentinel, self.sort, self.expected) if recorded else None
+        return self.problem or found
 
 
 def disagreement(
@@ -285,10 +292,9 @@ def _read(path: Path) -> Mapping[str, Any] | None:
         It is no record of this version.
     """
     try:
-        text = path.read_bytes()
+        return sentinel.load(path)
     except FileNotFoundError:
         return None
-    return sentinel.parse(text, path)
 
 
 def compare(
@@ -316,15 +322,20 @@ def compare(
         Which recordings disagree, and the command that runs them again; empty where none does.
     """
     reasons: dict[str, list[str]] = {}
+    unreadable = []
     for id_, settings in expected.items():
         folder = results / id_
-        reason = disagreement(_read_sentinel(folder), _read_sort(folder), settings)
+        try:
+            reason = disagreement(_read_sentinel(folder), _read_sort(folder), settings)
+        except RecordError as err:
+            unreadable.append(str(err))
+            continue
         if reason:
             reasons.setdefault(reason, []).append(id_)
     if stale := list(gate.find_stale(results, tables)):
-        reasons["of the tables of waves with other recordings"] = stale
+        reasons["of the tables of waves with other recordings, or unreadable"] = stale
     if not reasons:
-        return ""
+        return "; ".join(unreadable[:most])
     named = [
         f"{len(ids)} {reason} ({', '.join(ids[:most])}{', ...' if len(ids) > most else ''})"
         for reason, ids in reasons.items()
@@ -336,8 +347,9 @@ def compare(
         for path in (results / id_, results / id_ / "canary.json", results / id_ / "sort.json")
         if path.is_file()
     ]
-    return (
+    disagree = (
         f"records disagree with the config or the table: {'; '.join(named)}. Snakemake's own notes "
         "of them (.snakemake) are lost, or say otherwise. To run them again: "
         f"snakemake --forcerun {' '.join(files)}"
     )
+    return "; ".join([*unreadable[:most], disagree])

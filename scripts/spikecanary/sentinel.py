@@ -9,15 +9,18 @@ from collections.abc import Mapping
 from datetime import datetime
 from importlib import metadata
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from spikecanary.failures import Category, ClassifiedSortFailure
+from spikecanary.texts import PlainError, one_line, printable
 
 logger = logging.getLogger(__name__)
 
 SCHEMA_VERSION = 1
+#: Parts of a record that are objects, which code reads without checking the rest.
+SECTIONS = ("settings", "canary_settings", "failure", "sorter")
 NOT_IN_JOURNAL = {"settings", "canary_settings", "versions", "signal_map", "parts"}
 #: Categories whose verdict the next invocation tests again.
 RETESTED: tuple[Category, ...] = ("environment", "resource")
@@ -27,8 +30,30 @@ Verdict = Literal["proceed", "stop"]
 Outcome = Literal["passed", "skipped", "stopped", "unexpected", "sorted", "unsortable", "failed"]
 
 
-class RecordError(ValueError):
+class RecordError(PlainError):
     """A sentinel or sort record that cannot be read."""
+
+
+#: So many characters of a text that may have several lines; the log has all of it.
+LONGEST_TEXT = 4_000
+
+
+def _as_line(value: Any) -> Any:
+    return one_line(value) if isinstance(value, str) else value
+
+
+def _as_texts(value: Any) -> Any:
+    """Make all texts in plain data printable, and none longer than a person reads."""
+    if isinstance(value, str):
+        return printable(value[:LONGEST_TEXT])[:LONGEST_TEXT]
+    if isinstance(value, Mapping):
+        return {_as_line(name): _as_texts(each) for name, each in value.items()}
+    return [*map(_as_texts, value)] if isinstance(value, list | tuple | set) else value
+
+
+#: Texts of other programs enter here: they are shown in terminals, tables and pages.
+Line = Annotated[str, BeforeValidator(_as_line)]
+Text = Annotated[str, BeforeValidator(_as_texts)]
 
 
 class _Model(BaseModel):
@@ -40,11 +65,11 @@ class _Model(BaseModel):
 class Failure(_Model):
     """What went wrong; ``category`` is None when the failure is not classified."""
 
-    class_name: str = Field(alias="class")
+    class_name: Line = Field(alias="class")
     category: Category | None = None
-    message: str
-    remedy: str = ""
-    evidence: dict[str, Any] = {}
+    message: Text
+    remedy: Text = ""
+    evidence: Annotated[dict[str, Any], BeforeValidator(_as_texts)] = {}
 
     @classmethod
     def of(cls, error: ClassifiedSortFailure) -> "Failure":
@@ -81,8 +106,8 @@ class Window(_Model):
 
     start_s: float
     end_s: float
-    why: str
-    ended: str
+    why: Line
+    ended: Line
     n_units: int | None = None
     n_spikes: int | None = None
     measured: Measured | None = None
@@ -162,9 +187,9 @@ class Record(_Model):
     recording: str
     verdict: Verdict
     outcome: Outcome
-    reason: str
+    reason: Line
     failure: Failure | None = None
-    warnings: list[str] = []
+    warnings: list[Line] = []
     windows: list[Window] = []
     signal_map: list[MapRow] = []
     bad_periods: list[BadPeriod] = []
@@ -234,25 +259,33 @@ def write_record(path: Path, record: Record) -> None:
     write_atomic(path, record.model_dump_json(by_alias=True, indent=1) + "\n")
 
 
-def parse(text: bytes, path: Path) -> dict[str, Any]:
-    """Parse the text of a record, without checking its fields.
+def load(path: Path) -> dict[str, Any]:
+    """Load a record as plain data, without checking all its fields.
 
     Raises
     ------
+    FileNotFoundError
+        There is none.
     RecordError
-        It is no JSON, or of a schema version that this Spike Canary does not know.
+        It cannot be read, is no record, or is one of a newer Spike Canary.
     """
     try:
-        data: dict[str, Any] = json.loads(text)
-        version = data["schema_version"]
-    except (ValueError, KeyError, TypeError) as err:
-        msg = f"{path} is not a Spike Canary record ({err}); delete it to have it made again"
-        raise RecordError(msg) from err
-    if version != SCHEMA_VERSION:
+        data: dict[str, Any] = json.loads(path.read_bytes())
+        is_newer = data["schema_version"] > SCHEMA_VERSION
+        wrong = [name for name in SECTIONS if not isinstance(data.get(name) or {}, dict)]
+        why: Any = f"{wrong[0]} is no object" if wrong else ""
+    except FileNotFoundError:
+        raise
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as err:
+        why = getattr(err, "strerror", None) or err
+    if why:
+        msg = f"{path} is not a Spike Canary record ({why}); remove it to have it made again"
+        raise RecordError(one_line(msg))
+    if is_newer:
         msg = (
-            f"{path} has schema version {version!r}, this Spike Canary reads version "
-            f"{SCHEMA_VERSION}; use the Spike Canary that wrote it, or delete the file to have "
-            "it made again"
+            f"{path} has schema version {data['schema_version']!r}, this Spike Canary reads up to "
+            f"version {SCHEMA_VERSION}; use the Spike Canary that wrote it, or remove the file to "
+            "have it made again"
         )
         raise RecordError(msg)
     return data
@@ -266,14 +299,15 @@ def read_record(path: Path) -> Record:
     FileNotFoundError
         There is none.
     RecordError
-        It is not valid, or of a schema version that this Spike Canary does not know.
+        It is not valid, or one of a newer Spike Canary.
     """
-    data = parse(path.read_bytes(), path)
+    data = load(path)
     try:
         return Record.model_validate(data)
     except ValidationError as err:
-        msg = f"{path} is not a valid record; delete it to have it made again: {err}"
-        raise RecordError(msg) from err
+        wrong = ", ".join(".".join(map(str, each["loc"])) for each in err.errors())
+        msg = f"{path} is not a valid record ({wrong}); remove it to have it made again"
+        raise RecordError(one_line(msg)) from err
 
 
 def read_record_if_any(path: Path) -> Record | None:
@@ -345,18 +379,27 @@ def append_line(path: Path, entry: Mapping[str, Any]) -> None:
 
 
 def read_journal(path: Path) -> list[Mapping[str, Any]]:
-    """Read the attempts of a journal, oldest first; lines that do not parse are left out."""
+    """Read the attempts of a journal, oldest first; lines that are none are left out.
+
+    Raises
+    ------
+    RecordError
+        It cannot be read.
+    """
     try:
         lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
     except FileNotFoundError:
         return []
+    except OSError as err:
+        msg = f"{path} cannot be read ({err.strerror}); remove it"
+        raise RecordError(msg) from err
     entries: list[Mapping[str, Any]] = []
     for line in lines:
         try:
             entry = json.loads(line)
-        except ValueError:  # the torn last line of a process that was killed
+        except (ValueError, RecursionError):  # the torn last line of a process that was killed
             continue
-        if isinstance(entry, dict):
+        if isinstance(entry, dict) and isinstance(entry.get("failure") or {}, dict):
             entries.append(entry)
     return entries
 

@@ -19,10 +19,11 @@ from pydantic import (
 )
 
 from spikecanary import sentinel, signals, sorteroutput
-from spikecanary.config import Config, SorterSettings, as_set, as_steps, did_you_mean
+from spikecanary.config import Config, SorterSettings, as_set, as_steps
 from spikecanary.failures import DependencyError, SorterParameterError, SorterUnavailableError
 from spikecanary.recording import cut_window, describe_header, open_recording, preprocess
 from spikecanary.table import Recording
+from spikecanary.texts import did_you_mean
 
 if TYPE_CHECKING:
     from spikeinterface.core import BaseRecording
@@ -239,7 +240,7 @@ def sorter_class(name: str, *, container: bool = False) -> Any:
 
     if name not in sorter_dict:
         known = sorted(sorter_dict)
-        msg = f"unknown sorter {name!r}{did_you_mean(name, known)}; known: {', '.join(known)}"
+        msg = f"unknown sorter {name!r}{did_you_mean(name, known)}"
         raise SorterUnavailableError(msg, sorter=name, known=known)
     cls = sorter_dict[name]
     if not container and not cls.is_installed():

@@ -155,6 +155,7 @@ def describe_changes(before: Mapping[str, Any] | None, now: Mapping[str, Any] | 
 def _of_text(path: str) -> str | None:
     """Digest of a small file (16 hex digits of SHA-256); None where it cannot be read."""
     try:
-        return hashlib.sha256(Path(path).read_bytes()).hexdigest()[:16]
+        is_file = Path(path).is_file()  # a FIFO or a device would be read for ever
+        return hashlib.sha256(Path(path).read_bytes()).hexdigest()[:16] if is_file else None
     except OSError:
         return None

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from spikecanary import quality, sentinel
 from spikecanary.outputs import FILES
 from spikecanary.sentinel import Record, RecordError
-from spikecanary.table import read_tsv, write_tsv
+from spikecanary.table import TableError, read_tsv, write_tsv
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -84,7 +84,7 @@ def describe(results: Path, further: Mapping[str, Mapping[str, str]]) -> list[di
 
 def merge(waves: Iterable[Path]) -> list[dict[str, str]]:
     """Put the tables of waves together, in the order of the recordings table."""
-    rows = [row for path in waves for row in read_tsv(path)]
+    rows = [row for path in waves for row in read_tsv(path, ("recording", "table_row"))]
     rows.sort(key=lambda row: int(row["table_row"]))
     return [{name: value for name, value in row.items() if name != "table_row"} for row in rows]
 
@@ -111,11 +111,12 @@ def _row(folder: Path, recording: str) -> dict[str, Any]:
     try:
         canary = sentinel.read_record_if_any(folder / "canary.json")
         sort = sentinel.read_record_if_any(folder / "sort.json")
+        if sort and canary and _is_superseded(sort, canary):
+            sort = None
+        failed = None if sort else _failed_sort(folder / "attempts.jsonl", canary)
     except RecordError as err:
-        return {"recording": recording, "sort": "pending", "reason": str(err)}
-    if sort and canary and _is_superseded(sort, canary):
-        sort = None
-    failed = None if sort else _failed_sort(folder / "attempts.jsonl", canary)
+        told = {"failure": type(err).__name__, "reason": str(err)}
+        return {"recording": recording, "sort": "pending", **told}
     row: dict[str, Any] = {"recording": recording, "sort": _sort_state(canary, sort, failed)}
     known = canary or sort
     if known is None:
@@ -170,8 +171,8 @@ def _first(*values: Any) -> Any:
 def _count_units(units: Path, sort: Record) -> dict[str, int | None]:
     """Count the units that are left, and those with the label good; as sorted before that."""
     try:
-        labels = [row["label"] for row in read_tsv(units)]
-    except (OSError, KeyError):
+        labels = [row["label"] for row in read_tsv(units, ("label",))]
+    except TableError:
         return {"n_units": sort.n_units, "n_good": None}
     return {"n_units": len(labels), "n_good": labels.count("good")}
 

@@ -5,8 +5,10 @@ import io
 import json
 import os
 import re
+import stat
 from collections import Counter
-from collections.abc import Container, Iterable, Mapping, Sequence
+from collections.abc import Collection, Container, Iterable, Iterator, Mapping, Sequence
+from difflib import get_close_matches
 from itertools import chain, pairwise
 from pathlib import Path
 from typing import Annotated, Any, Self
@@ -16,6 +18,9 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
     StringConstraints,
     TypeAdapter,
     ValidationError,
@@ -23,12 +28,18 @@ from pydantic import (
     model_validator,
 )
 
-from spikecanary.config import BadInputError, did_you_mean
+from spikecanary.config import SHORTEST_S, BadInputError, UserPath
 from spikecanary.sentinel import write_atomic
+from spikecanary.texts import PlainError, did_you_mean, printable, quote
 
 ID_PATTERN = r"[A-Za-z0-9][A-Za-z0-9._-]*"
-#: Folders of the results folder that belong to no recording.
-RESERVED_IDS = ("gates", "waves", "sessions", "summary.tsv", "report.html", "plan.tsv")
+#: What stands in the results folder and belongs to no recording; the last two may stand there.
+RESERVED_IDS = (
+    *("gates", "waves", "sessions", "history", "summary.tsv", "report.html", "plan.tsv"),
+    *("logs", "benchmarks"),
+)
+#: What no name of a file, channel or option holds.
+CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 #: File systems allow names of 255 bytes, and temporary files add to them.
 LONGEST_ID = 150
 #: Columns of the table, and the fields of a recording that they fill.
@@ -40,6 +51,13 @@ COLUMNS = {"recording": "id", "path": "paths", "reader": "reader"} | {
     )
 }
 REQUIRED_COLUMNS = ("recording", "path", "reader")
+#: What people add to the name of a column.
+SUFFIX = re.compile(r"_(s|id|file|path|sec|seconds)$")
+#: How a text, but no number, begins that a spreadsheet takes for a formula; and as it is written.
+FORMULA = re.compile(r"(?![+-]?[\d.]+(e[+-]?\d+)?$)[\s']*[=+@\uff1d\uff0b\uff20-].", re.IGNORECASE)
+QUOTED_FORMULA = re.compile(f"'{FORMULA.pattern}", re.IGNORECASE)
+#: So many characters of a text are written; programs read no more of a cell.
+LONGEST_CELL = 32_000
 #: How a line begins by which discover says what is not in the table.
 COMMENT = "# discover: "
 #: Readers that find the same data from the folders above.
@@ -57,6 +75,7 @@ MESSAGES = {
     "missing": "is empty",
     "too_short": "is empty",
     "string_pattern_mismatch": "use letters, digits and '.', '_', '-', a letter or digit first",
+    "string_too_long": f"has more than {LONGEST_ID} characters; choose a shorter id",
 }
 
 
@@ -70,10 +89,31 @@ def _split_paths(value: Any) -> Any:
 def _parse_options(value: Any) -> Any:
     """Parse the JSON of a table's field."""
     try:
-        return json.loads(value) if isinstance(value, str) else value
-    except ValueError as err:
+        options = json.loads(value) if isinstance(value, str) else value
+        json.dumps(options, ensure_ascii=False).encode()  # records hold it
+    except (ValueError, RecursionError) as err:
         msg = f"not JSON: {err}"
         raise ValueError(msg) from err
+    if isinstance(options, dict):
+        try:
+            _Options.model_validate(options)
+        except ValidationError as err:
+            told = (f"{each['loc'][0]}: {each['msg']}" for each in err.errors())
+            msg = "; ".join(told)
+            raise ValueError(msg) from err
+    return options
+
+
+class _Options(BaseModel):
+    """Options of readers that have a meaning, and limits, of their own."""
+
+    model_config = ConfigDict(allow_inf_nan=False, strict=True)
+
+    sampling_frequency: PositiveFloat = 1
+    num_channels: PositiveInt = 1
+    file_offset: NonNegativeInt = 0
+    gain_to_uV: float | list[float] | None = None  # noqa: N815 - the reader's
+    offset_to_uV: float | list[float] | None = None  # noqa: N815 - the reader's
 
 
 def _parse_chunks(value: Any) -> Any:
@@ -103,11 +143,11 @@ class Recording(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     id: Annotated[str, StringConstraints(pattern=f"^{ID_PATTERN}$", max_length=LONGEST_ID)]
-    paths: Annotated[tuple[str, ...], BeforeValidator(_split_paths), Field(min_length=1)]
+    paths: Annotated[tuple[UserPath, ...], BeforeValidator(_split_paths), Field(min_length=1)]
     reader: str
     stream_id: str | None = None
     reader_options: Annotated[dict[str, Any], BeforeValidator(_parse_options)] = {}
-    probe: str | None = None
+    probe: UserPath | None = None
     wiring: str | None = None
     channels: str | None = None
     bad_channels: str | None = None
@@ -120,10 +160,18 @@ class Recording(BaseModel):
     metadata: dict[str, str] = {}
     line: int | None = None
 
+    @field_validator("paths", "reader", "stream_id", "probe", "wiring", "channels", mode="before")
+    @classmethod
+    def _shown_as_it_is(cls, value: Any) -> Any:
+        if isinstance(value, str) and (found := CONTROL.search(value)):
+            msg = f"holds the control character {found[0]!r}; take it out"
+            raise ValueError(msg)
+        return value
+
     @field_validator("id")
     @classmethod
     def _not_reserved(cls, value: str) -> str:
-        if value in RESERVED_IDS:
+        if value.casefold() in RESERVED_IDS:
             msg = "is the name of a file or folder of the results; choose another id"
             raise ValueError(msg)
         if re.search(r"(.+)\1{19}", value):  # Snakemake takes it for a wildcard without end
@@ -150,6 +198,9 @@ class Recording(BaseModel):
                     "their order, apart from each other"
                 )
                 raise ValueError(msg)
+        if self.end_s is not None and self.end_s - start_s < SHORTEST_S:
+            msg = f"from start_s to end_s are less than {SHORTEST_S:g} s; they are in seconds"
+            raise ValueError(msg)
         return self
 
     def pieces(self) -> tuple[tuple[float, float | None], ...]:
@@ -172,10 +223,23 @@ class Recording(BaseModel):
 
 def exists(path: str) -> bool:
     """Return whether a file or folder is there; a name that no file can have is not."""
+    return not not_readable(path)
+
+
+def not_readable(path: str | Path) -> str:
+    """Say why a path is no file or folder that can be read; nothing where it is one.
+
+    A FIFO, a socket or a device would keep its reader waiting.
+    """
     try:
-        return Path(path).exists()
-    except (OSError, ValueError):
-        return False
+        mode = Path(path).stat().st_mode
+    except FileNotFoundError:
+        return f"{path} does not exist"
+    except (OSError, ValueError) as err:  # a loop of links, a name that no file can have
+        return f"{path} cannot be read ({getattr(err, 'strerror', None) or err})"
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+        return f"{path} is no file or folder"
+    return "" if os.access(path, os.R_OK) else f"{path} cannot be read (Permission denied)"
 
 
 def read_table(path: str | Path) -> list[Recording]:
@@ -186,20 +250,26 @@ def read_table(path: str | Path) -> list[Recording]:
     BadInputError
         All problems of the table, with their lines and columns.
     """
-    header, lines = _read_lines(path)
-    problems, rows = [], []
+    header, lines, problems = _read_lines(path)
+    rows = []
     first_lines: dict[str, int] = {}
     for line, fields in lines:
         if len(fields) > len(header):
             text = f"{len(fields)} fields, but the header has {len(header)}"
             problems.append(f"{path}, line {line}: {text}")
+        if len(fields) == 1:
+            problems.append(f"{path}, line {line}: no tab; fields are separated by tabs")
+            continue
         named = dict(zip(header, [*fields, *[""] * len(header)], strict=False))
         row: dict[str, Any] = {COLUMNS[k]: v for k, v in named.items() if k in COLUMNS and v}
-        row["metadata"] = {k: v for k, v in named.items() if k and k not in COLUMNS}
+        row["metadata"] = {
+            printable(k): printable(v) for k, v in named.items() if k and k not in COLUMNS
+        }
         rows.append(row | {"line": line})
-        first = first_lines.setdefault(named["recording"], line)
-        if named["recording"] and first != line:
-            text = f"recording {named['recording']!r} is already in line {first}; choose another id"
+        id_ = named["recording"]
+        first = first_lines.setdefault(id_.casefold(), line)  # some disks know no upper case
+        if id_ and first != line:
+            text = f"recording {quote(id_)} is already in line {first}; choose another id"
             problems.append(f"{path}, line {line}: {text}")
     try:
         recordings = TypeAdapter(list[Recording]).validate_python(rows)
@@ -210,22 +280,33 @@ def read_table(path: str | Path) -> list[Recording]:
     return recordings
 
 
-def _read_lines(path: str | Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
-    """Return the header's fields, and the number and fields of each line that is no comment."""
-    try:
-        text = Path(path).read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as err:
-        msg = f"{path}: cannot read the recordings table: {err}; set `recordings` in the config"
-        raise BadInputError([msg]) from err
-    lines = [
-        (number, [field.strip() for field in next(csv.reader([line], delimiter="\t"))])
-        for number, line in enumerate(text.splitlines(), start=1)
-        if line.strip() and not line.startswith("#")
-    ]
+_Lines = list[tuple[int, list[str]]]
+
+
+def _read_lines(path: str | Path) -> tuple[list[str], _Lines, list[str]]:
+    """Return the header's fields, number and fields of each line that is no comment, problems."""
+    lines: _Lines = []
+    problems: list[str] = []
+    for number, line in enumerate(_read_text(path).split("\n"), start=1):
+        if not line.strip() or line.startswith("#"):
+            continue
+        try:
+            (fields,) = csv.reader([line], delimiter="\t", strict=True)
+        except csv.Error as err:
+            hint = "a quote that is not closed, or a line break in a field"
+            why = err if "larger" in str(err) else f"{hint} ({err})"
+            problems.append(f"{path}, line {number}: {why}")
+            continue
+        lines.append((number, [field.strip() for field in fields]))
+    if problems:
+        raise BadInputError(problems)
     if not lines:
         msg = f"{path}: is empty; its first line names the columns {', '.join(REQUIRED_COLUMNS)}"
         raise BadInputError([msg])
     (_, header), *lines = lines
+    if len(header) == 1 and header[0] not in COLUMNS:
+        msg = f"{path}: no tab in its first line; columns are separated by tabs"
+        raise BadInputError([msg])
     others = {*header} - {*COLUMNS, ""}
     problems = [
         f"{path}: column {column!r} is missing{did_you_mean(column, others)}"
@@ -233,44 +314,103 @@ def _read_lines(path: str | Path) -> tuple[list[str], list[tuple[int, list[str]]
         if column not in header
     ]
     problems += [
-        f"{path}: column {column!r} appears twice"
+        f"{path}: column {quote(column)} appears twice"
         for column in dict.fromkeys(header)
         if column and header.count(column) > 1
     ]
     if problems:
         raise BadInputError(problems)
-    return header, lines
+    return header, lines, list(_near_misses(path, header))
+
+
+def _read_text(path: str | Path) -> str:
+    """Return a table's text; its lines end as on any system."""
+    why, text = not_readable(path), ""
+    try:
+        text = "" if why else Path(path).read_text(encoding="utf-8-sig")
+        why = "it holds NUL: save it as UTF-8" if "\0" in text else why
+    except (OSError, UnicodeDecodeError) as err:
+        why = f"{err}: save it as UTF-8" if isinstance(err, ValueError) else str(err)
+    if why:
+        msg = f"{path}: cannot read the recordings table: {why}; or set `recordings` in the config"
+        raise BadInputError([msg])
+    return text
+
+
+def _near_misses(path: str | Path, header: Iterable[str]) -> Iterator[str]:
+    """Name own columns that look like an optional one, which would be ignored."""
+    known = {SUFFIX.sub("", name): name for name in COLUMNS if name not in REQUIRED_COLUMNS}
+    for column in header:
+        if column not in (*COLUMNS, *TOLD_COLUMNS):
+            plain = SUFFIX.sub("", re.sub(r"[^a-z]+", "_", column.casefold()))
+            if near := get_close_matches(plain, known, n=1, cutoff=0.85):
+                yield (
+                    f"{path}: column {quote(column)} is none that is read (did you mean "
+                    f"{known[near[0]]!r}?); rename it"
+                )
 
 
 def _describe(path: str | Path, row: Mapping[str, Any], error: Mapping[str, Any]) -> str:
     """Describe one of pydantic's errors: line, recording, column, what is wrong."""
-    where = f"{path}, line {row['line']} (recording {row.get('id', '')!r})"
+    where = f"{path}, line {row['line']} (recording {quote(row.get('id', ''))})"
     fields = [name for name, field in COLUMNS.items() if field in error["loc"]]
     column = f", column {fields[0]}" if fields else ""
     message = MESSAGES.get(error["type"], error["msg"].removeprefix("Value error, "))
-    given = f", got {error['input']!r}" if isinstance(error["input"], str) else ""
+    given = f", got {quote(error['input'])}" if isinstance(error["input"], str) else ""
     return f"{where}{column}: {message}{given}"
 
 
 def write_tsv(path: Path, columns: Iterable[str], rows: Iterable[Mapping[str, Any]]) -> None:
-    """Write a table, whole or not at all; what is None or missing is empty."""
+    """Write a table, whole or not at all; what is None or missing is empty.
+
+    Texts that a spreadsheet would take for a formula get an apostrophe in front, which
+    :func:`read_tsv` takes away again.
+    """
     text = io.StringIO()
     writer = csv.DictWriter(text, list(columns), delimiter="\t", lineterminator="\n")
     writer.writeheader()
-    writer.writerows(rows)
+    writer.writerows({name: as_cell(value) for name, value in row.items()} for row in rows)
     write_atomic(path, text.getvalue())
 
 
-def read_tsv(path: Path) -> list[dict[str, str]]:
+def as_cell(value: Any) -> Any:
+    """Return a value as it stands in a table: no formula, nothing that cannot be shown."""
+    if not isinstance(value, str):
+        return value
+    text = printable(value[:LONGEST_CELL])[:LONGEST_CELL]
+    return f"'{text}" if FORMULA.match(text) else text
+
+
+def from_cell(value: Any) -> Any:
+    """Return what :func:`as_cell` was given, but for what cannot be shown."""
+    return value[1:] if isinstance(value, str) and QUOTED_FORMULA.match(value) else value
+
+
+class TableError(PlainError):
+    """A table of a results folder that cannot be read."""
+
+
+def read_tsv(path: Path, needed: Collection[str] = ()) -> list[dict[str, str]]:
     """Read a table as texts, a dict a row; without pandas, whose import takes longer than a gate.
 
     Raises
     ------
-    OSError
-        It cannot be read.
+    TableError
+        It cannot be read, or lacks a column that is needed.
     """
-    with path.open(encoding="utf-8", newline="") as file:
-        return list(csv.DictReader(file, delimiter="\t"))
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            reader = csv.DictReader(file, delimiter="\t", restval="")
+            rows = [{name: from_cell(value) for name, value in row.items()} for row in reader]
+        lacking = sorted({*needed} - {*(reader.fieldnames or ())})
+        why: Any = f"column {lacking[0]} is missing" if lacking else ""
+        why = "more fields than columns" if any(None in row for row in rows) else why
+    except (OSError, ValueError, TypeError, csv.Error) as err:
+        why = getattr(err, "strerror", None) or err
+    if why:
+        msg = f"{path} cannot be read ({why}); remove it to have it made again"
+        raise TableError(msg)
+    return rows
 
 
 class GrowingTable:

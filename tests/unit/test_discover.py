@@ -356,7 +356,8 @@ def test_filtered_copies_and_folders_that_cannot_be_listed(tmp_path, monkeypatch
     streams = [("WB - wideband", {}), ("SPKC - filtered", {})]
     monkeypatch.setattr(discover, "_streams", lambda *_: streams)
     monkeypatch.setattr(discover, "_inspect_stream", lambda one, *_: [one])
-    found = discover.inspect(formats.Recognised("a.plx", "plexon"), "probe")
+    (tmp_path / "a.plx").touch()
+    found = discover.inspect(formats.Recognised(str(tmp_path / "a.plx"), "plexon"), "probe")
     assert [one.reason for one in found] == ["", "the raw signal, filtered"]
 
     def deny(folder, onerror, followlinks):
@@ -502,11 +503,8 @@ def test_presets_that_are_not_there_or_have_bad_names(tmp_path, monkeypatch):
 
 def test_shipped_presets_can_be_applied():
     settings = Config().preprocessing_of
-    rows = [
-        Recording(id=f"r{n}", paths=("a",), reader="mda", preprocessing=name)
-        for n, name in enumerate(settings)
-    ]
-    assert not list(inputcheck.check_steps(Config(), rows))
+    named = {f"my_{name}": steps for name, steps in settings.items()}
+    assert not list(inputcheck.check_steps(Config(preprocessing_of=named)))
     recording = with_probes()
     recording.set_property("inter_sample_shift", np.arange(N) / 13)
     for steps in settings.values():

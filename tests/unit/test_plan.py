@@ -1,7 +1,12 @@
 """The plan, of real headers."""
 
+import os
+import subprocess
+import sys
+import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 from spikecanary import plan, sentinel
@@ -142,3 +147,38 @@ def test_totals(rows, config, tmp_path):
     assert "2 canaries and 2 sorts at most, 0.1 hours of device time" in text
     assert "no_probe: no probe" in text
     assert "0.0 GB of disk for the largest" in text
+
+
+def wait_at(path):
+    """Open a FIFO that nobody writes to, as a reader of a folder would."""
+    return Path(path).read_bytes()
+
+
+def test_header_that_is_never_read_is_given_up(tmp_path, monkeypatch):
+    monkeypatch.setattr(plan, "LIMIT_S", 1)  # workers are forked with it
+    os.mkfifo(tmp_path / "x")
+    monkeypatch.setattr(plan, "open_recording", lambda row, *_, **__: wait_at(row.paths[0]))
+    rows = [Recording(id="a", paths=(str(tmp_path / "x"),), reader="spikeglx")]
+    assert plan.read_headers(rows, 1) == {"a": {"problem": "not read within 1 s"}}
+
+
+def test_workers_end_with_the_process_that_started_them(tmp_path):
+    os.mkfifo(tmp_path / "x")
+    code = f"""
+import pathlib, os
+from spikecanary import plan
+def wait(_):
+    pathlib.Path({str(tmp_path)!r}, str(os.getpid())).touch()
+    open({str(tmp_path / "x")!r}).read()
+plan.map_in_processes(wait, range(40), 2)
+"""
+    starter = subprocess.Popen([sys.executable, "-c", code])
+    deadline = time.monotonic() + 60
+    while len(workers := list(tmp_path.glob("[0-9]*"))) < 2 and time.monotonic() < deadline:
+        time.sleep(0.1)
+    starter.kill()
+    starter.wait()
+    while any(psutil.pid_exists(int(each.name)) for each in workers):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    assert len(workers) == 2

@@ -5,9 +5,10 @@ import threading
 
 import pytest
 
-from spikecanary import sentinel
+from spikecanary import sentinel, summary
 from spikecanary.failures import RecordingUnreadableError
 from spikecanary.sentinel import Failure, RecordError
+from spikecanary.table import read_tsv
 from workbench import make_record, stopped
 
 
@@ -37,7 +38,7 @@ def test_reader_of_the_same_version_ignores_fields_it_does_not_know(tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ('{"schema_version": 2}', "has schema version 2, this Spike Canary reads version 1"),
+        ('{"schema_version": 2}', "has schema version 2, this Spike Canary reads up to version 1"),
         ('{"schema_version": 1}', "is not a valid record"),
         ('{"verdict": ', "is not a Spike Canary record"),
         ("[]", "is not a Spike Canary record"),
@@ -103,3 +104,40 @@ def test_journal_survives_a_torn_last_line(tmp_path):
     assert sentinel.count_retestable(path) == 1
     sentinel.append_journal(path, "canary", stopped("environment"))
     assert sentinel.count_retestable(path) == 2
+
+
+def test_texts_of_other_programs_are_made_printable_and_short(tmp_path):
+    odd = "\ud800 \x1b[31m\u202e\0\t\n" + "x" * 131_073
+    failure = Failure(class_name=odd, message=odd, remedy=odd, evidence={odd: [odd, {"x": odd}]})
+    record = make_record(reason=odd, warnings=[odd], failure=failure, outcome="unexpected")
+    sentinel.write_record(tmp_path / "a/canary.json", record)
+    sentinel.append_journal(tmp_path / "a/attempts.jsonl", "canary", record)
+    read = sentinel.read_record(tmp_path / "a/canary.json")
+    assert read == record
+    assert len(read.reason) == 500
+    assert read.reason.startswith(r"\ud800 \x1b[31m\u202e\x00 xxx")
+    for text in (read.reason, read.failure.message, *read.warnings, str(read.failure.evidence)):
+        assert text.replace("\n", "").isprintable()
+        assert len(text) < 15_000
+    assert len(sentinel.read_journal(tmp_path / "a/attempts.jsonl")) == 1
+    summary.write(tmp_path / "summary.tsv", summary.describe(tmp_path, {"a": {}}))
+    (row,) = read_tsv(tmp_path / "summary.tsv")
+    assert row["reason"] == read.reason
+
+
+def test_record_without_later_fields_is_read(tmp_path):
+    """As the first Spike Canary wrote them."""
+    old = {
+        "schema_version": 1,
+        "recording": "a",
+        "verdict": "proceed",
+        "outcome": "passed",
+        "reason": "8 units in 30 s",
+        "sorter": {"name": "kilosort4", "params_digest": "0123"},
+        "started_at": "2025-01-01T00:00:00+00:00",
+        "finished_at": "2025-01-01T00:01:00+00:00",
+    }
+    (tmp_path / "canary.json").write_text(json.dumps(old))
+    assert sentinel.read_record(tmp_path / "canary.json").n_units is None
+    (tmp_path / "canary.json").write_text(json.dumps(old | {"schema_version": 0}))
+    assert sentinel.read_record(tmp_path / "canary.json").recording == "a"

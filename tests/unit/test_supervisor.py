@@ -1,6 +1,7 @@
 """Child processes: results, errors, deaths, measurements, a clean end. Nothing is mocked."""
 
 import importlib
+import json
 import os
 import signal
 import subprocess
@@ -288,3 +289,13 @@ def test_result_counts_whatever_the_last_sample_says(run):
     assert run("orphan").result == "done"
     ended = run("orphan", watchdogs=[lambda sample: late(sample) if sample.rss_mb == 0 else None])
     assert ended.result == "done"
+
+
+def test_what_is_no_event_is_ignored_and_logged(caplog):
+    good = {"stage": "sort", "at": 1.5}
+    bad = ["[1]", "{", '"x"', '{"at": "now"}', '{"stage": 3}', '{"error": "x"}', "[" * 100_000]
+    assert list(supervision._read_events([*bad, json.dumps(good), '{"n_units": 3}'])) == [
+        good,
+        {"n_units": 3},
+    ]
+    assert len(caplog.records) == len(bad)

@@ -1,9 +1,16 @@
 """Waves, the gate's table, the summary, what the screen shows."""
 
-from spikecanary import gate, sentinel, summary
+import re
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from spikecanary import forecast, gate, sentinel, summary
+from spikecanary.outputs import curation
 from spikecanary.sentinel import BadPeriod, Failure
-from spikecanary.table import Recording, read_tsv, write_tsv
-from workbench import make_record, stopped
+from spikecanary.table import RESERVED_IDS, Recording, read_tsv, write_tsv
+from workbench import ROOT, make_record, stopped
 
 
 def rows_of(*sorters):
@@ -48,8 +55,12 @@ def test_gate_reads_verdicts(tmp_path):
     path = tmp_path / "1.tsv"
     write_tsv(path, gate.COLUMNS, rows)
     assert read_tsv(path) == rows
-    assert gate.proceeding(path) == {"a"}
-    assert gate.stopped_for_biology(path) == {"b"}
+    sentinels = [tmp_path / name / "canary.json" for name in records]
+    assert gate.split(path, []) == ({"a"}, {"b"})
+    path.write_bytes(b"recording\xff")
+    assert gate.split(path, sentinels) == ({"a"}, {"b"})
+    stale = gate.find_stale(tmp_path, {"1.tsv": ["a", "b"]})
+    assert stale == {"1.tsv": ["a", "b"]}
 
 
 def test_summary_of_each_state(tmp_path):
@@ -211,3 +222,51 @@ def test_bad_periods_are_in_the_summary(tmp_path):
     sentinel.write_record(tmp_path / "a/canary.json", make_record(bad_periods=bad))
     (row,) = summary.describe(tmp_path, {"a": {}})
     assert row["bad_periods"] == "1.00-8.00 s flat"
+
+
+@pytest.mark.parametrize(
+    ("text", "cell"),
+    [
+        ("=1+1", "'=1+1"),
+        ("@SUM(A1)", "'@SUM(A1)"),
+        ("+cmd", "'+cmd"),
+        ("-cmd", "'-cmd"),
+        (" =1", "' =1"),
+        ("'=1", "''=1"),
+        ("\uff1d1", "'\uff1d1"),
+        ("-1.5e3", "-1.5e3"),
+        ("+5", "+5"),
+        ("-", "-"),
+        ("'quoted'", "'quoted'"),
+        ("NA", "NA"),
+        ("001", "001"),
+        ("1e5", "1e5"),
+        ("True", "True"),
+    ],
+)
+def test_texts_are_no_formulas_and_read_back_as_they_were(tmp_path, text, cell):
+    path = tmp_path / "x.tsv"
+    write_tsv(path, ["a"], [{"a": text}])
+    assert path.read_text() == f"a\n{cell}\n"
+    assert read_tsv(path) == [{"a": text}]
+    units = pd.DataFrame({"label": [text], "snr": [-5.5]}, index=pd.Index([text], name="unit"))
+    path.write_text(curation.write_units(units))
+    assert path.read_text() == f"unit\tlabel\tsnr\n{cell}\t{cell}\t-5.5\n"
+    read = curation.read_units(path)
+    assert read.index.to_list() == [text]
+    assert read["snr"].to_list() == [-5.5]
+
+
+def test_what_acts_on_terminals_is_not_in_tables(tmp_path):
+    write_tsv(tmp_path / "x.tsv", ["a"], [{"a": "x\x1b[31m\u202e\ty" + "z" * 200_000}])
+    (row,) = read_tsv(tmp_path / "x.tsv")
+    assert row["a"].startswith(r"x\x1b[31m\u202e yzz")
+    assert len(row["a"]) < 32_100
+
+
+def test_reserved_ids_are_the_layout_of_the_results_folder():
+    rules = "".join(path.read_text() for path in (ROOT / "rules").glob("*.smk"))
+    named = set(re.findall(r"<results>/([a-z][\w.]*)", rules))
+    named |= {forecast.history_path(Path("results"), "0").parts[1]}
+    named |= set(re.findall(r'results / "(\w+\.\w+)"', (ROOT / "scripts/plan.py").read_text()))
+    assert named | {"logs", "benchmarks"} == set(RESERVED_IDS)

@@ -1,5 +1,13 @@
 """Bad input is found before any job runs, all of it together, with exit status 1."""
 
+import re
+import shutil
+
+import pytest
+
+from engine import Engine
+from workbench import ROOT
+
 
 def test_everything_wrong_is_reported_together(project):
     project.add("good")
@@ -29,7 +37,7 @@ def test_everything_wrong_is_reported_together(project):
     ):
         assert expected in run.output
     assert not project.result().exists()
-    assert "Traceback" not in run.output
+    assert not re.search(r"Traceback|Error|\.smk|line \d+,? in", run.output), run.output
 
 
 def test_names_that_spikeinterface_does_not_have(project):
@@ -71,7 +79,7 @@ def test_wrong_types(project):
     run = project.run()
     assert run.returncode == 1
     assert "config: canary.window_s: Input should be a valid number" in run.output
-    assert "got 'biologic'" in run.output
+    assert "unknown value 'biologic' (did you mean 'biological'?)" in run.output
     assert "config: gate.wave_size: Input should be greater than 0, got 0" in run.output
     project.config = {"recordings": ["a.tsv"]}
     run = project.run()
@@ -104,3 +112,78 @@ def test_target_of_an_unknown_recording(project):
     run = project.run("results/session_on/canary.json")
     assert run.returncode == 1
     assert "no recording 'session_on' in recordings.tsv (did you mean 'session_one'?)" in run.output
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (b"canary: {window_s: [1\njob: 3\n", r'in "config/config.yaml", line 2, column 4'),
+        (b"canary:\n\t window_s: 1\n", r'in "config/config.yaml", line 2, column 1'),
+        (b"\xff\xfe", "config/config.yaml: 'utf-8' codec can't decode byte 0xff"),
+        (b"- 1\n", "config/config.yaml: Config file must be given as JSON or YAML with keys"),
+    ],
+)
+def test_config_that_is_no_yaml(project, text, expected):
+    project.write()
+    project.result("..", "config").mkdir(parents=True)
+    (project.folder / "config/config.yaml").write_bytes(text)
+    run = project.run("-n", write=False)
+    assert run.returncode == 1
+    assert expected in run.output
+    assert not re.search(r"Traceback|Snakefile|\.smk", run.output), run.output
+
+
+@pytest.mark.medium
+def test_records_that_cannot_be_read_cost_their_own_recordings(tmp_path):
+    engine = Engine(tmp_path, "a b c d")
+    assert engine.run().status == 0
+    engine.result("a/canary.json").write_text('{"schema_ver')
+    engine.result("b/sort.json").unlink()
+    engine.result("b/sort.json").mkdir()
+    engine.result("c/sort.json").write_bytes(b"\xff\xfe")
+    engine.result("gates/2.tsv").write_bytes(b"\xff")
+    ended = engine.run("--keep-going")
+    assert ended.done() == "exit 1"
+    assert "Traceback" not in ended.output
+    for name in ("a/canary.json", "b/sort.json", "c/sort.json"):
+        assert f"results/{name} is not a Spike Canary record" in ended.output
+    assert "3 recordings need attention" in ended.output
+    shutil.rmtree(engine.result("b/sort.json"))
+    for name in ("a/canary.json", "c/sort.json", "gates/2.tsv"):
+        engine.result(name).unlink()
+    assert engine.run("--keep-going").done() == "sort: b c; exit 0"
+
+
+ODD_SORTER = """
+import sys
+sys.path.insert(0, {tests!r})
+from quick_sorter import QuickSorter
+class Quick2(QuickSorter):
+    sorter_name = "quick2"
+class Odd(QuickSorter):
+    sorter_name = "odd"
+    @classmethod
+    def _run_from_folder(cls, sorter_output_folder, params, verbose):
+        print("\\x1b[31mred", flush=True)
+        raise RuntimeError("=1+1 \\ud800 \\x1b[31m\\u202e " + "x" * 131_073)
+"""
+
+
+@pytest.mark.medium
+def test_text_that_breaks_tables_and_terminals_costs_its_own_recording(project):
+    (project.folder / "odd.py").write_text(ODD_SORTER.format(tests=str(ROOT / "tests")))
+    project.config["sorter"] = {"name": "quick2", "plugin": "odd.py"}
+    project.add("good")
+    project.add("odd", sorter="odd", note="=1+1\x1b[31m")
+    run = project.run("--keep-going")
+    assert run.returncode == 1
+    told = re.sub(r"Logfile .+?={9}.+?={9}", "", run.output, flags=re.DOTALL)  # Snakemake's
+    assert not re.search("[\x00-\x08\x0b-\x1f\u202e]", told)
+    summary = project.summary()
+    assert summary["sort"].to_dict() == {"good": "sorted", "odd": "failed"}
+    assert r"=1+1 \ud800 \x1b[31m\u202e xxx" in summary.loc["odd", "reason"]
+    assert len(summary.loc["odd", "reason"]) <= 500
+    assert summary.loc["odd", "note"] == r"'=1+1\x1b[31m"
+    page = project.result("report.html").read_text()
+    assert not re.search("[\x00-\x08\x0b-\x1f\u202e]", page)
+    assert "x" * 131_073 in (project.folder / "logs/canary/odd.log").read_text()

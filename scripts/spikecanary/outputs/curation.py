@@ -12,6 +12,7 @@ from spikecanary import clock, sentinel
 from spikecanary.config import CurationSettings, Threshold
 from spikecanary.outputs import OutputError, analysis, phy
 from spikecanary.supervise import folders
+from spikecanary.table import as_cell, from_cell
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -28,7 +29,13 @@ def read_units(path: Path) -> "pd.DataFrame":
 
     text = {"unit": str, "peak_channel": str}  # even NA and 007
     table = pd.read_csv(path, sep="\t", dtype=text, keep_default_na=False, na_values=[""])
-    return table.set_index("unit")
+    return table.map(from_cell).set_index("unit")
+
+
+def write_units(table: "pd.DataFrame") -> str:
+    """Return the text of such a table, whose texts are no formulas in a spreadsheet."""
+    shown = table.map(as_cell).rename(index=as_cell)
+    return str(shown.to_csv(sep="\t", lineterminator="\n"))
 
 
 def run(
@@ -91,7 +98,7 @@ def run(
         with_properties(analyzer.sorting, given, table).save(folder=folder / "curated")
         shutil.rmtree(curated_path, ignore_errors=True)
         (folder / "curated").replace(curated_path)
-    sentinel.write_atomic(units_path, table.to_csv(sep="\t", lineterminator="\n"))
+    sentinel.write_atomic(units_path, write_units(table))
     left = "%d units were sorted; %d are left, without those found twice and those without spikes"
     logger.info(left, len(given.unit_ids), len(table))
     logger.info("%d of %d units are good", (table["label"] == GOOD).sum(), len(table))

@@ -73,6 +73,8 @@ def hang_on(lifeline: int) -> None:
 def main(call_path: str, events_path: str, lifeline: str) -> int:
     """Run the call; return the exit status: 0 if it returned, 1 if it raised."""
     faulthandler.enable()
+    for stream in (sys.stdout, sys.stderr):  # an error's text may be no UTF-8
+        stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     hang_on(int(lifeline))
     call = json.loads(Path(call_path).read_text(encoding="utf-8"))
     events = Events(Path(events_path))

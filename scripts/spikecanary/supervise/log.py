@@ -8,8 +8,10 @@ import re
 import socket
 import sys
 from pathlib import Path
+from typing import Any
 
 from spikecanary.sentinel import package_versions
+from spikecanary.texts import PlainError, printable
 
 logger = logging.getLogger("spikecanary")
 
@@ -49,19 +51,33 @@ def configure(log: str | Path, **facts: object) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(b"")
     # Appending, since child processes write to the same file.
-    to_file = logging.FileHandler(path, mode="a", encoding="utf-8")
+    to_file = logging.FileHandler(path, "a", encoding="utf-8", errors="backslashreplace")
     to_file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     to_stderr = logging.StreamHandler(sys.stderr)
     to_stderr.setLevel(logging.WARNING)
     to_stderr.addFilter(lambda record: record.name != "py.warnings")
-    to_stderr.setFormatter(logging.Formatter("%(levelname)s %(message)s"))
+    to_stderr.setFormatter(_Printable("%(levelname)s %(message)s"))
     logging.basicConfig(level=logging.INFO, handlers=[to_file, to_stderr], force=True)
     logging.captureWarnings(capture=True)
-    sys.excepthook = lambda *error: logger.critical("uncaught exception", exc_info=error)
+    sys.excepthook = _log_uncaught
     described = {"host": socket.gethostname(), "pid": os.getpid(), **facts}
     described["python"] = platform.python_version()
     described |= package_versions()
     logger.info("%s", ", ".join(f"{name} {value}" for name, value in described.items()))
+
+
+class _Printable(logging.Formatter):
+    """What reaches a terminal is text; the log's file has all as it is."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return printable(super().format(record))
+
+
+def _log_uncaught(kind: Any, error: BaseException, trace: Any) -> None:
+    if isinstance(error, PlainError):
+        logger.error("%s", error)
+    else:
+        logger.critical("uncaught exception", exc_info=(kind, error, trace))
 
 
 class ChildLog:

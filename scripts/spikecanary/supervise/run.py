@@ -24,6 +24,7 @@ from spikecanary.supervise.folders import work_folder
 from spikecanary.supervise.log import ChildLog
 from spikecanary.supervise.sample import Sampler
 from spikecanary.supervise.watchdogs import Sample, Watchdog, is_of_job
+from spikecanary.texts import quote
 
 logger = logging.getLogger(__name__)
 
@@ -34,6 +35,8 @@ LOOK_SHARE = 0.01
 PROGRESS_S = 30.0
 #: A signal to the whole job (scancel) may reach the child before it reaches this process.
 SIGNAL_LAG_S = 0.5
+#: What events hold, where they hold it.
+EVENT_TYPES = {("at", float), ("stage", str), ("error", dict)}
 MAX_LOG_BYTES = 100_000_000
 
 
@@ -309,9 +312,18 @@ def _read_end(
 
 
 def _read_events(events: Iterable[str]) -> Iterable[dict[str, Any]]:
-    """Read events, without lines that the child did not finish, or that a plugin wrote."""
+    """Read events, without lines that the child could not finish, or that others wrote."""
     for line in events:
-        with contextlib.suppress(ValueError):
+        try:
             event = json.loads(line)
-            if isinstance(event, dict):
-                yield event
+        except (ValueError, RecursionError):
+            event = None
+        if (
+            isinstance(event, dict)
+            and EVENT_TYPES
+            | {(name, type(event[name])) for name in ("at", "stage", "error") if name in event}
+            == EVENT_TYPES
+        ):
+            yield event
+        elif line.strip():
+            logger.warning("not an event of the sort: %s", quote(line))

@@ -1,0 +1,52 @@
+"""Texts for people: safe to show, of a readable length, with the name that was meant."""
+
+import re
+from collections.abc import Iterable
+from difflib import get_close_matches
+from typing import Any
+
+#: How numpy's scalars show themselves in the messages of other packages.
+NUMPY_SCALAR = re.compile(r"\bnp\.\w+\(('[^']*'|[-+\w.]+)\)")
+#: So many characters of a value are quoted in a message, and of a text that is one line.
+LONGEST_QUOTE, LONGEST_LINE = 80, 500
+
+
+class PlainError(ValueError):
+    """An error whose text says all that a person needs: no traceback is shown."""
+
+
+def printable(text: str) -> str:
+    """Return a text without characters that act on a terminal, a table or a page.
+
+    Control characters, those that turn the direction of a text and halves of surrogate pairs are
+    written as escapes, other white space as a space.
+    """
+
+    def show(char: str) -> str:
+        if char.isprintable() or char == "\n":
+            return char
+        return " " if char.isspace() else char.encode("unicode_escape").decode()
+
+    return "".join(map(show, NUMPY_SCALAR.sub(r"\1", text)))
+
+
+def one_line(text: str, most: int = LONGEST_LINE) -> str:
+    """Return a printable text in one line of at most so many characters."""
+    line = " ".join(printable(text).split())
+    return line if len(line) <= most else f"{line[: most - 6]} [...]"
+
+
+def quote(value: Any) -> str:
+    """Return a value as messages quote it."""
+    return one_line(repr(value), LONGEST_QUOTE)
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """Return ``" (did you mean 'x'?)"`` for the nearest known names, else a list of all."""
+    folded = {each.casefold(): each for each in sorted(known)}
+    wanted = name.casefold()
+    near = [each for each in folded if wanted and each.startswith(wanted)]
+    near = near or get_close_matches(wanted, folded, n=1)
+    if near:
+        return f" (did you mean {' or '.join(repr(folded[each]) for each in near[:3])}?)"
+    return f" (known: {', '.join(folded.values())})" if known else ""

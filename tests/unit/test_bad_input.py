@@ -1,0 +1,405 @@
+"""Bad input of a hundred kinds: one clear line for each problem, before any job, no traceback."""
+
+import json
+import os
+import socket
+from pathlib import Path
+
+import pytest
+
+from spikecanary import gate, inputcheck, plan, sentinel, summary
+from spikecanary.config import BadInputError
+from spikecanary.formats import walk
+from spikecanary.recording import open_recording
+from spikecanary.reruns import State
+from spikecanary.sentinel import RecordError
+from spikecanary.table import Recording, TableError, read_tsv
+from workbench import make_record
+
+OPTIONS = {"sampling_frequency": 30000, "dtype": "int16", "num_channels": 4}
+ROW = {"recording": "a", "path": "a.raw", "reader": "binary", "reader_options": json.dumps(OPTIONS)}
+PLAIN = "\t".join(ROW) + "\n" + "\t".join(ROW.values()) + "\n"
+
+
+def options(**changed):
+    """Return a row whose options of its reader are changed."""
+    return {"reader_options": json.dumps(OPTIONS | changed)}
+
+
+#: Columns of a row, and what is said of them.
+ROWS = {
+    "id of 240 letters": ({"recording": "ab" * 120}, "more than 150 characters"),
+    "id that repeats itself": ({"recording": "a" * 60}, "repeats itself too often"),
+    "id history": ({"recording": "history"}, "is the name of a file or folder of the results"),
+    "id summary.tsv": ({"recording": "summary.tsv"}, "is the name of a file or folder"),
+    "id report.html": ({"recording": "report.html"}, "is the name of a file or folder"),
+    "id plan.tsv": ({"recording": "plan.tsv"}, "is the name of a file or folder"),
+    "id Gates": ({"recording": "Gates"}, "is the name of a file or folder"),
+    "id logs": ({"recording": "logs"}, "is the name of a file or folder"),
+    "id .snakemake": ({"recording": ".snakemake"}, "a letter or digit first"),
+    "id with a slash": ({"recording": "../x"}, "use letters, digits"),
+    "id with a wildcard": ({"recording": "a{b}"}, "use letters, digits"),
+    "id that turns its text": ({"recording": "a\u202eb"}, r"got 'a\u202eb'"),
+    "id empty": ({"recording": ""}, "column recording: is empty"),
+    "path empty": ({"path": " ; "}, "column path: is empty"),
+    "path with a control character": ({"path": "a\x0bb"}, r"the control character '\x0b'"),
+    "end after 2 ns": ({"end_s": "2e-9"}, "less than 0.1 s; they are in seconds"),
+    "end before start": ({"start_s": "5", "end_s": "2"}, "end_s 2 s is not after start_s 5 s"),
+    "start negative": ({"start_s": "-1"}, "column start_s: Input should be greater than"),
+    "end NaN": ({"end_s": "nan"}, "column end_s: Input should be a finite number"),
+    "end infinite": ({"end_s": "1e400"}, "column end_s: Input should be a finite number"),
+    "comma for a point": ({"start_s": "1,5"}, "column start_s: Input should be a valid number"),
+    "rate negative": (options(sampling_frequency=-1), "sampling_frequency: Input should be gre"),
+    "rate NaN": (options(sampling_frequency=float("nan")), "sampling_frequency: Input should be"),
+    "rate a text": (options(sampling_frequency="30k"), "sampling_frequency: Input should be a"),
+    "no channels": (options(num_channels=0), "num_channels: Input should be greater than 0"),
+    "4.5 channels": (options(num_channels=4.5), "num_channels: Input should be a valid integer"),
+    "offset negative": (options(file_offset=-3), "file_offset: Input should be greater"),
+    "gain a text": (options(gain_to_uV="x"), "gain_to_uV: Input should be a valid"),
+    "option with half a pair": (options(x="\ud800"), r"can't encode character '\ud800'"),
+    "option misspelt": (options(dtyp="int16"), "no option 'dtyp' (did you mean 'dtype'?)"),
+    "options no JSON": ({"reader_options": "{no"}, "column reader_options: not JSON"),
+    "options a list": ({"reader_options": "[1]"}, "Input should be a valid dictionary"),
+    "options nested deeply": ({"reader_options": "[" * 90_000}, "not JSON: maximum recursion"),
+    "options of 5,000 digits": ({"reader_options": "1" * 5_000}, "not JSON: Exceeds the limit"),
+    "field of 131,073 characters": ({"note": "x" * 131_073}, "field larger than field limit"),
+    "reader in capitals": ({"reader": "spikeGLX"}, "unknown reader 'spikeGLX' (did you mean 'spik"),
+    "reader of two kinds": ({"reader": "openephys"}, "'openephysbinary' or 'openephyslegacy'?"),
+    "reader and a space": ({"reader": "binary {}"}, "unknown reader 'binary {}'"),
+    "column stream": ({"stream": "0"}, "column 'stream' is none that is read (did you mean 'str"),
+    "column probe_file": ({"probe_file": "x"}, "(did you mean 'probe'?)"),
+    "column start": ({"start": "1"}, "(did you mean 'start_s'?)"),
+    "column end_sec": ({"end_sec": "1"}, "(did you mean 'end_s'?)"),
+    "column sorters": ({"sorters": "x"}, "(did you mean 'sorter'?)"),
+    "column Channels": ({"Channels": "x"}, "(did you mean 'channels'?)"),
+    "sorter misspelt": ({"sorter": "kilosrt4"}, "(did you mean 'kilosort4'?)"),
+    "params without an entry": ({"params": "fast"}, "not in the config's params_of: 'fast'"),
+}
+#: Tables as bytes.
+TABLES = {
+    "table empty": (b"", "is empty; its first line names the columns"),
+    "table of comments": (b"# none\n", "is empty; its first line names the columns"),
+    "spaces for tabs": (b"recording    path    reader\na    b    c\n", "separated by tabs"),
+    "commas for tabs": (b"recording,path,reader\na,b,c\n", "separated by tabs"),
+    "row without tabs": (PLAIN.encode() + b"b  b.raw  binary\n", "line 3: no tab"),
+    "column missing": (b"recording\tpath\na\tb\n", "column 'reader' is missing"),
+    "column misspelt": (PLAIN.replace("path", "pth").encode(), "'path' is missing (did you mean"),
+    "column twice": (b"recording\tpath\treader\treader\na\tb\tc\td\n", "'reader' appears twice"),
+    "field too many": (PLAIN.encode().rstrip() + b"\tmore\n", "5 fields, but the header has 4"),
+    "id twice": (PLAIN.encode() * 1 + PLAIN.encode().split(b"\n")[1], "'a' is already in line 2"),
+    "ids that differ in case": (
+        PLAIN.encode() + PLAIN.encode().split(b"\n")[1].replace(b"a\ta", b"A\ta"),
+        "recording 'A' is already in line 2",
+    ),
+    "stray quote": (PLAIN.encode().replace(b"\na\t", b'\n"a\t'), "a quote that is not closed"),
+    "quoted newline": (PLAIN.encode().replace(b"a.raw", b'"a\nb"'), "a line break in a field"),
+    "UTF-16": (PLAIN.encode("utf-16"), "save it as UTF-8"),
+    "UTF-16 without its mark": (PLAIN.encode("utf-16-le"), "it holds NUL: save it as UTF-8"),
+    "Latin 1": (PLAIN.replace("a.raw", "\xe9").encode("latin-1"), "save it as UTF-8"),
+    "NUL": (PLAIN.replace("a.raw", "a\0").encode(), "it holds NUL"),
+    "no text": (b"\x89PNG\r\n\x1a\n\xff", "save it as UTF-8"),
+}
+#: Settings, and what is said of them.
+SETTINGS = {
+    "key misspelt": ({"canary": {"windw_s": 3}}, "unknown key (did you mean 'window_s'?)"),
+    "section misspelt": ({"canry": {}}, "unknown key (did you mean 'canary'?)"),
+    "key a number": ({1: 2}, "config: 1: Keys should be strings"),
+    "key true": ({True: 2}, "Keys should be strings"),
+    "section a text": ({"sorter": "kilosort4"}, "sorter: takes keys and values"),
+    "text for a list": ({"outputs": "units"}, "outputs: takes a list"),
+    "output misspelt": ({"outputs": ["unit"]}, "value 'unit' (did you mean 'units'?)"),
+    "window of a microsecond": ({"canary": {"window_s": 1e-6}}, "a window is at least 0.1 s"),
+    "number infinite": ({"watchdogs": {"silence_times": float("inf")}}, "a finite number"),
+    "number NaN": ({"forecast": {"safety": float("nan")}}, "safety: Input should be a finite"),
+    "number negative": ({"job": {"threads": -1}}, "Input should be greater than 0, got -1"),
+    "number with a unit": ({"job": {"mem_mb": "24GB"}}, "valid integer"),
+    "percent of 400": ({"watchdogs": {"gpu_memory_abort_percent": 400}}, "less than or equal"),
+    "half a surrogate pair": ({"sorter": {"image": "\ud800"}}, r"can't encode character '\ud800'"),
+    "pathvar misspelt": ({"pathvars": {"resutls": "x"}}, "(did you mean 'results'?)"),
+    "pathvar a wildcard": ({"pathvars": {"results": "{x}"}}, "takes a folder, without"),
+    "pathvar of two lines": ({"pathvars": {"results": "a\nb"}}, "takes a folder, without"),
+    "device in capitals": ({"sorter": {"device": "CUDA"}}, "(did you mean 'cuda'?)"),
+    "sorter in capitals": ({"sorter": {"name": "Kilosort4"}}, "(did you mean 'kilosort4'?)"),
+    "sorter that acts on terminals": ({"sorter": {"name": "\x1b[31m"}}, r"sorter '\x1b[31m'"),
+    "plugin a folder": ({"sorter": {"plugin": "/tmp"}}, "/tmp is a folder, not a file"),
+    "plugin without end": ({"sorter": {"plugin": "/dev/zero"}}, "/dev/zero is no file"),
+    "plugin at home": ({"sorter": {"plugin": "~/no.py"}}, f"{Path.home()}/no.py does not exist"),
+    "signatures nowhere": ({"signatures": "no.yaml"}, "signatures: no.yaml does not exist"),
+    "table a folder": ({"recordings": "/tmp"}, "/tmp: cannot read the recordings table"),
+    "table without end": ({"recordings": "/dev/zero"}, "/dev/zero is no file or folder"),
+    "sorter's parameter": ({"sorter": {"params": {"nblock": 0}}}, "(did you mean 'nblocks'?)"),
+    "parameter NaN": ({"sorter": {"params": {"Th_universal": float("nan")}}}, "takes a number"),
+    "step misspelt": ({"preprocessing": {"bandpas_filter": {}}}, "'bandpass_filter'?)"),
+    "named step misspelt": (
+        {"preprocessing_of": {"x": {"bandpas_filter": {}}}},
+        "preprocessing_of.x: unknown step 'bandpas_filter' (did you mean",
+    ),
+    "forced recording": ({"canary": {"force": ["aa"]}}, "the table has no recording 'aa'"),
+    "threshold of nothing": (
+        {"curation": {"thresholds": {"snr": {"greater": 5, "less": 1}}}},
+        "nothing is at least `greater` and at most `less`",
+    ),
+}
+#: Settings of the steps after the sort.
+LATE = {
+    "extension": ({"analysis": {"extensions": {"wavforms": {}}}}, "(did you mean 'waveforms'?)"),
+    "waveforms": (
+        {"analysis": {"extensions": {"waveforms": {"ms_befor": 1}}}},
+        "analysis.extensions.waveforms: unknown parameter 'ms_befor' (did you mean 'ms_before'?)",
+    ),
+    "noise levels": (
+        {"analysis": {"extensions": {"noise_levels": {"metod": "mad"}}}},
+        "unknown parameter 'metod' (did you mean 'method'?)",
+    ),
+    "locations": (
+        {"analysis": {"extensions": {"unit_locations": {"method": "monopolar"}}}},
+        "unknown value 'monopolar' (did you mean 'monopolar_triangulation'?)",
+    ),
+    "operators": (
+        {"analysis": {"extensions": {"templates": {"operators": ["avrage"]}}}},
+        "unknown operator 'avrage' (did you mean 'average'?)",
+    ),
+    "metric": (
+        {"analysis": {"extensions": {"quality_metrics": {"metric_names": ["snrr"]}}}},
+        "quality_metrics.metric_names: unknown metric 'snrr' (did you mean 'snr'?)",
+    ),
+    "metric's parameter": (
+        {"analysis": {"extensions": {"quality_metrics": {"metric_params": {"snr": {"x": 1}}}}}},
+        "quality_metrics.metric_params.snr: unknown parameter 'x'",
+    ),
+    "sparsity": (
+        {"analysis": {"sparsity": {"radius": 50}}},
+        "analysis.sparsity: unknown parameter 'radius' (did you mean 'radius_um'?)",
+    ),
+    "sparsity's method": ({"analysis": {"sparsity": {"method": "radiuss"}}}, "'radius'?)"),
+    "threshold": ({"curation": {"thresholds": {"snrr": {"less": 1}}}}, "(did you mean 'snr'?)"),
+    "threshold of what is not computed": (
+        {"curation": {"thresholds": {"d_prime": {"greater": 1}}}},
+        "no column of metrics.tsv 'd_prime'",
+    ),
+    "Bombcell's label": ({"curation": {"bombcell": {"nois": {}}}}, "(did you mean 'noise'?)"),
+    "Bombcell's metric": ({"curation": {"bombcell": {"mua": {"snrr": {}}}}}, "'snr'?)"),
+    "Bombcell's limit": (
+        {"curation": {"bombcell": {"mua": {"snr": {"grater": 3}}}}},
+        "unknown key 'grater' (did you mean 'greater'?)",
+    ),
+    "Phy": ({"exports": {"phy": {"copy_binry": True}}}, "(did you mean 'copy_binary'?)"),
+    "NWB's section": ({"exports": {"nwb": {"NWBfile": {}}}}, "(did you mean 'NWBFile'?)"),
+    "NWB's field": (
+        {"exports": {"nwb": {"Subject": {"spcies": "x"}}}},
+        "exports.nwb.Subject: unknown field 'spcies' (did you mean 'species'?)",
+    ),
+    "NWB's time": (
+        {"exports": {"nwb": {"NWBFile": {"session_start_time": "noon"}}}},
+        "takes a time in ISO 8601",
+    ),
+}
+
+
+@pytest.fixture
+def held(record_property, tmp_path, monkeypatch):
+    """Return a function that notes a kind as held, in an empty working directory."""
+    monkeypatch.chdir(tmp_path)
+    record_property("bad input", "tried")
+    return lambda: record_property("bad input", "held")
+
+
+def problems(table, settings=None):
+    """Write a table; return what is said of it and of settings."""
+    Path("t.tsv").write_bytes(table)
+    with pytest.raises(BadInputError) as caught:
+        inputcheck.check_inputs({"recordings": "t.tsv"} | (settings or {}))
+    told = caught.value.problems
+    assert all(line.isprintable() and len(line) <= 1_000 for line in told)
+    return "\n".join(told)
+
+
+@pytest.mark.parametrize("kind", ROWS)
+def test_row(kind, held):
+    columns, expected = ROWS[kind]
+    row = ROW | columns
+    lines = [
+        "\t".join(row),
+        "\t".join(f'"{v.replace(chr(34), chr(34) * 2)}"' for v in row.values()),
+    ]
+    assert expected in problems("\n".join(lines).encode())
+    held()
+
+
+@pytest.mark.parametrize("kind", TABLES)
+def test_table(kind, held):
+    table, expected = TABLES[kind]
+    assert expected in problems(table)
+    held()
+
+
+@pytest.mark.parametrize("kind", SETTINGS)
+def test_settings(kind, held):
+    settings, expected = SETTINGS[kind]
+    assert expected in problems(PLAIN.encode(), settings)
+    held()
+
+
+@pytest.mark.parametrize("kind", LATE)
+def test_settings_of_late_steps(kind, held):
+    settings, expected = LATE[kind]
+    assert expected in problems(PLAIN.encode(), settings)
+    held()
+
+
+@pytest.mark.parametrize(
+    "table",
+    [
+        b"\xef\xbb\xbf" + PLAIN.encode(),
+        PLAIN.replace("\n", "\r\n").encode(),
+        PLAIN.replace("\n", "\r").encode(),
+        PLAIN.encode().replace(b"options\n", b"options\tnote\n").replace(b"}\n", b'}\t5" x\n'),
+        PLAIN.encode().replace(b"options\n", b"options\tprobe_name\tregion\tsession\n"),
+        PLAIN.encode().replace(b"\na\t", b"\n001\t"),
+        PLAIN.encode().replace(b"\na\t", b"\nNA\t"),
+        PLAIN.encode().replace(b"\na\t", b"\n1e5\t"),
+    ],
+)
+def test_no_false_alarm(table, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("t.tsv").write_bytes(table)
+    _, (row,) = inputcheck.check_inputs({"recordings": "t.tsv"})
+    assert row.id in ("a", "001", "NA", "1e5")
+
+
+RECORDS = {
+    "empty": b"",
+    "truncated": b'{"schema_version": 1, "reco',
+    "not UTF-8": b"\xff\xfe{",
+    "a list": b"[1]",
+    "nested deeply": b"[" * 100_000,
+    "a folder": None,
+    "of a newer schema": b'{"schema_version": 7}',
+    "of a text as its version": b'{"schema_version": "1"}',
+    "with a text as its failure": b'{"schema_version": 1, "failure": "x"}',
+    "without fields": b'{"schema_version": 1}',
+}
+
+
+def spoil(path, content):
+    """Make a file of these bytes, or (None) a folder."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if content is None:
+        path.mkdir()
+    else:
+        path.write_bytes(content)
+
+
+@pytest.mark.parametrize("kind", RECORDS)
+@pytest.mark.parametrize("name", ["canary.json", "sort.json"])
+def test_record_that_cannot_be_read_costs_its_own_row(kind, name, held):
+    results = Path("results")
+    sentinel.write_record(results / "good/canary.json", make_record(recording="good"))
+    spoil(results / "bad" / name, RECORDS[kind])
+    bad, good = summary.describe(results, {"bad": {}, "good": {}})
+    assert good["outcome"] == "passed"
+    assert summary.needs_attention(bad)
+    assert f"results/bad/{name} " in bad["reason"]
+    assert "remove" in bad["reason"]
+    row = Recording(id="bad", paths=("x",), reader="binary")
+    state = State(inputcheck.read_inputs({"recordings": table_of(row)})[0], row, results / "bad")
+    assert state.disagreement is None or state.problem is not None or kind == "without fields"
+    if name == "canary.json":
+        assert gate.read_wave([results / "bad" / name])[0]["verdict"] == ""
+    held()
+
+
+def table_of(row):
+    """Write a table of a row."""
+    Path("t.tsv").write_text(f"recording\tpath\treader\n{row.id}\tx\t{row.reader}\n")
+    return "t.tsv"
+
+
+@pytest.mark.parametrize(
+    "kind", ["empty", "truncated", "not UTF-8", "a folder", "of other columns", "of more fields"]
+)
+def test_table_of_a_wave(kind, held):
+    content = {
+        "empty": b"",
+        "truncated": b"recording\tverd",
+        "not UTF-8": b"\xff\xfe",
+        "a folder": None,
+        "of other columns": b"x\ty\n1\t2\n",
+        "of more fields": b"recording\tverdict\tcategory\na\tproceed\t\tx\n",
+    }[kind]
+    path = Path("results/gates/1.tsv")
+    spoil(path, content)
+    with pytest.raises(TableError, match=r"gates/1\.tsv cannot be read .+; remove it"):
+        read_tsv(path, gate.COLUMNS)
+    sentinel.write_record(Path("results/a/canary.json"), make_record(recording="a"))
+    assert gate.split(path, [Path("results/a/canary.json")]) == ({"a"}, set())
+    assert gate.find_stale(Path("results"), {"gates/1.tsv": ["a"]})
+    held()
+
+
+@pytest.mark.parametrize("kind", ["a folder", "not UTF-8", "junk"])
+def test_journal(kind, held):
+    path = Path("a/attempts.jsonl")
+    junk = b'[1]\n{"kind": "canary", "verdict": "stop", "failure": "x"}\n' + b"[" * 100_000
+    spoil(path, {"a folder": None, "not UTF-8": b"\xff\xfe\n", "junk": junk}[kind])
+    if kind == "a folder":
+        with pytest.raises(RecordError, match=r"attempts\.jsonl cannot be read"):
+            sentinel.count_retestable(path)
+        (row,) = summary.describe(Path(), {"a": {}})
+        assert summary.needs_attention(row)
+    else:
+        assert sentinel.count_retestable(path) == 0
+    sentinel.append_journal(path, "canary", make_record())
+    held()
+
+
+def make_path(kind, path):
+    """Make what is no file or folder; return its path."""
+    if kind == "a FIFO":
+        os.mkfifo(path)
+    elif kind == "a socket":
+        socket.socket(socket.AF_UNIX).bind(str(path))
+    elif kind == "a loop of links":
+        path.symlink_to(path)
+    elif kind == "a device":
+        return "/dev/zero"
+    elif kind == "a link to nowhere":
+        path.symlink_to("nowhere")
+    return str(path)
+
+
+@pytest.mark.parametrize(
+    "kind",
+    ["a FIFO", "a socket", "a loop of links", "a device", "a link to nowhere"],
+)
+def test_path_that_is_no_file_is_said_at_once(kind, held):
+    path = make_path(kind, Path("x.raw"))
+    row = Recording.model_construct(
+        id="a", paths=(path,), reader="binary", reader_options=OPTIONS, probe=path
+    )
+    with pytest.raises(Exception, match=r"is no file or folder|cannot be read|does not exist"):
+        open_recording(row)
+    assert "(recording a)" in plan.read_headers([row], 1)["a"]["problem"]
+    config, _ = inputcheck.read_inputs({"recordings": table_of(row)})
+    assert State(config, row, Path("a")).data is None
+    (found,) = walk(path, set())
+    assert found.failed
+    held()
+
+
+def test_folder_without_permission(held):
+    folder = Path("closed")
+    folder.mkdir(mode=0o000)
+    Path.cwd().chmod(0o755)
+    row = Recording(id="a", paths=(str(folder.absolute()),), reader="spikeglx")
+    read, write = os.pipe()
+    if not (child := os.fork()):
+        os.setuid(65534)
+        text = plan.read_header(row)["problem"]
+        os.write(write, text.encode())
+        os._exit(0)
+    os.waitpid(child, 0)
+    folder.chmod(0o700)
+    told = os.read(read, 10_000).decode()
+    assert "cannot be read" in told or "Permission denied" in told
+    held()
