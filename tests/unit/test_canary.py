@@ -207,7 +207,7 @@ def test_hang_that_computes_stops_after_a_limit_of_the_real_window(run, task, mo
 
 
 class Params(dict):
-    """Snakemake's params: by key and by name."""
+    """Snakemake's params and resources: by key and by name."""
 
     __getattr__ = dict.__getitem__
 
@@ -228,7 +228,7 @@ def test_work_folder_that_cannot_be_emptied_fails_the_job(run, task, tmp_path, m
     job = SimpleNamespace(
         log=[tmp_path / "log.txt"],
         params=params,
-        resources=SimpleNamespace(mem_mb=1000, runtime=10, attempt=1),
+        resources=Params(mem_mb=1000, runtime=10, attempt=1),
         output=SimpleNamespace(sentinel=tmp_path / "x/canary.json"),
         threads=1,
     )
