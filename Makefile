@@ -1,6 +1,8 @@
 # `make demo` and `make test` do all the set-up they need; `make help` lists the rest.
 
 PYTHON ?= python3
+# The build of PyTorch, of a new environment: cpu, cu126, cu130, ... (docs/install.md). Empty: PyPI's.
+TORCH ?=
 VENV := .venv
 BIN := $(abspath $(VENV))/bin
 # Tools that Snakemake and the scripts start are those of the environment.
@@ -11,7 +13,7 @@ RULES := Snakefile rules tests/workflow/importer/Snakefile
 # Two workers for two cores; tests/conftest.py says which tests stay together.
 PYTEST := python -m pytest --numprocesses 2
 
-.PHONY: help install demo check test test-slow test-all lint format schema clean
+.PHONY: help install demo check test test-slow test-all lint format schema lock clean
 
 help:
 	@echo "make install   make the environment .venv"
@@ -22,18 +24,28 @@ help:
 	@echo "make lint      check style, types, layers and rules"
 	@echo "make format    format the sources"
 	@echo "make schema    write the generated files: config schema, two pages of docs/"
+	@echo "make lock      pin the versions of all packages: constraints.txt"
 	@echo "make clean     remove the demo and the environment"
 
-# Each stamp is newer than the requirements that it was installed from.
-$(VENV)/run.stamp: requirements.txt pyproject.toml
-	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.12")'
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet -r requirements.txt
-	$(BIN)/pip install --quiet --no-deps --editable .
+# uv where it is there, which also finds a Python that will do; else venv and pip. Same versions.
+ifneq ($(shell command -v uv),)
+MAKE_VENV := uv venv --quiet --allow-existing $(VENV)
+INSTALL := uv pip install --quiet --python $(VENV) $(addprefix --torch-backend ,$(TORCH))
+else
+MAKE_VENV := $(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14) and \
+	"Python 3.11, 3.12 or 3.13 is needed, or uv: make PYTHON=python3.12")' && $(PYTHON) -m venv $(VENV)
+INSTALL := $(BIN)/pip install --quiet \
+	$(addprefix --extra-index-url https://download.pytorch.org/whl/,$(TORCH))
+endif
+
+# Each stamp is newer than what it was installed from.
+$(VENV)/run.stamp: constraints.txt pyproject.toml
+	$(MAKE_VENV)
+	$(INSTALL) --constraint constraints.txt --editable ".[all]"
 	touch $@
 
-$(VENV)/dev.stamp: requirements-dev.txt $(VENV)/run.stamp
-	$(BIN)/pip install --quiet -r requirements-dev.txt
+$(VENV)/dev.stamp: $(VENV)/run.stamp
+	$(INSTALL) --constraint constraints.txt --editable ".[all,dev]"
 	touch $@
 
 install: $(VENV)/run.stamp
@@ -77,6 +89,13 @@ format: $(VENV)/dev.stamp
 schema: $(VENV)/run.stamp
 	python -m spikecanary.config > config/schemas/config.schema.json
 	python -m spikecanary.reference
+
+# Needs uv. Versions that stand stay: remove the lines of those to renew, or the file.
+lock:
+	uv pip compile --quiet --universal --no-annotate --custom-compile-command "make lock" \
+		--extra all --extra dev pyproject.toml --output-file constraints.txt
+	sed -i.bak "s/ ; python_full_version < '3.14' and (sys_platform == 'darwin' or sys_platform == 'linux')$$//" \
+		constraints.txt && rm constraints.txt.bak
 
 clean:
 	rm -rf demo $(VENV)

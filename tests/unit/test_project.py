@@ -1,29 +1,40 @@
 """The project's own files agree with each other."""
 
 import re
+import tomllib
 
 import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from spikecanary import reference
 from workbench import ROOT
 
 
 def pins(lines):
-    found = {}
-    for line in lines:
-        match = re.match(r"^([\w\[\]-]+)==(\S+)$", str(line).strip())
-        if match:
-            found[match[1]] = match[2]
-    return found
+    """Return the pinned versions, by a package's normalised name."""
+    exact = [line for line in lines if "==" in line and not line.startswith("#")]
+    asked = [Requirement(line) for line in exact]
+    return {canonicalize_name(each.name): each.specifier for each in asked}
+
+
+PINNED = pins((ROOT / "constraints.txt").read_text().splitlines())
 
 
 def test_conda_environments_name_the_pinned_versions():
-    required = pins((ROOT / "requirements.txt").read_text().splitlines())
-    assert "torch" in required
     for path in (ROOT / "envs").glob("*.yaml"):
         packages = yaml.safe_load(path.read_text())["dependencies"][-1]["pip"]
-        assert pins(packages).items() <= required.items(), path
+        assert pins(packages).items() <= PINNED.items(), path
         assert len(pins(packages)) == len(packages), path
+
+
+def test_all_that_the_package_needs_is_pinned_at_a_version_that_it_takes():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    needed = sum(project["optional-dependencies"].values(), project["dependencies"])
+    for each in map(Requirement, needed):
+        if each.name != project["name"]:
+            (pinned,) = PINNED[canonicalize_name(each.name)]
+            assert each.specifier.contains(pinned.version), each
 
 
 def test_generated_pages_are_in_step():
