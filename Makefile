@@ -9,11 +9,11 @@ BIN := $(abspath $(VENV))/bin
 export PATH := $(BIN):$(PATH)
 DEMO := snakemake --directory demo --cores 2
 SOURCES := scripts tests benchmarks config/demo
-RULES := Snakefile rules tests/workflow/importer/Snakefile
+RULES := Snakefile workflow rules tests/workflow/importer/Snakefile
 # Two workers for two cores; tests/conftest.py says which tests stay together.
 PYTEST := python -m pytest --numprocesses 2
 
-.PHONY: help install demo check test test-slow test-all lint format schema lock clean
+.PHONY: help install demo check test test-slow test-all docs lint format schema lock clean
 
 help:
 	@echo "make install   make the environment .venv"
@@ -21,9 +21,10 @@ help:
 	@echo "make check     style, types, unit tests, the rules on stubs: five minutes"
 	@echo "make test      the tests, with real sorters: a quarter of an hour"
 	@echo "make test-all  these and the slow ones: faults, kills, Slurm, commands of the docs"
+	@echo "make docs      the docs as a site, in site/"
 	@echo "make lint      check style, types, layers and rules"
 	@echo "make format    format the sources"
-	@echo "make schema    write the generated files: config schema, two pages of docs/"
+	@echo "make schema    write the generated files: config schema, pages of docs/ and config/"
 	@echo "make lock      pin the versions of all packages: constraints.txt"
 	@echo "make clean     remove the demo and the environment"
 
@@ -71,13 +72,17 @@ test-all: $(VENV)/dev.stamp
 	@status=0; for part in test test-slow; do \
 		$(MAKE) --no-print-directory $$part || status=1; done; exit $$status
 
-lint: $(VENV)/dev.stamp
+docs: $(VENV)/dev.stamp
+	NO_MKDOCS_2_WARNING=1 mkdocs build --strict
+
+lint: $(VENV)/dev.stamp docs
 	ruff format --check $(SOURCES)
 	ruff check $(SOURCES)
 	mypy
 	lint-imports --no-cache
 	snakefmt --check $(RULES)
 	snakemake --lint
+	snakemake --lint --snakefile workflow/Snakefile
 	snakemake --lint --snakefile tests/workflow/importer/Snakefile --directory tests/workflow/importer
 	snakemake --lint --snakefile rules/demo.smk
 

@@ -65,7 +65,8 @@ class BadInputError(ValueError):
         self.problems = [one_line(problem, LONGEST_PROBLEM) for problem in problems]
         count = len(self.problems)
         heading = f"{count} problem{'s' * (count != 1)} in the configuration or the table:"
-        super().__init__("\n  - ".join([heading, *self.problems]))
+        pages = "\nEvery key: docs/settings.md. Every column: docs/own-data.md."
+        super().__init__("\n  - ".join([heading, *self.problems]) + pages)
 
 
 def _expand(path: str) -> str:

@@ -301,9 +301,9 @@ def describe_needs(rows: Iterable[Mapping[str, Any]], most: int = 5) -> str:
     needing = list(filter(needs_attention, rows))
     if not needing:
         return ""
-    one = len(needing) == 1
-    head = "1 recording needs attention:" if one else f"{len(needing)} recordings need attention:"
-    return "\n".join([head, *describe_groups(needing, most)])
+    many = f"{len(needing)} recordings need attention"
+    count = "1 recording needs attention" if len(needing) == 1 else many
+    return "\n".join([f"{count} (docs/troubleshooting.md):", *describe_groups(needing, most)])
 
 
 def describe_groups(rows: Iterable[Mapping[str, Any]], most: int = 5) -> list[str]:

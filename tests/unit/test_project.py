@@ -2,12 +2,15 @@
 
 import re
 import tomllib
+from pathlib import Path
 
 import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from spikecanary import reference
+from spikecanary import plan, reference, summary
+from spikecanary.config import Config
+from spikecanary.table import Recording
 from workbench import ROOT
 
 
@@ -40,6 +43,30 @@ def test_all_that_the_package_needs_is_pinned_at_a_version_that_it_takes():
 def test_generated_pages_are_in_step():
     for path, text in reference.pages().items():
         assert path.read_text() == text, "run `make schema`"
+
+
+def test_every_page_of_the_site_says_first_what_it_is_for():
+    site = yaml.safe_load((ROOT / "mkdocs.yml").read_text())
+    pages = [page for section in site["nav"] for part in section.values() for page in part]
+    assert sorted(pages) == sorted(path.name for path in (ROOT / "docs").glob("*.md"))
+    for page in pages:
+        text = (ROOT / "docs" / page).read_text()
+        if included := re.fullmatch(r'--8<-- "(.+)"\n', text):
+            text = (ROOT / included[1]).read_text()
+        assert re.match(r"# .+\n\nThis page ", text), page
+
+
+def test_the_reference_names_every_column():
+    text = (ROOT / "docs/reference.md").read_text()
+    named = dict(re.findall(r"## Columns of `(\w+).tsv`\n(.*?)(?=\n## |\Z)", text, re.DOTALL))
+    found = {name: re.findall(r"^\| `(\w+)` ", part, re.MULTILINE) for name, part in named.items()}
+    assert tuple(found["summary"]) == summary.SUMMARY_COLUMNS
+    row = Recording(id="x", paths=("nowhere",), reader="binary")
+    planned = plan.make(Config(), [row], Path("results"), 1, headers={"x": {"problem": "gone"}})
+    assert found["plan"] == list(planned.columns)
+    assert re.findall(r"`(.+?)`", named["plan"].split("| `action` |")[1].split("\n")[0]) == [
+        each.value for each in plan.Action
+    ]
 
 
 def test_own_texts_of_troubleshooting_are_printed_by_somebody():

@@ -161,7 +161,7 @@ def test_who_needs_attention(tmp_path):
     ]
     assert all(map(summary.needs_attention, needy))
     lines = summary.describe_needs([*needy, *[needy[0]] * 6]).splitlines()
-    assert lines[0] == "12 recordings need attention:"
+    assert lines[0] == "12 recordings need attention (docs/troubleshooting.md):"
     assert lines[1] == "  7 stopped, DependencyError: x, x, x, x, x and 2 more"
     assert lines[2] == "    x: it broke. Install it."
     found = "the full sort found no units, and its canary found"

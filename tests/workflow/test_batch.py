@@ -47,7 +47,7 @@ def test_batch_from_table_to_summary(ended):
     project, run = ended
     assert run.returncode == 1, run.output
     last = run.output.splitlines()[-3:]
-    assert last[0] == "1 recording needs attention:"
+    assert last[0] == "1 recording needs attention (docs/troubleshooting.md):"
     assert last[1] == "  1 stopped, RecordingUnreadableError: missing"
     assert "no/such/file.raw does not exist (recording missing). Check path, reader" in last[2]
     assert run.recordings("canary") == ["brief", "good", "killed", "missing", "odd", "silent"]

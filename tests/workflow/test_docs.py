@@ -6,6 +6,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import textwrap
 
 import pandas as pd
 import pytest
@@ -18,8 +19,8 @@ from workbench import ROOT, snakemake
 
 PAGES = sorted(
     path
-    for path in [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]
-    if path.name not in ("troubleshooting.md", "settings.md")
+    for path in [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")]
+    if path.name not in ("troubleshooting.md", "settings.md", "units.md", "tutorial.md")
 )
 #: Run as they are: quick, and the others only planned (-n).
 WHOLE = ("plan", "--report")
@@ -80,13 +81,18 @@ EVERY = {
 }
 
 
-@pytest.fixture(scope="module")
-def clone(tmp_path_factory, write_binary, reader_options, tetrode):
-    """Copy the workflow as a clone has it, fill in its table, and run it."""
-    folder = tmp_path_factory.mktemp("clone")
+def copy_workflow(folder):
+    """Copy the workflow as a clone has it."""
     shutil.copy(ROOT / "Snakefile", folder)
     for name in ("rules", "scripts", "config", "envs", "profiles"):
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("*.egg-info"))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def clone(tmp_path_factory, write_binary, reader_options, tetrode):
+    """Copy the workflow, fill in its table, and run it."""
+    folder = copy_workflow(tmp_path_factory.mktemp("clone"))
     row = {
         "recording": "healthy",
         "path": str(write_binary()),
@@ -157,3 +163,69 @@ def test_links_lead_somewhere():
         for target in re.findall(r"\]\(([^)#]+)\)", page.read_text()):
             if not target.startswith("http"):
                 assert (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+def tutorial_steps():
+    """Return the tutorial's parts: commands and snippets, files, and what is printed."""
+    fenced = r'^```(?P<kind>\w+)(?: title="(?P<file>.+?)")?\n(?P<text>.*?)^```$'
+    indented = r"^(?P<code>(?:    [^\n]+\n)(?:\n?    [^\n]+\n)*)"
+    text = (ROOT / "docs/tutorial.md").read_text()
+    for part in re.finditer(f"{fenced}|{indented}", text, re.DOTALL | re.MULTILINE):
+        if part["code"]:
+            yield "code", None, textwrap.dedent(part["code"])
+        else:
+            yield part["kind"], part["file"], part["text"]
+
+
+def run_code(folder, code):
+    """Run commands or a snippet; return the exit status of the last, and what all print."""
+    is_python = re.match(r"(import|from) \w", code)
+    lines = [["-c", code]] if is_python else map(shlex.split, code.splitlines())
+    status, printed = 0, ""
+    for words in lines:
+        if words[0] == "phy":
+            assert load_model(folder / words[-1]).n_spikes > 0
+            continue
+        command = ["-m", *words] if words[0] == "snakemake" else words[words[0] == "python" :]
+        done = subprocess.run(
+            [sys.executable, *command], cwd=folder, capture_output=True, text=True, check=False
+        )
+        status, printed = done.returncode, printed + done.stdout + done.stderr
+    return status, printed
+
+
+def masked(text):
+    """Return the lines of a text, without numbers and the widths of columns."""
+    lines = [re.sub(r"[-+]?\d[\d.,:]*", "#", " ".join(line.split())) for line in text.splitlines()]
+    return {line for line in lines if line not in ("", "...")}
+
+
+@pytest.mark.slow
+def test_tutorial(tmp_path):
+    """Each command of the tutorial works, and prints what is shown, but for the numbers."""
+    copy_workflow(tmp_path)
+    printed, shown = "", 0
+    for kind, file, text in tutorial_steps():
+        if kind == "code":
+            status, printed = run_code(tmp_path, text)
+            assert status == 0, printed
+        elif file:
+            (tmp_path / file).write_text(text)
+        elif kind == "text":
+            assert masked(text) <= masked(printed), (masked(text) - masked(printed), printed)
+            shown += 1
+    assert shown > 3
+
+
+@pytest.mark.medium
+def test_commands_of_the_tutorial_on_a_real_run(tmp_path, data):
+    """A run of half a second is found, planned, and stopped: it is less than two batches."""
+    copy_workflow(tmp_path)
+    shutil.copytree(data / "sglx_np2", tmp_path / "raw")
+    for kind, file, text in tutorial_steps():
+        if kind == "code" and ("discover" in text or "snakemake" in text):
+            status, printed = run_code(tmp_path, text)
+        elif file:
+            (tmp_path / file).write_text(text)
+    assert status == 1
+    assert "less than two batches" in printed
