@@ -135,6 +135,25 @@ def test_oldest_snakemake(tmp_path, monkeypatch):
     assert_it_runs_once(importer)
 
 
+def test_deployed_from_the_workflow_catalog(project):
+    """The Snakefile is as `snakedeploy deploy-workflow` writes it, but for where ours lies."""
+    project.add("good")
+    project.write()
+    (project.folder / "Snakefile").write_text(
+        f"""
+configfile: "config.yaml"
+module spikecanary:
+    snakefile: "{ROOT}/workflow/Snakefile"
+    config: config
+use rule * from spikecanary
+"""
+    )
+    run = snakemake(project.folder)
+    assert run.returncode == 0, run.output
+    assert project.result("report.html").exists()
+    assert "Nothing to be done" in snakemake(project.folder).output
+
+
 def git(folder, *arguments):
     """Run git as somebody; return what it prints."""
     identity = ["-c", "user.name=test", "-c", "user.email=test@localhost"]
