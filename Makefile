@@ -30,7 +30,7 @@ help:
 
 # uv where it is there, which also finds a Python that will do; else venv and pip. Same versions.
 ifneq ($(shell command -v uv),)
-MAKE_VENV := uv venv --quiet --allow-existing $(VENV)
+MAKE_VENV := uv venv --quiet --seed --allow-existing $(VENV)
 INSTALL := uv pip install --quiet --python $(VENV) $(addprefix --torch-backend ,$(TORCH))
 else
 MAKE_VENV := $(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14) and \

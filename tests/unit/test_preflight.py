@@ -4,6 +4,8 @@ import os
 import shutil
 import socket
 import stat
+import subprocess
+import sys
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -325,3 +327,11 @@ def test_what_a_sorter_cannot_sort_is_told_from_the_header(run):
     ((code, error),) = failed("kilosort4", {"n_probes": 0})
     assert "column probe" in error.remedy
     assert not failed("mountainsort5", {"n_probes": 0})
+
+
+def test_the_check_of_a_matlab_machine_says_what_this_one_lacks(monkeypatch):
+    monkeypatch.delenv("KILOSORT2_5_PATH", raising=False)
+    script = [sys.executable, str(ROOT / "benchmarks/matlab.py")]
+    done = subprocess.run(script, capture_output=True, text=True, check=False)
+    assert done.returncode == 2, done.stderr
+    assert "the sorter kilosort2_5 is not installed on this machine" in done.stdout
