@@ -195,8 +195,10 @@ def run_code(folder, code):
 
 
 def masked(text):
-    """Return the lines of a text, without numbers and the widths of columns."""
-    lines = [re.sub(r"[-+]?\d[\d.,:]*", "#", " ".join(line.split())) for line in text.splitlines()]
+    """Return the lines of a text, without numbers, times and the widths of columns."""
+    number = r"[-+]?\d[\d.,:]*"
+    lines = [" ".join(line.split()) for line in text.splitlines()]
+    lines = [re.sub(rf"({number} (h|min) )*{number}( s\b)?", "#", line) for line in lines]
     return {line for line in lines if line not in ("", "...")}
 
 
