@@ -161,7 +161,7 @@ rule figures:
         report(
             directory("<results>/{recording}/figures"),
             patterns=["{name,[^/]+}.png"],
-            caption="captions/figures.rst",
+            caption="../scripts/spikecanary/captions.rst",
             category="Recordings",
             subcategory="{recording}",
             labels={"figure": "{name}"},
@@ -189,7 +189,7 @@ rule canary_figure:
     output:
         report(
             "<results>/{recording}/canary.png",
-            caption="captions/canary_figure.rst",
+            caption="../scripts/spikecanary/captions.rst",
             category="Stopped",
             labels={"recording": "{recording}"},
         ),

@@ -1,55 +1,42 @@
-"""The report: one self-contained page of a batch, for people."""
+"""The report: one self-contained page of a batch, for people.
+
+What is shown is collected here; how it is shown is the template's (``report.html``).
+"""
 
 import base64
 import json
 import logging
 import math
+import os
 import platform
+import re
+import shlex
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from spikecanary import forecast, sentinel, summary
 from spikecanary.config import Config
-from spikecanary.outputs import all_files, figures
+from spikecanary.outputs import CANARY_FIGURE, FILES, all_files
+from spikecanary.sentinel import Record, RecordError
 from spikecanary.table import read_tsv
 
 logger = logging.getLogger(__name__)
 
 TEMPLATE = Path(__file__).with_suffix(".html")
-#: Figures are inlined up to so many bytes of the page, those of recordings in trouble first. All
-#: others are links, so that a page of thousands of recordings still opens.
-FIGURE_BYTES = 15_000_000
-#: Columns of the table, and how a person calls them.
-COLUMNS = {
-    "recording": "recording",
-    "sort": "sort",
-    "verdict": "verdict",
-    "outcome": "canary",
-    "category": "category",
-    "failure": "failure",
-    "n_sorted": "units sorted",
-    "n_units": "units",
-    "n_good": "good",
-    "duration_s": "length, s",
-    "canary_wall_s": "canary, s",
-    "sort_wall_s": "sort, s",
-    "forecast_s": "forecast, s",
-    "sort_mem_mb": "memory, MB",
-    "host": "host",
-}
-NUMBERS = (
-    "n_sorted",
-    "n_units",
-    "n_good",
-    "duration_s",
-    "canary_wall_s",
-    "sort_wall_s",
-    "forecast_s",
-    "sort_mem_mb",
+#: Captions of figures, by name: a template of rule figures, whose words this page shares.
+CAPTIONS = Path(__file__).with_name("captions.rst")
+#: The page is filled with figures up to so many bytes, those of recordings in trouble first. All
+#: others stay files beside it, so that a page of thousands of recordings still opens.
+PAGE_BYTES = 13_000_000
+#: Rows of unit tables in the page; beyond, recordings have a link to theirs.
+MOST_UNITS = 50_000
+#: Columns of a unit's table; a phone shows the first four.
+UNIT_COLUMNS = (
+    *("unit", "label", "depth_um", "snr", "firing_rate", "num_spikes", "peak_channel"),
+    *("isi_violations_share", "amplitude_median", "presence_ratio", "drift_ptp", "reasons"),
 )
-#: What a recording's own section does not repeat.
-HIDDEN = ("recording", "reason", "remedy", "warnings")
 
 
 def write(path: Path, config: Config, results: Path) -> None:
@@ -66,26 +53,52 @@ def write(path: Path, config: Config, results: Path) -> None:
     """
     import jinja2
 
-    rows = read_tsv(results / "summary.tsv")
-    shown = choose_figures(results, rows)
+    rows = read_rows(results / "summary.tsv")
+    recordings = describe(rows, results)
+    caption = jinja2.Template(CAPTIONS.read_text(encoding="utf-8"))
     # What is shown is other people's text: every value is escaped.
-    page = jinja2.Template(TEMPLATE.read_text(encoding="utf-8"), autoescape=True)
-    text = page.render(
-        title=f"Spike Canary: {len(rows)} recordings",
-        written=sentinel.now(),
-        totals=count(rows, results),
-        unexpected=sorted(
-            (row for row in rows if row["outcome"] == "unexpected"), key=lambda row: row["reason"]
-        ),
-        draft=summary.DRAFT,
-        reasons=group_reasons(rows),
-        table=make_table(rows),
-        recordings=[describe(row, shown[row["recording"]]) for row in rows],
-        versions={"python": platform.python_version(), **sentinel.package_versions()},
-        config=json.dumps(config.model_dump(mode="json"), indent=1),
+    environment = jinja2.Environment(
+        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.ChainableUndefined
     )
-    sentinel.write_atomic(path, text)
+    environment.filters |= {
+        "quote": lambda each: shlex.quote(str(each)),
+        "relative": lambda each: os.path.relpath(each, results),
+        "caption": lambda name: caption.render(snakemake={"wildcards": {"name": name}}).strip(),
+    }
+    page = environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
+    shown = {
+        "written": sentinel.now(),
+        "results": results,
+        "working": Path.cwd(),
+        "home": path.resolve().as_uri(),
+        "totals": count(rows, results),
+        "reasons": group_reasons(rows),
+        "draft": summary.DRAFT,
+        "recordings": recordings,
+        "versions": {"python": platform.python_version(), **sentinel.package_versions()},
+        "config": json.dumps(config.model_dump(mode="json"), indent=1),
+    }
+    text = page.render(shown)
+    figures = [
+        figure["path"]
+        for each in sorted(recordings, key=lambda each: not summary.is_in_trouble(each["row"]))
+        for figure in each["figures"]
+    ]
+    data = inline(results, figures, PAGE_BYTES - len(text.encode(errors="replace")))
+    # No text of others looks like this: it is escaped.
+    text = re.sub(
+        r'(?<=<img loading="lazy" src=")[^"]+', lambda found: data.get(found[0], found[0]), text
+    )
+    sentinel.write_atomic(path, text.encode(errors="replace").decode())
     logger.info("%d recordings, %.1f MB", len(rows), len(text) / 1e6)
+
+
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    """Read a summary, with its counts as numbers."""
+    rows: list[dict[str, Any]] = [*read_tsv(path)]
+    for row in rows:
+        row |= {name: int(row[name]) for name in summary.COUNTS if row[name]}
+    return rows
 
 
 def end_failed_run(
@@ -107,34 +120,30 @@ def end_failed_run(
     summary.print_end(results, further, of_run, all_files(config.outputs))
 
 
-def _sum(rows: Sequence[Mapping[str, str]], column: str) -> float:
+def _sum(rows: Sequence[Mapping[str, Any]], column: str) -> float:
     return math.fsum(float(row[column]) for row in rows if row[column])
 
 
-def count(rows: Sequence[Mapping[str, str]], results: Path) -> dict[str, Any]:
-    """Return the batch's totals: recordings by state, time spent, time saved in hours.
+def count(rows: Sequence[Mapping[str, Any]], results: Path) -> dict[str, Any]:
+    """Return the batch's totals: recordings by state, units, and times in s.
 
     Saved are the sorts of stopped recordings: what their canaries forecast, else what sorts with
     the same settings took, of those whose length is known.
     """
-    states: dict[str, int] = {}
-    for row in rows:
-        states[row["sort"]] = states.get(row["sort"], 0) + 1
+    states = [row["sort"] for row in rows]
     stopped = [row for row in rows if row["sort"] == "stopped"]
     return {
-        "n": len(rows),
-        "states": states,
-        "n_unexpected": sum(row["outcome"] == "unexpected" for row in rows),
-        "n_sorted": round(_sum(rows, "n_sorted")),
+        "states": {state: states.count(state) for state in dict.fromkeys(states)},
+        "n_needing": sum(map(summary.needs_attention, rows)),
         "n_units": round(_sum(rows, "n_units")),
         "n_good": round(_sum(rows, "n_good")),
-        "canaries_h": _sum(rows, "canary_wall_s") / 3600,
-        "sorts_h": _sum(rows, "sort_wall_s") / 3600,
-        "saved_h": math.fsum(_forecast_s(row, results) for row in stopped) / 3600,
+        "canaries_s": _sum(rows, "canary_wall_s"),
+        "sorts_s": _sum(rows, "sort_wall_s"),
+        "saved_s": math.fsum(_forecast_s(row, results) for row in stopped),
     }
 
 
-def _forecast_s(row: Mapping[str, str], results: Path) -> float:
+def _forecast_s(row: Mapping[str, Any], results: Path) -> float:
     """Return the time that a sort would have taken; 0 where its length is not known."""
     if row["forecast_s"] or not row["duration_s"]:
         return float(row["forecast_s"] or 0.0)
@@ -143,80 +152,102 @@ def _forecast_s(row: Mapping[str, str], results: Path) -> float:
     return forecast.forecast_by_rates(float(row["duration_s"]), 0.0, history)["wall_s"].likely
 
 
-def group_reasons(rows: Sequence[Mapping[str, str]]) -> list[dict[str, Any]]:
-    """Count what went wrong by category and class, each with its remedy, most first."""
-    groups: dict[tuple[str, str], dict[str, Any]] = {}
+def group_reasons(rows: Sequence[Mapping[str, Any]]) -> list[list[Mapping[str, Any]]]:
+    """Group recordings by what went wrong: those that need a person first, then most first.
+
+    Of a known failure its class and remedy make a group, numbers aside, of others the reason.
+    """
+    groups: dict[tuple[str, ...], list[Mapping[str, Any]]] = {}
     for row in rows:
-        if not row["failure"]:
+        if not (row["failure"] or row["outcome"] == "unexpected" or summary.needs_attention(row)):
             continue
-        key = (row["category"] or "not classified", row["failure"])
-        group = groups.setdefault(
-            key,
-            {"category": key[0], "failure": key[1], "remedy": row["remedy"], "recordings": []},
-        )
-        group["recordings"].append(row["recording"])
-    return sorted(groups.values(), key=lambda group: -len(group["recordings"]))
+        why = row["failure"] + row["remedy"] if row["category"] else row["reason"]
+        key = (row["sort"], row["category"], re.sub(r"\d+", "N", why))
+        groups.setdefault(key, []).append(row)
+    return sorted(groups.values(), key=lambda of: (not summary.needs_attention(of[0]), -len(of)))
 
 
-def _shorten(text: str, column: str) -> str:
-    """Return a table's value, numbers with one decimal at most."""
-    return f"{float(text):.1f}".removesuffix(".0") if text and column in NUMBERS else text
+def describe(rows: Sequence[Mapping[str, Any]], results: Path) -> list[dict[str, Any]]:
+    """Return what the page of each recording shows."""
+    described = []
+    n_units = 0
+    for row in rows:
+        folder = results / row["recording"]
+        attempts = sentinel.read_journal(folder / "attempts.jsonl")
+        canary = _read(folder / "canary.json")
+        sort = _find_sort(row, folder, attempts)
+        log = canary.log if canary else None
+        n_units += row["n_units"] or 0
+        each = {
+            "row": row,
+            "canary": canary,
+            "sort": sort,
+            "attempts": attempts,
+            "units": _read_units(folder) if n_units <= MOST_UNITS else [],
+            "figures": [_describe_figure(path, folder) for path in _find_figures(folder)],
+            "files": [path.name + "/" * path.is_dir() for path in sorted(folder.glob("[!.]*"))],
+            "logs": sorted(Path(log).parents[1].glob(f"*/{folder.name}.log")) if log else [],
+        }
+        described.append(each)
+    return described
 
 
-def make_table(rows: Sequence[Mapping[str, str]]) -> str:
-    """Return a table to sort and filter, with all that it needs: DataTables, by itables."""
-    import itables
-    import pandas as pd
-    from itables import to_html_datatable
-    from itables.javascript import generate_init_offline_itables_html
-
-    frame = pd.DataFrame(
-        [[_shorten(row[name], name) for name in COLUMNS] for row in rows],
-        columns=list(COLUMNS.values()),
-    )
-    bundle = Path(itables.__file__).parent / "html/dt_bundle.js"
-    return generate_init_offline_itables_html(bundle) + to_html_datatable(
-        frame,
-        table_id="batch",
-        connected=False,
-        maxBytes=0,
-        showIndex=False,
-        lengthMenu=[25, 100, 1000],
-        layout={
-            "topStart": "search",
-            "topEnd": "pageLength",
-            "bottomStart": "info",
-            "bottomEnd": "paging",
-        },
-        column_filters="footer",
-        text_in_header_can_be_selected=False,
-        classes="display compact",
-        style="width:100%",
-    )
+def _read(path: Path) -> Record | None:
+    """Read a record that can be read; the summary tells of others."""
+    try:
+        return sentinel.read_record_if_any(path)
+    except RecordError:
+        return None
 
 
-def choose_figures(
-    results: Path, rows: Sequence[Mapping[str, str]]
-) -> dict[str, list[dict[str, str]]]:
-    """Return each recording's figures: name, path, and data where it fits into the page."""
-    free = FIGURE_BYTES
-    shown: dict[str, list[dict[str, str]]] = {}
-    for row in sorted(rows, key=lambda row: not summary.is_in_trouble(row)):
-        shown[row["recording"]] = []
-        for name, path in figures.list_figures(results / row["recording"]).items():
-            figure = {"name": name, "path": path.relative_to(results).as_posix(), "data": ""}
-            if (size := path.stat().st_size * 4 // 3) <= free:  # as base64
-                free -= size
-                encoded = base64.b64encode(path.read_bytes()).decode()
-                figure["data"] = f"data:image/png;base64,{encoded}"
-            shown[row["recording"]].append(figure)
-    return shown
+def _find_sort(
+    row: Mapping[str, Any], folder: Path, attempts: Sequence[Mapping[str, Any]]
+) -> Record | Mapping[str, Any] | None:
+    """Return the full sort of which the summary tells: its record, or the attempt that failed."""
+    if row["sort"] in ("sorted", "unsortable"):
+        return _read(folder / "sort.json")
+    sorts = [each for each in attempts if each.get("kind") == "sort"]
+    return sorts[-1] if sorts and row["sort"] == "failed" else None
 
 
-def describe(row: Mapping[str, str], shown: Sequence[Mapping[str, str]]) -> dict[str, Any]:
-    """Return what a recording's own section shows."""
+def _read_units(folder: Path) -> list[list[str]]:
+    """Return a table of the units: its head, and a line a unit; without columns that are empty."""
+    try:
+        rows = read_tsv(folder / FILES["units"])
+    except (OSError, ValueError):  # none, or not a text
+        return []
+    names = [name for name in UNIT_COLUMNS if any(row.get(name) for row in rows)]
+    return [names, *([_shorten(row[name]) for name in names] for row in rows)]
+
+
+def _shorten(text: str) -> str:
+    """Return four digits of a number with a decimal point, and any other text as it is."""
+    return f"{float(text):.4g}" if re.fullmatch(r"-?\d+\.\d{2,}(e-\d+)?", text) else text
+
+
+def _find_figures(folder: Path) -> list[Path]:
+    """Return a recording's figures, those of single units too."""
+    return [*folder.glob(CANARY_FIGURE), *sorted((folder / FILES["figures"]).rglob("*.png"))]
+
+
+def _describe_figure(path: Path, folder: Path) -> dict[str, str]:
+    """Describe a figure: its file, its name, and the unit that it shows (``units/7.png``)."""
+    name = path.relative_to(folder).with_suffix("").as_posix().removeprefix("figures/")
+    unit = re.fullmatch(r"units?[/_](.+)", name)
     return {
-        **{name: row[name] for name in HIDDEN},
-        "facts": {name: value for name, value in row.items() if value and name not in HIDDEN},
-        "figures": shown,
+        "path": path.relative_to(folder.parent).as_posix(),
+        "name": name,
+        "unit": unit[1] if unit else "",
     }
+
+
+def inline(results: Path, figures: Sequence[str], free: int) -> dict[str, str]:
+    """Return the figures that fit into so many bytes, as data, by path."""
+    data = {}
+    for path in figures:
+        size = (results / path).stat().st_size * 4 // 3  # as base64
+        if size <= free:
+            free -= size
+            encoded = base64.b64encode((results / path).read_bytes()).decode()
+            data[quote(path)] = f"data:image/png;base64,{encoded}"
+    return data
