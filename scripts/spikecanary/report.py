@@ -14,7 +14,7 @@ import shlex
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 from spikecanary import forecast, sentinel, summary
 from spikecanary.config import Config
@@ -233,11 +233,11 @@ def _find_figures(folder: Path) -> list[Path]:
 def _describe_figure(path: Path, folder: Path) -> dict[str, str]:
     """Describe a figure: its file, its name, and the unit that it shows (``units/7.png``)."""
     name = path.relative_to(folder).with_suffix("").as_posix().removeprefix("figures/")
-    unit = re.fullmatch(r"units?[/_](.+)", name)
+    unit = re.fullmatch(r"units/(.+)", name)
     return {
         "path": path.relative_to(folder.parent).as_posix(),
         "name": name,
-        "unit": unit[1] if unit else "",
+        "unit": unquote(unit[1]) if unit else "",
     }
 
 

@@ -35,7 +35,7 @@ OUTPUT_VERSIONS = {
     "mat": 2,
     "report": 1,
     "summary": 3,
-    "page": 2,
+    "page": 3,
 }
 #: Settings of the forecast by which a canary goes.
 OF_A_CANARY = {"max_mem_mb", "max_runtime_min"}

@@ -106,11 +106,11 @@ def fill(results):
     units = [
         {"unit": "7", "label": "good", "depth_um": "120.5", "snr": "9.25", "drift_ptp": ""},
         {"unit": "12", "label": "mua", "depth_um": "40", "snr": "31", "reasons": "snr 3.9 < 5"},
-        {"unit": "NA", "label": "good", "depth_um": "", "snr": "4.5"},
+        {"unit": "N/A", "label": "good", "depth_um": "", "snr": "4.5"},
     ]
     columns = ["unit", "label", "reasons", "depth_um", "snr", "drift_ptp"]
     write_tsv(results / "good/units.tsv", columns, units)
-    for unit in ("7", "12"):
+    for unit in ("7", "12", "N%2FA"):
         draw(results / f"good/figures/units/{unit}.png")
     for folder in ("analyzer", "phy"):
         (results / "good" / folder).mkdir()
@@ -353,11 +353,11 @@ def test_recording_by_mouse_and_keyboard(browser, axe, batch):
     heads = find(browser, "article table.list thead button")
     assert [each.text for each in heads] == ["unit", "label", "depth, µm", "SNR", "why not good"]
     heads[3].click()
-    assert [text.strip() for text in texts(browser, units)] == ["NA", "7", "12"]
+    assert [text.strip() for text in texts(browser, units)] == ["N/A", "7", "12"]
     heads[2].click()  # what is empty is last, either way
-    assert [text.strip() for text in texts(browser, units)] == ["12", "7", "NA"]
+    assert [text.strip() for text in texts(browser, units)] == ["12", "7", "N/A"]
     heads[2].click()
-    assert [text.strip() for text in texts(browser, units)] == ["7", "12", "NA"]
+    assert [text.strip() for text in texts(browser, units)] == ["7", "12", "N/A"]
     dialog = browser.find_element(By.ID, "zoom")
     find(browser, "table.list a.zoom")[0].send_keys(Keys.ENTER)
     assert dialog.is_displayed()
