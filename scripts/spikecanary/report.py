@@ -216,13 +216,14 @@ def _read_units(folder: Path) -> list[list[str]]:
         rows = read_tsv(folder / FILES["units"])
     except (OSError, ValueError):  # none, or not a text
         return []
-    names = [name for name in UNIT_COLUMNS if any(row.get(name) for row in rows)]
-    return [names, *([_shorten(row[name]) for name in names] for row in rows)]
+    names = [name for name in UNIT_COLUMNS[1:] if any(row.get(name) for row in rows)]
+    lines = [[row.get("unit", ""), *(_shorten(row[name] or "") for name in names)] for row in rows]
+    return [["unit", *names], *lines]
 
 
 def _shorten(text: str) -> str:
     """Return four digits of a number with a decimal point, and any other text as it is."""
-    return f"{float(text):.4g}" if re.fullmatch(r"-?\d+\.\d{2,}(e-\d+)?", text) else text
+    return f"{float(text):.4g}" if re.fullmatch(r"-?\d+\.\d+(e-\d+)?", text) else text
 
 
 def _find_figures(folder: Path) -> list[Path]:

@@ -310,6 +310,9 @@ def test_batch_by_mouse_and_keyboard(browser, batch):
     assert texts(browser, ".states .badge")[0] == "✓ 3 sorted"
     assert "36 s" in find(browser, ".facts")[0].text
     assert ODD[:30] in find(browser, "#reasons")[0].text
+    assert find(browser, "#reasons td") == []  # folded
+    find(browser, "#reasons summary")[0].send_keys(Keys.ENTER)
+    assert texts(browser, "#reasons a") == ["big"]
     by_name = find(browser, "#batch thead button")[0]
     by_name.send_keys(Keys.ENTER)
     assert texts(browser, rows) == sorted(texts(browser, rows))

@@ -264,8 +264,11 @@ def test_report_of_snakemake(finished):
     assert run.returncode == 0, run.output
     with zipfile.ZipFile(finished.folder / "report.zip") as archive:
         names = archive.namelist()
+        page = archive.read("report/report.html").decode()
     for made in ("canary.png", "templates.png", "summary.tsv", "report.html"):
         assert any(name.endswith(made) for name in names), made
+    for caption in ("The window for which the canary stopped", "Steps and slopes are drift."):
+        assert caption in page
 
 
 def test_progress_in_recordings(finished):
