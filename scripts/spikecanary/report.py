@@ -184,7 +184,7 @@ def describe(rows: Sequence[Mapping[str, Any]], results: Path) -> list[dict[str,
             "sort": sort,
             "attempts": attempts,
             "units": _read_units(folder) if n_units <= MOST_UNITS else [],
-            "figures": [_describe_figure(path, folder) for path in _find_figures(folder)],
+            "figures": _find_figures(folder),
             "files": [path.name + "/" * path.is_dir() for path in sorted(folder.glob("[!.]*"))],
             "logs": sorted(Path(log).parents[1].glob(f"*/{folder.name}.log")) if log else [],
         }
@@ -226,20 +226,20 @@ def _shorten(text: str) -> str:
     return f"{float(text):.4g}" if re.fullmatch(r"-?\d+\.\d+(e-\d+)?", text) else text
 
 
-def _find_figures(folder: Path) -> list[Path]:
-    """Return a recording's figures, those of single units too."""
-    return [*folder.glob(CANARY_FIGURE), *sorted((folder / FILES["figures"]).rglob("*.png"))]
-
-
-def _describe_figure(path: Path, folder: Path) -> dict[str, str]:
-    """Describe a figure: its file, its name, and the unit that it shows (``units/7.png``)."""
-    name = path.relative_to(folder).with_suffix("").as_posix().removeprefix("figures/")
-    unit = re.fullmatch(r"units/(.+)", name)
-    return {
-        "path": path.relative_to(folder.parent).as_posix(),
-        "name": name,
-        "unit": unquote(unit[1]) if unit else "",
-    }
+def _find_figures(folder: Path) -> list[dict[str, str]]:
+    """Return a recording's figures: file, name, and of a unit's page (``units/7.png``) the unit."""
+    drawn = folder / FILES["figures"]
+    found = {folder / CANARY_FIGURE: "canary"} if (folder / CANARY_FIGURE).exists() else {}
+    for path in sorted(drawn.rglob("*.png")):
+        found[path] = path.relative_to(drawn).with_suffix("").as_posix()
+    return [
+        {
+            "path": path.relative_to(folder.parent).as_posix(),
+            "name": name,
+            "unit": unquote(name.partition("units/")[2]),
+        }
+        for path, name in found.items()
+    ]
 
 
 def inline(results: Path, figures: Sequence[str], free: int) -> dict[str, str]:

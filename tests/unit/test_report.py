@@ -127,6 +127,8 @@ def fill(results):
     write_recording(
         results, "odd", make_record(outcome="unexpected", reason=ODD), sorted_record("odd")
     )
+    # A half of a character, which no file can hold.
+    sentinel.append_line(results / "odd/attempts.jsonl", {"kind": "canary", "reason": "\ud800"})
     write_recording(results, "broken", make_record())
     sentinel.append_journal(
         results / "broken/attempts.jsonl", "sort", failed("broken", "index 5 is out of bounds")
