@@ -20,7 +20,8 @@ import yaml
 
 from spikecanary import preflight, sorter
 from spikecanary.config import load
-from spikecanary.table import Recording, read_tsv, write_tsv
+from spikecanary.table import Recording
+from spikecanary.tsv import read_tsv, write_tsv
 
 ROOT = Path(__file__).resolve().parents[1]
 #: A header of the demo's recordings, for the checks of the machine before they are made.

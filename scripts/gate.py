@@ -6,7 +6,7 @@ from typing import Any
 
 from spikecanary import gate, screen
 from spikecanary.supervise import log
-from spikecanary.table import write_tsv
+from spikecanary.tsv import write_tsv
 
 
 def main(snakemake: Any) -> int:

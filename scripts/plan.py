@@ -7,7 +7,8 @@ from typing import Any
 from spikecanary import plan
 from spikecanary.config import Config
 from spikecanary.supervise import log
-from spikecanary.table import Recording, write_tsv
+from spikecanary.table import Recording
+from spikecanary.tsv import write_tsv
 
 
 def main(snakemake: Any) -> int:

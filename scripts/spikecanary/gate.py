@@ -6,7 +6,8 @@ from pathlib import Path
 
 from spikecanary import sentinel
 from spikecanary.sentinel import RecordError
-from spikecanary.table import Recording, TableError, read_tsv
+from spikecanary.table import Recording
+from spikecanary.tsv import TableError, read_tsv
 
 logger = logging.getLogger(__name__)
 

@@ -20,7 +20,7 @@ from spikecanary import forecast, sentinel, summary
 from spikecanary.config import Config
 from spikecanary.outputs import CANARY_FIGURE, FILES, all_files
 from spikecanary.sentinel import Record, RecordError
-from spikecanary.table import read_tsv
+from spikecanary.tsv import read_tsv
 
 logger = logging.getLogger(__name__)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from spikecanary import summary
-from spikecanary.table import read_tsv
+from spikecanary.tsv import read_tsv
 
 #: ANSI colours of the words that a line begins with.
 COLOURS = {"proceed": 32, "sorted": 32, "unexpected": 33, "stop": 31}

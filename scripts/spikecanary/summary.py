@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from spikecanary import quality, sentinel
 from spikecanary.outputs import FILES
 from spikecanary.sentinel import Record, RecordError
-from spikecanary.table import TableError, read_tsv, write_tsv
+from spikecanary.tsv import TableError, read_tsv, write_tsv
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -1,13 +1,12 @@
-"""The recordings table: its rows and their problems; TSV files of a results folder."""
+"""The recordings table: its rows and their problems."""
 
 import csv
-import io
 import json
 import os
 import re
 import stat
 from collections import Counter
-from collections.abc import Collection, Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from itertools import chain, pairwise
 from pathlib import Path
@@ -30,7 +29,7 @@ from pydantic import (
 
 from spikecanary.config import SHORTEST_S, BadInputError, UserPath
 from spikecanary.sentinel import write_atomic
-from spikecanary.texts import PlainError, did_you_mean, printable, quote
+from spikecanary.texts import did_you_mean, printable, quote
 
 ID_PATTERN = r"[A-Za-z0-9][A-Za-z0-9._-]*"
 #: What stands in the results folder and belongs to no recording; the last two may stand there.
@@ -53,11 +52,6 @@ COLUMNS = {"recording": "id", "path": "paths", "reader": "reader"} | {
 REQUIRED_COLUMNS = ("recording", "path", "reader")
 #: What people add to the name of a column.
 SUFFIX = re.compile(r"_(s|id|file|path|sec|seconds)$")
-#: How a text, but no number, begins that a spreadsheet takes for a formula; and as it is written.
-FORMULA = re.compile(r"(?![+-]?[\d.]+(e[+-]?\d+)?$)[\s']*[=+@\uff1d\uff0b\uff20-].", re.IGNORECASE)
-QUOTED_FORMULA = re.compile(f"'{FORMULA.pattern}", re.IGNORECASE)
-#: So many characters of a text are written; programs read no more of a cell.
-LONGEST_CELL = 32_000
 #: How a line begins by which discover says what is not in the table.
 COMMENT = "# discover: "
 #: Readers that find the same data from the folders above.
@@ -358,59 +352,6 @@ def _describe(path: str | Path, row: Mapping[str, Any], error: Mapping[str, Any]
     message = MESSAGES.get(error["type"], error["msg"].removeprefix("Value error, "))
     given = f", got {quote(error['input'])}" if isinstance(error["input"], str) else ""
     return f"{where}{column}: {message}{given}"
-
-
-def write_tsv(path: Path, columns: Iterable[str], rows: Iterable[Mapping[str, Any]]) -> None:
-    """Write a table, whole or not at all; what is None or missing is empty.
-
-    Texts that a spreadsheet would take for a formula get an apostrophe in front, which
-    :func:`read_tsv` takes away again.
-    """
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(columns), delimiter="\t", lineterminator="\n")
-    writer.writeheader()
-    writer.writerows({name: as_cell(value) for name, value in row.items()} for row in rows)
-    write_atomic(path, text.getvalue())
-
-
-def as_cell(value: Any) -> Any:
-    """Return a value as it stands in a table: no formula, nothing that cannot be shown."""
-    if not isinstance(value, str):
-        return value
-    text = printable(value[:LONGEST_CELL])[:LONGEST_CELL]
-    return f"'{text}" if FORMULA.match(text) else text
-
-
-def from_cell(value: Any) -> Any:
-    """Return what :func:`as_cell` was given, but for what cannot be shown."""
-    return value[1:] if isinstance(value, str) and QUOTED_FORMULA.match(value) else value
-
-
-class TableError(PlainError):
-    """A table of a results folder that cannot be read."""
-
-
-def read_tsv(path: Path, needed: Collection[str] = ()) -> list[dict[str, str]]:
-    """Read a table as texts, a dict a row; without pandas, whose import takes longer than a gate.
-
-    Raises
-    ------
-    TableError
-        It cannot be read, or lacks a column that is needed.
-    """
-    try:
-        with path.open(encoding="utf-8", newline="") as file:
-            reader = csv.DictReader(file, delimiter="\t", restval="")
-            rows = [{name: from_cell(value) for name, value in row.items()} for row in reader]
-        lacking = sorted({*needed} - {*(reader.fieldnames or ())})
-        why: Any = f"column {lacking[0]} is missing" if lacking else ""
-        why = "more fields than columns" if any(None in row for row in rows) else why
-    except (OSError, ValueError, TypeError, csv.Error) as err:
-        why = getattr(err, "strerror", None) or err
-    if why:
-        msg = f"{path} cannot be read ({why}); remove it to have it made again"
-        raise TableError(msg)
-    return rows
 
 
 class GrowingTable:

@@ -13,7 +13,8 @@ from spikecanary.formats import walk
 from spikecanary.recording import open_recording
 from spikecanary.reruns import State
 from spikecanary.sentinel import RecordError
-from spikecanary.table import Recording, TableError, read_tsv
+from spikecanary.table import Recording
+from spikecanary.tsv import TableError, read_tsv
 from workbench import make_record
 
 OPTIONS = {"sampling_frequency": 30000, "dtype": "int16", "num_channels": 4}

@@ -19,7 +19,7 @@ from selenium.webdriver.support.select import Select
 from spikecanary import report, sentinel, summary
 from spikecanary.config import Config
 from spikecanary.sentinel import BadPeriod, Failure, Interval, MapRow, Measured, Window
-from spikecanary.table import write_tsv
+from spikecanary.tsv import write_tsv
 from workbench import ROOT, make_record, stopped
 
 #: Chromium's switches for a machine without a screen or a network.

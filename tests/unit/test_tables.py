@@ -9,7 +9,8 @@ import pytest
 from spikecanary import forecast, gate, sentinel, summary
 from spikecanary.outputs import curation
 from spikecanary.sentinel import BadPeriod, Failure
-from spikecanary.table import RESERVED_IDS, Recording, read_tsv, write_tsv
+from spikecanary.table import RESERVED_IDS, Recording
+from spikecanary.tsv import read_tsv, write_tsv
 from workbench import ROOT, make_record, stopped
 
 

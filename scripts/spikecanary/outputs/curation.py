@@ -12,7 +12,7 @@ from spikecanary import clock, sentinel
 from spikecanary.config import CurationSettings, Threshold
 from spikecanary.outputs import OutputError, analysis, phy
 from spikecanary.supervise import folders
-from spikecanary.table import as_cell, from_cell
+from spikecanary.tsv import as_cell, from_cell
 
 if TYPE_CHECKING:
     import pandas as pd
