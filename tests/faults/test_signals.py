@@ -1,0 +1,87 @@
+"""Signals to snakemake at random moments of each phase: a plain run goes on as if none had come."""
+
+import os
+import random
+import re
+import signal
+import subprocess
+import time
+
+import psutil
+import pytest
+
+from engine import Engine
+from spikecanary.supervise.processes import is_alive
+from spikecanary.tsv import read_tsv
+
+pytestmark = pytest.mark.slow
+IDS = "a b c d e f"
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGKILL)
+COMPARED = ("recording", "verdict", "outcome", "category", "sort", "n_units", "reason")
+#: After what has appeared a signal comes, by what the run is doing.
+PHASES = {
+    "start": "Snakefile",
+    "selection": ".snakemake/log/*.log",
+    "canary": "results/a/canary.json",
+    "gate": "results/gates/*.tsv",
+    "sort": "results/*/sort.json",
+    "outputs": "results/*/metrics.tsv",
+    "summary": "results/waves/*.tsv",
+    "end": "results/summary.tsv",
+}
+
+
+def batch(folder):
+    """Make a batch of stubs, one of whose recordings is stopped, with outputs."""
+    folder.mkdir()
+    engine = Engine(folder, IDS, outputs=["npz"])
+    engine.world(b="environment")
+    return engine
+
+
+def outcome(engine, run):
+    """Return what a run must come to: exit status, summary, sortings."""
+    rows = [[row[name] for name in COMPARED] for row in read_tsv(engine.result("summary.tsv"))]
+    return run.status, rows, sorted(path.parent.name for path in engine.result().glob("*/sorting"))
+
+
+@pytest.fixture(scope="session")
+def undisturbed(tmp_path_factory):
+    """Return what a run comes to that no signal disturbs."""
+    engine = batch(tmp_path_factory.mktemp("undisturbed") / "batch")
+    expected = outcome(engine, engine.run())
+    assert expected[0] == 1
+    assert expected[2] == list("acdef")
+    return expected
+
+
+@pytest.mark.parametrize("phase", PHASES)
+def test_signals(tmp_path, ledger, undisturbed, phase):
+    moments = random.Random(f"{os.environ.get('FAULT_SEED', '1')} {phase}")
+    for signum in SIGNALS:
+        engine = batch(tmp_path / signum.name)
+        output = engine.folder / "output.txt"
+        with output.open("w") as file:
+            run = subprocess.Popen(
+                engine.command(), cwd=engine.folder, stdout=file, stderr=file, start_new_session=True
+            )
+        while run.poll() is None and not any(engine.folder.glob(PHASES[phase])):
+            time.sleep(0.01)
+        delay_s = moments.uniform(0.0, 2.0 if phase in ("start", "selection") else 0.5)
+        time.sleep(delay_s)
+        tree = psutil.Process(run.pid).children(recursive=True) if run.poll() is None else []
+        # Ctrl-C reaches the whole group, a kill the process that is named.
+        (os.killpg if signum == signal.SIGINT else os.kill)(run.pid, signum)
+        run.wait(timeout=120)
+        _, alive = psutil.wait_procs(tree, timeout=30)
+        again = engine.run()
+        if re.search("--unlock", again.output):
+            assert engine.run("--unlock").status == 0
+            again = engine.run()
+        found = outcome(engine, again)
+        # While Python starts and imports, an interrupt is its own traceback.
+        tracebacks = re.findall(r"^Traceback .*", again.output, re.MULTILINE)
+        lost = [*filter(is_alive, alive)]
+        wrong = [*([found] if found != undisturbed else []), *tracebacks]
+        fault = f"{signum.name} {delay_s:.1f} s into {phase}"
+        ledger.note(fault, "as an undisturbed run", lost, wrong)
