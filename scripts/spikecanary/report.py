@@ -1,7 +1,4 @@
-"""The report: one self-contained page of a batch, for people.
-
-What is shown is collected here; how it is shown is the template's (``report.html``).
-"""
+"""The report: one self-contained page of a batch, for people; ``report.html`` lays it out."""
 
 import base64
 import json
@@ -175,13 +172,12 @@ def describe(rows: Sequence[Mapping[str, Any]], results: Path) -> list[dict[str,
         folder = results / row["recording"]
         attempts = sentinel.read_journal(folder / "attempts.jsonl")
         canary = _read(folder / "canary.json")
-        sort = _find_sort(row, folder, attempts)
         log = canary.log if canary else None
         n_units += row["n_units"] or 0
         each = {
             "row": row,
             "canary": canary,
-            "sort": sort,
+            "sort": _find_sort(row, folder, attempts),
             "attempts": attempts,
             "units": _read_units(folder) if n_units <= MOST_UNITS else [],
             "figures": _find_figures(folder),

@@ -267,7 +267,7 @@ def test_report_of_snakemake(finished):
         page = archive.read("report/report.html").decode()
     for made in ("canary.png", "templates.png", "summary.tsv", "report.html"):
         assert any(name.endswith(made) for name in names), made
-    for caption in ("The window for which the canary stopped", "Steps and slopes are drift."):
+    for caption in ("The window for which the canary stopped", "The mean waveform of each unit"):
         assert caption in page
 
 
