@@ -11,7 +11,7 @@ import numpy as np
 
 from spikecanary import sentinel, signals
 from spikecanary.config import AnalysisSettings, CurationSettings
-from spikecanary.outputs import CANARY_FIGURE, analysis, curation, exports
+from spikecanary.outputs import analysis, curation, exports
 from spikecanary.recording import cut_window, open_recording
 from spikecanary.sorter import SortTask
 
@@ -336,11 +336,3 @@ def _draw_window(task: SortTask, settings: AnalysisSettings, record: sentinel.Re
         "noise of each channel; the whole recording below"
     )
     return figure
-
-
-def list_figures(folder: Path) -> dict[str, Path]:
-    """Return the figures in a recording's results folder, by name."""
-    drawn = sorted((folder / "figures").glob("*.png"))
-    stopped = folder / CANARY_FIGURE
-    found = {path.stem.replace("_", " "): path for path in drawn}
-    return found | ({"canary window": stopped} if stopped.exists() else {})
