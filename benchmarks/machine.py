@@ -64,7 +64,7 @@ class Machine:
         row = Recording(id="x", paths=("recordings/healthy",), reader="spikeinterface")
         task = sorter.make_task(row, load(self.config))
         found = preflight.check_node(task, self.folder, HEADER)
-        return [each.message for each in found if each.level == "fail"]
+        return [each.line() for each in found if each.level == "fail"]
 
     def make_recordings(self) -> None:
         """Make the demo's recordings."""

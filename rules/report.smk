@@ -93,7 +93,8 @@ rule plan:
     threads: SETTINGS.job.threads
     params:
         config=as_set(SETTINGS),
-        rows=[row.model_dump(mode="json") for row in RECORDINGS],
+        rows=lambda wildcards: check_options()
+        or [row.model_dump(mode="json") for row in RECORDINGS],
         results=str(results_path()),
     script:
         "../scripts/plan.py"
