@@ -63,7 +63,11 @@ def test_signals(tmp_path, ledger, undisturbed, phase):
         output = engine.folder / "output.txt"
         with output.open("w") as file:
             run = subprocess.Popen(
-                engine.command(), cwd=engine.folder, stdout=file, stderr=file, start_new_session=True
+                engine.command(),
+                cwd=engine.folder,
+                stdout=file,
+                stderr=file,
+                start_new_session=True,
             )
         while run.poll() is None and not any(engine.folder.glob(PHASES[phase])):
             time.sleep(0.01)

@@ -301,7 +301,9 @@ def test_nwb_says_that_it_guesses_where_nobody_tells_when_a_recording_began(made
     found = describe(gone)
     assert "it is the time of the sort" in found["NWBFile"]["notes"]
     caplog.clear()
-    found = describe(row, "2020-01-02T03:04:05+00:00")
+    told = row.model_copy(update={"metadata": {"subject": "m3"}})  # as discover writes it
+    found = describe(told, "2020-01-02T03:04:05+00:00")
+    assert found["Subject"]["subject_id"] == "m3"
     assert found["NWBFile"]["session_start_time"].year == 2020
     assert caplog.text == ""
 
@@ -312,7 +314,6 @@ def test_columns_that_are_nearly_those_of_nwb_are_named():
     assert found == [
         f"column {wrong!r} is not in NWB: did you mean {right!r}?"
         for wrong, right in (
-            ("subject", "subject_id"),
             ("SubjectID", "subject_id"),
             ("session_start", "session_start_time"),
         )

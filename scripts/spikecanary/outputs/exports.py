@@ -39,6 +39,8 @@ NWBFILE_COLUMNS = (
     "lab",
 )
 SUBJECT_COLUMNS = ("subject_id", "species", "sex", "age", "date_of_birth", "genotype", "strain")
+#: Columns that discover writes, and the fields that they fill where no column has the field's name.
+TOLD = {"subject": "subject_id", "session": "session_id"}
 #: What our columns of the units are; SpikeInterface describes its metrics.
 COLUMNS = {
     "label": "Label of the unit by the curation's settings",
@@ -245,7 +247,8 @@ def nwb_metadata(one: Sorted, given: NwbSettings, session: str | None = None) ->
         **given.NWBFile,
     }
     subject = dict(given.Subject)
-    for name, value in row.metadata.items():
+    told = {field: row.metadata[name] for name, field in TOLD.items() if name in row.metadata}
+    for name, value in (told | row.metadata).items():
         if value and name in NWBFILE_COLUMNS:
             file[name] = value
         if value and name in SUBJECT_COLUMNS:
@@ -275,12 +278,11 @@ def nwb_metadata(one: Sorted, given: NwbSettings, session: str | None = None) ->
 def near_misses(columns: Iterable[str]) -> Iterator[str]:
     """Name columns of the table that look like NWB's and are not."""
     wanted = {name.replace("_", ""): name for name in (*NWBFILE_COLUMNS, *SUBJECT_COLUMNS)}
-    known = {**wanted, "subject": "subject_id", "session": "session_id"}
     for column in columns:
-        if column not in wanted.values():
+        if column not in wanted.values() and column not in TOLD:
             plain = re.sub(r"[^a-z]", "", column.lower())
-            if found := get_close_matches(plain, known, n=1, cutoff=0.8):
-                yield f"column {column!r} is not in NWB: did you mean {known[found[0]]!r}?"
+            if found := get_close_matches(plain, wanted, n=1, cutoff=0.8):
+                yield f"column {column!r} is not in NWB: did you mean {wanted[found[0]]!r}?"
 
 
 def write_nwb(several: Sequence[Sorted], metadata: Mapping[str, Any], path: Path) -> None:
