@@ -17,7 +17,7 @@ from spikecanary.config import Config
 from spikecanary.recording import describe_header, open_recording, size_bytes
 from spikecanary.reruns import State
 from spikecanary.table import Recording, exists
-from spikecanary.texts import one_line
+from spikecanary.texts import duration, one_line
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -31,8 +31,6 @@ USUAL_UV = (0.01, 100.0)
 CHUNK = 20
 #: A header that is not read after so many s, as on a file system that does not answer, is given up.
 LIMIT_S = 120
-#: A canary is taken to need this long, in s.
-CANARY_S = 60.0
 
 
 class Action(StrEnum):
@@ -50,6 +48,7 @@ class Action(StrEnum):
 
 WITH_CANARY = (Action.CANARY, Action.CANARY_AND_SORT)
 WITH_SORT = (Action.SORT, Action.CANARY_AND_SORT, Action.SKIP_AND_SORT)
+WITH_OUTPUTS = (*WITH_SORT, Action.OUTPUTS)
 
 
 def make(
@@ -99,7 +98,7 @@ def make(
                 "n_channels": header.get("n_channels"),
                 "size_mb": round(size_bytes(row) / 1e6, 1),
                 "action": action,
-                "canary_s": CANARY_S if action in WITH_CANARY else 0.0,
+                "canary_s": _estimate_canary_s(config) if action in WITH_CANARY else 0.0,
                 **_estimate_sort(state, results, header, action),
                 "problems": "; ".join(problems),
             }
@@ -225,6 +224,11 @@ def _choose_action(state: State, header: Mapping[str, Any]) -> tuple[Action, lis
     return action, []
 
 
+def _estimate_canary_s(config: Config) -> float:
+    """Estimate the time of a canary: that of a full sort as long as its window."""
+    return round(forecast.forecast_by_rates(config.canary.window_s, 0.0)["wall_s"].likely)
+
+
 def _estimate_sort(
     state: State, results: Path, header: Mapping[str, Any], action: Action
 ) -> dict[str, float]:
@@ -276,13 +280,19 @@ def _find_repeated(rows: Iterable[Recording]) -> dict[str, list[str]]:
 def describe(table: "pd.DataFrame", most: int = 20) -> str:
     """Describe a plan for people: its first rows, its problems, its totals."""
     shown = table.drop(columns=["problems"]).head(most)
-    lines = [shown.to_string(index=False, na_rep="", float_format=lambda value: f"{value:.0f}")]
+    times = ["duration_s", "canary_s", "sort_s"]
+    shown[times] = shown[times].map(lambda time_s: duration(time_s) if time_s > 0 else "")
+    shown = shown.rename(columns=lambda name: name.removesuffix("_s"))
+    shown["n_channels"] = shown["n_channels"].astype(object).fillna("")
+    lines = [shown.to_string(index=False, na_rep="", float_format="{:.0f}".format)]
     if len(table) > most:
         lines.append(f"... and {len(table) - most} more")
     problems = table[table["problems"] != ""]
     if len(problems):
-        lines += ["", f"{len(problems)} recordings with problems:"]
+        lines += ["", f"{_count(len(problems), 'recording')} with problems:"]
         lines += [f"  {row.recording}: {row.problems}" for row in problems.head(most).itertuples()]
+    if len(problems) > most:
+        lines.append(f"  ... and {len(problems) - most} more")
     return "\n".join([*lines, "", describe_totals(table)])
 
 
@@ -290,12 +300,19 @@ def describe_totals(table: "pd.DataFrame") -> str:
     """Describe a plan's totals: recordings by action, jobs, device time, disk."""
     counts = table["action"].value_counts()
     counted = ", ".join(f"{count} {action}" for action, count in counts.items())
+    n_canaries, n_sorts, n_made = (
+        table["action"].isin(kind).sum() for kind in (WITH_CANARY, WITH_SORT, WITH_OUTPUTS)
+    )
     jobs_s = table["canary_s"] + table["sort_s"]
     return (
-        f"{len(table)} recordings: {counted}\n"
-        f"{table['action'].isin(WITH_CANARY).sum()} canaries and "
-        f"{table['action'].isin(WITH_SORT).sum()} sorts at most, "
-        f"{jobs_s.sum() / 3600:.1f} hours of device time (median {jobs_s.median() / 60:.1f} min, "
-        f"longest {jobs_s.max() / 60:.1f} min), "
-        f"{table['disk_mb'].max() / 1000:.1f} GB of disk for the largest"
+        f"{_count(len(table), 'recording')}: {counted}\n"
+        f"At most {_count(n_canaries, 'canary', 'canaries')}, {_count(n_sorts, 'sort')}, and the "
+        f"outputs of {_count(n_made, 'recording')}. Canaries and sorts take "
+        f"{duration(jobs_s.sum())} in all (median {duration(jobs_s.median())}, longest "
+        f"{duration(jobs_s.max())}), and {table['disk_mb'].max() / 1000:.1f} GB of disk for the "
+        "largest"
     )
+
+
+def _count(number: int, one: str, more: str = "") -> str:
+    return f"{number} {one if number == 1 else more or one + 's'}"

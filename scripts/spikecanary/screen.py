@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from spikecanary import summary
+from spikecanary.texts import duration
 from spikecanary.tsv import read_tsv
 
 #: ANSI colours of the words that a line begins with.
@@ -56,16 +57,7 @@ def describe_sort(row: Mapping[str, Any]) -> tuple[str, str]:
     if row["sort"] != "sorted":
         return row["sort"], textwrap.shorten(row["reason"], REASON_LENGTH)
     units = "1 unit" if row["n_sorted"] == 1 else f"{row['n_sorted']} units"
-    return "sorted", f"{units} in {describe_s(row['sort_wall_s'] or 0.0)}"
-
-
-def describe_s(seconds: float) -> str:
-    """Describe a time as people do."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    if hours:
-        return f"{hours} h {minutes} min"
-    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
+    return "sorted", f"{units} in {duration(row['sort_wall_s'] or 0.0)}"
 
 
 def print_gate(table: Path, waves: Sequence[str]) -> None:

@@ -41,6 +41,15 @@ def quote(value: Any) -> str:
     return one_line(repr(value), LONGEST_QUOTE)
 
 
+def duration(seconds: float) -> str:
+    """Return a time in s as people say it."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes} min"
+    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
+
+
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """Return ``" (did you mean 'x'?)"`` for the nearest known names, else a list of all."""
     folded = {each.casefold(): each for each in sorted(known)}

@@ -14,6 +14,7 @@ from spikecanary.config import Config
 from spikecanary.reruns import State
 from spikecanary.sentinel import Failure
 from spikecanary.table import Recording
+from spikecanary.texts import duration
 from workbench import ROOT, make_record
 
 
@@ -144,7 +145,10 @@ def test_totals(rows, config, tmp_path):
     table = plan.make(config, [rows["good"], rows["no_probe"]], tmp_path, 1)
     text = plan.describe(table)
     assert "2 recordings: 2 canary + sort" in text
-    assert "2 canaries and 2 sorts at most, 0.1 hours of device time" in text
+    assert "At most 2 canaries, 2 sorts, and the outputs of 2 recordings." in text
+    time_s = table["canary_s"].sum() + table["sort_s"].sum()
+    assert f"take {duration(time_s)} in all" in text
+    assert "1 recording with problems:" in text
     assert "no_probe: no probe" in text
     assert "0.0 GB of disk for the largest" in text
 

@@ -9,6 +9,7 @@ from snakemake_interface_logger_plugins.common import LogEvent
 from snakemake_logger_plugin_spikecanary.quiet import quieten
 from spikecanary import gate, screen, sentinel
 from spikecanary.sentinel import Measured
+from spikecanary.texts import duration
 from spikecanary.tsv import write_tsv
 from workbench import make_record, stopped
 
@@ -77,7 +78,7 @@ def test_gate_tells_its_failures_and_the_last_one_those_of_all(results, capsys):
     ("seconds", "text"), [(0.4, "0 s"), (59.6, "1 min 0 s"), (3600, "1 h 0 min"), (36, "36 s")]
 )
 def test_times(seconds, text):
-    assert screen.describe_s(seconds) == text
+    assert duration(seconds) == text
 
 
 def test_snakemake_is_quiet_about_single_jobs():
