@@ -29,7 +29,7 @@ from spikecanary.table import (
     Recording,
     not_readable,
 )
-from spikecanary.texts import one_line
+from spikecanary.texts import count, one_line
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -450,7 +450,7 @@ def _report(
         listed = [one for one in left_out if one.failed is failed]
         lines += ["", title] * bool(listed)
         lines += [f"  {' '.join(filter(None, (o.path, o.stream)))}: {o.reason}" for o in listed]
-    lines += ["", f"{len(new)} recordings added to {out}, {n_known} known before"]
+    lines += ["", f"{count(len(new), 'recording')} added to {out}, {n_known} known before"]
     sys.stdout.write("\n".join(lines) + "\n")
 
 

@@ -17,7 +17,7 @@ from spikecanary.config import Config
 from spikecanary.recording import describe_header, open_recording, size_bytes
 from spikecanary.reruns import State
 from spikecanary.table import Recording, exists
-from spikecanary.texts import duration, one_line
+from spikecanary.texts import count, duration, one_line
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -289,7 +289,7 @@ def describe(table: "pd.DataFrame", most: int = 20) -> str:
         lines.append(f"... and {len(table) - most} more")
     problems = table[table["problems"] != ""]
     if len(problems):
-        lines += ["", f"{_count(len(problems), 'recording')} with problems:"]
+        lines += ["", f"{count(len(problems), 'recording')} with problems:"]
         lines += [f"  {row.recording}: {row.problems}" for row in problems.head(most).itertuples()]
     if len(problems) > most:
         lines.append(f"  ... and {len(problems) - most} more")
@@ -299,20 +299,16 @@ def describe(table: "pd.DataFrame", most: int = 20) -> str:
 def describe_totals(table: "pd.DataFrame") -> str:
     """Describe a plan's totals: recordings by action, jobs, device time, disk."""
     counts = table["action"].value_counts()
-    counted = ", ".join(f"{count} {action}" for action, count in counts.items())
+    counted = ", ".join(f"{n} {action}" for action, n in counts.items())
     n_canaries, n_sorts, n_made = (
         table["action"].isin(kind).sum() for kind in (WITH_CANARY, WITH_SORT, WITH_OUTPUTS)
     )
     jobs_s = table["canary_s"] + table["sort_s"]
     return (
-        f"{_count(len(table), 'recording')}: {counted}\n"
-        f"At most {_count(n_canaries, 'canary', 'canaries')}, {_count(n_sorts, 'sort')}, and the "
-        f"outputs of {_count(n_made, 'recording')}. Canaries and sorts take "
+        f"{count(len(table), 'recording')}: {counted}\n"
+        f"At most {count(n_canaries, 'canary', 'canaries')}, {count(n_sorts, 'sort')}, and the "
+        f"outputs of {count(n_made, 'recording')}. Canaries and sorts take "
         f"{duration(jobs_s.sum())} in all (median {duration(jobs_s.median())}, longest "
         f"{duration(jobs_s.max())}), and {table['disk_mb'].max() / 1000:.1f} GB of disk for the "
         "largest"
     )
-
-
-def _count(number: int, one: str, more: str = "") -> str:
-    return f"{number} {one if number == 1 else more or one + 's'}"

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from spikecanary import summary
-from spikecanary.texts import duration
+from spikecanary.texts import count, duration
 from spikecanary.tsv import read_tsv
 
 #: ANSI colours of the words that a line begins with.
@@ -56,8 +56,7 @@ def describe_sort(row: Mapping[str, Any]) -> tuple[str, str]:
     """Return how a full sort ended, e.g. ``sorted`` and ``8 units in 2 min 10 s``."""
     if row["sort"] != "sorted":
         return row["sort"], textwrap.shorten(row["reason"], REASON_LENGTH)
-    units = "1 unit" if row["n_sorted"] == 1 else f"{row['n_sorted']} units"
-    return "sorted", f"{units} in {duration(row['sort_wall_s'] or 0.0)}"
+    return "sorted", f"{count(row['n_sorted'], 'unit')} in {duration(row['sort_wall_s'] or 0.0)}"
 
 
 def print_gate(table: Path, waves: Sequence[str]) -> None:

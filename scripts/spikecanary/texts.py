@@ -50,6 +50,11 @@ def duration(seconds: float) -> str:
     return f"{minutes} min {rest} s" if minutes else f"{rest} s"
 
 
+def count(number: int, one: str, more: str = "") -> str:
+    """Return a number and what is counted, e.g. ``1 recording``; ``more``: a plural without s."""
+    return f"{number} {one if number == 1 else more or one + 's'}"
+
+
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """Return ``" (did you mean 'x'?)"`` for the nearest known names, else a list of all."""
     folded = {each.casefold(): each for each in sorted(known)}
