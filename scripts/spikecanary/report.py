@@ -69,7 +69,7 @@ def write(path: Path, config: Config, results: Path) -> None:
         "working": Path.cwd(),
         "home": path.resolve().as_uri(),
         "totals": count(rows, results),
-        "reasons": group_reasons(rows),
+        "reasons": summary.group(filter(is_told, rows)),
         "draft": summary.DRAFT,
         "recordings": recordings,
         "versions": {"python": platform.python_version(), **sentinel.package_versions()},
@@ -149,19 +149,10 @@ def _forecast_s(row: Mapping[str, Any], results: Path) -> float:
     return forecast.forecast_by_rates(float(row["duration_s"]), 0.0, history)["wall_s"].likely
 
 
-def group_reasons(rows: Sequence[Mapping[str, Any]]) -> list[list[Mapping[str, Any]]]:
-    """Group recordings by what went wrong: those that need a person first, then most first.
-
-    Of a known failure its class and remedy make a group, numbers aside, of others the reason.
-    """
-    groups: dict[tuple[str, ...], list[Mapping[str, Any]]] = {}
-    for row in rows:
-        if not (row["failure"] or row["outcome"] == "unexpected" or summary.needs_attention(row)):
-            continue
-        why = row["failure"] + row["remedy"] if row["category"] else row["reason"]
-        key = (row["sort"], row["category"], re.sub(r"\d+", "N", why))
-        groups.setdefault(key, []).append(row)
-    return sorted(groups.values(), key=lambda of: (not summary.needs_attention(of[0]), -len(of)))
+def is_told(row: Mapping[str, Any]) -> bool:
+    """Whether the page says what went wrong with a recording."""
+    odd = row["failure"] or row["outcome"] == "unexpected"
+    return bool(odd or summary.needs_attention(row))
 
 
 def describe(rows: Sequence[Mapping[str, Any]], results: Path) -> list[dict[str, Any]]:

@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from spikecanary import quality, sentinel
 from spikecanary.outputs import FILES
 from spikecanary.sentinel import Record, RecordError
+from spikecanary.texts import count
 from spikecanary.tsv import TableError, read_tsv, write_tsv
 
 if TYPE_CHECKING:
@@ -246,28 +247,22 @@ def describe_counts(table: "pd.DataFrame") -> str:
     stopped = table.loc[table["sort"] == "stopped", "category"].value_counts()
     if len(stopped):
         parts.append("stopped for: " + ", ".join(f"{n} {name}" for name, n in stopped.items()))
-    text = f"{len(table)} recording{'s' * (len(table) != 1)}: " + ", ".join(parts)
+    text = f"{count(len(table), 'recording')}: {', '.join(parts)}"
     unexpected = (table["outcome"] == "unexpected").sum()
-    if unexpected:
-        canaries = "canary" if unexpected == 1 else "canaries"
-        text += f"; {unexpected} unexpected {canaries} proved nothing"
-    return text
+    odd = count(unexpected, "unexpected canary", "unexpected canaries")
+    return f"{text}; {odd} proved nothing" if unexpected else text
 
 
-def describe_unknown(rows: Iterable[Mapping[str, Any]], most: int = 5) -> str:
-    """Group failures that are not recognised, and name the command that helps; or nothing."""
-    groups: dict[str, list[Mapping[str, Any]]] = {}
-    for row in rows:
-        failed = row["sort"] == "failed" and not row.get("category")
-        if failed or row.get("outcome") == "unexpected":
-            groups.setdefault(re.sub(r"\d+", "N", row["reason"]), []).append(row)
-    if not groups:
-        return ""
-    lines = ["Not recognised:"]
-    for members in sorted(groups.values(), key=len, reverse=True)[:most]:
-        reason = textwrap.shorten(members[0]["reason"], 150)
-        lines.append(f"  {len(members)}: {reason} ({members[0]['log']})")
-    return "\n".join([*lines, f"  So that the next is recognised: {DRAFT}"])
+def describe_unknown(rows: Iterable[Mapping[str, Any]]) -> str:
+    """Name failures that are not recognised, and the command that helps; or nothing."""
+    unknown = [
+        row
+        for row in rows
+        if row.get("outcome") == "unexpected"
+        or (row["sort"] == "failed" and not row.get("category"))
+    ]
+    lines = ["Not recognised:", *describe_groups(unknown)]
+    return "\n".join([*lines, f"  So that the next is recognised: {DRAFT}"]) if unknown else ""
 
 
 def needs_attention(row: Mapping[str, Any]) -> bool:
@@ -302,24 +297,33 @@ def describe_needs(rows: Iterable[Mapping[str, Any]], most: int = 5) -> str:
     if not needing:
         return ""
     many = f"{len(needing)} recordings need attention"
-    count = "1 recording needs attention" if len(needing) == 1 else many
-    return "\n".join([f"{count} (docs/troubleshooting.md):", *describe_groups(needing, most)])
+    head = "1 recording needs attention" if len(needing) == 1 else many
+    return "\n".join([f"{head} (docs/troubleshooting.md):", *describe_groups(needing, most)])
+
+
+def group(rows: Iterable[Mapping[str, Any]]) -> list[list[Mapping[str, Any]]]:
+    """Group recordings by what went wrong: those that need a person first, then most first.
+
+    Of a known failure its class and remedy make a group, numbers aside, of others the reason.
+    """
+    groups: dict[tuple[str, ...], list[Mapping[str, Any]]] = {}
+    for row in rows:
+        known = row.get("failure", "") + row.get("remedy", "") if row.get("category") else ""
+        key = (row["sort"], row.get("category", ""), re.sub(r"\d+", "N", known or _reason(row)))
+        groups.setdefault(key, []).append(row)
+    return sorted(groups.values(), key=lambda of: (not needs_attention(of[0]), -len(of)))
 
 
 def describe_groups(rows: Iterable[Mapping[str, Any]], most: int = 5) -> list[str]:
     """Describe recordings by what went wrong: which, why, what to do, and a log to read."""
-    groups: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
-    for row in rows:
-        state = "unexpected" if row["sort"] == "pending" and row.get("verdict") else row["sort"]
-        failure = row.get("failure") or re.sub(r"\d+", "N", _reason(row))
-        groups.setdefault((state, failure), []).append(row)
     lines = []
-    for (state, _), members in groups.items():
+    for members in group(rows):
         first = members[0]
+        state = first["sort"] if first["sort"] != "pending" or needs_attention(first) else ""
         names = ", ".join(row["recording"] for row in members[:most])
         more = f" and {len(members) - most} more" if len(members) > most else ""
-        failure = f", {first['failure']}" if first.get("failure") else ""
-        lines.append(f"  {len(members)} {state}{failure}: {names}{more}")
+        what = ", ".join(filter(None, [state or first["outcome"], first.get("failure")]))
+        lines.append(f"  {len(members)} {what}: {names}{more}")
         reason = textwrap.shorten(_reason(first), 300).rstrip(".")
         whose = f"{first['recording']}: " if len(members) > 1 else ""
         lines.append(f"    {whose}{reason}. {first.get('remedy', '')}".rstrip())
@@ -389,9 +393,8 @@ def describe_missing(
     lacking = [f"{name}: {', '.join(each)}" for name, each in missing.items() if each]
     if not lacking:
         return ""
-    one = len(lacking) == 1
-    count = "1 sorted recording lacks" if one else f"{len(lacking)} sorted recordings lack"
-    lines = [f"{count} outputs; the logs of their rules say why:", *lacking[:most]]
+    those = count(len(lacking), "sorted recording lacks", "sorted recordings lack")
+    lines = [f"{those} outputs; the logs of their rules say why:", *lacking[:most]]
     lines += [f"and {len(lacking) - most} more"] if len(lacking) > most else []
     return "\n  ".join(lines)
 

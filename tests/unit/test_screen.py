@@ -19,7 +19,7 @@ def results(tmp_path):
     """Write the records of four recordings in two waves: sorted, stopped, unexpected, stopped."""
     healthy = make_record(recording="a", n_units=8)
     odd = make_record(recording="c", outcome="unexpected", reason="no such thing", log="c.log")
-    records = [healthy, stopped("biological"), odd, stopped("environment")]
+    records = [healthy, stopped("environment"), odd, stopped("environment")]
     for name, record in zip("abcd", records, strict=True):
         of_name = record.model_copy(update={"recording": name})
         sentinel.write_record(tmp_path / name / "canary.json", of_name)

@@ -174,13 +174,14 @@ def test_who_needs_attention(tmp_path):
 def test_what_is_not_recognised_is_grouped():
     def odd(number, **fields):
         reason = f"IndexError: index {number} is out of bounds"
-        return {"sort": "sorted", "outcome": "unexpected", "reason": reason, "log": "x"} | fields
+        row = {"recording": f"r{number}", "sort": "sorted", "outcome": "unexpected"}
+        return row | {"reason": reason, "log": "x"} | fields
 
     rows = [odd(3), odd(40), odd(1, sort="failed", outcome="passed", category="", reason="other")]
     text = summary.describe_unknown([*rows, odd(1, outcome="passed")])
-    assert text.splitlines()[1:3] == [
-        "  2: IndexError: index 3 is out of bounds (x)",
-        "  1: other (x)",
+    assert text.splitlines()[1:7] == [
+        *("  1 failed: r1", "    other.", "    log: x"),
+        *("  2 sorted: r3, r40", "    r3: IndexError: index 3 is out of bounds.", "    log: x"),
     ]
     assert "classify LOG... --draft" in text
     assert summary.describe_unknown([{"sort": "pending"}]) == ""
