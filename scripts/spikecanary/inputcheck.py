@@ -336,8 +336,11 @@ def check_sorters(config: Config, rows: list[Recording]) -> Iterator[str]:
                 yield problem
     given = [("sorter.params", config.sorter.name, config.sorter.params)]
     given += [(f"sorter.params_of.{name}", name, p) for name, p in config.sorter.params_of.items()]
-    presets = {(row.params, row.sorter or config.sorter.name): None for row in rows if row.params}
-    given += [(f"params_of.{key}", name, config.params_of.get(key, {})) for key, name in presets]
+    presets = {(row.params, row.sorter or config.sorter.name): row.id for row in rows if row.params}
+    given += [
+        (f"params_of.{key} (recording {row!r})", name, config.params_of.get(key, {}))
+        for (key, name), row in presets.items()
+    ]
     for key, name, params in given:
         if params and name in sorter_dict and (known := defaults_of(name)):
             yield from unknown(f"config: {key}: {name} has no parameter", params, known)

@@ -41,13 +41,13 @@ class Action(StrEnum):
     SORT = "sort"
     CANARY = "canary"
     CANARY_AND_SORT = "canary + sort"
-    SKIP_AND_SORT = "skip + sort"
+    SORT_UNTESTED = "sort without canary"
     STOPPED = "stopped"
     ERROR = "error"
 
 
 WITH_CANARY = (Action.CANARY, Action.CANARY_AND_SORT)
-WITH_SORT = (Action.SORT, Action.CANARY_AND_SORT, Action.SKIP_AND_SORT)
+WITH_SORT = (Action.SORT, Action.CANARY_AND_SORT, Action.SORT_UNTESTED)
 WITH_OUTPUTS = (*WITH_SORT, Action.OUTPUTS)
 
 
@@ -218,7 +218,7 @@ def _choose_action(state: State, header: Mapping[str, Any]) -> tuple[Action, lis
     elif state.canary_is_due or record is None:
         enough_s = max(config.canary.window_s, config.canary.min_recording_s)
         is_tested = config.canary.window_s and header["duration_s"] >= enough_s
-        action = Action.CANARY_AND_SORT if is_tested else Action.SKIP_AND_SORT
+        action = Action.CANARY_AND_SORT if is_tested else Action.SORT_UNTESTED
     elif not state.may_sort:
         return Action.STOPPED, [f"stopped: {record['failure']}"]
     return action, []

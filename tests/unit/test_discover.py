@@ -498,7 +498,7 @@ def test_presets_that_are_not_there_or_have_bad_names(tmp_path, monkeypatch):
     assert "'tetrode' (did you mean 'tetrodes'?)" in text
     assert "(recording 'c'), column params: not in the config's params_of: 'nothing'" in text
     assert "preprocessing_of.mine: unknown step 'bandpas_filter'" in text
-    assert "params_of.mine: kilosort4 has no parameter 'nblock'" in text
+    assert "params_of.mine (recording 'a'): kilosort4 has no parameter 'nblock'" in text
 
 
 def test_shipped_presets_can_be_applied():

@@ -85,7 +85,7 @@ def test_plan_of_what_stands(rows, config, tmp_path):
     short = config.model_copy(
         update={"canary": config.canary.model_copy(update={"min_recording_s": 20.0})}
     )
-    assert plan.make(short, few, tmp_path, 1)["action"].tolist() == ["skip + sort"]
+    assert plan.make(short, few, tmp_path, 1)["action"].tolist() == ["sort without canary"]
     failure = Failure(class_name="InsufficientActivityError", category="biological", message="m")
     state = State(config, rows["good"], tmp_path / "good")
     settings = {k: v for k, v in state.canary_settings.items() if k != "attempt"}
