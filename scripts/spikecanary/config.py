@@ -470,7 +470,7 @@ def as_set(settings: BaseModel, **include_or_exclude: Any) -> dict[str, Any]:
 
 def _describe(error: Mapping[str, Any]) -> str:
     """Describe one of pydantic's errors in one line: where, what, what to do."""
-    *parents, name = map(str, error["loc"])
+    *parents, name = (str(each) for each in error["loc"] if each != "[key]")
     where = "config: " + ".".join([*parents, name])
     if error["type"] == "literal_error" and isinstance(error["input"], str):
         hint = did_you_mean(error["input"], re.findall("'([^']+)'", error["msg"]))

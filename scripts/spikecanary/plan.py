@@ -103,7 +103,7 @@ def make(
                 "problems": "; ".join(problems),
             }
         )
-    return pd.DataFrame(planned).astype({"n_channels": "Int64"})
+    return pd.DataFrame(planned).astype({"duration_s": float, "n_channels": "Int64"})
 
 
 def read_headers(rows: Sequence[Recording], n_workers: int) -> dict[str, dict[str, Any]]:

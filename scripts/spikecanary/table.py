@@ -326,7 +326,7 @@ def _read_text(path: str | Path) -> str:
     except (OSError, UnicodeDecodeError) as err:
         why = f"{err}: save it as UTF-8" if isinstance(err, ValueError) else str(err)
     if why:
-        msg = f"{path}: cannot read the recordings table: {why}; or set `recordings` in the config"
+        msg = f"{path}: cannot read the recordings table: {why} (`recordings` in the config)"
         raise BadInputError([msg])
     return text
 
@@ -339,7 +339,7 @@ def _near_misses(path: str | Path, header: Iterable[str]) -> Iterator[str]:
             plain = SUFFIX.sub("", re.sub(r"[^a-z]+", "_", column.casefold()))
             if near := get_close_matches(plain, known, n=1, cutoff=0.85):
                 yield (
-                    f"{path}: column {quote(column)} is none that is read (did you mean "
+                    f"{path}: column {quote(column)} is not read (did you mean "
                     f"{known[near[0]]!r}?); rename it"
                 )
 
