@@ -78,9 +78,9 @@ def print_gate(table: Path, waves: Sequence[str]) -> None:
     stopped = [row for row in rows if row["sort"] == "stopped"]
     unexpected = [row for row in rows if row["outcome"] == "unexpected"]
     lines = summary.describe_groups([*stopped, *unexpected])
-    if is_last:
-        parts = [f"{len(rows) - len(stopped)} proceed", f"{len(stopped)} stopped" * bool(stopped)]
-        parts += [f"{len(unexpected)} unexpected" * bool(unexpected)]
-        lines.insert(0, f"All verdicts are known: {', '.join(filter(None, parts))}")
+    parts = [f"{len(rows) - len(stopped)} proceed", f"{len(stopped)} stopped" * bool(stopped)]
+    parts += [f"{len(unexpected)} unexpected" * bool(unexpected)]
+    known = "All verdicts are known" if is_last else f"Verdicts of wave {table.stem} are known"
+    lines.insert(0, f"{known}: {', '.join(filter(None, parts))}")
     sys.stdout.write("".join(f"{line}\n" for line in lines))
     sys.stdout.flush()
