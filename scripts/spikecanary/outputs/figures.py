@@ -234,6 +234,7 @@ def _plot_map(
     if rows[0].noise_uV is not None:
         upper.stairs([row.noise_uV for row in rows], edges, color="0.3")
     upper.set_ylabel("noise, uV")
+    upper.tick_params(labelbottom=False)  # the times of both are below
     for name in ("active", "flat", "railed", "non_finite"):
         lower.stairs([getattr(row, name) for row in rows], edges, label=name.replace("_", "-"))
     lower.legend(loc="upper right", fontsize="small")
