@@ -387,9 +387,13 @@ def _sort_key(one: Found) -> list[Any]:
     return [int(part) if part.isdecimal() else part for part in parts]
 
 
-def find(folders: Iterable[str], split: str, sorter: str, n_workers: int) -> list[Found]:
-    """Find all streams of all recordings in some folders, in the order of their paths."""
-    seen: set[str] = set()
+def find(
+    folders: Iterable[str], split: str, sorter: str, n_workers: int, seen: set[str]
+) -> list[Found]:
+    """Find all streams of all recordings in some folders, in the order of their paths.
+
+    ``seen`` as of :func:`~spikecanary.formats.walk`.
+    """
     walked = list(dict.fromkeys(each for folder in folders for each in walk(folder, seen)))
     results = plan.map_in_processes(partial(inspect, split=split, sorter=sorter), walked, n_workers)
     found: list[Found] = []
@@ -421,7 +425,8 @@ def main(arguments: list[str] | None = None) -> int:
         sys.stderr.write(f"{err}\n")
         return 2
     sorter = "" if config.preprocessing else config.sorter.name  # whose steps are for all rows
-    found = find(given.folders, given.split_by, sorter, given.jobs)
+    seen = {path for path, *_ in table.known if Path(path).is_file()}
+    found = find(given.folders, given.split_by, sorter, given.jobs, seen)
     rows = [one for one in found if not one.reason]
     are_new = table.select_new(one.row for one in rows)
     new = [one for one, is_new in zip(rows, are_new, strict=True) if is_new]
@@ -429,7 +434,7 @@ def main(arguments: list[str] | None = None) -> int:
     new = name_rows(join(new) if given.concatenate else new, table.ids)
     left_out = group_reasons(found)
     told = [(one.path, one.stream, one.reason) for one in left_out]
-    table.add([one.row for one in new], told, {one.path for one in found})
+    table.add([one.row for one in new], told, seen | {one.path for one in found})
     _report(new, left_out, config, given.out, n_known)
     return int(any(one.failed for one in left_out))
 

@@ -69,7 +69,8 @@ class Recognised:
 def walk(folder: str, seen: set[str]) -> Iterator[Recognised]:
     """Yield what is recognised in a folder (or a file), and other files that may be data.
 
-    ``seen``: folders that have been walked; those of this one are added.
+    ``seen``: folders that have been walked, to which those of this one are added, and files that
+    have a row already: of these nobody needs to be told that they are not recognised.
     """
     if why := not_readable(folder):
         yield Recognised(folder, reason=why.removeprefix(f"{folder} "), failed=True)
@@ -94,12 +95,12 @@ def walk(folder: str, seen: set[str]) -> Iterator[Recognised]:
             continue
         if "structure.oebin" in files:  # what is below belongs to it
             folders.clear()
-        yield from _recognise(root, sorted(name for name in files if not name.startswith(".")))
+        yield from _recognise(root, sorted(n for n in files if not n.startswith(".")), seen)
     for error in unread:
         yield Recognised(str(error.filename), reason=f"cannot be listed: {error}", failed=True)
 
 
-def _recognise(root: str, files: Sequence[str]) -> Iterator[Recognised]:
+def _recognise(root: str, files: Sequence[str], seen: set[str]) -> Iterator[Recognised]:
     """Recognise the files of one folder."""
     from neo.rawio import rawiolist
 
@@ -122,6 +123,8 @@ def _recognise(root: str, files: Sequence[str]) -> Iterator[Recognised]:
     other: dict[str, list[str]] = {}
     for name in files:
         suffix = Path(name).suffix.lower()
+        if os.path.realpath(Path(root) / name) in seen:
+            continue
         if name.split(".")[0] not in stems and suffix[1:] in known | {"hdf5", "cbin"}:
             other.setdefault(suffix, []).append(name)
     for suffix, names in other.items():

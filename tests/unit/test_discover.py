@@ -210,6 +210,18 @@ def test_plan_finds_nothing_new(tree, tmp_path, capsys):
     assert said.count("no probe\n") == sum(table["problems"] == "no probe") + 2  # NI-DAQ
 
 
+def test_raw_file_with_a_row_by_hand_is_not_named_again(tmp_path, capsys):
+    for name in ("by_hand.dat", "other.dat"):
+        (tmp_path / name).write_bytes(b"x")
+    assert "by_hand.dat, other.dat" in run(tmp_path, tmp_path)[2]
+    with (tmp_path / "recordings.tsv").open("a") as table:
+        table.write(f"mine\t{tmp_path / 'by_hand.dat'}\tbinary\n")
+    capsys.readouterr()
+    text = run(tmp_path, tmp_path)[2]
+    assert "not recognised: other.dat" in text
+    assert "by_hand.dat, " not in text + capsys.readouterr().out
+
+
 def test_a_second_run_adds_what_is_new_and_touches_nothing(tmp_path):
     raw = tmp_path / "raw"
     spikeglx(raw / "a_g0_imec0", "a_g0_t0.imec0.ap")
