@@ -1,6 +1,6 @@
 """Snakemake's logger plugin ``--logger spikecanary``: progress in recordings and hours.
 
-Prints a line whenever a canary or sort ends, and each minute while one runs, and besides
+Prints a line whenever a canary or sort ends, and each minute while any job runs, and besides
 only warnings and errors. Snakemake's own log file has everything.
 """
 
@@ -70,7 +70,7 @@ class LogHandler(LogHandlerBase):
     def _show_life(self) -> None:
         while True:
             time.sleep(1.0)
-            if self.progress.sorting() and time.monotonic() - self.printed > EVERY_S:
+            if self.progress.running and time.monotonic() - self.printed > EVERY_S:
                 self._print()
 
     def _print(self) -> None:

@@ -56,9 +56,9 @@ class Progress:
                 self.n_sorts -= ended.kind == "canary" and record.verdict == "stop"
         return True
 
-    def sorting(self) -> list[_Job]:
-        """Return the canaries and sorts that run now."""
-        return [job for job in self.running.values() if job.kind in KINDS]
+    def named(self) -> list[_Job]:
+        """Return the jobs that run now, canaries and sorts first."""
+        return sorted(self.running.values(), key=lambda job: job.kind not in KINDS)
 
     def line(self) -> str:
         """Return one line for people."""
@@ -66,7 +66,7 @@ class Progress:
         parts += [f"{n} {x}" for x in ("stopped", "unexpected") if (n := self.outcomes[x])]
         parts.append(f"sorts {self.done['sort']} of at most {self.n_sorts}")
         parts += [f"{self.done['failed']} failed"] if self.done["failed"] else []
-        names = [f"{job.kind} {job.recording}" for job in self.sorting()]
+        names = [f"{job.kind} {job.recording}" for job in self.named()]
         more = f", and {len(names) - NAMED} more" if len(names) > NAMED else ""
         parts += [f"running: {', '.join(names[:NAMED])}{more}"] if names else []
         return "; ".join(parts)

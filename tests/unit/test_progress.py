@@ -35,6 +35,8 @@ def test_counts(batch):
     assert progress.end(8, failed=True)
     assert "sorts 1 of at most 2; 1 failed" in progress.line()
     progress.begin(9, "analyze", "a", [])
+    progress.begin(11, "sort", "c", [])
+    assert progress.line().endswith("running: sort c, analyze a")
     assert not progress.end(9)
     assert not progress.end(10)
 
