@@ -254,7 +254,7 @@ def nwb_metadata(one: Sorted, given: NwbSettings, session: str | None = None) ->
         if value and name in SUBJECT_COLUMNS:
             subject[name] = value
     for line in near_misses(row.metadata):
-        logger.warning("%s", line)
+        logger.warning("%s: %s", row.id, line)
     if "session_start_time" not in file and began:
         file["session_start_time"] = began
     if "session_start_time" not in file:
@@ -266,7 +266,8 @@ def nwb_metadata(one: Sorted, given: NwbSettings, session: str | None = None) ->
         of = "file" if made else "sort"
         guess = f"session_start_time is not known: it is the time of the {of}, a guess"
         file.setdefault("notes", guess)
-        logger.warning("%s. Add column session_start_time (ISO 8601) to the table", guess)
+        text = "%s: %s. Add column session_start_time (ISO 8601) to the table"
+        logger.warning(text, row.id, guess)
     if isinstance(file["session_start_time"], str):
         started = datetime.fromisoformat(file["session_start_time"])
         file["session_start_time"] = started if started.tzinfo else started.astimezone()
