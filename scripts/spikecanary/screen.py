@@ -22,7 +22,7 @@ def print_lines(
     results: Path,
     shown: Mapping[str, Any],
 ) -> None:
-    """Print a line a recording: where it is in the table, its name, how it ended.
+    """Print a line a recording: how many have ended so far, its name, and how it ended.
 
     Parameters
     ----------
@@ -35,13 +35,15 @@ def print_lines(
         the whole table.
     """
     rows, n_rows = shown["rows"], shown["n_rows"]
+    record = "canary.json" if describe is describe_canary else "sort.json"
+    n_ended = sum(1 for _ in results.glob(f"*/{record}"))
     width = max(map(len, rows))
     is_coloured = sys.stdout.isatty() and "NO_COLOR" not in os.environ
-    for row in summary.describe(results, rows):
+    for number, row in enumerate(summary.describe(results, rows), n_ended - len(rows) + 1):
         word, text = describe(row)
         if is_coloured and word in COLOURS:
             word = f"\033[{COLOURS[word]}m{word}\033[0m"
-        place = f"{int(row['table_row']) + 1:{len(str(n_rows))}} of {n_rows}"
+        place = f"{max(number, 1):{len(str(n_rows))}} of {n_rows}"
         sys.stdout.write(f"{place}  {row['recording']:{width}}  {word}, {text}\n")
     sys.stdout.flush()
 

@@ -154,7 +154,9 @@ def test_totals_and_reasons(tmp_path):
     assert (totals["canaries_s"], totals["sorts_s"]) == (36.0, 3 * 7200.0)
     # The forecast of one, and of the other the rates: a minute, and one for each minute.
     assert totals["saved_s"] == pytest.approx(3600 + 60 + 120)
-    groups = [[row["recording"] for row in group] for group in summary.group(filter(report.is_told, rows))]
+    groups = [
+        [row["recording"] for row in group] for group in summary.group(filter(report.is_told, rows))
+    ]
     # Those that need a person come first; a failure without a class is among them.
     assert groups == [["big"], ["broken"], ["empty"], ["torn"], ["quiet"], ["odd"]]
     assert "<script>alert(1)" not in page

@@ -38,10 +38,10 @@ def shown(*names: str) -> dict:
 
 def test_a_line_a_verdict(results, capsys):
     screen.print_lines(screen.describe_canary, results, shown("a", "b", "c"))
-    assert capsys.readouterr().out.splitlines() == [
-        " 1 of 12  a  proceed, 8 units in 30 s",
-        " 2 of 12  b  stop, 8 units in 30 s",
-        " 3 of 12  c  unexpected, no such thing",
+    assert capsys.readouterr().out.splitlines() == [  # of the four that have ended, the last
+        " 2 of 12  a  proceed, 8 units in 30 s",
+        " 3 of 12  b  stop, 8 units in 30 s",
+        " 4 of 12  c  unexpected, no such thing",
     ]
 
 
