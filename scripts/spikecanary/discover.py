@@ -305,12 +305,14 @@ def leave_out_raw(found: Iterable[Found]) -> list[Found]:
 
 
 def join(found: Sequence[Found]) -> list[Found]:
-    """Join the runs of one probe to one row each; those that do not fit stay apart."""
+    """Join the runs of one probe and rate to one row each; those that do not fit stay apart."""
     joined = []
-    for group in _group(found, Found.place):
+    for group in _group(found, lambda one: (one.place(), one.header["sampling_frequency_hz"])):
         paths = ";".join(one.path for one in group)
         both = replace(group[0], path=paths, row=group[0].row | {"path": paths})
         header = plan.read_header(_as_recording(both.row)) if len(group) > 1 else {"problem": ""}
+        if header.get("problem"):
+            sys.stderr.write(f"not joined: {header['problem']}\n")
         joined += group if "problem" in header else [replace(both, header=header)]
     return joined
 
@@ -394,7 +396,11 @@ def find(
 
     ``seen`` as of :func:`~spikecanary.formats.walk`.
     """
-    walked = list(dict.fromkeys(each for folder in folders for each in walk(folder, seen)))
+    every = [each for folder in folders for each in walk(folder, seen)]
+    # A link to a file that is there too is no second recording.
+    every.sort(key=lambda one: not Path(one.path).is_symlink())
+    files = {(os.path.realpath(one.path), one.reader, one.reason): one for one in every}
+    walked = list(files.values())
     results = plan.map_in_processes(partial(inspect, split=split, sorter=sorter), walked, n_workers)
     found: list[Found] = []
     for at, one in enumerate(walked):

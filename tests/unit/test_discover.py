@@ -401,6 +401,21 @@ def test_runs_of_one_probe_are_joined_when_asked(tmp_path):
     ]
 
 
+def test_runs_of_another_rate_are_not_joined_and_a_link_is_no_second_file(tmp_path, capsys):
+    for number, rate_hz in enumerate((RATE_HZ, 20_000, RATE_HZ), start=1):
+        board = {"Acquisition_Board-100.Rhythm": (["CH1", "CH2"], rate_hz)}
+        open_ephys(tmp_path / f"raw/day/Record Node 1/experiment{number}/recording1", board)
+    nwb(tmp_path / "raw/b.nwb", {"ElectricalSeries": RATE_HZ})
+    (tmp_path / "raw/a link.nwb").symlink_to(tmp_path / "raw/b.nwb")
+    _, rows, _ = run(tmp_path, tmp_path / "raw", "--concatenate")
+    assert [[Path(path).name for path in row.paths] for row in rows.values()] == [
+        ["b.nwb"],
+        ["experiment1", "experiment3"],
+        ["experiment2"],
+    ]
+    assert "not joined" not in capsys.readouterr().err
+
+
 def test_a_row_a_group_and_ids_that_are_unique(tmp_path):
     for mouse in ("m1", "m2"):
         with_probes(2).save(folder=tmp_path / mouse / "data", verbose=False)

@@ -196,6 +196,19 @@ def test_units_and_labels_are_read_back(exported, raw):
     assert phy.read_labels(exported) == {"007": "noise", "phy4": "good"}
 
 
+def test_folder_that_stays_has_the_units_of_all_outputs(exported, raw):
+    sorting = raw[1].rename_units(["a", "b/c", "007", "NA"])
+    phy.check_current(exported, sorting)
+    later = NumpySorting.from_unit_dict(
+        {unit: sorting.get_unit_spike_train(unit) + 9 for unit in sorting.unit_ids}, RATE_HZ
+    )
+    for other in (later, sorting.select_units(["a", "NA"]), raw[1]):
+        with pytest.raises(outputs.OutputError, match=r"units are not those.*To drop"):
+            phy.check_current(exported, other)
+    with pytest.raises(outputs.OutputError, match="units are not those"):
+        phy.check_current(exported / "of no units", sorting)
+
+
 def test_digest_of_what_was_made_by_hand(exported):
     assert phy.by_hand(exported, phy.CLUSTERS) == {}
     assert phy.by_hand(exported / "none", phy.CLUSTERS) == {}

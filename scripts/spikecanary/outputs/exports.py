@@ -114,6 +114,7 @@ def run(
 
     if export == "phy":
         if not phy.may_replace(path.parent, manual):
+            phy.check_current(path.parent, analysis.load_analyzer(analyzer_path).sorting)
             path.touch()
             return
         path = path.parent

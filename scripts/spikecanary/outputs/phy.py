@@ -290,6 +290,32 @@ def check_of_sort(folder: Path, sorting: "BaseSorting") -> None:
         raise OutputError(msg)
 
 
+def check_current(folder: Path, sorting: "BaseSorting") -> None:
+    """Refuse a Phy folder that stays since it was edited, but holds other units than the analysis.
+
+    Raises
+    ------
+    OutputError
+        The recording, or its analysis, has changed since the folder was exported.
+    """
+    import numpy as np
+
+    kept: dict[str, Any] = {}
+    if (folder / CLUSTERS).exists():  # not where there were no units
+        read = read_sorting(folder, sorting.sampling_frequency)
+        kept = {unit: read.get_unit_spike_train(unit) for unit in read.unit_ids}
+    units = {str(unit): sorting.get_unit_spike_train(unit) for unit in sorting.unit_ids}
+    # Not equal: since the export, spikes at joins of parts may have been left out.
+    are_in = (np.isin(train, kept.get(unit, ())).all() for unit, train in units.items())
+    if {*units} != {*kept} or not all(are_in):
+        msg = (
+            f"{folder} was edited by hand, so it stays, but its units are not those of all other "
+            "outputs: the sort or its analysis has changed since. To keep the work, move the "
+            "folder elsewhere, or undo the change. To drop it, remove the folder"
+        )
+        raise OutputError(msg)
+
+
 def read_labels(folder: Path) -> dict[str, str]:
     """Read the labels that units have in Phy, by their ids; without those that have none."""
     import pandas as pd
