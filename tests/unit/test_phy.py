@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import time
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -194,6 +195,24 @@ def test_units_and_labels_are_read_back(exported, raw):
     assert sorting.get_unit_spike_train("phy4").tolist() == samples[clusters == 4].tolist()
     assert sorting.count_total_num_spikes() == raw[1].count_total_num_spikes()
     assert phy.read_labels(exported) == {"007": "noise", "phy4": "good"}
+
+
+@pytest.mark.parametrize(
+    ("name", "spoil"),
+    [
+        ("cluster_si_unit_ids.tsv", Path.unlink),
+        (phy.LABELS, lambda path: path.write_text("cluster_id,group\n1,good\n")),
+        (phy.CLUSTERS, lambda path: path.write_bytes(b"cut off")),
+        (phy.CLUSTERS, lambda path: np.save(path, np.load(path)[:-5])),
+    ],
+    ids=["no ids", "not Phy's table", "broken", "short"],
+)
+def test_folder_that_cannot_be_read_is_named(exported, name, spoil):
+    spoil(exported / name)
+    with pytest.raises(outputs.OutputError, match=r"phy was edited by hand, but cannot be read"):
+        phy.read_labels(exported), phy.read_sorting(exported, RATE_HZ)
+    (exported / phy.LABELS).unlink()
+    assert phy.read_labels(exported) == {}
 
 
 def test_folder_that_stays_has_the_units_of_all_outputs(exported, raw):

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from spikecanary.outputs import FILES, OutputError
+from spikecanary.texts import one_line
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -244,6 +245,19 @@ def find_raw(recording: "BaseRecording") -> dict[str, Any] | None:
     }
 
 
+@contextlib.contextmanager
+def _reading(folder: Path) -> Iterator[None]:
+    """Name the Phy folder whose files are broken."""
+    try:
+        yield
+    except (OSError, ValueError, LookupError) as err:
+        msg = (
+            f"{folder} was edited by hand, but cannot be read ({one_line(str(err), 200)}). Save it "
+            "again in Phy, or bring back what is missing. To drop the work, remove the folder"
+        )
+        raise OutputError(msg) from err
+
+
 def _unit_names(folder: Path) -> dict[int, str]:
     """Return the ids of the exported units, by Phy's number."""
     import pandas as pd
@@ -261,13 +275,19 @@ def read_sorting(folder: Path, sampling_frequency_hz: float) -> "BaseSorting":
     import numpy as np
     from spikeinterface.core import NumpySorting
 
-    names = _unit_names(folder)
-    samples, clusters = (np.load(folder / name).ravel() for name in ("spike_times.npy", CLUSTERS))
-    found, of_spikes = np.unique(clusters, return_inverse=True)
-    ids = np.array([names.get(int(cluster), f"phy{cluster}") for cluster in found])
-    return NumpySorting.from_samples_and_labels(
-        samples.astype("int64"), ids[of_spikes.ravel()], sampling_frequency_hz, unit_ids=list(ids)
-    )
+    with _reading(folder):
+        names = _unit_names(folder)
+        samples, clusters = (
+            np.load(folder / name).ravel() for name in ("spike_times.npy", CLUSTERS)
+        )
+        found, of_spikes = np.unique(clusters, return_inverse=True)
+        ids = np.array([names.get(int(cluster), f"phy{cluster}") for cluster in found])
+        return NumpySorting.from_samples_and_labels(
+            samples.astype("int64"),
+            ids[of_spikes.ravel()],
+            sampling_frequency_hz,
+            unit_ids=list(ids),
+        )
 
 
 def check_of_sort(folder: Path, sorting: "BaseSorting") -> None:
@@ -280,7 +300,8 @@ def check_of_sort(folder: Path, sorting: "BaseSorting") -> None:
     """
     import numpy as np
 
-    spikes = np.load(folder / "spike_times.npy")
+    with _reading(folder):
+        spikes = np.load(folder / "spike_times.npy")
     if not np.isin(spikes, sorting.to_spike_vector()["sample_index"]).all():
         msg = (
             f"{folder} was edited by hand, but is of an earlier sort: its spikes are not those of "
@@ -320,10 +341,13 @@ def read_labels(folder: Path) -> dict[str, str]:
     """Read the labels that units have in Phy, by their ids; without those that have none."""
     import pandas as pd
 
-    names = _unit_names(folder)
-    table = pd.read_csv(folder / LABELS, sep="\t", keep_default_na=False)
-    groups = dict(zip(table["cluster_id"], table["group"], strict=True))
-    labelled = {names.get(int(each), f"phy{each}"): group for each, group in groups.items()}
+    if not (folder / LABELS).exists():
+        return {}
+    with _reading(folder):
+        names = _unit_names(folder)
+        table = pd.read_csv(folder / LABELS, sep="\t", keep_default_na=False)
+        groups = dict(zip(table["cluster_id"], table["group"], strict=True))
+        labelled = {names.get(int(each), f"phy{each}"): group for each, group in groups.items()}
     return {unit: group for unit, group in labelled.items() if group not in ("", "unsorted")}
 
 
