@@ -265,6 +265,11 @@ def test_nwb_of_a_session(made, tmp_path, caplog):
         folders[f"rec{n}"] = place = shutil.copytree(folder / n, tmp_path / n)
         part = Part(file=n, start_sample=0, n_samples=500_000, t_start_s=100.0, began=when)
         sentinel.write_record(place / "sort.json", make_record(parts=[part], duration_s=20.0))
+    more = load(folders["rec8"] / "curated")  # columns that the others lack
+    more.set_property("num_spikes_part_2", np.arange(8))
+    more.set_property("is_clean", np.arange(8) > 3)
+    shutil.rmtree(folders["rec8"] / "curated")
+    more.save(folder=folders["rec8"] / "curated")
     rows = [row.model_copy(update={"id": name}) for name in (*folders, "dead")]
     path = tmp_path / "s.nwb"
     exports.run_session("s", rows, CONFIG.exports.nwb, folders=folders, path=path)
@@ -279,6 +284,10 @@ def test_nwb_of_a_session(made, tmp_path, caplog):
         assert list(units["unit_name"]) == [*(f"rec8/{n}" for n in range(8)), "rec1/0"]
         assert units["spike_times"].iloc[0].tolist() == units["spike_times"].iloc[-1].tolist()
         assert list(units["electrodes"].iloc[-1].index) == [*range(16, 32)]
+        assert units["num_spikes_part_2"].tolist()[:-1] == [*range(8)]
+        assert np.isnan(units["num_spikes_part_2"].iloc[-1])
+        assert units["is_clean"].tolist() == ["False"] * 4 + ["True"] * 4 + [""]
+        assert units["num_spikes"].dtype.kind == "i"
         starts = file.epochs.to_dataframe()["start_time"]
         assert starts.tolist() == pytest.approx([100.0, 100.0, 3700.0])
     assert "without dead" in caplog.text

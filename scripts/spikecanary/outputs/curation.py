@@ -17,6 +17,7 @@ from spikecanary.tsv import as_cell, from_cell
 if TYPE_CHECKING:
     import pandas as pd
     from spikeinterface.core import BaseSorting
+    from spikeinterface.core.base import BaseExtractor
 
 logger = logging.getLogger(__name__)
 
@@ -138,6 +139,20 @@ def with_properties(
             values = values.astype(object).fillna("").astype(str)
         curated.set_property(name, np.array(values.to_list()))
     return curated
+
+
+def make_columns_fit(several: Sequence["BaseExtractor"]) -> None:
+    """Make properties that not all have such that they can be empty in one table of all.
+
+    Whole numbers become floating-point numbers, flags become texts.
+    """
+    names = [{*one.get_property_keys()} for one in several]
+    partial = set().union(*names) - set.intersection(*names) if names else set()
+    for one in several:
+        for name in partial & {*one.get_property_keys()}:
+            values = one.get_property(name)
+            if values.dtype.kind in "biu":
+                one.set_property(name, values.astype(str if values.dtype.kind == "b" else float))
 
 
 def label(metrics: "pd.DataFrame", settings: CurationSettings) -> "pd.DataFrame":

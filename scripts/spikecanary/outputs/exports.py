@@ -24,7 +24,7 @@ from spikecanary.table import Recording
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-    from spikeinterface.core import BaseSorting, SortingAnalyzer
+    from spikeinterface.core import BaseRecording, BaseSorting, SortingAnalyzer
 
 logger = logging.getLogger(__name__)
 
@@ -291,7 +291,8 @@ def write_nwb(several: Sequence[Sorted], metadata: Mapping[str, Any], path: Path
     """Write an NWB file: units with all their columns, probes, electrodes, parts, metadata.
 
     Spike times, and the epochs of several parts, are on the recording's own clock. Units of several
-    recordings are named after these, and have waveforms where all have equally many channels.
+    recordings are named after these, and have waveforms where all have one rate and equally many
+    channels.
     """
     import numpy as np
     from neuroconv.tools.nwb_helpers import (
@@ -306,11 +307,14 @@ def write_nwb(several: Sequence[Sorted], metadata: Mapping[str, Any], path: Path
     nwbfile = make_nwbfile_from_metadata(whole)
     for name, description in EPOCH_COLUMNS.items():
         nwbfile.add_epoch_column(name, description)
-    alike = len({one.analyzer.get_num_channels() for one in several}) == 1
+    shapes = {(one.analyzer.get_num_channels(), one.analyzer.sampling_frequency) for one in several}
+    channels = [stand_in(one.analyzer) for one in several]
+    curation.make_columns_fit(channels)
+    curation.make_columns_fit([one.curated for one in several if len(one.curated.unit_ids)])
     places: list[NDArray[Any]] = []
-    for one in several:
+    for one, recording in zip(several, channels, strict=True):
         ids, n_before = one.curated.unit_ids, sum(len(each) for each in places)
-        places.append(add_electrodes(one.analyzer, nwbfile))
+        places.append(add_electrodes(one.analyzer, recording, nwbfile))
         add_epochs(nwbfile, one.parts, one.curated.sampling_frequency)
         if not len(ids):
             continue
@@ -323,7 +327,7 @@ def write_nwb(several: Sequence[Sorted], metadata: Mapping[str, Any], path: Path
             nwbfile,
             property_descriptions=describe_columns(one.analyzer, one.curated),
             units_description="Sorted and labelled by Spike Canary",
-            waveform_data_dict=_waveforms(one.analyzer, one.curated) if alike else None,
+            waveform_data_dict=_waveforms(one.analyzer, one.curated) if len(shapes) == 1 else None,
             unit_electrode_indices=[[*range(n_before, len(nwbfile.electrodes))]] * len(ids),
         )
         numbers = [int(each) if str(each).isdecimal() else None for each in ids]
@@ -358,28 +362,33 @@ def _waveforms(analyzer: "SortingAnalyzer", curated: "BaseSorting") -> dict[str,
     }
 
 
-def add_electrodes(analyzer: "SortingAnalyzer", nwbfile: Any) -> "NDArray[Any]":
+def stand_in(analyzer: "SortingAnalyzer") -> "BaseRecording":
+    """Return a recording of the analyzer's channels: the raw file may be archived by now."""
+    import numpy as np
+    from spikeinterface.core import NumpyRecording
+
+    ids = analyzer.channel_ids
+    silent = np.zeros((1, len(ids)), "int16")
+    recording = NumpyRecording(silent, analyzer.sampling_frequency, channel_ids=ids)
+    for name in analyzer.get_recording_property_keys():
+        recording.set_property(name, analyzer.get_recording_property(name))
+    return recording
+
+
+def add_electrodes(
+    analyzer: "SortingAnalyzer", recording: "BaseRecording", nwbfile: Any
+) -> "NDArray[Any]":
     """Add all probes, their groups of electrodes (a group is a probe, or a shank), and electrodes.
 
     Returns
     -------
     array
         Where the electrodes are on the probe, in um.
-
-    What the analyzer holds is enough: the raw file may be archived by now.
     """
     import numpy as np
     from neuroconv.tools.spikeinterface import add_recording_metadata_to_nwbfile
-    from spikeinterface.core import NumpyRecording
 
     places: NDArray[Any] = analyzer.get_channel_locations()
-    stand_in = NumpyRecording(
-        np.zeros((1, len(places)), "int16"),
-        analyzer.sampling_frequency,
-        channel_ids=analyzer.channel_ids,
-    )
-    for name in analyzer.get_recording_property_keys():
-        stand_in.set_property(name, analyzer.get_recording_property(name))
     groups = np.zeros(len(places), dtype="U200")
     for probe in analyzer.get_probegroup().probes:
         name = re.sub("[/:]", "_", str(probe.name or probe.model_name or "probe"))
@@ -392,9 +401,9 @@ def add_electrodes(analyzer: "SortingAnalyzer", nwbfile: Any) -> "NDArray[Any]":
             groups[probe.device_channel_indices[shanks == shank]] = group
             about = {"description": f"Contacts of {group}", "location": "unknown"}
             nwbfile.create_electrode_group(name=group, device=device, **about)
-    stand_in.set_property("group_name", groups)
-    stand_in.set_property("group", np.unique(groups, return_inverse=True)[1])
-    add_recording_metadata_to_nwbfile(stand_in, nwbfile, {"Ecephys": {"ElectrodeGroups": {}}})
+    recording.set_property("group_name", groups)
+    recording.set_property("group", np.unique(groups, return_inverse=True)[1])
+    add_recording_metadata_to_nwbfile(recording, nwbfile, {"Ecephys": {"ElectrodeGroups": {}}})
     return places
 
 
