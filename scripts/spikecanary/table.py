@@ -178,9 +178,9 @@ class Recording(BaseModel):
         if self.wiring and not self.probe:
             msg = "column wiring is set, but column probe is empty"
             raise ValueError(msg)
-        start_s = self.start_s or 0.0
-        if self.end_s is not None and self.end_s <= start_s:
-            msg = f"end_s {self.end_s:g} s is not after start_s {start_s:g} s"
+        first_s = self.start_s or 0.0
+        if self.end_s is not None and self.end_s <= first_s:
+            msg = f"end_s {self.end_s:g} s is not after start_s {first_s:g} s"
             raise ValueError(msg)
         if self.chunks and (self.start_s, self.end_s) != (None, None):
             msg = "chunks is set, and so is start_s or end_s: leave these empty"
@@ -192,9 +192,10 @@ class Recording(BaseModel):
                     "their order, apart from each other"
                 )
                 raise ValueError(msg)
-        if self.end_s is not None and self.end_s - start_s < SHORTEST_S:
-            msg = f"from start_s to end_s are less than {SHORTEST_S:g} s; they are in seconds"
-            raise ValueError(msg)
+        for start_s, end_s in self.pieces():
+            if end_s is not None and end_s - start_s < SHORTEST_S:
+                msg = f"{start_s:g}-{end_s:g} s is less than {SHORTEST_S:g} s; they are in seconds"
+                raise ValueError(msg)
         return self
 
     def pieces(self) -> tuple[tuple[float, float | None], ...]:

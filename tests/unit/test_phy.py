@@ -160,6 +160,8 @@ def merge(folder, numbers=(0, 1), into=4):
 def test_what_a_person_made_is_found(exported):
     assert phy.find_edits(exported) == []
     assert phy.may_replace(exported, None)
+    (exported / ".DS_Store").touch()
+    assert phy.find_edits(exported) == []
     (exported / "cluster_note.tsv").write_text("cluster_id\tnote\n1\tnice\n")
     (exported / ".phy").mkdir()
     (exported / ".phy/state.json").write_text("{}")

@@ -88,6 +88,7 @@ def test_bad_table(tmp_path, text, problem):
         ("0-60,60-90", "column chunks: 60 s is not after 60 s"),
         ("0-60,30-90", "column chunks: 30 s is not after 60 s"),
         ("5-5", "column chunks: 5 s is not after 5 s"),
+        ("5-5.01,7-8", "5-5.01 s is less than 0.1 s"),
         ("0-60\t3", "chunks is set, and so is start_s or end_s"),
     ],
 )

@@ -38,7 +38,7 @@ SPIKES = "spikes.npy"
 
 def _files(folder: Path) -> Iterator[tuple[str, Path]]:
     """Yield the files of a Phy folder that people may make or change, by name."""
-    ours = (NOTE, STAMP, Path(FILES["phy"]).name)
+    ours = (NOTE, STAMP, Path(FILES["phy"]).name, ".DS_Store")  # of no person, but of macOS
     for path in sorted(folder.rglob("*")):
         data = path.suffix in (".npy", ".dat") and path.name != CLUSTERS
         if path.is_file() and not data and path.name not in ours:
