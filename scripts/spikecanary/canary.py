@@ -24,6 +24,7 @@ from spikecanary.supervise import folders, watchdogs
 from spikecanary.supervise.job import Job
 from spikecanary.supervise.processes import Interrupted
 from spikecanary.supervise.run import Ended, Supervision, call
+from spikecanary.texts import count
 
 logger = logging.getLogger(__name__)
 
@@ -312,7 +313,7 @@ def decide(evidence: Evidence, stop_on: Collection[str]) -> Decision:
     warnings = [] if counted.window.n_units else ["the sorter ended well, but found no units"]
     if len(evidence.attempts) > 1:
         warnings.append(f"the leading window failed ({evidence.attempts[0].window.ended})")
-    reason = f"{counted.window.n_units} units in {length_s:g} s"
+    reason = f"{count(counted.window.n_units, 'unit')} in {length_s:g} s"
     return Decision("passed", reason, warning="; ".join(warnings))
 
 

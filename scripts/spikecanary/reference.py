@@ -10,7 +10,7 @@ from pydantic import BaseModel
 from spikecanary.config import Config
 from spikecanary.failures import BiologicalFailure, EnvironmentFailure, ResourceFailure
 from spikecanary.failures.signatures import Signature, load_signatures
-from spikecanary.outputs.exports import COLUMNS
+from spikecanary.outputs.nwb import COLUMNS
 
 ROOT = Path(__file__).parents[2]
 #: What stands above this line of a page is written by hand.

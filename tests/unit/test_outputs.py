@@ -20,7 +20,7 @@ from spikeinterface.generation import generate_ground_truth_recording
 
 from spikecanary import outputs, sentinel, sorter
 from spikecanary.config import AnalysisSettings, Config, ExportSettings, NwbSettings
-from spikecanary.outputs import analysis, curation, exports, figures, phy
+from spikecanary.outputs import analysis, curation, exports, figures, nwb, phy
 from spikecanary.sentinel import Part, Window
 from spikecanary.table import Recording
 from workbench import make_record, stopped
@@ -296,8 +296,8 @@ def test_nwb_of_a_session(made, tmp_path, caplog):
 def test_nwb_says_that_it_guesses_where_nobody_tells_when_a_recording_began(made, caplog):
     def describe(row, began=None, **given):
         part = Part(file="x", start_sample=0, n_samples=9, t_start_s=0.0, began=began)
-        one = exports.Sorted(row, make_record(), [part], analyzer=None, curated=None)
-        return exports.nwb_metadata(one, NwbSettings(**given))
+        one = nwb.Sorted(row, make_record(), [part], analyzer=None, curated=None)
+        return nwb.nwb_metadata(one, NwbSettings(**given))
 
     row = made[2].model_copy(update={"metadata": {}})
     found = describe(row, NWBFile={"lab": "L"}, Subject={"subject_id": "m2"})
@@ -319,7 +319,7 @@ def test_nwb_says_that_it_guesses_where_nobody_tells_when_a_recording_began(made
 
 def test_columns_that_are_nearly_those_of_nwb_are_named():
     columns = ["subject", "SubjectID", "session_start", "species", "cohort", "age"]
-    found = list(exports.near_misses(columns))
+    found = list(nwb.near_misses(columns))
     assert found == [
         f"column {wrong!r} is not in NWB: did you mean {right!r}?"
         for wrong, right in (
@@ -462,8 +462,8 @@ def test_nwb_has_all_probes_and_groups(tmp_path):
     part = Part(file="x.raw", start_sample=0, n_samples=125_000, t_start_s=0.0)
     metadata = {"NWBFile": {"session_start_time": datetime(2026, 1, 2, tzinfo=UTC)}}
     sorting = sorting.rename_units([7, 3, 12])
-    one = exports.Sorted(None, make_record(), [part], analyzer, sorting)
-    exports.write_nwb([one], metadata, path)
+    one = nwb.Sorted(None, make_record(), [part], analyzer, sorting)
+    nwb.write_nwb([one], metadata, path)
     with pynwb.NWBHDF5IO(path, "r") as io:
         file = io.read()
         assert set(file.devices) == {"p_q", "p_q 2"}

@@ -1,0 +1,296 @@
+"""NWB of one or several sortings: units with all columns, probes, parts, metadata."""
+
+import logging
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from difflib import get_close_matches
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from spikecanary import clock, sentinel
+from spikecanary.config import NwbSettings
+from spikecanary.outputs import analysis, curation
+from spikecanary.sentinel import Part, Record
+from spikecanary.table import Recording
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from spikeinterface.core import BaseRecording, BaseSorting, SortingAnalyzer
+
+logger = logging.getLogger(__name__)
+
+#: Fields of NWB that columns of the recordings table may fill.
+NWBFILE_COLUMNS = (
+    "session_start_time",
+    "session_description",
+    "session_id",
+    "experimenter",
+    "experiment_description",
+    "institution",
+    "lab",
+)
+SUBJECT_COLUMNS = ("subject_id", "species", "sex", "age", "date_of_birth", "genotype", "strain")
+#: Columns that discover writes, and the fields that they fill where no column has the field's name.
+TOLD = {"subject": "subject_id", "session": "session_id"}
+#: What our columns of the units are; SpikeInterface describes its metrics.
+COLUMNS = {
+    "label": "Label of the unit by the curation's settings",
+    "reasons": "Thresholds that the unit misses, with its values",
+    "bombcell_label": "Label by Bombcell",
+    "phy_label": "Label by hand in Phy",
+    "gui_label": "Label by hand in SpikeInterface's GUI",
+    "unitrefine_label": "Label by UnitRefine",
+    "unitrefine_probability": "Probability of the label by UnitRefine",
+    "peak_channel": "Channel where the unit's template is largest",
+    "x_um": "Location of the unit across the probe in um",
+    "depth_um": "Location of the unit along the probe (y) in um",
+    "isi_violations_share": "Share of the intervals that are shorter than the refractory period",
+    "KSLabel": "Label by Kilosort",
+    "ContamPct": "Contamination in % by Kilosort",
+}
+#: How the columns of spikes in each part begin.
+PART = "num_spikes_part_"
+#: Fields of the parts that epochs have.
+EPOCH_COLUMNS = {
+    "file": "File of the part",
+    "segment": "Segment of the file",
+    "start_sample": "First sample of the part, counted in all that was sorted",
+    "first_sample": "First sample of the part, counted in its segment",
+    "n_samples": "Samples of the part",
+}
+
+
+@dataclass(frozen=True)
+class Sorted:
+    """A sorted recording, as far as NWB holds it."""
+
+    row: Recording
+    record: Record
+    parts: list[Part]
+    analyzer: "SortingAnalyzer"
+    curated: "BaseSorting"
+
+    @property
+    def began_s(self) -> float | None:
+        """When it began by its header, in s since 1970."""
+        began = self.parts[0].began
+        return datetime.fromisoformat(began).timestamp() if began else None
+
+
+def read_sorted(row: Recording, folder: Path) -> Sorted:
+    """Read what was made of a recording in its results folder."""
+    from spikeinterface.core import load
+
+    return Sorted(
+        row,
+        sentinel.read_record(folder / "sort.json"),
+        analysis.read_parts(folder / "sort.json"),
+        analysis.load_analyzer(folder / "analyzer"),
+        load(folder / "curated"),
+    )
+
+
+def nwb_metadata(one: Sorted, given: NwbSettings, session: str | None = None) -> dict[str, Any]:
+    """Return NWB's metadata of a recording: the config's, and over them its columns'.
+
+    ``session_start_time`` is needed. Where nobody tells it, it is a guess, and a warning says so.
+
+    Parameters
+    ----------
+    one : Sorted
+        The recording, or the first of a session.
+    given : NwbSettings
+        The config's metadata.
+    session : str, optional
+        The name of the session.
+    """
+    row, name, began = one.row, session or one.row.id, one.parts[0].began
+    file: dict[str, Any] = {
+        "identifier": name,
+        "session_id": name,
+        "session_description": (
+            f"{'Session' if session else 'Recording'} {name}, sorted by Spike Canary"
+        ),
+        **given.NWBFile,
+    }
+    subject = dict(given.Subject)
+    told = {field: row.metadata[name] for name, field in TOLD.items() if name in row.metadata}
+    for name, value in (told | row.metadata).items():
+        if value and name in NWBFILE_COLUMNS:
+            file[name] = value
+        if value and name in SUBJECT_COLUMNS:
+            subject[name] = value
+    for line in near_misses(row.metadata):
+        logger.warning("%s: %s", row.id, line)
+    if "session_start_time" not in file and began:
+        file["session_start_time"] = began
+    if "session_start_time" not in file:
+        path = Path(row.paths[0])
+        made = path.stat().st_mtime if path.exists() else None
+        file["session_start_time"] = (
+            datetime.fromtimestamp(made, UTC) if made else one.record.started_at
+        )
+        of = "file" if made else "sort"
+        guess = f"session_start_time is not known: it is the time of the {of}, a guess"
+        file.setdefault("notes", guess)
+        text = "%s: %s. Add column session_start_time (ISO 8601) to the table"
+        logger.warning(text, row.id, guess)
+    if isinstance(file["session_start_time"], str):
+        started = datetime.fromisoformat(file["session_start_time"])
+        file["session_start_time"] = started if started.tzinfo else started.astimezone()
+    if isinstance(file.get("experimenter"), str):
+        file["experimenter"] = [file["experimenter"]]
+    return {"NWBFile": file, **({"Subject": {"sex": "U", **subject}} if subject else {})}
+
+
+def near_misses(columns: Iterable[str]) -> Iterator[str]:
+    """Name columns of the table that look like NWB's and are not."""
+    wanted = {name.replace("_", ""): name for name in (*NWBFILE_COLUMNS, *SUBJECT_COLUMNS)}
+    for column in columns:
+        if column not in wanted.values() and column not in TOLD:
+            plain = re.sub(r"[^a-z]", "", column.lower())
+            if found := get_close_matches(plain, wanted, n=1, cutoff=0.8):
+                yield f"column {column!r} is not in NWB: did you mean {wanted[found[0]]!r}?"
+
+
+def write_nwb(several: Sequence[Sorted], metadata: Mapping[str, Any], path: Path) -> None:
+    """Write an NWB file: units with all their columns, probes, electrodes, parts, metadata.
+
+    Spike times, and the epochs of several parts, are on the recording's own clock. Units of several
+    recordings are named after these, and have waveforms where all have one rate and equally many
+    channels.
+    """
+    import numpy as np
+    from neuroconv.tools.nwb_helpers import (
+        configure_and_write_nwbfile,
+        get_default_nwbfile_metadata,
+        make_nwbfile_from_metadata,
+    )
+    from neuroconv.tools.spikeinterface import add_sorting_to_nwbfile
+    from neuroconv.utils import dict_deep_update
+
+    whole = dict_deep_update(get_default_nwbfile_metadata(), dict(metadata))
+    nwbfile = make_nwbfile_from_metadata(whole)
+    for name, description in EPOCH_COLUMNS.items():
+        nwbfile.add_epoch_column(name, description)
+    shapes = {(one.analyzer.get_num_channels(), one.analyzer.sampling_frequency) for one in several}
+    channels = [stand_in(one.analyzer) for one in several]
+    curation.make_columns_fit(channels)
+    curation.make_columns_fit([one.curated for one in several if len(one.curated.unit_ids)])
+    places: list[NDArray[Any]] = []
+    for one, recording in zip(several, channels, strict=True):
+        ids, n_before = one.curated.unit_ids, sum(len(each) for each in places)
+        places.append(add_electrodes(one.analyzer, recording, nwbfile))
+        add_epochs(nwbfile, one.parts, one.curated.sampling_frequency)
+        if not len(ids):
+            continue
+        _put_on_clock(one.curated, one.parts)
+        if len(several) > 1:
+            names = [f"{one.row.id}/{unit}" for unit in ids]
+            one.curated.set_property("unit_name", np.array(names))
+        add_sorting_to_nwbfile(
+            one.curated,
+            nwbfile,
+            property_descriptions=describe_columns(one.analyzer, one.curated),
+            units_description="Sorted and labelled by Spike Canary",
+            waveform_data_dict=_waveforms(one.analyzer, one.curated) if len(shapes) == 1 else None,
+            unit_electrode_indices=[[*range(n_before, len(nwbfile.electrodes))]] * len(ids),
+        )
+        numbers = [int(each) if str(each).isdecimal() else None for each in ids]
+        if len(several) == 1 and [*map(str, numbers)] == [*map(str, ids)]:
+            nwbfile.units.id.data[:] = numbers
+    for name, values in zip(("rel_x", "rel_y"), np.concatenate(places).T, strict=False):
+        nwbfile.add_electrode_column(name, f"{name[-1]} on the probe in um", data=list(values))
+    configure_and_write_nwbfile(nwbfile, path, backend="hdf5")
+
+
+def _put_on_clock(sorting: "BaseSorting", parts: Sequence[Part]) -> None:
+    """Make a sorting give its spike times on the recording's own clock."""
+    rate_hz, segment = sorting.sampling_frequency, sorting.segments[0]
+
+    def tell(unit_id: Any, **_: Any) -> "NDArray[Any]":
+        return clock.times_s(segment.get_unit_spike_train(unit_id, None, None), parts, rate_hz)
+
+    segment.get_unit_spike_train_in_seconds = tell  # SpikeInterface asks for it
+
+
+def _waveforms(analyzer: "SortingAnalyzer", curated: "BaseSorting") -> dict[str, Any] | None:
+    """Return the units' templates in volts; None where there are none."""
+    templates = analyzer.get_extension("templates")
+    if templates is None or not set(curated.unit_ids) <= set(analyzer.unit_ids):
+        return None
+    order = analyzer.sorting.ids_to_indices(curated.unit_ids)
+    means, sds = (templates.get_templates(operator=name)[order] for name in ("average", "std"))
+    return {
+        "means": means * 1e-6,
+        "sds": sds * 1e-6,
+        "sampling_rate": analyzer.sampling_frequency,
+    }
+
+
+def stand_in(analyzer: "SortingAnalyzer") -> "BaseRecording":
+    """Return a recording of the analyzer's channels: the raw file may be archived by now."""
+    import numpy as np
+    from spikeinterface.core import NumpyRecording
+
+    ids = analyzer.channel_ids
+    silent = np.zeros((1, len(ids)), "int16")
+    recording = NumpyRecording(silent, analyzer.sampling_frequency, channel_ids=ids)
+    for name in analyzer.get_recording_property_keys():
+        recording.set_property(name, analyzer.get_recording_property(name))
+    return recording
+
+
+def add_electrodes(
+    analyzer: "SortingAnalyzer", recording: "BaseRecording", nwbfile: Any
+) -> "NDArray[Any]":
+    """Add all probes, their groups of electrodes (a group is a probe, or a shank), and electrodes.
+
+    Returns
+    -------
+    array
+        Where the electrodes are on the probe, in um.
+    """
+    import numpy as np
+    from neuroconv.tools.spikeinterface import add_recording_metadata_to_nwbfile
+
+    places: NDArray[Any] = analyzer.get_channel_locations()
+    groups = np.zeros(len(places), dtype="U200")
+    for probe in analyzer.get_probegroup().probes:
+        name = re.sub("[/:]", "_", str(probe.name or probe.model_name or "probe"))
+        name = f"{name} {len(nwbfile.devices) + 1}" if name in nwbfile.devices else name
+        made = " ".join(filter(None, (probe.manufacturer, probe.model_name)))
+        device = nwbfile.create_device(name=name, description=made or "A probe")
+        shanks = np.zeros(probe.get_contact_count()) if probe.shank_ids is None else probe.shank_ids
+        for shank in np.unique(shanks):
+            group = f"{name} shank {shank}" if len(np.unique(shanks)) > 1 else name
+            groups[probe.device_channel_indices[shanks == shank]] = group
+            about = {"description": f"Contacts of {group}", "location": "unknown"}
+            nwbfile.create_electrode_group(name=group, device=device, **about)
+    recording.set_property("group_name", groups)
+    recording.set_property("group", np.unique(groups, return_inverse=True)[1])
+    add_recording_metadata_to_nwbfile(recording, nwbfile, {"Ecephys": {"ElectrodeGroups": {}}})
+    return places
+
+
+def describe_columns(analyzer: "SortingAnalyzer", curated: "BaseSorting") -> dict[str, str]:
+    """Say what each column of the units is: the curation's, a metric, or the sorter's own."""
+    found = dict.fromkeys(curated.get_property_keys(), "A column of the sorter")
+    for name in ("quality_metrics", "template_metrics"):
+        if analyzer.has_extension(name):
+            found |= analyzer.get_extension(name).get_metric_column_descriptions()
+    parts = {name: "Spikes in a part (see epochs)" for name in found if name.startswith(PART)}
+    return found | COLUMNS | parts
+
+
+def add_epochs(nwbfile: Any, parts: Sequence[Part], rate_hz: float) -> None:
+    """Add the parts of a recording as epochs."""
+    import numpy as np
+
+    for part in parts:
+        ends = np.array([0, part.n_samples - 1]) + part.start_sample
+        start_s, stop_s = clock.times_s(ends, parts, rate_hz)
+        values = {name: getattr(part, name) for name in EPOCH_COLUMNS}
+        nwbfile.add_epoch(start_time=start_s, stop_time=stop_s + 1 / rate_hz, **values)
