@@ -75,14 +75,17 @@ def _expand(path: str) -> str:
 
 
 #: A path as a person writes it.
-UserPath = Annotated[str, AfterValidator(_expand)]
+UserPath = Annotated[str, Field(min_length=1), AfterValidator(_expand)]
 #: A folder as Snakemake takes it: ~ is not expanded, and what is in brackets is a pattern.
 Folder = Annotated[str, StringConstraints(pattern=r"^[^~{}<>\x00-\x1f][^{}<>\x00-\x1f]*$")]
 
 
 def as_steps(given: Any) -> Any:
     """Read steps that are pairs, which keep their order where the keys of a dict are sorted."""
-    return dict(given) if isinstance(given, list | tuple) else given
+    try:
+        return dict(given) if isinstance(given, list | tuple) else given
+    except (TypeError, ValueError):  # no pairs
+        return given
 
 
 def _merge(default: Any, given: Any) -> Any:
@@ -107,8 +110,12 @@ class Settings(BaseModel):
     @field_validator("*", mode="before")
     @classmethod
     def _over_default(cls, given: Any, info: ValidationInfo) -> Any:
-        """Keep the default's entries that the user did not set."""
-        return _merge(cls.model_fields[info.field_name or ""].default, given)
+        """Keep the default's entries that the user did not set; `yes` is no number."""
+        default = cls.model_fields[info.field_name or ""].default
+        if isinstance(given, bool) and not isinstance(default, bool):
+            msg = "takes no true or false (YAML's yes, no, on, off)"
+            raise ValueError(msg)  # noqa: TRY004 - pydantic tells no TypeError
+        return _merge(default, given)
 
     def _changed(self, value: dict[str, Any], info: FieldSerializationInfo) -> dict[str, Any]:
         """Return the entries of a merged field; those that differ, where defaults are left out."""
@@ -453,7 +460,8 @@ def load_valid(config: Mapping[str, Any]) -> tuple[Config, set[str], list[str]]:
     try:
         return Config.model_validate(given), set(), []
     except ValidationError as err:
-        errors = err.errors()
+        # Of what is a boolean or a dict, what is wrong with the dict.
+        errors = [e for e in err.errors() if (e["loc"][-1], e["type"][:5]) != ("bool", "bool_")]
     invalid = {str(error["loc"][0]) for error in errors}
     valid = {k: v for k, v in given.items() if isinstance(k, str) and k not in invalid}
     return Config.model_validate(valid), invalid, [_describe(error) for error in errors]
@@ -470,7 +478,8 @@ def as_set(settings: BaseModel, **include_or_exclude: Any) -> dict[str, Any]:
 
 def _describe(error: Mapping[str, Any]) -> str:
     """Describe one of pydantic's errors in one line: where, what, what to do."""
-    *parents, name = (str(each) for each in error["loc"] if each != "[key]")
+    hidden = re.compile(r"\[key\]|dict\[")  # pydantic's words for a key, and for a kind of value
+    *parents, name = (str(each) for each in error["loc"] if not hidden.match(str(each)))
     where = "config: " + ".".join([*parents, name])
     if error["type"] == "literal_error" and isinstance(error["input"], str):
         hint = did_you_mean(error["input"], re.findall("'([^']+)'", error["msg"]))

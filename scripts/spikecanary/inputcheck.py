@@ -3,8 +3,10 @@
 import importlib.util
 import inspect
 import re
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +18,18 @@ from spikecanary.config import (
     BadInputError,
     Config,
     CurationSettings,
-    ExportSettings,
 )
 from spikecanary.failures.signatures import load_signatures
+from spikecanary.outputs import exports
 from spikecanary.recording import RATES_DIFFER, readers
 from spikecanary.sorter import defaults_of
 from spikecanary.table import Recording, not_readable, read_table
 from spikecanary.texts import did_you_mean, quote
+
+#: What templates are made by.
+OPERATORS = ("average", "std", "median", "mad")
+#: Of what type parameters are whose default is None.
+OF_NONE: Mapping[str, Any] = {"operators": [], "metric_names": [], "metric_params": {}}
 
 
 def read_inputs(given: Mapping[str, Any]) -> tuple[Config, list[Recording]]:
@@ -53,7 +60,7 @@ def check_inputs(given: Mapping[str, Any]) -> tuple[Config, list[Recording]]:
         problems += check_readers(rows or [], config.recordings)
         problems += check_steps(config)
         problems += check_analysis(config.analysis)
-        problems += [*check_curation(config), *check_exports(config.exports)]
+        problems += [*check_curation(config), *check_exports(config, rows or [])]
         if "sorter" not in invalid:  # its plugin may define the table's sorters
             problems += check_sorters(config, rows or [])
     problems += [*parameters.check_device(config.sorter), *check_files(config)]
@@ -139,13 +146,12 @@ def check_steps(config: Config) -> Iterator[str]:
         for section, steps in given.items():
             yield from unknown(f"config: {section}: unknown step", steps, known)
             for step in filter(known.__contains__, steps):
-                if accepted := _step_parameters(known[step]):
-                    where = f"config: {section}.{step}: unknown parameter"
-                    yield from unknown(where, steps[step] or (), accepted)
+                further = _handed_on(_parameters(known[step])[1])
+                yield from _check_call(f"{section}.{step}", known[step], steps[step], further)
 
 
-def _step_parameters(step: Callable[..., Any]) -> set[str]:
-    """Return what a step takes, with what it hands on; nothing where that is not known."""
+def _handed_on(others: str) -> set[str]:
+    """Return the parameters of what a preprocessing step hands its others to, where it is known."""
     from spikeinterface.core import get_random_data_chunks
     from spikeinterface.core.recording_tools import get_noise_levels
     from spikeinterface.core.time_series_tools import get_random_sample_slices
@@ -154,33 +160,43 @@ def _step_parameters(step: Callable[..., Any]) -> set[str]:
 
     random = (get_random_data_chunks, get_random_sample_slices)
     behind: dict[str, tuple[Callable[..., Any], ...]] = {
-        "": (),
         "filter_kwargs": (FilterRecording,),
         "random_chunk_kwargs": random,
         "noise_levels_kwargs": (get_noise_levels, *random),
         "detect_bad_channels_kwargs": (detect_bad_channels,),
     }
-    named, others = _parameters(step)
-    if others not in behind:
-        return set()
-    return {*named, *(name for each in behind[others] for name in _parameters(each)[0])}
+    return {name for each in behind.get(others, ()) for name in _parameters(each)[0]}
 
 
 def _check_call(
-    where: str, function: Any, params: Mapping[str, Any], further: Iterable[str] = (), doc: str = ""
+    where: str,
+    function: Callable[..., Any],
+    params: Any,
+    further: Iterable[str] = (),
+    doc: str = "",
 ) -> Iterator[str]:
-    """Find parameters that a function does not take, nor hands on, and values that are misspelt.
+    """Find parameters that a function does not take, nor hands on, and values that do not fit.
 
-    The values of a parameter are in its annotation, or in the text (``method : "a" | "b"``).
+    The values of a parameter are in its annotation, or in the text (``method : "a" | "b"``); its
+    type is that of its default.
     """
+    if not isinstance(params or {}, Mapping):
+        yield f"config: {where}: takes keys and values (name: value), got {quote(params)}"
+        return
+    params = params or {}
     named, takes_any = _parameters(function)
-    known = [*named, *further]
     if further or not takes_any:
-        yield from unknown(f"config: {where}: unknown parameter", params, known)
+        yield from unknown(f"config: {where}: unknown parameter", params, [*named, *further])
     for name in params.keys() & named.keys():
+        value, told = params[name], str(named[name])
+        default = OF_NONE.get(name, named[name].default)
+        may_differ = default in (None, "auto", named[name].empty) or "str |" in told
+        if value is not None and not may_differ and (":" in told or not isinstance(value, list)):
+            types = parameters.check_type(f"{where}.{name}", value, default)
+            yield from (f"config: {each}" for each in types)
         in_doc = re.search(rf"{name} ?: .+", doc)
-        values = re.findall(r"""['"](\w+)['"]""", f"{named[name]} {in_doc and in_doc[0]}")
-        given = [params[name]] if isinstance(params[name], str) and len({*values}) > 1 else []
+        values = re.findall(r"""['"](\w+)['"]""", f"{told} {in_doc and in_doc[0]}")
+        given = [value] if isinstance(value, str) and len({*values}) > 1 else []
         problems = unknown(f"config: {where}.{name}: unknown value", given, values)
         yield from (each for each in problems if "did you mean" in each)  # not all are named
 
@@ -210,32 +226,21 @@ def check_analysis(settings: AnalysisSettings) -> Iterator[str]:
         elif name == "unit_locations":
             method = getattr(localization_tools, f"compute_{params.get('method')}", None)
             further = {*_parameters(method)[0]} if method else set()
-        elif name == "templates":
-            operators = filter(lambda each: isinstance(each, str), params.get("operators") or ())
-            what = f"config: {where}.operators: unknown operator"
-            yield from unknown(what, operators, ("average", "std", "median", "mad"))
         takes = extension._set_params  # noqa: SLF001 - there is no other signature
         yield from _check_call(where, takes, params, further, extension.__doc__ or "")
-        if hasattr(extension, "metric_list"):
-            yield from _check_metrics(where, extension.metric_list, params)
-
-
-def _check_metrics(where: str, metrics: Iterable[Any], params: Mapping[str, Any]) -> Iterator[str]:
-    """Find metrics that there are not, and parameters that they do not take."""
-    known = {metric.metric_name: metric for metric in metrics}
-    given = params.get("metric_params") or {}
-    names = params.get("metric_names") or []
-    if not isinstance(names, list):
-        yield f"config: {where}.metric_names: takes a list of metrics, got {quote(names)}"
-        names = []
-    for key, told in {"metric_names": names, "metric_params": given}.items():
-        yield from unknown(f"config: {where}.{key}: unknown metric", map(str, told), known)
-    for name in known.keys() & given.keys():
-        metric = known[name]
-        accepted = [*metric.metric_params, *_parameters(metric.metric_function)[0]]
-        yield from unknown(
-            f"config: {where}.metric_params.{name}: unknown parameter", given[name] or (), accepted
-        )
+        metrics = {each.metric_name: each for each in getattr(extension, "metric_list", ())}
+        of_metrics = params.get("metric_params")
+        of_metrics = of_metrics if isinstance(of_metrics, dict) else {}
+        for key, what, given, named in (
+            ("operators", "operator", params.get("operators"), OPERATORS),
+            ("metric_names", "metric", params.get("metric_names"), metrics),
+            ("metric_params", "metric", [*of_metrics], metrics),
+        ):
+            names = [x for x in given if isinstance(x, str)] if isinstance(given, list) else []
+            yield from unknown(f"config: {where}.{key}: unknown {what}", names, named)
+        for each in metrics.keys() & of_metrics.keys():
+            function, own = metrics[each].metric_function, metrics[each].metric_params
+            yield from _check_call(f"{where}.metric_params.{each}", function, of_metrics[each], own)
 
 
 def check_curation(config: Config) -> Iterator[str]:
@@ -266,35 +271,58 @@ def check_curation(config: Config) -> Iterator[str]:
             where = f"config: curation.bombcell.{label}"
             yield from unknown(f"{where}: unknown metric", limits, known)
             for metric, limit in limits.items():
-                keys = ("greater", "less", "abs")
-                yield from unknown(f"{where}.{metric}: unknown key", limit or (), keys)
+                yield from _check_call(f"curation.bombcell.{label}.{metric}", _limit, limit)
 
 
-def check_exports(settings: ExportSettings) -> Iterator[str]:
-    """Find arguments that the export to Phy does not take, and fields that NWB does not have."""
-    if settings.phy:
+def _limit(metric: str, greater: float = 0.0, less: float = 0.0, abs: bool = False) -> None:  # noqa: A002, FBT001, FBT002
+    """Stand for what one of Bombcell's limits may say."""
+
+
+def check_exports(config: Config, rows: list[Recording]) -> Iterator[str]:
+    """Find arguments that the export to Phy does not take, and what NWB does not take."""
+    if config.exports.phy:
         from spikeinterface.core.job_tools import job_keys
         from spikeinterface.exporters import export_to_phy
 
-        yield from _check_call("exports.phy", export_to_phy, settings.phy, job_keys)
-    nwb = settings.nwb
-    if importlib.util.find_spec("pynwb"):
-        from hdmf.utils import get_docval
-        from pynwb import NWBFile
-        from pynwb.file import Subject
+        to_phy = partial(export_to_phy, None)  # its folder is not to be chosen either
+        yield from _check_call("exports.phy", to_phy, config.exports.phy, job_keys)
+    given = {"config: exports.nwb": config.exports.nwb.model_dump(mode="json", exclude={"by"})}
+    for row in rows if "nwb" in config.outputs else ():
+        named = {"NWBFile": exports.NWBFILE_COLUMNS, "Subject": exports.SUBJECT_COLUMNS}
+        given[f"{config.recordings}, line {row.line} (recording {row.id!r})"] = {
+            section: {name: row.metadata[name] for name in names if row.metadata.get(name)}
+            for section, names in named.items()
+        }
+    given = {where: sections for where, sections in given.items() if any(sections.values())}
+    if given and importlib.util.find_spec("neuroconv"):
+        yield from _check_nwb(given)
 
-        for section, given in ((NWBFile, nwb.NWBFile), (Subject, nwb.Subject)):
+
+def _check_nwb(given: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> Iterator[str]:
+    """Find fields that NWB does not have, and values that it does not take."""
+    from hdmf.utils import get_docval
+    from neuroconv.tools.nwb_helpers import make_nwbfile_from_metadata
+    from pynwb import NWBFile
+    from pynwb.file import Subject
+
+    needed = {"session_start_time": datetime.now(UTC).isoformat(), "session_description": "x"}
+    for where, sections in given.items():
+        misspelt: list[str] = []
+        for section in (NWBFile, Subject):
             known = [each["name"] for each in get_docval(section.__init__)]
-            where = f"config: exports.nwb.{section.__name__}: unknown field"
-            yield from unknown(where, given, known)
-        started = nwb.NWBFile.get("session_start_time", datetime.now(UTC))
+            what = f"{where}.{section.__name__}: unknown field"
+            misspelt += unknown(what, sections[section.__name__], known)
+        yield from misspelt
+        file = {"identifier": "x", **needed, **sections["NWBFile"]}
+        if isinstance(file.get("experimenter"), str):
+            file["experimenter"] = [file["experimenter"]]
+        subject = {"Subject": {"sex": "U", **sections["Subject"]}} if sections["Subject"] else {}
         try:
-            datetime.fromisoformat(str(started))
-        except ValueError:
-            yield (
-                "config: exports.nwb.NWBFile.session_start_time: takes a time in ISO 8601 "
-                f"(2024-01-31T14:00:00+01:00), got {quote(started)}"
-            )
+            with warnings.catch_warnings(action="ignore"):  # dates without a time zone
+                _ = misspelt or make_nwbfile_from_metadata({"NWBFile": file, **subject})
+        except Exception as err:  # noqa: BLE001 - of jsonschema, hdmf, datetime
+            field = "".join(f"{each}: " for each in getattr(err, "path", ()))
+            yield f"{where}: NWB: {field}{getattr(err, 'message', err)}"
 
 
 def check_files(config: Config) -> Iterator[str]:

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterable, Iterator, Mapping
+from datetime import date
 from numbers import Real
 from typing import Any
 
@@ -9,6 +10,7 @@ import yaml
 
 from spikecanary.config import SorterSettings
 from spikecanary.sorter import DEVICE_PARAMS, defaults_of
+from spikecanary.texts import quote
 
 #: May be null whatever the default (SpikeInterface 0.105: mountainsort4 and 5 filter where neither
 #: frequency is None; a seed of None is random; kilosort4's wrapper reads None as infinity). The
@@ -67,14 +69,19 @@ def check_types(name: str, params: Mapping[str, Any]) -> Iterator[str]:
             or (value is None and key in NULL_IS_OFF)
         ):
             continue
-        for where, given, wanted in _misfits(key, value, default):
-            what = "null" if given is None else f"{given!r}, {_kind(given)}"
-            remedy = f"write {_kind(wanted)}, such as {_as_yaml(wanted)}"
-            if given is None:
-                remedy = f"leave it out for its default, {_as_yaml(wanted)}"
-            elif _kind(wanted) == "a number" and _as_number(given) is not None:
-                remedy = f"write {_as_yaml(_as_number(given))}"  # YAML reads 2e-1 as a text
-            yield f"{where} of {name} is {what}, but it takes {_kind(wanted)}: {remedy}"
+        yield from check_type(key, value, default, f" of {name}")
+
+
+def check_type(where: str, value: Any, default: Any, whose: str = "") -> Iterator[str]:
+    """Say where a value, or what is in it, is not of the type of its default."""
+    for inside, given, wanted in _misfits(where, value, default):
+        what = "null" if given is None else f"{quote(given)}, {_kind(given)}"
+        remedy = f"write {_kind(wanted)}, such as {_as_yaml(wanted)}"
+        if given is None:
+            remedy = f"leave it out for its default, {_as_yaml(wanted)}"
+        elif _kind(wanted) == "a number" and _as_number(given) is not None:
+            remedy = f"write {_as_yaml(_as_number(given))}"  # YAML reads 2e-1 as a text
+        yield f"{inside}{whose} is {what}, but it takes {_kind(wanted)}: {remedy}"
 
 
 def _misfits(where: str, value: Any, default: Any) -> Iterator[tuple[str, Any, Any]]:
@@ -101,6 +108,7 @@ def _kind(value: Any) -> str:
     if isinstance(value, float) and math.isnan(value):
         return "no number"
     kinds: dict[Any, str] = {str: "a text", Real: "a number", Mapping: "a dict", type(None): "null"}
+    kinds[date] = "a date"
     return next((kind for type_, kind in kinds.items() if isinstance(value, type_)), "a list")
 
 

@@ -273,7 +273,8 @@ def _read_sentinel(folder: Path) -> Mapping[str, Any] | None:
     if record is None:
         return None
     failure = record.get("failure") or {}
-    kept = {name: record.get(name) for name in ("verdict", "attempt", "settings")}
+    kept = {name: record.get(name) for name in ("verdict", "settings")}
+    kept["attempt"] = record.get("attempt", 0)
     return kept | {"category": failure.get("category"), "failure": failure.get("class")}
 
 

@@ -11,7 +11,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, FiniteFloat, ValidationError
 
 from spikecanary.failures import Category, ClassifiedSortFailure
 from spikecanary.texts import PlainError, one_line, printable
@@ -96,9 +96,9 @@ class Measured(_Model):
 class Interval(_Model):
     """A forecast: the most likely value, and between what it should be."""
 
-    low: float
-    likely: float
-    high: float
+    low: FiniteFloat
+    likely: FiniteFloat
+    high: FiniteFloat
 
 
 class Window(_Model):
@@ -269,11 +269,15 @@ def load(path: Path) -> dict[str, Any]:
     RecordError
         It cannot be read, is no record, or is one of a newer Spike Canary.
     """
+    if path.exists() and not path.is_file():  # a FIFO has no end
+        msg = f"{path} is no file; remove it to have it made again"
+        raise RecordError(msg)
     try:
         data: dict[str, Any] = json.loads(path.read_bytes())
         is_newer = data["schema_version"] > SCHEMA_VERSION
         wrong = [name for name in SECTIONS if not isinstance(data.get(name) or {}, dict)]
-        why: Any = f"{wrong[0]} is no object" if wrong else ""
+        wrong += [] if isinstance(data.get("attempt", 0), int) else ["attempt"]
+        why: Any = f"{wrong[0]} is of another type" if wrong else ""
     except FileNotFoundError:
         raise
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as err:

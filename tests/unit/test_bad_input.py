@@ -74,6 +74,8 @@ ROWS = {
     "column sorters": ({"sorters": "x"}, "(did you mean 'sorter'?)"),
     "column Channels": ({"Channels": "x"}, "(did you mean 'channels'?)"),
     "sorter misspelt": ({"sorter": "kilosrt4"}, "(did you mean 'kilosort4'?)"),
+    "time of NWB": ({"session_start_time": "noon"}, "NWB: Invalid isoformat string: 'noon'"),
+    "sex for NWB": ({"sex": "male"}, "(recording 'a'): NWB: Subject: sex: 'male' is not one of"),
     "params without an entry": ({"params": "fast"}, "not in the config's params_of: 'fast'"),
 }
 #: Tables as bytes.
@@ -114,6 +116,10 @@ SETTINGS = {
     "number NaN": ({"forecast": {"safety": float("nan")}}, "safety: Input should be a finite"),
     "number negative": ({"job": {"threads": -1}}, "Input should be greater than 0, got -1"),
     "number with a unit": ({"job": {"mem_mb": "24GB"}}, "valid integer"),
+    "number true": ({"canary": {"window_s": True}}, "window_s: takes no true or false"),
+    "steps of a list": ({"analysis": {"preprocessing": [3]}}, "takes keys and values"),
+    "Bombcell a number": ({"curation": {"bombcell": 3}}, "curation.bombcell: takes keys"),
+    "table without a name": ({"recordings": ""}, "String should have at least 1 character"),
     "percent of 400": ({"watchdogs": {"gpu_memory_abort_percent": 400}}, "less than or equal"),
     "half a surrogate pair": ({"sorter": {"image": "\ud800"}}, r"can't encode character '\ud800'"),
     "pathvar misspelt": (
@@ -185,8 +191,38 @@ LATE = {
     "Bombcell's metric": ({"curation": {"bombcell": {"mua": {"snrr": {}}}}}, "'snr'?)"),
     "Bombcell's limit": (
         {"curation": {"bombcell": {"mua": {"snr": {"grater": 3}}}}},
-        "unknown key 'grater' (did you mean 'greater'?)",
+        "unknown parameter 'grater' (did you mean 'greater'?)",
     ),
+    "Bombcell's limit a text": (
+        {"curation": {"bombcell": {"mua": {"snr": {"less": "x"}}}}},
+        "curation.bombcell.mua.snr.less is 'x', a text, but it takes a number",
+    ),
+    "waveforms of a text": (
+        {"analysis": {"extensions": {"waveforms": {"ms_before": "1"}}}},
+        "waveforms.ms_before is '1', a text, but it takes a number: write 1",
+    ),
+    "operators a text": (
+        {"analysis": {"extensions": {"templates": {"operators": "average"}}}},
+        "templates.operators is 'average', a text, but it takes a list",
+    ),
+    "metrics a number": (
+        {"analysis": {"extensions": {"quality_metrics": {"metric_params": 3}}}},
+        "quality_metrics.metric_params is 3, a number, but it takes a dict",
+    ),
+    "metric's parameters a number": (
+        {"analysis": {"extensions": {"quality_metrics": {"metric_params": {"snr": 3}}}}},
+        "quality_metrics.metric_params.snr: takes keys and values",
+    ),
+    "sparsity of a text": ({"analysis": {"sparsity": {"radius_um": "9"}}}, "a number: write 9"),
+    "step of a text": (
+        {"analysis": {"preprocessing": {"highpass_filter": {"freq_min": "x"}}}},
+        "analysis.preprocessing.highpass_filter.freq_min is 'x', a text",
+    ),
+    "Phy's switch": (
+        {"exports": {"phy": {"compute_pc_features": "yes please"}}},
+        "exports.phy.compute_pc_features is 'yes please', a text, but it takes a boolean",
+    ),
+    "Phy's folder": ({"exports": {"phy": {"output_folder": "x"}}}, "parameter 'output_folder'"),
     "Phy": ({"exports": {"phy": {"copy_binry": True}}}, "(did you mean 'copy_binary'?)"),
     "NWB's section": ({"exports": {"nwb": {"NWBfile": {}}}}, "(did you mean 'NWBFile'?)"),
     "NWB's field": (
@@ -195,7 +231,11 @@ LATE = {
     ),
     "NWB's time": (
         {"exports": {"nwb": {"NWBFile": {"session_start_time": "noon"}}}},
-        "takes a time in ISO 8601",
+        "NWB: Invalid isoformat string: 'noon'",
+    ),
+    "NWB's text": (
+        {"exports": {"nwb": {"Subject": {"age": 3}}}},
+        "exports.nwb: NWB: Subject: age: 3 is not of type 'string'",
     ),
 }
 
@@ -281,7 +321,9 @@ RECORDS = {
     "of a newer schema": b'{"schema_version": 7}',
     "of a text as its version": b'{"schema_version": "1"}',
     "with a text as its failure": b'{"schema_version": 1, "failure": "x"}',
+    "with a text as its attempt": b'{"schema_version": 1, "attempt": "x"}',
     "without fields": b'{"schema_version": 1}',
+    "a FIFO": os.mkfifo,
 }
 
 
@@ -290,6 +332,8 @@ def spoil(path, content):
     path.parent.mkdir(parents=True, exist_ok=True)
     if content is None:
         path.mkdir()
+    elif callable(content):
+        content(path)
     else:
         path.write_bytes(content)
 
