@@ -4,7 +4,9 @@
 
 wildcard_constraints:
     recording=ID_PATTERN,
-    wave=r"\d+(-[\w.-]+)?",
+    # Of others Snakemake says that no rule makes them.
+    wave="|".join(map(re.escape, WAVES)) or "0",
+    session="|".join(map(re.escape, SESSIONS)) or "0",
 
 
 rule canary:

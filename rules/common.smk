@@ -50,8 +50,6 @@ PREFIX = workflow.modifier.path_modifier
 if PREFIX.modifies_prefixes:  # it would not match paths that begin with a pathvar
     hint = "use pathvars: results, logs, benchmarks (docs/module.md)"
     raise WorkflowError(f"module: replace_prefix does not go with these rules; {hint}")
-
-
 for place in filter(None, (Path.cwd(), FOLDER)):
     if {"{", "}"} & set(str(place)):
         sys.exit(f"{place}: Snakemake takes braces for wildcards; rename that folder")
@@ -62,14 +60,18 @@ try:
     SETTINGS, RECORDINGS = read(config)
 except BadInputError as err:
     sys.exit(str(err))  # a WorkflowError would show lines of this file
+RESULTS = Path(PREFIX.replace_prefix(PATHVARS.apply("<results>")))
+if RESULTS.exists() and not RESULTS.is_dir():
+    sys.exit(f"{RESULTS} is no folder: move it, or choose another in pathvars: results")
 ROWS = {row.id: row for row in RECORDINGS}
 SESSIONS = outputs.sessions(RECORDINGS, SETTINGS)
+LATE = inputcheck.left_to_jobs(SETTINGS)
 WAVES = gate.make_waves(RECORDINGS, SETTINGS.gate.wave_size, SETTINGS.sorter.name)
 
 
 def results_path(*parts):
     """Return a path below the results folder."""
-    return Path(PREFIX.replace_prefix(PATHVARS.apply("<results>")), *parts)
+    return Path(RESULTS, *parts)
 
 
 @functools.cache
@@ -77,7 +79,7 @@ def state_of(recording):
     """Return a recording's records beside the settings of now, each read once."""
     if recording not in ROWS:
         hint = did_you_mean(recording, ROWS)
-        raise WorkflowError(f"no recording {recording!r} in {SETTINGS.recordings}{hint}")
+        sys.exit(f"no recording {recording!r} in {SETTINGS.recordings}{hint}")
     return State(SETTINGS, ROWS[recording], results_path(recording), dry=DRY)
 
 
@@ -91,7 +93,7 @@ def check_options():
     given = workflow.dag_settings
     if given.until or given.omit_from or given.batch:
         hint = "Ask for the target `sorted` instead, for files, or use several tables"
-        raise WorkflowError(f"--until, --omit-from, --batch do not work with checkpoints. {hint}")
+        sys.exit(f"--until, --omit-from, --batch do not work with checkpoints. {hint}")
     if RerunTrigger.CODE in workflow.rerun_triggers:
         hint = "add to your profile: rerun-triggers: [mtime, params, input]"
         logger.warning(f"An update of Spike Canary will sort everything again; {hint}")
@@ -214,7 +216,7 @@ def for_screen(wildcards, threads):
     names = [wildcards.recording] if "recording" in wildcards.keys() else WAVES[wildcards.wave]
     remote = workflow.non_local_exec
     rows = gate.number(RECORDINGS, names)
-    return {"rows": rows, "n_rows": len(ROWS), "waves": list(WAVES), "remote": remote}
+    return {"rows": rows, "n_rows": len(ROWS), "waves": [*WAVES], "remote": remote, "late": LATE}
 
 
 def task_of(wildcards):

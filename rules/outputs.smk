@@ -6,6 +6,7 @@ from spikecanary.outputs import phy
 OUTPUT_RESOURCES = {
     "mem_mb": times_attempt(SETTINGS.job.output_mem_mb),
     "runtime": times_attempt(240),
+    "attempt": times_attempt(1),
 }
 
 

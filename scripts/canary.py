@@ -5,8 +5,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from spikecanary import canary, screen
-from spikecanary.config import CanarySettings
+from spikecanary import canary, inputcheck, screen
+from spikecanary.config import CanarySettings, Config
 from spikecanary.sorter import SortTask
 from spikecanary.supervise.folders import LeftoverError
 from spikecanary.supervise.job import Job
@@ -36,7 +36,9 @@ def main(snakemake: Any) -> int:
     task = SortTask.model_validate({**params.task, "n_jobs": snakemake.threads})
     results = Path(snakemake.output.sentinel).parent
     try:
-        canary.run(task, settings, results, job, params.attempt)
+        late = Config.model_validate(params.screen.get("late", {}))
+        refused = inputcheck.check_late(late, [])
+        canary.run(task, settings, results, job, params.attempt, refused=refused)
     except OSError as err:
         what = "" if isinstance(err, LeftoverError) else "the sentinel cannot be written: "
         logger.error("%s%s", what, err)  # noqa: TRY400 - one line

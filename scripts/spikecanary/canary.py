@@ -1,7 +1,7 @@
 """The canary: sort a short window of a recording, write the verdict to the sentinel."""
 
 import logging
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from spikecanary.failures import (
     DiskExhaustionError,
     HostMemoryWatchdogError,
     InsufficientActivityError,
+    SettingsError,
 )
 from spikecanary.forecast import Forecast
 from spikecanary.learning import Learned
@@ -91,7 +92,13 @@ KILLED = Decision(
 
 
 def run(
-    task: SortTask, settings: CanarySettings, results: Path, job: Job, attempt: int = 0
+    task: SortTask,
+    settings: CanarySettings,
+    results: Path,
+    job: Job,
+    attempt: int = 0,
+    *,
+    refused: Sequence[str] = (),
 ) -> Record:
     """Test whether a recording can be sorted, and write sentinel and journal.
 
@@ -101,7 +108,8 @@ def run(
     Of ``task``, the full sort, a clone is run on a short window. ``results`` is the recording's
     results folder, with ``canary.json`` and ``attempts.jsonl``; ``attempt`` the number of its
     environment and resource stops so far. From a job's own second attempt on nothing is sorted:
-    it was killed before, and its wave must not wait any longer.
+    it was killed before, and its wave must not wait any longer. ``refused`` is what is wrong with
+    settings of the steps after the sort, which would fail then.
 
     Raises
     ------
@@ -115,7 +123,9 @@ def run(
     folders.sweep(results)
     try:
         with folders.work_folder(folders.work_path(results, "canary")) as folder:
-            if job.attempt == 1:
+            if refused:
+                evidence.failure = SettingsError("; ".join(refused))
+            elif job.attempt == 1:
                 _Canary(task, settings, job, folder, evidence).collect()
         decision = decide(evidence, settings.stop_on) if job.attempt == 1 else KILLED
     except Interrupted as err:

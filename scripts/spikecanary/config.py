@@ -81,7 +81,7 @@ Folder = Annotated[str, StringConstraints(pattern=r"^[^~{}<>\x00-\x1f][^{}<>\x00
 
 
 def as_steps(given: Any) -> Any:
-    """Read steps that are pairs, which keep their order where the keys of a dict are sorted."""
+    """Return pairs as a dict."""
     try:
         return dict(given) if isinstance(given, list | tuple) else given
     except (TypeError, ValueError):  # no pairs
@@ -89,9 +89,13 @@ def as_steps(given: Any) -> Any:
 
 
 def _merge(default: Any, given: Any) -> Any:
-    """Merge a dict over the default's, at every level, as Snakemake merges config files."""
+    """Merge a dict over the default's, at every level, as Snakemake merges config files.
+
+    Pairs are a dict, too, which keeps the order of steps where keys are sorted.
+    """
     if isinstance(default, BaseModel):
         default = default.model_dump(exclude_defaults=True)
+    given = as_steps(given) if isinstance(default, dict) else given
     if not (isinstance(default, dict) and isinstance(given, dict)):
         return given
     return default | {name: _merge(default.get(name), value) for name, value in given.items()}
@@ -270,12 +274,6 @@ class AnalysisSettings(Settings):
     }
     """Extensions to compute, with their parameters; null removes one."""
 
-    @field_validator("preprocessing", mode="before")
-    @classmethod
-    def _from_pairs(cls, given: Any) -> Any:
-        """Accept the steps as pairs, too."""
-        return as_steps(given)
-
     @field_serializer("preprocessing", "extensions")
     def _changed_entries(self, value: dict[str, Any], info: FieldSerializationInfo) -> Any:
         """Leave out the default's entries; keep the order of the steps."""
@@ -428,12 +426,6 @@ class Config(Settings):
     job: JobSettings = JobSettings()
     pathvars: dict[Literal["results", "logs", "benchmarks", "resources"], Folder] = {}
     """Snakemake's path variables: results, logs, benchmarks."""
-
-    @field_validator("preprocessing_of", mode="before")
-    @classmethod
-    def _from_pairs(cls, given: Any) -> Any:
-        """Accept the steps as pairs, too."""
-        return {k: as_steps(v) for k, v in given.items()} if isinstance(given, dict) else given
 
     @field_serializer("preprocessing_of")
     def _keep_order(self, named: dict[str, Any], info: FieldSerializationInfo) -> Any:

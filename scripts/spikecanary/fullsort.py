@@ -125,10 +125,10 @@ def _refuse_repetition(journal: Path, results: Path, attempt: int) -> None:
     sorts = [line for line in sentinel.read_journal(journal) if line.get("kind") == "sort"]
     if attempt == 1 or not sorts or any(results.glob(".sort-*")):
         return
-    last = sorts[-1]
+    last = {"attempt": 0, **sorts[-1]}
     category = (last.get("failure") or {}).get("category")
     if last.get("outcome") == "failed" and last["attempt"] < attempt and category != "resource":
-        msg = f"{last['recording']}: not tried again, it would fail again: {last['reason']}"
+        msg = f"{results.name}: not tried again, it would fail again: {last.get('reason')}"
         raise SortFailedError(msg)
 
 

@@ -1,5 +1,6 @@
 """Check config and table against what SpikeInterface offers, before any job runs."""
 
+import contextlib
 import importlib.util
 import inspect
 import re
@@ -58,9 +59,7 @@ def check_inputs(given: Mapping[str, Any]) -> tuple[Config, list[Recording]]:
     problems += check_names(config, rows or [])
     if has_spikeinterface():
         problems += check_readers(rows or [], config.recordings)
-        problems += check_steps(config)
-        problems += check_analysis(config.analysis)
-        problems += [*check_curation(config), *check_exports(config, rows or [])]
+        problems += [*check_steps(config), *check_late(config, rows or [])]
         if "sorter" not in invalid:  # its plugin may define the table's sorters
             problems += check_sorters(config, rows or [])
     problems += [*parameters.check_device(config.sorter), *check_files(config)]
@@ -81,6 +80,25 @@ def has_spikeinterface() -> bool:
     except ImportError:
         return False
     return bool(spikeinterface.extractors)
+
+
+def is_installed(package: str) -> bool:
+    """Return whether a package is there, without importing it."""
+    with contextlib.suppress(ImportError):
+        return importlib.util.find_spec(package) is not None
+    return False
+
+
+def left_to_jobs(config: Config) -> dict[str, Any]:
+    """Return the settings for :func:`check_late` that are set, where SpikeInterface is not."""
+    late = {"analysis", "curation", "exports"}
+    return {} if is_installed("spikeinterface") else configuration.as_set(config, include=late)
+
+
+def check_late(config: Config, rows: list[Recording]) -> list[str]:
+    """Check the settings of the steps after the sort, where SpikeInterface is."""
+    analysis = check_analysis(config.analysis)
+    return [*analysis, *check_curation(config), *check_exports(config, rows)]
 
 
 def unknown(what: str, names: Iterable[str], known: Iterable[str]) -> Iterator[str]:
@@ -294,7 +312,7 @@ def check_exports(config: Config, rows: list[Recording]) -> Iterator[str]:
             for section, names in named.items()
         }
     given = {where: sections for where, sections in given.items() if any(sections.values())}
-    if given and importlib.util.find_spec("neuroconv"):
+    if given and is_installed("neuroconv"):
         yield from _check_nwb(given)
 
 

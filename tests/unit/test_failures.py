@@ -11,7 +11,7 @@ DESIGN = {
     "environment": "ConcurrentSortError HDF5PluginMissingError ContainerEnvironmentError "
     "SorterUnavailableError GPUUnavailableError MatlabRuntimeError ModelLoadingError "
     "FolderNotWritableError DependencyError RecordingUnreadableError RecordingLayoutError "
-    "PreprocessingError SorterParameterError",
+    "PreprocessingError SorterParameterError SettingsError",
     "resource": "GPUOutOfMemoryError SorterTimeoutError DiskExhaustionError IOStallError "
     "HostMemoryWatchdogError GpuMemoryWatchdogError GpuThermalWatchdogError "
     "CapacityForecastError",

@@ -1,5 +1,10 @@
 """Logs of attempts: each its own, the rule's log the newest."""
 
+import subprocess
+import sys
+
+import pytest
+
 from spikecanary.supervise import log
 
 
@@ -33,3 +38,19 @@ def test_log_that_is_a_file_is_kept(tmp_path):
     attempt(path, "now")
     assert path.read_text() == "now"
     assert (tmp_path / "canary/a.logs/canary.1.log").read_text() == "before"
+
+
+@pytest.mark.parametrize(
+    ("told", "is_repeated"),
+    [("ERROR no unit", False), ("CRITICAL KeyError", False), ("CRITICAL MemoryError", True)]
+    + [("WARNING slow", True)],
+)
+def test_what_would_fail_again_is_not_repeated(tmp_path, told, is_repeated):
+    """In a process of its own, since logging is set for all of one."""
+    path = tmp_path / "a.log"
+    code = "import sys; from spikecanary.supervise import log; log.configure(sys.argv[1], 2)"
+    path.write_text(f"2026-01-01 00:00:00,000 {told}\n")
+    done = subprocess.run([sys.executable, "-c", code, path], check=False, capture_output=True)
+    assert (done.returncode == 0) == is_repeated
+    assert (b"would fail again: see" in done.stderr) != is_repeated
+    assert (told in path.read_text()) != is_repeated

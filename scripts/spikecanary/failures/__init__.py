@@ -259,6 +259,12 @@ class SorterParameterError(EnvironmentFailure):
     start_s: float
 
 
+class SettingsError(EnvironmentFailure):
+    """Settings of the steps after the sort cannot be right."""
+
+    remedy = "Correct these settings in the config."
+
+
 class GPUOutOfMemoryError(ResourceFailure):
     """The GPU's memory was not enough."""
 

@@ -20,6 +20,9 @@ TAIL_BYTES = 200_000
 #: How our own lines begin, between which a child writes to the same file.
 OWN_LINE = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d+ [A-Z]+ ")
 
+#: What more memory, or disk, may help with.
+SHORT_OF = "MemoryError|No space left|Cannot allocate memory"
+
 
 def new_log(log: str | Path) -> None:
     """Give an attempt a log of its own, to which a rule's log becomes a link.
@@ -40,8 +43,11 @@ def new_log(log: str | Path) -> None:
         path.symlink_to(Path(folder.name, f"{rule}.{number}{path.suffix}"))
 
 
-def configure(log: str | Path, **facts: object) -> None:
+def configure(log: str | Path, attempt: int = 1, **facts: object) -> None:
     """Log to the rule's log file and, from warnings up, to stderr.
+
+    Of an ``attempt`` after the first the log is that of the last one: a job that ended with an
+    error, but for a lack of memory or disk, would fail again, and is not tried again.
 
     The first line names host, process, Python and package versions and the ``facts``
     given (threads, resources). Warnings of libraries are in the file only; uncaught
@@ -49,6 +55,9 @@ def configure(log: str | Path, **facts: object) -> None:
     """
     path = Path(log)
     path.parent.mkdir(parents=True, exist_ok=True)
+    told = path.read_text(errors="replace") if attempt > 1 and path.exists() else ""
+    if re.search(r" (ERROR|CRITICAL) ", told) and not re.search(SHORT_OF, told):
+        sys.exit(f"not tried again, it would fail again: see {path}")
     path.write_bytes(b"")
     # Appending, since child processes write to the same file.
     to_file = logging.FileHandler(path, "a", encoding="utf-8", errors="backslashreplace")
