@@ -53,15 +53,15 @@ if PREFIX.modifies_prefixes:  # it would not match paths that begin with a pathv
 for place in filter(None, (Path.cwd(), FOLDER)):
     if {"{", "}"} & set(str(place)):
         sys.exit(f"{place}: Snakemake takes braces for wildcards; rename that folder")
-
 # Every name in them is checked once, by the main process.
-read = inputcheck.check_inputs if workflow.is_main_process else inputcheck.read_inputs
+checked = functools.partial(inputcheck.check_inputs, files=workflow.configfiles)
+read = checked if workflow.is_main_process else inputcheck.read_inputs
 try:
     SETTINGS, RECORDINGS = read(config)
 except BadInputError as err:
     sys.exit(str(err))  # a WorkflowError would show lines of this file
 RESULTS = Path(PREFIX.replace_prefix(PATHVARS.apply("<results>")))
-if RESULTS.exists() and not RESULTS.is_dir():
+if (RESULTS.exists() or RESULTS.is_symlink()) and not RESULTS.is_dir():
     sys.exit(f"{RESULTS} is no folder: move it, or choose another in pathvars: results")
 ROWS = {row.id: row for row in RECORDINGS}
 SESSIONS = outputs.sessions(RECORDINGS, SETTINGS)

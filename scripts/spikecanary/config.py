@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal, Self, cast
 from pydantic import (
     AfterValidator,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     FieldSerializationInfo,
@@ -62,7 +63,8 @@ class BadInputError(ValueError):
     """All problems of the user's config and table, found before any job runs."""
 
     def __init__(self, problems: Iterable[str]) -> None:
-        self.problems = [one_line(problem, LONGEST_PROBLEM) for problem in problems]
+        lines = (one_line(problem, LONGEST_PROBLEM) for problem in problems)
+        self.problems = list(dict.fromkeys(lines))
         count = len(self.problems)
         heading = f"{count} problem{'s' * (count != 1)} in the configuration or the table:"
         pages = "\nEvery key: docs/settings.md. Every column: docs/own-data.md."
@@ -405,7 +407,9 @@ class Config(Settings):
     """The recordings table, a TSV file."""
     preprocessing: dict[str, dict[str, Any]] = {}
     """Steps of SpikeInterface's PreprocessingPipeline, in order."""
-    preprocessing_of: dict[str, dict[str, dict[str, Any]]] = PREPROCESSING
+    preprocessing_of: dict[str, Annotated[dict[str, dict[str, Any]], BeforeValidator(as_steps)]] = (
+        PREPROCESSING
+    )
     """Steps by name, for rows that name one in the column `preprocessing`; `none`: no step."""
     params_of: dict[str, dict[str, Any]] = {"kilosort4_tetrodes": {"nblocks": 0}}
     """Parameters of the sorter by name, for rows that name one in the column `params`."""

@@ -11,6 +11,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from spikecanary import config as configuration
 from spikecanary import parameters
 from spikecanary.config import (
@@ -39,18 +41,17 @@ def read_inputs(given: Mapping[str, Any]) -> tuple[Config, list[Recording]]:
     return config, read_table(config.recordings)
 
 
-def check_inputs(given: Mapping[str, Any]) -> tuple[Config, list[Recording]]:
-    """Read config and table and check every name in them.
+def check_inputs(
+    given: Mapping[str, Any], files: Iterable[str | Path] = ()
+) -> tuple[Config, list[Recording]]:
+    """Read config and table, check every name in them, and raise BadInputError with all problems.
 
     Names of readers, sorters, steps and extensions are checked only where SpikeInterface is
     installed, which Snakemake's own environment need not have. Elsewhere the canaries find them.
-
-    Raises
-    ------
-    BadInputError
-        All problems of the config and of the table.
+    ``files`` are those that the config was read from.
     """
     config, invalid, problems = configuration.load_valid(given)
+    problems += [each for path in files for each in find_repeated_keys(path)]
     rows: list[Recording] | None = None
     try:
         rows = None if "recordings" in invalid else read_table(config.recordings)
@@ -71,6 +72,21 @@ def check_inputs(given: Mapping[str, Any]) -> tuple[Config, list[Recording]]:
     if rows is None or problems:
         raise BadInputError(problems)
     return config, rows
+
+
+def find_repeated_keys(path: str | Path) -> Iterator[str]:
+    """Find keys that stand twice in a section of a YAML file: the first would be lost, unsaid."""
+
+    def walk(node: yaml.Node | None) -> Iterator[str]:
+        lines: dict[str, int] = {}
+        for key, value in node.value if isinstance(node, yaml.MappingNode) else ():
+            line = key.start_mark.line + 1
+            if (first := lines.setdefault(str(key.value), line)) != line:
+                yield f"{path}, line {line}: {quote(key.value)} is in line {first} already"
+            yield from walk(value)
+
+    with contextlib.suppress(OSError, ValueError, yaml.YAMLError, RecursionError):
+        yield from walk(yaml.compose(Path(path).read_text()) if Path(path).is_file() else None)
 
 
 def has_spikeinterface() -> bool:
@@ -150,13 +166,11 @@ def check_names(config: Config, rows: list[Recording]) -> Iterator[str]:
 
 def check_steps(config: Config) -> Iterator[str]:
     """Find unknown preprocessing steps, and parameters of steps."""
-    default = AnalysisSettings()
     given: dict[str, Mapping[str, Any]] = {"preprocessing": config.preprocessing}
-    for name, named in config.preprocessing_of.items():
-        if named != PREPROCESSING.get(name):
-            given[f"preprocessing_of.{name}"] = named
-    if config.analysis.preprocessing != default.preprocessing:
+    if config.analysis.preprocessing != AnalysisSettings().preprocessing:
         given["analysis.preprocessing"] = config.analysis.preprocessing
+    for name, named in config.preprocessing_of.items():
+        given[f"preprocessing_of.{name}"] = {} if named == PREPROCESSING.get(name) else named
     if any(given.values()):
         from spikeinterface.preprocessing import PreprocessingPipeline
 

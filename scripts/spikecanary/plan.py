@@ -107,13 +107,7 @@ def make(
 
 
 def read_headers(rows: Sequence[Recording], n_workers: int) -> dict[str, dict[str, Any]]:
-    """Read the headers of many recordings at once.
-
-    Returns
-    -------
-    dict
-        By recording: its :func:`read_header`.
-    """
+    """Return the :func:`read_header` of many recordings, by recording."""
     found = map_in_processes(read_header, rows, n_workers)
     crashed = {row.id: {"problem": f"the reader {row.reader} crashed on it"} for row in rows}
     return {row.id: found.get(at) or crashed[row.id] for at, row in enumerate(rows)}
@@ -122,12 +116,9 @@ def read_headers(rows: Sequence[Recording], n_workers: int) -> dict[str, dict[st
 def map_in_processes(
     function: Callable[[Any], Any], items: Sequence[Any], n_workers: int
 ) -> dict[int, Any]:
-    """Call a function on many items; a reader that crashes its process costs its own item only.
+    """Call a function on many items, and return the results by the items' places.
 
-    Returns
-    -------
-    dict
-        The results by the items' places; those whose process died are missing.
+    A reader that crashes its process costs its own item only, which is missing.
     """
     places = range(len(items))
     chunks = [places[start : start + CHUNK] for start in places[::CHUNK]]

@@ -50,7 +50,7 @@ def print_lines(
 
 def describe_canary(row: Mapping[str, Any]) -> tuple[str, str]:
     """Return a verdict and why, e.g. ``proceed`` and ``8 units in 30 s``."""
-    word = "unexpected" if row["outcome"] == "unexpected" else row["verdict"]
+    word = "unexpected" if row["outcome"] == "unexpected" else row["verdict"] or row["sort"]
     return word, textwrap.shorten(row["reason"], REASON_LENGTH)
 
 

@@ -232,11 +232,7 @@ def package_versions() -> dict[str, str]:
 
 
 def write_atomic(path: Path, text: str) -> None:
-    """Write a text file so that it appears whole or not at all.
-
-    Same folder, fsync, rename; the folder is synced too, so that a rename that was
-    seen survives a power cut.
-    """
+    """Write a text file so that it appears whole or not at all, and survives a power cut."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{socket.gethostname()}.{os.getpid()}.tmp")
     try:
@@ -262,12 +258,7 @@ def write_record(path: Path, record: Record) -> None:
 def load(path: Path) -> dict[str, Any]:
     """Load a record as plain data, without checking all its fields.
 
-    Raises
-    ------
-    FileNotFoundError
-        There is none.
-    RecordError
-        It cannot be read, is no record, or is one of a newer Spike Canary.
+    Raises FileNotFoundError, or RecordError: no record, or one of a newer Spike Canary.
     """
     if path.exists() and not path.is_file():  # a FIFO has no end
         msg = f"{path} is no file; remove it to have it made again"
@@ -296,15 +287,7 @@ def load(path: Path) -> dict[str, Any]:
 
 
 def read_record(path: Path) -> Record:
-    """Read a sentinel or sort record.
-
-    Raises
-    ------
-    FileNotFoundError
-        There is none.
-    RecordError
-        It is not valid, or one of a newer Spike Canary.
-    """
+    """Read a sentinel or sort record; raise FileNotFoundError or RecordError."""
     data = load(path)
     try:
         return Record.model_validate(data)
@@ -315,13 +298,7 @@ def read_record(path: Path) -> Record:
 
 
 def read_record_if_any(path: Path) -> Record | None:
-    """Read a record, or return None where there is none.
-
-    Raises
-    ------
-    RecordError
-        As :func:`read_record`.
-    """
+    """Return what :func:`read_record` does, or None where there is none."""
     try:
         return read_record(path)
     except FileNotFoundError:
@@ -333,10 +310,8 @@ Kind = Literal["canary", "sort"]
 
 def append_journal(path: Path, kind: Kind, record: Record) -> None:
     """Append one finished attempt to the journal, which names that attempt's own log."""
-    entry: dict[str, Any] = {
-        "kind": kind,
-        **record.model_dump(by_alias=True, exclude=NOT_IN_JOURNAL),
-    }
+    dumped = record.model_dump(by_alias=True, exclude=NOT_IN_JOURNAL)
+    entry: dict[str, Any] = {"kind": kind, **dumped}
     del entry["sorter"]["params"]
     log = Path(record.log or "")
     if log.is_symlink():
@@ -385,11 +360,11 @@ def append_line(path: Path, entry: Mapping[str, Any]) -> None:
 def read_journal(path: Path) -> list[Mapping[str, Any]]:
     """Read the attempts of a journal, oldest first; lines that are none are left out.
 
-    Raises
-    ------
-    RecordError
-        It cannot be read.
+    Raises RecordError if it cannot be read.
     """
+    if path.is_fifo():  # it has no end
+        msg = f"{path} cannot be read, it is no file; remove it"
+        raise RecordError(msg)
     try:
         lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
     except FileNotFoundError:
@@ -411,8 +386,7 @@ def read_journal(path: Path) -> list[Mapping[str, Any]]:
 def count_retestable(path: Path) -> int:
     """Count the canary's environment and resource stops in a journal.
 
-    The number changes exactly when such a verdict was written, so as a parameter of
-    rule canary it makes the next invocation test that recording again.
+    As a parameter of rule canary, the number makes the next invocation test the recording again.
     """
     return sum(
         entry.get("kind") == "canary"

@@ -109,6 +109,8 @@ def to_frame(rows: Sequence[Mapping[str, Any]]) -> "pd.DataFrame":
 
 
 def _row(folder: Path, recording: str) -> dict[str, Any]:
+    row: dict[str, Any] = {"recording": recording, "sort": "pending"}
+    row |= dict.fromkeys(("verdict", "outcome", "category", "failure", "reason"), "")
     try:
         canary = sentinel.read_record_if_any(folder / "canary.json")
         sort = sentinel.read_record_if_any(folder / "sort.json")
@@ -116,9 +118,8 @@ def _row(folder: Path, recording: str) -> dict[str, Any]:
             sort = None
         failed = None if sort else _failed_sort(folder / "attempts.jsonl", canary)
     except RecordError as err:
-        told = {"failure": type(err).__name__, "reason": str(err)}
-        return {"recording": recording, "sort": "pending", **told}
-    row: dict[str, Any] = {"recording": recording, "sort": _sort_state(canary, sort, failed)}
+        return row | {"failure": type(err).__name__, "reason": str(err)}
+    row["sort"] = _sort_state(canary, sort, failed)
     known = canary or sort
     if known is None:
         return row

@@ -8,7 +8,7 @@ import stat
 from collections import Counter
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from difflib import get_close_matches
-from itertools import chain, pairwise
+from itertools import chain, pairwise, zip_longest
 from pathlib import Path
 from typing import Annotated, Any, Self
 
@@ -88,13 +88,11 @@ def _parse_options(value: Any) -> Any:
     except (ValueError, RecursionError) as err:
         msg = f"not JSON: {err}"
         raise ValueError(msg) from err
-    if isinstance(options, dict):
-        try:
-            _Options.model_validate(options)
-        except ValidationError as err:
-            told = (f"{each['loc'][0]}: {each['msg']}" for each in err.errors())
-            msg = "; ".join(told)
-            raise ValueError(msg) from err
+    try:
+        _Options.model_validate(options if isinstance(options, dict) else {})
+    except ValidationError as err:
+        msg = "; ".join(f"{each['loc'][0]}: {each['msg']}" for each in err.errors())
+        raise ValueError(msg) from err
     return options
 
 
@@ -187,10 +185,8 @@ class Recording(BaseModel):
             raise ValueError(msg)
         for before_s, after_s in pairwise(chain.from_iterable(self.chunks)):
             if after_s <= before_s:
-                msg = (
-                    f"column chunks: {after_s:g} s is not after {before_s:g} s; write chunks in "
-                    "their order, apart from each other"
-                )
+                wrong = f"column chunks: {after_s:g} s is not after {before_s:g} s"
+                msg = f"{wrong}; write chunks in their order, apart from each other"
                 raise ValueError(msg)
         for start_s, end_s in self.pieces():
             if end_s is not None and end_s - start_s < SHORTEST_S:
@@ -238,34 +234,29 @@ def not_readable(path: str | Path) -> str:
 
 
 def read_table(path: str | Path) -> list[Recording]:
-    """Read the recordings table, a TSV file; empty lines and lines that begin with # are comments.
+    """Read the recordings table, a TSV file, or raise BadInputError with all its problems.
 
-    Raises
-    ------
-    BadInputError
-        All problems of the table, with their lines and columns.
+    Empty lines, and lines that begin with #, are comments.
     """
     header, lines, problems = _read_lines(path)
     rows = []
     first_lines: dict[str, int] = {}
     for line, fields in lines:
+        where = f"{path}, line {line}"
         if len(fields) > len(header):
-            text = f"{len(fields)} fields, but the header has {len(header)}"
-            problems.append(f"{path}, line {line}: {text}")
+            problems.append(f"{where}: {len(fields)} fields, but the header has {len(header)}")
         if len(fields) == 1:
-            problems.append(f"{path}, line {line}: no tab; fields are separated by tabs")
+            problems.append(f"{where}: no tab; fields are separated by tabs")
             continue
-        named = dict(zip(header, [*fields, *[""] * len(header)], strict=False))
+        named = dict(zip_longest(header, fields[: len(header)], fillvalue=""))
         row: dict[str, Any] = {COLUMNS[k]: v for k, v in named.items() if k in COLUMNS and v}
-        row["metadata"] = {
-            printable(k): printable(v) for k, v in named.items() if k and k not in COLUMNS
-        }
-        rows.append(row | {"line": line})
+        own = {printable(k): printable(v) for k, v in named.items() if k and k not in COLUMNS}
+        rows.append(row | {"metadata": own, "line": line})
         id_ = named["recording"]
         first = first_lines.setdefault(id_.casefold(), line)  # some disks know no upper case
         if id_ and first != line:
             text = f"recording {quote(id_)} is already in line {first}; choose another id"
-            problems.append(f"{path}, line {line}: {text}")
+            problems.append(f"{where}: {text}")
     try:
         recordings = TypeAdapter(list[Recording]).validate_python(rows)
     except ValidationError as err:
@@ -339,10 +330,8 @@ def _near_misses(path: str | Path, header: Iterable[str]) -> Iterator[str]:
         if column not in (*COLUMNS, *TOLD_COLUMNS):
             plain = SUFFIX.sub("", re.sub(r"[^a-z]+", "_", column.casefold()))
             if near := get_close_matches(plain, known, n=1, cutoff=0.85):
-                yield (
-                    f"{path}: column {quote(column)} is not read (did you mean "
-                    f"{known[near[0]]!r}?); rename it"
-                )
+                what = f"{path}: column {quote(column)} is not read"
+                yield f"{what} (did you mean {known[near[0]]!r}?); rename it"
 
 
 def _describe(path: str | Path, row: Mapping[str, Any], error: Mapping[str, Any]) -> str:
@@ -358,15 +347,7 @@ def _describe(path: str | Path, row: Mapping[str, Any], error: Mapping[str, Any]
 class GrowingTable:
     """The recordings table as a text: rows are added to it, and none is changed.
 
-    Parameters
-    ----------
-    path : Path
-        The table; it need not exist.
-
-    Raises
-    ------
-    BadInputError
-        All problems of the table.
+    It need not exist. BadInputError has all its problems.
     """
 
     def __init__(self, path: Path) -> None:

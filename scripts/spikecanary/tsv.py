@@ -48,12 +48,9 @@ class TableError(PlainError):
 
 
 def read_tsv(path: Path, needed: Collection[str] = ()) -> list[dict[str, str]]:
-    """Read a table as texts, a dict a row; without pandas, whose import takes longer than a gate.
+    """Read a table as texts, a dict a row; raise TableError, also if a needed column is missing.
 
-    Raises
-    ------
-    TableError
-        It cannot be read, or lacks a column that is needed.
+    Without pandas, whose import takes longer than a gate.
     """
     try:
         with path.open(encoding="utf-8", newline="") as file:

@@ -311,6 +311,18 @@ def test_no_false_alarm(table, tmp_path, monkeypatch):
     assert row.id in ("a", "001", "NA", "1e5")
 
 
+def test_keys_that_stand_twice(held):
+    Path("c.yaml").write_text("canary: &a\n  window_s: 3\n  window_s: 4\njob: {}\ncanary: *a\n")
+    table_of(Recording(id="a", paths=("x",), reader="spikeglx"))
+    with pytest.raises(BadInputError) as caught:
+        inputcheck.check_inputs({"recordings": "t.tsv"}, ["c.yaml", "none.yaml", os.devnull])
+    assert caught.value.problems == [
+        "c.yaml, line 3: 'window_s' is in line 2 already",
+        "c.yaml, line 5: 'canary' is in line 1 already",
+    ]
+    held()
+
+
 RECORDS = {
     "empty": b"",
     "truncated": b'{"schema_version": 1, "reco',

@@ -42,8 +42,7 @@ def test_log_that_is_a_file_is_kept(tmp_path):
 
 @pytest.mark.parametrize(
     ("told", "is_repeated"),
-    [("ERROR no unit", False), ("CRITICAL KeyError", False), ("CRITICAL MemoryError", True)]
-    + [("WARNING slow", True)],
+    [("ERROR no unit", False), ("CRITICAL MemoryError", True), ("WARNING slow", True)],
 )
 def test_what_would_fail_again_is_not_repeated(tmp_path, told, is_repeated):
     """In a process of its own, since logging is set for all of one."""

@@ -45,6 +45,15 @@ def test_a_line_a_verdict(results, capsys):
     ]
 
 
+def test_record_that_cannot_be_read_costs_no_job(results, capsys):
+    (results / "a" / "sort.json").write_text("{")
+    screen.print_lines(screen.describe_canary, results, shown("a", "b"))
+    screen.print_gate(results / "gates/2.tsv", ["1", "2"])
+    told = capsys.readouterr().out
+    assert f" 1 of 12  a  pending, {results}"[:25] in told
+    assert "All verdicts are known: 2 proceed, 2 stopped, 1 unexpected" in told
+
+
 def test_a_line_a_sort(results, capsys):
     screen.print_lines(screen.describe_sort, results, shown("a"))
     assert capsys.readouterr().out == " 1 of 12  a  sorted, 1 unit in 2 min 10 s\n"
