@@ -48,8 +48,6 @@ REMOVED = {
     "forecast": "second_window min_runtime_min min_mem_mb min_disk_mb rates",
     "job": "output_threads output_runtime_min parallel",
 }
-
-
 #: What to say instead of pydantic's own message.
 MESSAGES = {
     "model_type": "takes keys and values (name: value)",

@@ -23,10 +23,9 @@ from spikecanary.config import (
     CurationSettings,
 )
 from spikecanary.failures.signatures import load_signatures
-from spikecanary.outputs import exports
 from spikecanary.recording import RATES_DIFFER, readers
 from spikecanary.sorter import defaults_of
-from spikecanary.table import Recording, not_readable, read_table
+from spikecanary.table import Recording, not_readable, read_table, read_valid
 from spikecanary.texts import did_you_mean, quote
 
 #: What templates are made by.
@@ -52,24 +51,27 @@ def check_inputs(
     """
     config, invalid, problems = configuration.load_valid(given)
     problems += [each for path in files for each in find_repeated_keys(path)]
-    rows: list[Recording] | None = None
+    rows: list[Recording] = []
+    wrong: Iterable[str] = ()
     try:
-        rows = None if "recordings" in invalid else read_table(config.recordings)
+        if "recordings" not in invalid:
+            rows, wrong = read_valid(config.recordings)
     except BadInputError as err:
-        problems += err.problems
-    problems += check_names(config, rows or [])
+        wrong = err.problems
+    problems += wrong
+    problems += check_names(config, rows)
     if has_spikeinterface():
-        problems += check_readers(rows or [], config.recordings)
-        problems += [*check_steps(config), *check_late(config, rows or [])]
+        problems += check_readers(rows, config.recordings)
+        problems += [*check_steps(config), *check_late(config, rows)]
         if "sorter" not in invalid:  # its plugin may define the table's sorters
-            problems += check_sorters(config, rows or [])
+            problems += check_sorters(config, rows)
     problems += [*parameters.check_device(config.sorter), *check_files(config)]
-    if rows is not None:
+    if not wrong and "recordings" not in invalid:
         where = "config: canary.force: the table has no recording"
         problems += unknown(where, config.canary.force, [row.id for row in rows])
         if config.exports.nwb.by == "session" and not any(row.session for row in rows):
             problems.append("config: exports.nwb.by is session: the table needs a column session")
-    if rows is None or problems:
+    if problems:
         raise BadInputError(problems)
     return config, rows
 
@@ -319,12 +321,18 @@ def check_exports(config: Config, rows: list[Recording]) -> Iterator[str]:
         to_phy = partial(export_to_phy, None)  # its folder is not to be chosen either
         yield from _check_call("exports.phy", to_phy, config.exports.phy, job_keys)
     given = {"config: exports.nwb": config.exports.nwb.model_dump(mode="json", exclude={"by"})}
-    for row in rows if "nwb" in config.outputs else ():
-        named = {"NWBFile": exports.NWBFILE_COLUMNS, "Subject": exports.SUBJECT_COLUMNS}
-        given[f"{config.recordings}, line {row.line} (recording {row.id!r})"] = {
-            section: {name: row.metadata[name] for name in names if row.metadata.get(name)}
-            for section, names in named.items()
-        }
+    seen: list[dict[str, str]] = [{}]
+    for row in rows if "nwb" in config.outputs else ():  # of texts, what may not be any
+        where = f"{config.recordings}, line {row.line} (recording {row.id!r})"
+        try:
+            datetime.fromisoformat(row.metadata.get("session_start_time") or "2000-01-01")
+        except ValueError as err:
+            yield f"{where}: NWB: {err}"
+        told = {name: row.metadata.get(name) for name in ("sex", "age", "date_of_birth")}
+        subject = {name: value for name, value in told.items() if value}
+        if subject not in seen:
+            seen.append(subject)
+            given[where] = {"NWBFile": {}, "Subject": subject}
     given = {where: sections for where, sections in given.items() if any(sections.values())}
     if given and is_installed("neuroconv"):
         yield from _check_nwb(given)

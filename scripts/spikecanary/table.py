@@ -21,7 +21,6 @@ from pydantic import (
     PositiveFloat,
     PositiveInt,
     StringConstraints,
-    TypeAdapter,
     ValidationError,
     field_validator,
     model_validator,
@@ -238,8 +237,19 @@ def read_table(path: str | Path) -> list[Recording]:
 
     Empty lines, and lines that begin with #, are comments.
     """
+    recordings, problems = read_valid(path)
+    if problems:
+        raise BadInputError(problems)
+    return recordings
+
+
+def read_valid(path: str | Path) -> tuple[list[Recording], list[str]]:
+    """Return the rows of the recordings table that are valid, and the problems of the others.
+
+    Raises BadInputError where there are no rows to speak of.
+    """
     header, lines, problems = _read_lines(path)
-    rows = []
+    recordings = []
     first_lines: dict[str, int] = {}
     for line, fields in lines:
         where = f"{path}, line {line}"
@@ -251,19 +261,17 @@ def read_table(path: str | Path) -> list[Recording]:
         named = dict(zip_longest(header, fields[: len(header)], fillvalue=""))
         row: dict[str, Any] = {COLUMNS[k]: v for k, v in named.items() if k in COLUMNS and v}
         own = {printable(k): printable(v) for k, v in named.items() if k and k not in COLUMNS}
-        rows.append(row | {"metadata": own, "line": line})
+        row |= {"metadata": own, "line": line}
+        try:
+            recordings.append(Recording.model_validate(row))
+        except ValidationError as err:
+            problems += [_describe(path, row, each) for each in err.errors()]
         id_ = named["recording"]
         first = first_lines.setdefault(id_.casefold(), line)  # some disks know no upper case
         if id_ and first != line:
             text = f"recording {quote(id_)} is already in line {first}; choose another id"
             problems.append(f"{where}: {text}")
-    try:
-        recordings = TypeAdapter(list[Recording]).validate_python(rows)
-    except ValidationError as err:
-        problems += [_describe(path, rows[int(e["loc"][0])], e) for e in err.errors()]
-    if problems:
-        raise BadInputError(problems)
-    return recordings
+    return recordings, problems
 
 
 _Lines = list[tuple[int, list[str]]]
@@ -282,9 +290,11 @@ def _read_lines(path: str | Path) -> tuple[list[str], _Lines, list[str]]:
             hint = "a quote that is not closed, or a line break in a field"
             why = err if "larger" in str(err) else f"{hint} ({err})"
             problems.append(f"{path}, line {number}: {why}")
+            if not lines:  # the header
+                break
             continue
         lines.append((number, [field.strip() for field in fields]))
-    if problems:
+    if problems and not lines:
         raise BadInputError(problems)
     if not lines:
         msg = f"{path}: is empty; its first line names the columns {', '.join(REQUIRED_COLUMNS)}"
@@ -294,19 +304,19 @@ def _read_lines(path: str | Path) -> tuple[list[str], _Lines, list[str]]:
         msg = f"{path}: no tab in its first line; columns are separated by tabs"
         raise BadInputError([msg])
     others = {*header} - {*COLUMNS, ""}
-    problems = [
+    wrong = [
         f"{path}: column {column!r} is missing{did_you_mean(column, others)}"
         for column in REQUIRED_COLUMNS
         if column not in header
     ]
-    problems += [
+    wrong += [
         f"{path}: column {quote(column)} appears twice"
         for column in dict.fromkeys(header)
         if column and header.count(column) > 1
     ]
-    if problems:
-        raise BadInputError(problems)
-    return header, lines, list(_near_misses(path, header))
+    if wrong:
+        raise BadInputError([*problems, *wrong])
+    return header, lines, [*problems, *_near_misses(path, header)]
 
 
 def _read_text(path: str | Path) -> str:

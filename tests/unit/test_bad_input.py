@@ -277,6 +277,19 @@ def test_table(kind, held):
     held()
 
 
+def test_problems_of_all_rows_are_told_together(held):
+    """A row that is no TSV, or not valid, hides nothing of the others, nor unknown names."""
+    told = problems(b'recording\tpath\treader\n"x\na\tx\tbinry\nb\t\tspikeglx\nc\tx\t\n')
+    for expected in (
+        "line 2: a quote",
+        "line 3 (recording 'a'): unknown reader 'binry'",
+        "line 4 (recording 'b'), column path: is empty",
+        "line 5 (recording 'c'), column reader: is empty",
+    ):
+        assert expected in told
+    held()
+
+
 @pytest.mark.parametrize("kind", SETTINGS)
 def test_settings(kind, held):
     settings, expected = SETTINGS[kind]

@@ -71,6 +71,13 @@ def test_passed(run, task):
     assert record.warnings == []
 
 
+def test_settings_of_late_steps_stop_before_anything_is_sorted(task, tmp_path):
+    job = Job(log=tmp_path / "log.txt")
+    record = canary.run(task, CanarySettings(), tmp_path / "x", job, refused=["config: a", "b"])
+    assert (record.verdict, record.reason, record.windows) == ("stop", "config: a; b", [])
+    assert (record.failure.class_name, record.failure.category) == ("SettingsError", "environment")
+
+
 def test_no_units_is_a_warning(run, task):
     record = run(with_params(task, threshold=1000.0))
     assert (record.outcome, record.n_units) == ("passed", 0)
