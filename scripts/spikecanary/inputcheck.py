@@ -192,12 +192,12 @@ def _handed_on(others: str) -> set[str]:
     from spikeinterface.preprocessing import detect_bad_channels
     from spikeinterface.preprocessing.filter import FilterRecording
 
-    random = (get_random_data_chunks, get_random_sample_slices)
-    behind: dict[str, tuple[Callable[..., Any], ...]] = {
-        "filter_kwargs": (FilterRecording,),
+    random = [get_random_data_chunks, get_random_sample_slices]
+    behind: dict[str, list[Any]] = {
+        "filter_kwargs": [FilterRecording],
         "random_chunk_kwargs": random,
-        "noise_levels_kwargs": (get_noise_levels, *random),
-        "detect_bad_channels_kwargs": (detect_bad_channels,),
+        "noise_levels_kwargs": [get_noise_levels, *random],
+        "detect_bad_channels_kwargs": [detect_bad_channels],
     }
     return {name for each in behind.get(others, ()) for name in _parameters(each)[0]}
 
@@ -270,7 +270,8 @@ def check_analysis(settings: AnalysisSettings) -> Iterator[str]:
             ("metric_names", "metric", params.get("metric_names"), metrics),
             ("metric_params", "metric", [*of_metrics], metrics),
         ):
-            names = [x for x in given if isinstance(x, str)] if isinstance(given, list) else []
+            given = given if isinstance(given, list) else []
+            names = [str(each) for each in given if not isinstance(each, list)]
             yield from unknown(f"config: {where}.{key}: unknown {what}", names, named)
         for each in metrics.keys() & of_metrics.keys():
             function, own = metrics[each].metric_function, metrics[each].metric_params

@@ -58,25 +58,10 @@ def make(
     n_workers: int,
     headers: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> "pd.DataFrame":
-    """Plan every recording.
+    """Plan every recording, a row each: header, ``action``, times in s, disk in MB, problems.
 
-    Parameters
-    ----------
-    config : Config
-        The config.
-    rows : sequence of Recording
-        The recordings.
-    results : Path
-        The results folder, with what has been done so far.
-    n_workers : int
-        Processes that read headers.
-    headers : dict, optional
-        The headers, by recording, where they have been read.
-
-    Returns
-    -------
-    pandas.DataFrame
-        One row a recording: header, ``action``, estimated times in s and disk in MB, problems.
+    ``results`` has what has been done so far. ``n_workers`` processes read the headers, unless
+    ``headers`` has them, by recording.
     """
     import pandas as pd
 
