@@ -270,8 +270,8 @@ def check_analysis(settings: AnalysisSettings) -> Iterator[str]:
             ("metric_names", "metric", params.get("metric_names"), metrics),
             ("metric_params", "metric", [*of_metrics], metrics),
         ):
-            given = given if isinstance(given, list) else []
-            names = [str(each) for each in given if not isinstance(each, list)]
+            listed = given if isinstance(given, list) else []
+            names = [str(each) for each in listed if not isinstance(each, list)]
             yield from unknown(f"config: {where}.{key}: unknown {what}", names, named)
         for each in metrics.keys() & of_metrics.keys():
             function, own = metrics[each].metric_function, metrics[each].metric_params
