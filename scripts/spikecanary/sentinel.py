@@ -261,7 +261,7 @@ def load(path: Path) -> dict[str, Any]:
     Raises FileNotFoundError, or RecordError: no record, or one of a newer Spike Canary.
     """
     if path.exists() and not path.is_file():  # a FIFO has no end
-        msg = f"{path} is no file; remove it to have it made again"
+        msg = f"{path} is not a Spike Canary record (no file); remove it to have it made again"
         raise RecordError(msg)
     try:
         data: dict[str, Any] = json.loads(path.read_bytes())

@@ -496,7 +496,7 @@ OPTIONS = [
     (["--touch"], "exit 0"),
     (["--rerun-triggers", "mtime"], "exit 0"),
     (["--set-resources", "sort:mem_mb=7", "canary:runtime=9"], "exit 0"),
-    (["--nolock"], "exit 0"),
+    (["--nolock", "--retries", "2"], "exit 0"),
     (["--summary"], "exit 0"),
     (["--report", "r.zip"], "exit 0"),
     (["--delete-all-output"], "exit 0"),
