@@ -50,7 +50,7 @@ def test_record_that_cannot_be_read_costs_no_job(results, capsys):
     screen.print_lines(screen.describe_canary, results, shown("a", "b"))
     screen.print_gate(results / "gates/2.tsv", ["1", "2"])
     told = capsys.readouterr().out
-    assert f" 1 of 12  a  pending, {results}"[:25] in told
+    assert f"  a  pending, {results}" in told
     assert "All verdicts are known: 2 proceed, 2 stopped, 1 unexpected" in told
 
 
