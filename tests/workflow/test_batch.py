@@ -46,10 +46,11 @@ def test_dry_run_plans_every_canary_and_sort(project):
 def test_batch_from_table_to_summary(ended):
     project, run = ended
     assert run.returncode == 1, run.output
-    last = run.output.splitlines()[-3:]
+    last = run.output.splitlines()[-4:]
     assert last[0] == "1 recording needs attention (docs/troubleshooting.md):"
     assert last[1] == "  1 stopped, RecordingUnreadableError: missing"
     assert "no/such/file.raw does not exist (recording missing). Check path, reader" in last[2]
+    assert last[3] == "    log: logs/canary/missing.log"
     assert run.recordings("canary") == ["brief", "good", "killed", "missing", "odd", "silent"]
     assert run.recordings("sort") == ["brief", "good", "killed", "odd"]
 
@@ -95,7 +96,7 @@ def test_batch_from_table_to_summary(ended):
     }
     assert "4 sorted, 2 stopped" in run.output
     assert "2 unexpected canaries proved nothing" in run.output
-    assert "WARNING odd: proceed (unexpected)" in run.output
+    assert "odd  unexpected, " in run.output
     assert list(project.result().glob("*/.*")) == []
 
 
