@@ -408,7 +408,7 @@ def test_keys_in_another_order_run_nothing(tmp_path):
 
 
 def test_force_does_not_touch_what_is_sorted(finished):
-    forced = finished.run("-n", canary={"force": ["a"]})
+    forced = finished.run("-n", "--quiet", "host", canary={"force": ["a"]})
     assert set(Run(forced.status, forced.output).jobs()) == {"report"}  # which shows the config
 
 
