@@ -34,7 +34,9 @@ rule canary:
         data=setting("canary", "data"),
         settings=setting("canary", "settings"),
         attempt=setting("canary", "attempt"),
-        screen=for_screen,
+        batch=of_batch,
+        # Not compared either.
+        late=lambda wildcards, threads: LATE,
     script:
         "../scripts/canary.py"
 
@@ -51,6 +53,6 @@ checkpoint gate:
     conda:
         "../envs/light.yaml"
     params:
-        screen=for_screen,
+        batch=of_batch,
     script:
         "../scripts/gate.py"

@@ -211,12 +211,12 @@ def sort_limits(wildcards, threads):
     return limits_of(SETTINGS, wildcards.recording)
 
 
-def for_screen(wildcards, threads):
-    """Return what lines on the screen need; as it is derived from threads, it is not compared."""
+def of_batch(wildcards, threads):
+    """Return a job's place in the batch; as it is derived from threads, it is not compared."""
     names = [wildcards.recording] if "recording" in wildcards.keys() else WAVES[wildcards.wave]
     remote = workflow.non_local_exec
     rows = gate.number(RECORDINGS, names)
-    return {"rows": rows, "n_rows": len(ROWS), "waves": [*WAVES], "remote": remote, "late": LATE}
+    return {"rows": rows, "n_rows": len(ROWS), "waves": [*WAVES], "remote": remote}
 
 
 def task_of(wildcards):

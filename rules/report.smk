@@ -21,7 +21,7 @@ rule wave_summary:
         version={"summary": OUTPUT_VERSIONS["summary"]},
         digest=lambda wildcards: digest(rows=gate.number(RECORDINGS, WAVES[wildcards.wave])),
         # It has the rows, and is not compared: Snakemake prints what it compares.
-        screen=for_screen,
+        batch=of_batch,
     script:
         "../scripts/wave_summary.py"
 

@@ -27,7 +27,7 @@ rule sort:
         task=setting("sort", "task"),
         data=setting("sort", "data"),
         limits=sort_limits,
-        screen=for_screen,
+        batch=of_batch,
     script:
         "../scripts/sort.py"
 

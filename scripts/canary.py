@@ -36,14 +36,14 @@ def main(snakemake: Any) -> int:
     task = SortTask.model_validate({**params.task, "n_jobs": snakemake.threads})
     results = Path(snakemake.output.sentinel).parent
     try:
-        late = Config.model_validate(params.screen.get("late", {}))
-        refused = inputcheck.check_late(late, [])
+        late = params.get("late")
+        refused = inputcheck.check_late(Config.model_validate(late), []) if late else []
         canary.run(task, settings, results, job, params.attempt, refused=refused)
     except OSError as err:
         what = "" if isinstance(err, LeftoverError) else "the sentinel cannot be written: "
         logger.error("%s%s", what, err)  # noqa: TRY400 - one line
         return 1
-    screen.print_lines(screen.describe_canary, results.parent, params.screen)
+    screen.print_lines("canary", results.parent, params.batch)
     return 0
 
 

@@ -13,11 +13,11 @@ def main(snakemake: Any) -> int:
     """Unpack Snakemake's object and write the gate's table."""
     log.configure(snakemake.log[0], rule="gate")
     rows = gate.read_wave(Path(path) for path in snakemake.input.sentinels)
-    table, shown = Path(snakemake.output.table), snakemake.params.screen
+    table, batch = Path(snakemake.output.table), snakemake.params.batch
     write_tsv(table, gate.COLUMNS, rows)
-    if shown["remote"]:  # else each canary has printed its own
-        screen.print_lines(screen.describe_canary, table.parents[1], shown)
-    screen.print_gate(table, shown["waves"])
+    if batch["remote"]:  # else each canary has printed its own
+        screen.print_lines("canary", table.parents[1], batch)
+    screen.print_gate(table, batch["waves"])
     return 0
 
 

@@ -41,7 +41,7 @@ def main(snakemake: Any) -> int:
     except (fullsort.SortStoppedError, fullsort.SortFailedError, RecordError, OSError) as err:
         logger.error("%s", err)  # noqa: TRY400 - one line; the traceback tells nothing more
         return 1
-    screen.print_lines(screen.describe_sort, results.parent, params.screen)
+    screen.print_lines("sort", results.parent, params.batch)
     return 0
 
 

@@ -14,16 +14,16 @@ logger = logging.getLogger("spikecanary")
 def main(snakemake: Any) -> int:
     """Unpack Snakemake's object and write the wave's rows; 1 where inputs have gone since."""
     log.configure(snakemake.log[0], rule="wave_summary")
-    path = Path(snakemake.output.table)
-    rows = summary.describe(path.parents[1], snakemake.params.screen["rows"])
+    path, batch = Path(snakemake.output.table), snakemake.params.batch
+    rows = summary.describe(path.parents[1], batch["rows"])
     # A table of what was just removed would keep Snakemake from making it again.
     gone = [each for each in snakemake.input if not Path(each).exists()]
     if gone:
         logger.error("removed in the meantime: %s; run again", ", ".join(gone))
         return 1
     summary.write(path, rows)
-    if snakemake.params.screen["remote"]:
-        screen.print_lines(screen.describe_sort, path.parents[1], snakemake.params.screen)
+    if batch["remote"]:
+        screen.print_lines("sort", path.parents[1], batch)
     return 0
 
 

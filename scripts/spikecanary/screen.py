@@ -3,47 +3,44 @@
 import os
 import sys
 import textwrap
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from spikecanary import summary
 from spikecanary.texts import count, duration
 from spikecanary.tsv import read_tsv
 
+Kind = Literal["canary", "sort"]
 #: ANSI colours of the words that a line begins with.
 COLOURS = {"proceed": 32, "sorted": 32, "unexpected": 33, "stop": 31}
 #: Characters of a reason in a line; the block of the failure and the log have more.
 REASON_LENGTH = 100
 
 
-def print_lines(
-    describe: Callable[[Mapping[str, Any]], tuple[str, str]],
-    results: Path,
-    shown: Mapping[str, Any],
-) -> None:
+def print_lines(kind: Kind, results: Path, batch: Mapping[str, Any]) -> None:
     """Print a line a recording: how many have ended so far, its name, and how it ended.
 
     Parameters
     ----------
-    describe : function
-        :func:`describe_canary` or :func:`describe_sort`.
+    kind : str
+        ``canary`` or ``sort``; recordings that lack its record have no line.
     results : Path
         The results folder.
-    shown : dict
+    batch : dict
         ``rows``: the recordings, as :func:`spikecanary.gate.number` returns them; ``n_rows`` of
         the whole table.
     """
-    rows, n_rows = shown["rows"], shown["n_rows"]
-    record = "canary.json" if describe is describe_canary else "sort.json"
-    n_ended = sum(1 for _ in results.glob(f"*/{record}"))
-    width = max(map(len, rows))
+    n_rows, ended = batch["n_rows"], {path.parent.name for path in results.glob(f"*/{kind}.json")}
+    rows = {name: further for name, further in batch["rows"].items() if name in ended}
+    width = max(map(len, rows), default=0)
+    describe = {"canary": describe_canary, "sort": describe_sort}[kind]
     is_coloured = sys.stdout.isatty() and "NO_COLOR" not in os.environ
-    for number, row in enumerate(summary.describe(results, rows), n_ended - len(rows) + 1):
+    for number, row in enumerate(summary.describe(results, rows), len(ended) - len(rows) + 1):
         word, text = describe(row)
         if is_coloured and word in COLOURS:
             word = f"\033[{COLOURS[word]}m{word}\033[0m"
-        place = f"{max(number, 1):{len(str(n_rows))}} of {n_rows}"
+        place = f"{number:{len(str(n_rows))}} of {n_rows}"
         sys.stdout.write(f"{place}  {row['recording']:{width}}  {word}, {text}\n")
     sys.stdout.flush()
 

@@ -37,7 +37,7 @@ def shown(*names: str) -> dict:
 
 
 def test_a_line_a_verdict(results, capsys):
-    screen.print_lines(screen.describe_canary, results, shown("a", "b", "c"))
+    screen.print_lines("canary", results, shown("a", "b", "c"))
     assert capsys.readouterr().out.splitlines() == [  # of the four that have ended, the last
         " 2 of 12  a  proceed, 8 units in 30 s",
         " 3 of 12  b  stop, 8 units in 30 s",
@@ -47,7 +47,7 @@ def test_a_line_a_verdict(results, capsys):
 
 def test_record_that_cannot_be_read_costs_no_job(results, capsys):
     (results / "a" / "sort.json").write_text("{")
-    screen.print_lines(screen.describe_canary, results, shown("a", "b"))
+    screen.print_lines("canary", results, shown("a", "b"))
     screen.print_gate(results / "gates/2.tsv", ["1", "2"])
     told = capsys.readouterr().out
     assert f"  a  pending, {results}" in told
@@ -55,17 +55,17 @@ def test_record_that_cannot_be_read_costs_no_job(results, capsys):
 
 
 def test_a_line_a_sort(results, capsys):
-    screen.print_lines(screen.describe_sort, results, shown("a"))
+    screen.print_lines("sort", results, shown("a", "b"))  # b is not sorted
     assert capsys.readouterr().out == " 1 of 12  a  sorted, 1 unit in 2 min 10 s\n"
 
 
 def test_colours_are_for_terminals_that_want_them(results, capsys, monkeypatch):
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
     monkeypatch.delenv("NO_COLOR", raising=False)
-    screen.print_lines(screen.describe_canary, results, shown("b"))
+    screen.print_lines("canary", results, shown("b"))
     assert "\033[31mstop\033[0m" in capsys.readouterr().out
     monkeypatch.setenv("NO_COLOR", "1")
-    screen.print_lines(screen.describe_canary, results, shown("b"))
+    screen.print_lines("canary", results, shown("b"))
     assert "\033" not in capsys.readouterr().out
 
 
