@@ -132,12 +132,16 @@ def _parameters(function: Callable[..., Any]) -> tuple[dict[str, inspect.Paramet
     return named, "".join(p.name for p in further if p.kind is p.VAR_KEYWORD)
 
 
+def _in_table(table: str, row: Recording) -> str:
+    return f"{table}, line {row.line} (recording {row.id!r})"
+
+
 def check_readers(rows: list[Recording], table: str) -> list[str]:
     """Find unknown readers, and options that a reader lacks or requires."""
     known = readers()
     problems: list[str] = []
     for row in rows:
-        where = f"{table}, line {row.line} (recording {row.id!r})"
+        where = _in_table(table, row)
         if row.reader not in known:
             problems += unknown(f"{where}: unknown reader", [row.reader], known)
             continue
@@ -159,7 +163,7 @@ def check_readers(rows: list[Recording], table: str) -> list[str]:
 def check_names(config: Config, rows: list[Recording]) -> Iterator[str]:
     """Find rows that name entries which the config does not have."""
     for row in rows:
-        where = f"{config.recordings}, line {row.line} (recording {row.id!r})"
+        where = _in_table(config.recordings, row)
         for column in ("preprocessing", "params"):
             named, known = filter(None, [getattr(row, column)]), getattr(config, f"{column}_of")
             what = f"{where}, column {column}: not in the config's {column}_of:"
@@ -324,7 +328,7 @@ def check_exports(config: Config, rows: list[Recording]) -> Iterator[str]:
     given = {"config: exports.nwb": config.exports.nwb.model_dump(mode="json", exclude={"by"})}
     seen: list[dict[str, str]] = [{}]
     for row in rows if "nwb" in config.outputs else ():  # of texts, what may not be any
-        where = f"{config.recordings}, line {row.line} (recording {row.id!r})"
+        where = _in_table(config.recordings, row)
         try:
             datetime.fromisoformat(row.metadata.get("session_start_time") or "2000-01-01")
         except ValueError as err:

@@ -74,13 +74,7 @@ class Failure(_Model):
     @classmethod
     def of(cls, error: ClassifiedSortFailure) -> "Failure":
         """Describe a classified failure."""
-        return cls(
-            class_name=type(error).__name__,
-            category=error.category,
-            message=str(error),
-            remedy=error.remedy,
-            evidence=error.evidence,
-        )
+        return cls.model_validate(error.describe())
 
 
 class Measured(_Model):
