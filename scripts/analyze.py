@@ -16,8 +16,8 @@ logger = logging.getLogger("spikecanary")
 def main(snakemake: Any) -> int:
     """Unpack Snakemake's object and analyze."""
     processes.exit_on_signals()
-    attempt = snakemake.resources.get("attempt", 1)
-    log.configure(snakemake.log[0], attempt, rule="analyze", threads=snakemake.threads)
+    log.refuse_again(snakemake.log[0], snakemake.resources.get("attempt", 1))
+    log.configure(snakemake.log[0], rule="analyze", threads=snakemake.threads)
     folder = Path(snakemake.output.analyzer).parent
     folders.sweep(folder)
     try:

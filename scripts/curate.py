@@ -14,8 +14,8 @@ logger = logging.getLogger("spikecanary")
 
 def main(snakemake: Any) -> int:
     """Unpack Snakemake's object and curate; exit status 1 where the settings do not fit."""
-    attempt = snakemake.resources.get("attempt", 1)
-    log.configure(snakemake.log[0], attempt, rule="curate")
+    log.refuse_again(snakemake.log[0], snakemake.resources.get("attempt", 1))
+    log.configure(snakemake.log[0], rule="curate")
     units_path = Path(snakemake.output.units)
     try:
         curation.run(

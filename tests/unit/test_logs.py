@@ -47,7 +47,10 @@ def test_log_that_is_a_file_is_kept(tmp_path):
 def test_what_would_fail_again_is_not_repeated(tmp_path, told, is_repeated):
     """In a process of its own, since logging is set for all of one."""
     path = tmp_path / "a.log"
-    code = "import sys; from spikecanary.supervise import log; log.configure(sys.argv[1], 2)"
+    code = (
+        "import sys; from spikecanary.supervise import log; "
+        "log.refuse_again(sys.argv[1], 2); log.configure(sys.argv[1])"
+    )
     path.write_text(f"2026-01-01 00:00:00,000 {told}\n")
     done = subprocess.run([sys.executable, "-c", code, path], check=False, capture_output=True)
     assert (done.returncode == 0) == is_repeated

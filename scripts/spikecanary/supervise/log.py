@@ -43,11 +43,19 @@ def new_log(log: str | Path) -> None:
         path.symlink_to(Path(folder.name, f"{rule}.{number}{path.suffix}"))
 
 
-def configure(log: str | Path, attempt: int = 1, **facts: object) -> None:
-    """Log to the rule's log file and, from warnings up, to stderr.
+def refuse_again(log: str | Path, attempt: int) -> None:
+    """End a job that has ended with an error before, and would again; its log stays.
 
-    Of an ``attempt`` after the first the log is that of the last one: a job that ended with an
-    error, but for a lack of memory or disk, would fail again, and is not tried again.
+    So ends any ``attempt`` of Snakemake's after the first, unless memory or disk were short.
+    """
+    path = Path(log)
+    told = path.read_text(errors="replace") if attempt > 1 and path.exists() else ""
+    if re.search(r" (ERROR|CRITICAL) ", told) and not re.search(SHORT_OF, told):
+        sys.exit(f"not tried again, it would fail again: see {path}")
+
+
+def configure(log: str | Path, **facts: object) -> None:
+    """Log to the rule's log file and, from warnings up, to stderr.
 
     The first line names host, process, Python and package versions and the ``facts``
     given (threads, resources). Warnings of libraries are in the file only; uncaught
@@ -55,9 +63,6 @@ def configure(log: str | Path, attempt: int = 1, **facts: object) -> None:
     """
     path = Path(log)
     path.parent.mkdir(parents=True, exist_ok=True)
-    told = path.read_text(errors="replace") if attempt > 1 and path.exists() else ""
-    if re.search(r" (ERROR|CRITICAL) ", told) and not re.search(SHORT_OF, told):
-        sys.exit(f"not tried again, it would fail again: see {path}")
     path.write_bytes(b"")
     # Appending, since child processes write to the same file.
     to_file = logging.FileHandler(path, "a", encoding="utf-8", errors="backslashreplace")
