@@ -4,6 +4,7 @@ import copy
 import json
 import os
 import re
+import runpy
 import shutil
 import subprocess
 import sys
@@ -177,39 +178,12 @@ def write_spikeglx(
     announced: int | None = None,
 ) -> None:
     """Write one file of a SpikeGLX run, 4 channels and SYNC, with the header that belongs to it."""
-    is_lf = name.endswith("lf")
-    rate_hz, first, kind = (2500, 384, "LF") if is_lf else (30_000, 0, "AP")
-    samples = np.zeros((int(duration_s * rate_hz), 5), "int16")
+    samples = np.zeros((int(duration_s * (2_500 if name.endswith("lf") else 30_000)), 5), "int16")
     samples[:, :4] = np.random.default_rng(0).normal(0, 30, (len(samples), 4))
     folder.mkdir(parents=True, exist_ok=True)
     (folder / f"{name}.bin").write_bytes(samples.tobytes())
-    sites = "".join(f"({site} 0 0 500 250 1)" for site in range(384))
-    names = "".join(f"({kind}{n};{n}:{n})" for n in range(4))
-    (folder / f"{name}.meta").write_text(
-        f"""acqApLfSy=384,384,1
-fileCreateTime={created}
-fileName=D:/{name}.bin
-fileSizeBytes={samples.nbytes if announced is None else announced}
-fileTimeSecs={duration_s}
-firstSample=0
-imAiRangeMax=0.6
-imAiRangeMin=-0.6
-imDatPrb_pn=PRB_1_4_0480_1_C
-imDatPrb_port=1
-imDatPrb_slot=2
-imDatPrb_sn=22176116182
-imDatPrb_type=0
-imMaxInt=512
-imSampRate={rate_hz}
-nSavedChans=5
-snsApLfSy={"0,4,1" if is_lf else "4,0,1"}
-snsSaveChanSubset={",".join(str(first + n) for n in range(4))},768
-syncSourceIdx=0
-typeThis=imec
-~imroTbl=(0,384){sites}
-~snsChanMap=(384,384,1){names}(SY0;768:4)
-"""
-    )
+    describe = runpy.run_path(str(ROOT / "config/demo/spikeglx.py"))["describe"]
+    (folder / f"{name}.meta").write_text(describe(name, len(samples), 4, created, announced))
 
 
 def write_open_ephys(

@@ -15,7 +15,7 @@ RUN = "m1_day1"
 UV_PER_STEP = 1.2e6 / 1024 / 500
 
 META = """acqApLfSy=384,384,1
-fileCreateTime=2026-01-02T03:04:05
+fileCreateTime={created}
 fileName=D:/{name}.bin
 fileSizeBytes={size}
 fileTimeSecs={seconds}
@@ -30,13 +30,34 @@ imDatPrb_type=0
 imMaxInt=512
 imSampRate={rate}
 nSavedChans={saved}
-snsApLfSy={channels},0,1
+snsApLfSy={counts}
 snsSaveChanSubset={subset},768
 syncSourceIdx=0
 typeThis=imec
 ~imroTbl=(0,384){sites}
 ~snsChanMap=(384,384,1){names}(SY0;768:{channels})
 """
+
+
+def describe(
+    name: str, n_samples: int, n_channels: int, created: str, size: int | None = None
+) -> str:
+    """Return the header of a file of SpikeGLX, of its AP band, or LF by its name, and SYNC."""
+    is_lf = name.endswith("lf")
+    first, kind, rate_hz = (384, "LF", 2_500) if is_lf else (0, "AP", RATE_HZ)
+    return META.format(
+        name=name,
+        created=created,
+        size=n_samples * (n_channels + 1) * 2 if size is None else size,
+        seconds=n_samples / rate_hz,
+        rate=rate_hz,
+        saved=n_channels + 1,
+        counts=f"0,{n_channels},1" if is_lf else f"{n_channels},0,1",
+        subset=",".join(str(first + n) for n in range(n_channels)),
+        sites="".join(f"({site} 0 0 500 250 1)" for site in range(384)),
+        names="".join(f"({kind}{n};{n}:{n})" for n in range(n_channels)),
+        channels=n_channels,
+    )
 
 
 def main(folder: Path) -> None:
@@ -50,19 +71,7 @@ def main(folder: Path) -> None:
     name = f"{RUN}_g0_t0.imec0.ap"
     n_samples = DURATION_S * RATE_HZ
     meta = place / f"{name}.meta"
-    meta.write_text(
-        META.format(
-            name=name,
-            size=n_samples * (N_CHANNELS + 1) * 2,
-            seconds=DURATION_S,
-            rate=RATE_HZ,
-            saved=N_CHANNELS + 1,
-            channels=N_CHANNELS,
-            subset=f"0:{N_CHANNELS - 1}",
-            sites="".join(f"({site} 0 0 500 250 1)" for site in range(384)),
-            names="".join(f"(AP{n};{n}:{n})" for n in range(N_CHANNELS)),
-        )
-    )
+    meta.write_text(describe(name, n_samples, N_CHANNELS, "2026-01-02T03:04:05"))
     recording, _ = generate_ground_truth_recording(
         durations=[DURATION_S],
         sampling_frequency=RATE_HZ,
