@@ -67,6 +67,7 @@ def make(
 
     headers = read_headers(rows, n_workers) if headers is None else headers
     repeated = _find_repeated(rows)
+    canary_s = _estimate_canary_s(config)
     planned = []
     for row in rows:
         header = headers[row.id]
@@ -83,7 +84,7 @@ def make(
                 "n_channels": header.get("n_channels"),
                 "size_mb": round(size_bytes(row) / 1e6, 1),
                 "action": action,
-                "canary_s": _estimate_canary_s(config) if action in WITH_CANARY else 0.0,
+                "canary_s": canary_s if action in WITH_CANARY else 0.0,
                 **_estimate_sort(state, results, header, action),
                 "problems": "; ".join(problems),
             }

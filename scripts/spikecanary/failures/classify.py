@@ -35,8 +35,6 @@ from spikecanary.failures.tracebacks import (
 
 #: Our own failures that are raised whatever a library raised: what that was may say more.
 WRAPPERS = (RecordingUnreadableError, PreprocessingError)
-#: So many characters of a traceback, and of a log, are read: their ends.
-MOST_CHARACTERS = 500_000
 #: What an exception said is cut to so many characters.
 LONGEST_SAID = 200
 #: Packages whose frames tell a stage: the innermost frame of one of them decides.
