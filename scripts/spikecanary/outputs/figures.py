@@ -90,7 +90,7 @@ def run(
         units = curation.read_units(units_path)
         drawings |= draw_units(analyzer, units, curation_settings, n_pages)
     else:
-        drawings["probe"] = lambda: draw_probe(filtered)
+        drawings["probe"] = partial(_plot, "probe_map", filtered)
     with exports.appears_whole(folder, "figures") as temporary:
         (temporary / PAGES).mkdir(parents=True)
         for name, draw in drawings.items():
@@ -242,14 +242,6 @@ def _plot_map(
     for period in bad_periods:
         for axes in (upper, lower):
             axes.axvspan(period.start_s, period.end_s, color="C1", alpha=0.2)
-
-
-def draw_probe(recording: "BaseRecording") -> "Figure":
-    """Draw the probe alone."""
-    import spikeinterface.widgets as sw
-
-    figure: Figure = sw.plot_probe_map(recording, backend="matplotlib").figure
-    return figure
 
 
 def draw_traces(recording: "BaseRecording", middle_s: float, length_s: float) -> "Figure":
