@@ -529,6 +529,18 @@ def test_waveforms_do_not_span_joins_of_parts(made):
     assert analysis.without_joins(sorting, parts[:1], CONFIG.analysis) is sorting
 
 
+def test_analysis_leaves_out_spikes_at_joins(made, place):
+    spikes = load(place / "sorting").to_spike_vector()["sample_index"]
+    starts = (0, int(spikes[len(spikes) // 2]))
+    parts = [Part(file="a", start_sample=at, n_samples=1, t_start_s=0.0) for at in starts]
+    sentinel.write_record(place / "sort.json", make_record(parts=parts))
+    shutil.rmtree(place / "analyzer")
+    analyze(made, place)
+    analyzed = load(place / "analyzer", load_extensions=False).sorting.to_spike_vector()
+    assert starts[1] not in analyzed["sample_index"]
+    assert len(spikes) - 50 < len(analyzed) < len(spikes)
+
+
 @pytest.mark.parametrize(
     ("x_um", "depth_um", "kept"),
     [(0, 60, True), (19, 60, True), (21, 60, False), (0, 139, True), (0, -662, False)],
