@@ -1,11 +1,14 @@
 """Logs of attempts: each its own, the rule's log the newest."""
 
+import runpy
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 
-from spikecanary.supervise import log
+from spikecanary.supervise import log, processes
+from workbench import ROOT
 
 
 def attempt(path, text):
@@ -56,3 +59,14 @@ def test_what_would_fail_again_is_not_repeated(tmp_path, told, is_repeated):
     assert (done.returncode == 0) == is_repeated
     assert (b"would fail again: see" in done.stderr) != is_repeated
     assert (told in path.read_text()) != is_repeated
+
+
+@pytest.mark.parametrize("script", ["analyze", "curate", "export", "figures", "canary_figure"])
+def test_outputs_that_would_fail_again_are_not_repeated(tmp_path, monkeypatch, script):
+    monkeypatch.setattr(processes, "exit_on_signals", lambda: None)
+    (tmp_path / "a.log").write_text("2026-01-01 00:00:00,000 ERROR no unit\n")
+    params = SimpleNamespace(version={"npz": 1})
+    job = SimpleNamespace(log=[tmp_path / "a.log"], resources={"attempt": 2}, params=params)
+    main = runpy.run_path(str(ROOT / f"scripts/{script}.py"), run_name="script")["main"]
+    with pytest.raises(SystemExit, match=r"not tried again, it would fail again: see .*a\.log"):
+        main(job)
