@@ -103,7 +103,7 @@ def new_project(
 
 def snakemake_command(*arguments: str) -> list[str]:
     """Return the command line of snakemake on two cores, which names each job."""
-    return [sys.executable, "-m", "snakemake", *arguments, "--cores", "2", "--quiet", "host"]
+    return [sys.executable, "-m", "snakemake", "--cores", "2", *arguments, "--quiet", "host"]
 
 
 def snakemake(folder: Path, *arguments: str) -> "Run":

@@ -53,10 +53,16 @@ def why_not() -> str | None:
     """Return why no cluster can run here; None where it can."""
     if os.geteuid() != 0:
         return "a Slurm cluster is started by root only"
-    if DEFAULT_CONFIG.exists():
+    if DEFAULT_CONFIG.exists() and not is_left_over():
         return f"{DEFAULT_CONFIG} exists: a cluster is here already"
     missing = [name for name in DAEMONS if shutil.which(name, path=PATH) is None]
     return f"{', '.join(missing)} missing (apt-get install slurm-wlm munge)" if missing else None
+
+
+def is_left_over() -> bool:
+    """Tell whether the link is of a test that was killed: none of its daemons runs."""
+    running = {process.info["name"] for process in psutil.process_iter(["name"])}
+    return DEFAULT_CONFIG.is_symlink() and running.isdisjoint(DAEMONS)
 
 
 PATH = os.pathsep.join([os.environ["PATH"], "/usr/sbin", "/sbin"])
@@ -88,6 +94,7 @@ class Cluster:
         )
         (self.folder / "slurm.conf").write_text(text)
         DEFAULT_CONFIG.parent.mkdir(exist_ok=True)
+        DEFAULT_CONFIG.unlink(missing_ok=True)
         DEFAULT_CONFIG.symlink_to(self.folder / "slurm.conf")
         self.start(
             "munged",

@@ -1,6 +1,7 @@
 """Real sorters on the demo and on real recordings."""
 
 import json
+import re
 import shutil
 
 import numpy as np
@@ -159,7 +160,7 @@ def test_real_recordings_in_trouble_cost_nobody(locust, data):
         assert locust.sentinel(name)["failure"]["class"] == "SorterParameterError"  # one batch
         assert summary.loc[name, "sort"] == "stopped"
     assert run.returncode == 1
-    lines = [line for line in run.output.splitlines() if line.startswith("ERROR np2: ")]
+    lines = re.findall(r"^\d of 4  np2 +stop, .*", run.output, re.MULTILINE)
     assert len(lines) == 1
     print(*lines, *(f"{n}: {r}" for n, r in summary["reason"].items()), sep="\n")
 
