@@ -12,6 +12,7 @@ configfile: "config/config.yaml"
 
 
 include: "rules/common.smk"
+include: "rules/engine.smk"
 include: "rules/canary.smk"
 include: "rules/sort.smk"
 include: "rules/outputs.smk"

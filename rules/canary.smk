@@ -5,6 +5,7 @@
 wildcard_constraints:
     recording=ID_PATTERN,
     # Of others Snakemake says that no rule makes them.
+    sorter="|".join(map(re.escape, {sorter_of(each) for each in ROWS})) or "0",
     wave="|".join(map(re.escape, WAVES)) or "0",
     session="|".join(map(re.escape, SESSIONS)) or "0",
 
@@ -27,7 +28,7 @@ rule canary:
     resources:
         mem_mb=times_attempt(SETTINGS.job.mem_mb),
         runtime=times_attempt(SETTINGS.job.canary_runtime_min),
-        gpu=forecast.count_gpus(SETTINGS),
+        gpu=lambda wildcards: forecast.count_gpus(SETTINGS, sorter_of(wildcards.recording)),
         attempt=times_attempt(1),
     params:
         task=setting("canary", "task"),
@@ -39,6 +40,28 @@ rule canary:
         late=lambda wildcards, threads: LATE,
     script:
         "../scripts/canary.py"
+
+
+checkpoint node:
+    """Try a sorter on this machine, before the canaries that need it."""
+    output:
+        record="<results>/gates/{sorter}.node.json",
+    log:
+        "<logs>/node/{sorter}.log",
+    localrule: True
+    conda:
+        "../envs/sorter.yaml"
+    threads: SETTINGS.job.threads
+    resources:
+        mem_mb=SETTINGS.job.mem_mb,
+        runtime=SETTINGS.job.canary_runtime_min,
+        gpu=lambda wildcards: forecast.count_gpus(SETTINGS, wildcards.sorter),
+    params:
+        kind=lambda wildcards: node.describe_kind(wildcards.sorter, SETTINGS),
+        limits=lambda wildcards, threads: limits_of(SETTINGS, None),
+        waiting=lambda wildcards, threads: find_due(wildcards.sorter),
+    script:
+        "../scripts/node.py"
 
 
 checkpoint gate:

@@ -37,6 +37,7 @@ from snakemake_logger_plugin_spikecanary.quiet import quieten
 from spikecanary import forecast, gate, inputcheck, outputs, report as page, summary
 from spikecanary.config import BadInputError, as_set
 from spikecanary.reruns import OUTPUT_VERSIONS, SORT_VERSION, State, compare, digest, limits_of
+from spikecanary.supervise import gpus
 from spikecanary.table import ID_PATTERN
 from spikecanary.texts import did_you_mean
 
@@ -66,6 +67,9 @@ if (RESULTS.exists() or RESULTS.is_symlink()) and not RESULTS.is_dir():
 ROWS = {row.id: row for row in RECORDINGS}
 SESSIONS = outputs.sessions(RECORDINGS, SETTINGS)
 LATE = inputcheck.left_to_jobs(SETTINGS)
+# As many GPU jobs at a time as there are GPUs, unless it is said; a cluster has its own.
+if workflow.local_exec and "gpu" not in workflow.global_resources:
+    workflow.register_resource("gpu", max(1, gpus.count()))
 WAVES = gate.make_waves(RECORDINGS, SETTINGS.gate.wave_size, SETTINGS.sorter.name)
 
 
@@ -100,85 +104,6 @@ def check_options():
     # At home rule all asks for the check; an importer's targets need not.
     if IN_MODULE and (text := compare(results_path(), find_disagreeing(), find_stale_tables())):
         logger.warning(f"Unless these run again by themselves: {text}")
-
-
-# The engine: what is asked for, wave by wave, behind the one checkpoint.
-
-
-def tested_in(wave):
-    """Return the recordings of a wave whose sentinels its gate reads.
-
-    A finished sort does without one that was removed: to have it made again would, to Snakemake, be
-    an input that was updated, ancient() or not.
-    """
-    return [each for each in WAVES[wave] if not state_of(each).lacks_sentinel]
-
-
-def wave_sentinels(wildcards):
-    """Return the sentinels of one wave."""
-    check_options()
-    return [f"<results>/{each}/canary.json" for each in tested_in(wildcards.wave)]
-
-
-def split_wave(wave):
-    """Return the recordings of a wave that are sorted, and those whose silence is drawn.
-
-    A dry run cannot pass the checkpoint: it goes by the sentinels that stand, and counts what will
-    be tested (again) as sorted.
-    """
-    if DRY:
-        states = {each: state_of(each) for each in WAVES[wave]}
-        passed = {each for each, state in states.items() if state.may_proceed}
-        silent = {each for each, state in states.items() if state.is_silent}
-    else:
-        table = Path(checkpoints.gate.get(wave=wave).output.table)
-        passed, silent = gate.split(table, [results_path(x, "canary.json") for x in WAVES[wave]])
-    passed |= set(SETTINGS.canary.force)
-    # A finished sort stands, whatever a later canary came to.
-    passed |= {each for each in WAVES[wave] if state_of(each).sort_stands}
-    return [each for each in WAVES[wave] if each in passed], sorted(silent - passed)
-
-
-def results_of(wave, names):
-    """Return the files of a wave's recordings: those names of each that is sorted, or a picture."""
-    passed, silent = split_wave(wave)
-    drawn = silent if "figures" in SETTINGS.outputs else []
-    made = [f"<results>/{each}/{name}" for each in passed for name in names]
-    made += [f"<results>/sessions/{one}.nwb" for one in SESSIONS if {*SESSIONS[one]} & {*passed}]
-    return made + [f"<results>/{each}/{outputs.CANARY_FIGURE}" for each in drawn]
-
-
-def all_results(wildcards):
-    """Return all files by name that are missing, so that a removed one is made again.
-
-    What stands, and what is new, is in the DAG by the tables of the waves: these too by name, since
-    the summary of a run with errors is made without them.
-    """
-    check_options()
-    names = [f"<results>/{kind}/{wave}.tsv" for kind in ("gates", "waves") for wave in WAVES]
-    for wave in WAVES:
-        if results_path("gates", f"{wave}.tsv").exists():
-            tested = [each for each in WAVES[wave] if not state_of(each).sort_stands]
-            names += [f"<results>/{each}/canary.json" for each in tested]
-            names += results_of(wave, outputs.all_files(SETTINGS.outputs))
-    return [each for each in names if not results_path(each.removeprefix("<results>/")).exists()]
-
-
-def all_sorts(wildcards):
-    """Return the records of all full sorts."""
-    check_options()
-    passed = [each for wave in WAVES for each in split_wave(wave)[0]]
-    return [f"<results>/{each}/{name}" for each in passed for name in ("sort.json", "sorting")]
-
-
-def sort_sentinel(wildcards):
-    """Return the sentinel, without its time where a finished sort stands.
-
-    So a canary that runs again never invalidates a finished sort. Of a sort that is to run it is
-    plain: Snakemake does not see a job's own changes while the job behind ancient() is to run.
-    """
-    path = f"<results>/{wildcards.recording}/canary.json"
-    return ancient(path) if state_of(wildcards.recording).sort_stands else path
 
 
 @functools.cache
@@ -233,16 +158,25 @@ def sort_request(resource):
     """Return a resource function of a full sort, by its forecast; a dry run asks for the least."""
 
     def request(wildcards, attempt):
+        if DRY:
+            return forecast.default_request(SETTINGS, sorter_of(wildcards.recording))[resource]
         task = state_of(wildcards.recording).task
         return forecast.sort_request(SETTINGS, results_path(), task, attempt)[resource]
 
-    return forecast.default_request(SETTINGS)[resource] if DRY else request
+    return request
+
+
+def sorter_of(recording):
+    """Return the sorter of a recording."""
+    return state_of(recording).row.sorter or SETTINGS.sorter.name
 
 
 def end_of_run(*, failed):
     """Print how this run's recordings ended; exit status 1 where one of them needs attention."""
     jobs = [] if workflow.touch else workflow.dag.jobs
     of_run = {job.wildcards.get("recording") for job in jobs} & set(ROWS)
+    # Where a machine cannot run a sorter, no canary of it is among the jobs.
+    of_run |= {each for job in jobs for each in WAVES.get(job.wildcards.get("wave"), [])}
     further = {name: row.metadata for name, row in ROWS.items()}
     if failed:
         page.end_failed_run(results_path(), further, of_run, SETTINGS)

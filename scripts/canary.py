@@ -7,7 +7,8 @@ from typing import Any
 
 from spikecanary import canary, inputcheck, screen
 from spikecanary.config import CanarySettings, Config
-from spikecanary.sorter import SortTask
+from spikecanary.sorter import SortTask, asked_device
+from spikecanary.supervise import gpus
 from spikecanary.supervise.folders import LeftoverError
 from spikecanary.supervise.job import Job
 from spikecanary.supervise.log import configure, new_log
@@ -24,6 +25,8 @@ def main(snakemake: Any) -> int:
     # An importer's own resources replace all of ours.
     requested = {name: resources.get(name) for name in ("mem_mb", "runtime")}
     configure(log, rule="canary", threads=snakemake.threads, **requested)
+    task = SortTask.model_validate({**params.task, "n_jobs": snakemake.threads})
+    gpus.lease(resources.get("gpu", 0), asked_device(task.sorter))
     job = Job(
         log=log,
         **params.settings,
@@ -33,7 +36,6 @@ def main(snakemake: Any) -> int:
         recorded_settings={name: params[name] for name in ("task", "data", "settings")},
     )
     settings = CanarySettings.model_validate(params.settings["canary"])
-    task = SortTask.model_validate({**params.task, "n_jobs": snakemake.threads})
     results = Path(snakemake.output.sentinel).parent
     try:
         late = params.get("late")

@@ -8,7 +8,8 @@ from typing import Any
 from spikecanary import fullsort, screen
 from spikecanary.config import ForecastSettings
 from spikecanary.sentinel import RecordError
-from spikecanary.sorter import SortTask
+from spikecanary.sorter import SortTask, asked_device
+from spikecanary.supervise import gpus
 from spikecanary.supervise.job import Job, job_limit
 from spikecanary.supervise.log import configure, new_log
 from spikecanary.supervise.processes import exit_on_signals
@@ -24,6 +25,8 @@ def main(snakemake: Any) -> int:
     # An importer's own resources replace all of ours.
     requested = {name: resources.get(name) for name in ("mem_mb", "runtime")}
     configure(log, rule="sort", threads=snakemake.threads, **requested)
+    task = SortTask.model_validate({**params.task, "n_jobs": snakemake.threads})
+    gpus.lease(resources.get("gpu", 0), asked_device(task.sorter))
     allowed = ForecastSettings.model_validate(params.limits["forecast"])
     job = Job(
         log=log,
@@ -34,7 +37,6 @@ def main(snakemake: Any) -> int:
         recorded_settings={name: params[name] for name in ("version", "task", "data")},
     )
     options = {name: params.limits[name] for name in ("forced", "keep_output")}
-    task = SortTask.model_validate({**params.task, "n_jobs": snakemake.threads})
     results = Path(snakemake.output.record).parent
     try:
         fullsort.run(task, results, job, **options)

@@ -243,7 +243,7 @@ class JobSettings(Settings):
     output_mem_mb: PositiveInt = 8_000
     """Memory of the analysis and of each output, in MB."""
     gpu: NonNegativeInt | None = None
-    """GPUs of a canary or sort; null: 1 where the device is cuda or the sorter needs a GPU."""
+    """GPUs of a canary or sort, leased from those of the machine; null: 1 where it may use one."""
 
 
 class AnalysisSettings(Settings):

@@ -8,7 +8,6 @@ corrects the next forecasts.
 import contextlib
 import functools
 import math
-import shutil
 import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -222,23 +221,28 @@ def forecast_recording(results: Path, task: SortTask) -> Forecast:
 
 # What a full sort's job requests from Snakemake.
 
+#: Current sorters that use no GPU (``gpu_capability`` in SpikeInterface 0.105).
+CPU_SORTERS = ("herdingspikes", "lupin", "mountainsort5", "spykingcircus2", "tridesclous2")
 
-def count_gpus(config: Config) -> int:
+
+def count_gpus(config: Config, sorter: str) -> int:
     """Return the number of GPUs that a canary requests, and a sort without a forecast."""
     if config.job.gpu is not None:
         return config.job.gpu
+    if sorter in CPU_SORTERS:
+        return 0
     if config.sorter.device == "auto":
-        return int(shutil.which("nvidia-smi") is not None)
+        return int(gpus.count() > 0)
     return int(config.sorter.device == "cuda")
 
 
-def default_request(config: Config) -> dict[str, int]:
+def default_request(config: Config, sorter: str) -> dict[str, int]:
     """Return what a sort without a forecast requests."""
     return {
         "mem_mb": config.job.mem_mb,
         "runtime": config.job.sort_runtime_min,
         "disk_mb": LEAST_REQUEST["disk_mb"],
-        "gpu": count_gpus(config),
+        "gpu": count_gpus(config, sorter),
     }
 
 
@@ -248,7 +252,7 @@ def sort_request(config: Config, results: Path, task: SortTask, attempt: int) ->
     The high end of the forecast, times the safety factor, times Snakemake's attempt, within the
     configured limits. A sort whose canary used a GPU requests at least one.
     """
-    default = default_request(config)
+    default = default_request(config, task.sorter.name)
     expected = forecast_recording(results, task)
     asked = request(config.forecast, expected, attempt)
     gpu = default.pop("gpu")

@@ -160,7 +160,7 @@ def make_task(row: Recording, config: Config) -> SortTask:
     elsewhere: dict[str, Any] = {"metadata": {}} | dict.fromkeys(
         ("line", "sorter", "preprocessing", "params")
     )
-    settings = settings_for(row, config.sorter)
+    settings = settings_for(row.sorter or config.sorter.name, config.sorter)
     if row.params:
         params = settings.params | config.params_of[row.params]
         settings = settings.model_copy(update={"params": params})
@@ -173,13 +173,12 @@ def make_task(row: Recording, config: Config) -> SortTask:
     )
 
 
-def settings_for(row: Recording, settings: SorterSettings) -> SorterSettings:
-    """Return the sorter settings of one recording: its own sorter, if it names one.
+def settings_for(name: str, settings: SorterSettings) -> SorterSettings:
+    """Return the settings of one of the batch's sorters.
 
     ``params`` belong to the config's sorter, ``params_of`` to the others, the plugin to
     sorters that SpikeInterface does not have.
     """
-    name = row.sorter or settings.name
     params = settings.params if name == settings.name else settings.params_of.get(name, {})
     plugin = None if name in BUILT_IN else settings.plugin
     update = {

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from spikecanary import quality, sentinel
+from spikecanary import node, quality, sentinel
 from spikecanary.outputs import FILES
 from spikecanary.sentinel import Record, RecordError
 from spikecanary.texts import count
@@ -76,11 +76,14 @@ def describe(results: Path, further: Mapping[str, Mapping[str, str]]) -> list[di
         One row a recording. ``sort`` is ``sorted``, ``unsortable``, ``failed``,
         ``stopped`` (not sorted because of the verdict) or ``pending``.
     """
-    own = set(SUMMARY_COLUMNS)
-    return [
-        _row(results / id_, id_) | {k: v for k, v in columns.items() if k not in own}
-        for id_, columns in further.items()
-    ]
+    own, waiting = set(SUMMARY_COLUMNS), node.read_waiting(results)
+    rows = []
+    for id_, columns in further.items():
+        row = _row(results / id_, id_)
+        if row["sort"] == "pending" and not row["verdict"] and not row["reason"]:
+            row |= waiting.get(id_, {})
+        rows.append(row | {k: v for k, v in columns.items() if k not in own})
+    return rows
 
 
 def merge(waves: Iterable[Path]) -> list[dict[str, str]]:

@@ -27,11 +27,11 @@ def test_settings_of_a_recording():
         params_of={"simple": {"apply_motion_correction": False}},
         plugin=PLUGIN,
     )
-    own = sorter.settings_for(make_row(), settings)
+    own = sorter.settings_for("kilosort4", settings)
     assert (own.name, own.params, own.plugin) == ("kilosort4", {"nblocks": 0}, None)
-    other = sorter.settings_for(make_row(sorter="simple"), settings)
+    other = sorter.settings_for("simple", settings)
     assert other.params == {"apply_motion_correction": False}
-    plugged = sorter.settings_for(make_row(sorter="quick"), settings)
+    plugged = sorter.settings_for("quick", settings)
     assert (plugged.params, plugged.plugin) == ({}, PLUGIN)
 
 

@@ -1,11 +1,27 @@
-"""NVIDIA GPUs of this node, by NVML: their free memory, and those that a sort uses."""
+"""NVIDIA GPUs of this node, by NVML: their memory, those that a sort uses, and their leases."""
 
 import functools
-from collections.abc import Callable
+import logging
+import os
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+from spikecanary.supervise import processes
+
+logger = logging.getLogger(__name__)
+
 MB = 1e6
+#: Names the GPUs that CUDA shows to a process; a scheduler sets it, and a lease.
+VISIBLE = "CUDA_VISIBLE_DEVICES"
+#: Locks of leased GPUs, for all users of this node.
+LEASES = Path(tempfile.gettempdir()) / "spikecanary-gpus"
+#: The leases of this process, which end when it does.
+_leased = ExitStack()
 
 
 @dataclass(frozen=True)
@@ -33,21 +49,106 @@ def _nvml() -> Any:
 
 
 def _devices(nvml: Any) -> list[Any]:
+    """Return the GPUs that the driver reports."""
     count = _ask(nvml.nvmlDeviceGetCount) if nvml else 0
     found = [_ask(nvml.nvmlDeviceGetHandleByIndex, index) for index in range(count or 0)]
     return [] if None in found else found  # a lost GPU is the sorter's to report
 
 
+def _visible(nvml: Any) -> list[Any]:
+    """Return the GPUs that CUDA shows to this process, by the variable's rules."""
+    devices, shown = _devices(nvml), os.environ.get(VISIBLE)
+    if shown is None:
+        return devices
+    found = []
+    for name in map(str.strip, shown.split(",")):
+        if name.isdecimal():
+            named = devices[int(name) : int(name) + 1]
+        elif name.startswith("MIG-"):
+            named = [_ask(nvml.nvmlDeviceGetHandleByUUID, name)] if devices else []
+        else:
+            named = [each for each in devices if name and _uuid(nvml, each).startswith(name)]
+        if not named or named[0] is None:
+            break  # CUDA does not read on either
+        found.append(named[0])
+    return found
+
+
+def _uuid(nvml: Any, device: Any) -> str:
+    uuid = _ask(nvml.nvmlDeviceGetUUID, device) or ""
+    return uuid.decode() if isinstance(uuid, bytes) else str(uuid)
+
+
 def count() -> int:
-    """Return how many GPUs NVIDIA's driver reports."""
-    return len(_devices(_nvml()))
+    """Return how many GPUs there are for this process."""
+    return len(_visible(_nvml()))
+
+
+def driver_version() -> str | None:
+    """Return the version of NVIDIA's driver; None without one."""
+    nvml = _nvml()
+    return str(_ask(nvml.nvmlSystemGetDriverVersion)) if nvml else None
 
 
 def memories() -> list[Any]:
     """Return the memory (``free`` and ``total``, in bytes) of each GPU that tells it."""
     nvml = _nvml()
-    found = [_ask(nvml.nvmlDeviceGetMemoryInfo, device) for device in _devices(nvml)]
+    found = [_ask(nvml.nvmlDeviceGetMemoryInfo, device) for device in _visible(nvml)]
     return [each for each in found if each and each.total > 0 and each.free >= 0]
+
+
+def lease(wanted: int, device: str) -> None:
+    """Wait for GPUs that no other job of this node leases; from now on CUDA shows only these.
+
+    The emptiest are taken first. A lease ends with this process, however it ends. What a scheduler
+    gave is taken as it is, and so is a device that was chosen by number (``cuda:1``). Nothing is
+    leased where the driver reports no GPU.
+    """
+    nvml = _nvml() if wanted and ":" not in device else None
+    free = {_uuid(nvml, each): _free_bytes(nvml, each) for each in _visible(nvml)}
+    if not free or (VISIBLE in os.environ and len(free) <= wanted):
+        return
+    emptiest = sorted(free, key=lambda uuid: -free[uuid])
+    is_told = False
+    try:
+        while not (mine := _lock(emptiest, min(wanted, len(free)))):
+            if not is_told:
+                logger.info("waiting for a GPU: other jobs use all %d", len(free))
+            is_told = True
+            processes.check_starter()
+            time.sleep(1.0)
+    except OSError as err:
+        logger.warning("no GPU is leased, %s cannot be used: %s", LEASES, err)
+        return
+    os.environ[VISIBLE] = ",".join(mine)
+    logger.info("this job uses %s", os.environ[VISIBLE])
+
+
+def _free_bytes(nvml: Any, device: Any) -> int:
+    memory = _ask(nvml.nvmlDeviceGetMemoryInfo, device)
+    return memory.free if memory else 0
+
+
+def _lock(uuids: Sequence[str], wanted: int) -> list[str]:
+    """Lock so many GPUs for the rest of this process, or none; return which."""
+    from filelock import FileLock, Timeout
+
+    if not LEASES.is_dir():
+        LEASES.mkdir(exist_ok=True)
+        LEASES.chmod(0o777)
+    mine: list[str] = []
+    with ExitStack() as locks:
+        for uuid in uuids:
+            lock = FileLock(LEASES / f"{uuid}.lock", timeout=0, mode=0o666)
+            try:
+                locks.enter_context(lock)
+            except Timeout:
+                continue
+            mine.append(uuid)
+            if len(mine) == wanted:
+                _leased.enter_context(locks.pop_all())
+                return mine
+    return []
 
 
 def _ask(question: Callable[..., Any], *about: Any) -> Any:

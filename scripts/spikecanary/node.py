@@ -1,0 +1,174 @@
+"""Can this machine run a sorter at all? Tried once, before the canaries that need that sorter."""
+
+import json
+import logging
+import socket
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from spikecanary import diagnosis, preflight, sentinel, sorter
+from spikecanary.config import Config, SorterSettings, as_set
+from spikecanary.failures import (
+    ClassifiedSortFailure,
+    EnvironmentFailure,
+    PreprocessingError,
+    RecordingLayoutError,
+    RecordingUnreadableError,
+    SorterParameterError,
+)
+from spikecanary.recording import describe_header, open_recording
+from spikecanary.sentinel import Failure
+from spikecanary.sorter import SortTask
+from spikecanary.supervise import folders, gpus, watchdogs
+from spikecanary.supervise.job import Job
+from spikecanary.supervise.run import call
+from spikecanary.table import Recording
+from spikecanary.texts import count
+
+logger = logging.getLogger(__name__)
+
+#: Fewer recordings are not worth the trial, which takes about as long as a canary.
+LEAST_RECORDINGS = 4
+#: What the trial sorts: a seeded recording of so many channels and units, and at least so many s.
+N_CHANNELS, N_UNITS, SHORTEST_S, RATE_HZ = 16, 6, 6.0, 30_000.0
+#: Failures of the environment that may be of the made recording, and not of the machine.
+OF_RECORDING = (
+    PreprocessingError,
+    RecordingLayoutError,
+    RecordingUnreadableError,
+    SorterParameterError,
+)
+
+
+def describe_kind(name: str, config: Config) -> dict[str, Any]:
+    """Return what makes another trial necessary: the sorter's settings, versions, the driver."""
+    settings = sorter.settings_for(name, config.sorter)
+    return {
+        "sorter": {**as_set(settings), "name": name},
+        "versions": sentinel.package_versions(),
+        "driver": gpus.driver_version(),
+    }
+
+
+def run(
+    settings: SorterSettings, record: Path, job: Job, n_jobs: int, waiting: Sequence[str]
+) -> EnvironmentFailure | None:
+    """Try a sorter on this machine: preflight, then a sort of a made recording of a few seconds.
+
+    Parameters
+    ----------
+    settings : SorterSettings
+        The sorter, its parameters, and where it runs.
+    record : Path
+        The file that is written where canaries may begin; beside it, where they may not, one that
+        :func:`read_waiting` reads.
+    job : Job
+        How the trial is watched.
+    n_jobs : int
+        Its number of threads.
+    waiting : sequence of str
+        The recordings whose canaries wait for it.
+
+    Returns
+    -------
+    EnvironmentFailure or None
+        Why this machine cannot run the sorter; None where it can, or where the trial proved
+        nothing: then the canaries tell.
+    """
+    record.parent.mkdir(parents=True, exist_ok=True)
+    task = SortTask(row=_row(record.parent), sorter=settings, n_jobs=n_jobs)
+    with folders.work_folder(record.parent.absolute() / f".node-{settings.name}") as folder:
+        limit_s = watchdogs.canary_inactivity_s(SHORTEST_S)
+        ended = call(
+            try_sorter,
+            {"task": task.model_dump(mode="json"), "folder": str(folder / "trial")},
+            folder=folder / "trial",
+            supervision=job.supervision(task, record.parent, limit_s),
+        )
+    failure = diagnosis.read_ending(ended, job.signatures)
+    failed = _failed(record)
+    if isinstance(failure, EnvironmentFailure) and not isinstance(failure, OF_RECORDING):
+        found = {
+            "failure": Failure.of(failure).model_dump(mode="json", by_alias=True),
+            "reason": f"{settings.name} cannot run on this machine: {failure}",
+            "recordings": list(waiting),
+            "host": socket.gethostname(),
+            "log": str(job.log),
+        }
+        sentinel.write_atomic(failed, json.dumps(found, indent=1))
+        return failure
+    logger.info("%s was tried: %s", settings.name, ended.describe())
+    failed.unlink(missing_ok=True)
+    tried = {"ended": ended.describe(), "wall_s": ended.measured.wall_s, "at": sentinel.now()}
+    sentinel.write_atomic(record, json.dumps(tried, indent=1))
+    return None
+
+
+def try_sorter(
+    task: Mapping[str, Any], folder: str, stage: Callable[[str], None], tell: Callable[..., None]
+) -> dict[str, Any]:
+    """Make a recording in a folder, check this node, and sort; for a supervised child process.
+
+    Raises
+    ------
+    ClassifiedSortFailure
+        The node cannot run the sorter.
+    Exception
+        What SpikeInterface or the sorter raised.
+    """
+    from spikeinterface.generation import generate_ground_truth_recording
+
+    sort = SortTask.model_validate(task)
+    stage("make")
+    batch_s = sort.batch_s(RATE_HZ) or 0.0
+    recording, _ = generate_ground_truth_recording(
+        durations=[max(SHORTEST_S, sorter.LEAST_BATCHES * batch_s)],
+        sampling_frequency=RATE_HZ,
+        num_channels=N_CHANNELS,
+        num_units=N_UNITS,
+        seed=0,
+    )
+    recording.save(folder=Path(folder) / "recording", verbose=False, progress_bar=False)
+    stage("inspect")
+    sort = sort.model_copy(update={"row": _row(Path(folder) / "recording")})
+    header = describe_header(open_recording(sort.row))
+    for check in preflight.check_node(sort, Path(folder), header):
+        if check.level == "fail":
+            raise check.failure
+    return sorter.sort(sort.model_dump(mode="json"), folder, stage, tell)
+
+
+def _row(path: Path) -> Recording:
+    return Recording(id="node", paths=(str(path),), reader="spikeinterface")
+
+
+def _failed(record: Path) -> Path:
+    return record.with_suffix(".failed.json")
+
+
+def read_waiting(results: Path) -> dict[str, dict[str, str]]:
+    """Return columns of the summary for recordings that wait for a machine that fails, by id."""
+    waiting: dict[str, dict[str, str]] = {}
+    for path in sorted((results / "gates").glob("*.failed.json")):
+        try:
+            found = json.loads(path.read_text(encoding="utf-8"))
+            failure = Failure.model_validate(found["failure"])
+            columns = {name: str(found[name]) for name in ("reason", "host", "log")}
+            recordings = list(found["recordings"])
+        except (OSError, ValueError, KeyError, TypeError, ValidationError) as err:
+            logger.warning("%s cannot be read: %s", path, err)
+            continue
+        columns |= {"category": failure.category or "", "failure": failure.class_name}
+        waiting |= {each: {**columns, "remedy": failure.remedy} for each in recordings}
+    return waiting
+
+
+def describe(settings: SorterSettings, failure: ClassifiedSortFailure, n_waiting: int) -> str:
+    """Say in one block what is wrong with this machine, how many wait, and how to mend it."""
+    return (
+        f"{settings.name} cannot run on this machine: {str(failure).rstrip('.')}.\n"
+        f"  {count(n_waiting, 'recording')} wait for it. {failure.remedy}\n"
+    )

@@ -1,0 +1,144 @@
+"""Leases of GPUs, by a scripted driver of four and real processes."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+
+import pytest
+
+#: What stands in for NVIDIA's library: four GPUs, of which the third is the emptiest.
+NVML = """
+from types import SimpleNamespace
+
+class NVMLError(Exception):
+    pass
+
+def nvmlInit():
+    pass
+
+def nvmlDeviceGetCount():
+    return 4
+
+def nvmlDeviceGetHandleByIndex(index):
+    return index
+
+def nvmlDeviceGetHandleByUUID(uuid):
+    if uuid != "MIG-1":
+        raise NVMLError
+    return uuid
+
+def nvmlDeviceGetUUID(device):
+    return device if isinstance(device, str) else f"GPU-{device}abc"
+
+def nvmlDeviceGetComputeRunningProcesses(device):
+    return []
+
+def nvmlDeviceGetMemoryInfo(device):
+    return SimpleNamespace(total=8e9, free=6e9 if device == 2 else 4e9, used=2e9)
+"""
+LEASE = """
+import os, sys
+from spikecanary.supervise import gpus
+gpus.lease(int(sys.argv[1]), sys.argv[2])
+print(os.environ.get("CUDA_VISIBLE_DEVICES"), gpus.count(), flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.fixture
+def start(tmp_path):
+    """Return a function that starts a process which leases GPUs, and holds them."""
+    (tmp_path / "pynvml.py").write_text(NVML)
+    running = []
+
+    def start(wanted=1, device="auto", **environment):
+        path = os.pathsep.join([str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])])
+        running.append(
+            subprocess.Popen(
+                [sys.executable, "-c", LEASE, str(wanted), device],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                text=True,
+                env={**os.environ, "TMPDIR": str(tmp_path), "PYTHONPATH": path, **environment},
+            )
+        )
+        return running[-1]
+
+    yield start
+    for process in running:
+        process.kill()
+        process.communicate()
+
+
+def shown(process):
+    return process.stdout.readline().split()
+
+
+def test_each_job_has_one_of_its_own(start):
+    first = [shown(start()) for _ in range(4)]
+    assert first[0] == ["GPU-2abc", "1"]  # the emptiest
+    assert sorted(name for name, _ in first) == [f"GPU-{index}abc" for index in range(4)]
+
+
+@pytest.mark.parametrize("signum", [signal.SIGKILL, signal.SIGTERM])
+def test_lease_ends_with_its_process(start, signum):
+    holders = [start() for _ in range(4)]
+    names = [shown(each)[0] for each in holders]
+    waiting = start()
+    with pytest.raises(subprocess.TimeoutExpired):
+        waiting.wait(timeout=2)
+    holders[1].send_signal(signum)
+    assert shown(waiting) == [names[1], "1"]
+
+
+def test_two_at_once_or_none(start):
+    three = [start(2), start()]
+    names = {name for each in three for name in shown(each)[0].split(",")}
+    assert len(names) == 3
+    waiting = start(2)
+    with pytest.raises(subprocess.TimeoutExpired):
+        waiting.wait(timeout=2)
+    assert shown(start())[0] not in names  # the last one was not held meanwhile
+
+
+@pytest.mark.parametrize(
+    ("environment", "expected"),
+    [
+        ({"CUDA_VISIBLE_DEVICES": "1"}, ["1", "1"]),  # as a scheduler gives one
+        ({"CUDA_VISIBLE_DEVICES": "1,3"}, ["GPU-1abc", "1"]),
+        ({"CUDA_VISIBLE_DEVICES": "GPU-0,GPU-3a"}, ["GPU-0abc", "1"]),
+        ({"CUDA_VISIBLE_DEVICES": "MIG-1,MIG-9"}, ["MIG-1,MIG-9", "1"]),
+        ({"CUDA_VISIBLE_DEVICES": "3,9,0"}, ["3,9,0", "1"]),  # CUDA reads up to what is wrong
+        ({"CUDA_VISIBLE_DEVICES": ""}, ["0"]),
+    ],
+)
+def test_what_is_visible_is_obeyed(start, environment, expected):
+    assert shown(start(**environment)) == expected
+
+
+def test_what_is_no_lease(start):
+    assert shown(start(0)) == ["None", "4"]
+    assert shown(start(1, "cuda:1")) == ["None", "4"]
+
+
+def test_folder_of_leases_that_cannot_be_used(start, tmp_path):
+    (tmp_path / "spikecanary-gpus").write_text("")
+    assert shown(start()) == ["None", "4"]
+
+
+@pytest.mark.medium
+def test_jobs_of_a_workstation(project, tmp_path, monkeypatch):
+    """Three recordings, four GPUs: as many jobs at a time, none on the GPU of another."""
+    (tmp_path / "pynvml.py").write_text(NVML)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    project.config["sorter"]["params"] = {"sleep_s": 4.0}
+    for name in "abc":
+        project.add(name)
+    run = project.run("--cores", "3")
+    assert run.returncode == 0, run.output
+    assert 'gpu=Resource("gpu", 4)' in run.output
+    logs = [(project.folder / f"logs/sort/{name}.log").read_text() for name in "abc"]
+    assert len({re.search(r"this job uses (GPU-\d)abc", log)[1] for log in logs}) == 3

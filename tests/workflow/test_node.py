@@ -1,0 +1,71 @@
+"""A machine that cannot run a sorter costs one trial, and no canary."""
+
+import csv
+import shutil
+
+import pytest
+
+from engine import Engine
+from workbench import ROOT
+
+EIGHT = "a b c d e f g h"
+ALTERNATING = "- simple " * 4
+
+
+@pytest.fixture
+def engine(tmp_path):
+    """Make eight recordings, every second of which is sorted by ``simple``."""
+    batch = Engine(tmp_path, EIGHT)
+    batch.rows(EIGHT, sorter=ALTERNATING)
+    return batch
+
+
+def summary(engine):
+    with engine.result("summary.tsv").open() as file:
+        return {row["recording"]: row for row in csv.DictReader(file, delimiter="\t")}
+
+
+def test_only_the_broken_kind_waits(engine):
+    engine.world(kilosort4="environment")
+    assert engine.plan() == "8 canaries, 8 sorts"
+    first = engine.run()
+    assert first.done("node") == "node: kilosort4 simple; exit 1"
+    assert first.done() == "canary: b d f h; sort: b d f h; exit 1"
+    assert [row["sort"] for row in summary(engine).values()] == ["pending", "sorted"] * 4
+    # Again until it passes; what passed is not tried again.
+    assert engine.run().done("node", "canary") == "node: kilosort4; exit 1"
+    engine.world()
+    healed = engine.run()
+    assert healed.done("node") == "node: kilosort4; exit 0"
+    assert healed.done() == "canary: a c e g; sort: a c e g; exit 0"
+    assert engine.run().done("node", "canary", "sort") == "exit 0"
+
+
+def test_when_a_trial_is_made_again(engine):
+    assert engine.run().status == 0
+    engine.result("gates/kilosort4.node.json").unlink()
+    assert engine.run().done("node", "canary", "sort") == "exit 0"  # nothing is to be tested
+    more = "i j k l m"
+    engine.rows(f"{EIGHT} {more}", sorter=ALTERNATING + "simple " * 5)
+    assert engine.run().done("node", "canary") == "canary: i j k l m; exit 0"
+    params = {"sorter": {"params": {"nblocks": 0}}}
+    changed = engine.run(**params)
+    assert changed.done("node", "canary") == "node: kilosort4; canary: a c e g; exit 0"
+    # Three are not worth it.
+    engine.rows(f"{EIGHT} {more} n o p", sorter=ALTERNATING + "simple " * 5 + "- - -")
+    engine.result("gates/kilosort4.node.json").unlink()
+    assert engine.run(**params).done("node", "canary") == "canary: n o p; exit 0"
+
+
+def test_machine_without_cuda(engine):
+    """The real trial: every second recording wants a GPU that is not there."""
+    shutil.copy(ROOT / "scripts/node.py", engine.folder / "scripts/node.py")
+    engine.rows(EIGHT)
+    run = engine.run(sorter={"device": "cuda"})
+    assert run.done("canary") == "exit 1"
+    assert "  8 recordings wait for it. Run on a node with a working GPU" in run.output
+    row = summary(engine)["a"]
+    assert (row["category"], row["failure"]) == ("environment", "GPUUnavailableError")
+    assert row["reason"].startswith("kilosort4 cannot run on this machine: CUDA was asked for")
+    assert "8 pending, GPUUnavailableError: a, b, c, d, e and 3 more" in run.output
+    assert "GPUUnavailableError" in engine.result("report.html").read_text()
