@@ -10,8 +10,8 @@ export PATH := $(BIN):$(PATH)
 DEMO := snakemake --directory demo --cores 2
 SOURCES := scripts tests benchmarks config/demo
 RULES := Snakefile workflow rules tests/workflow/importer/Snakefile
-# Two workers for two cores; tests/conftest.py says which tests stay together.
-PYTEST := python -m pytest --numprocesses 2
+# Three workers for two cores, since half of a test is waiting; tests/conftest.py says which stay together.
+PYTEST := python -m pytest --numprocesses 3
 
 .PHONY: help install demo check test test-slow test-all docs lint format schema lock clean
 

@@ -45,7 +45,7 @@ rule canary:
 checkpoint node:
     """Try a sorter on this machine, before the canaries that need it."""
     output:
-        record="<results>/gates/{sorter}.node.json",
+        record="<results>/.nodes/{sorter}.json",
     log:
         "<logs>/node/{sorter}.log",
     localrule: True

@@ -17,9 +17,10 @@ def tested_in(wave):
 
 @functools.cache
 def find_due(sorter):
-    """Return the recordings of a sorter whose canaries are to run; none where canaries are off."""
-    due = [each for each in ROWS if sorter_of(each) == sorter and state_of(each).canary_is_due]
-    return due if SETTINGS.canary.window_s else []
+    """Return the recordings of a sorter whose canaries are to run, and may stop for a machine."""
+    if not SETTINGS.canary.window_s or "environment" not in SETTINGS.canary.stop_on:
+        return []
+    return [each for each in ROWS if sorter_of(each) == sorter and state_of(each).canary_is_due]
 
 
 def await_node(wave):

@@ -31,7 +31,7 @@ GROUPS = {
     "test_kills.py": "serial",
     "test_machine.py": "serial",
     "test_reading.py": "serial",
-    "test_slurm.py": "serial",
+    "test_slurm.py": "slurm",
     "test_sorts.py": "serial",
 }
 #: Longer than a unit test may take: `make check` leaves them to `make test`.

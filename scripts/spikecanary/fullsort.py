@@ -190,9 +190,13 @@ class _Sort:
             return replace(inspected, result=None)
         supervision = self._supervision(inspected.result["header"]["duration_s"])
         if self.canary.forecast:
-            high_s = self.canary.forecast["wall_s"].high
-            slow = partial(quality.check_forecast, high_s=high_s)
-            supervision = replace(supervision, watchdogs=[*supervision.watchdogs, slow])
+            expected = self.canary.forecast["wall_s"]
+            slow = partial(quality.check_forecast, high_s=expected.high)
+            supervision = replace(
+                supervision,
+                watchdogs=[*supervision.watchdogs, slow],
+                expected_s=expected.likely,
+            )
         return diagnosis.sort(task, folder=work, supervision=supervision)
 
     def _supervision(self, duration_s: float = 0.0) -> Supervision:

@@ -80,7 +80,8 @@ def run(
     """
     record.parent.mkdir(parents=True, exist_ok=True)
     task = SortTask(row=_row(record.parent), sorter=settings, n_jobs=n_jobs)
-    with folders.work_folder(record.parent.absolute() / f".node-{settings.name}") as folder:
+    folders.sweep(record.parent)
+    with folders.work_folder(folders.work_path(record.parent, "node")) as folder:
         limit_s = watchdogs.canary_inactivity_s(SHORTEST_S)
         ended = call(
             try_sorter,
@@ -152,7 +153,7 @@ def _failed(record: Path) -> Path:
 def read_waiting(results: Path) -> dict[str, dict[str, str]]:
     """Return columns of the summary for recordings that wait for a machine that fails, by id."""
     waiting: dict[str, dict[str, str]] = {}
-    for path in sorted((results / "gates").glob("*.failed.json")):
+    for path in sorted((results / ".nodes").glob("*.failed.json")):
         try:
             found = json.loads(path.read_text(encoding="utf-8"))
             failure = Failure.model_validate(found["failure"])

@@ -411,6 +411,7 @@ def end_of_module_run(results: str | Path) -> None:
     SystemExit
         A recording in the results folder needs attention: exit status 1.
     """
-    found = sorted(path.parent.name for path in Path(results).glob("*/canary.json"))
+    tested = {path.parent.name for path in Path(results).glob("*/canary.json")}
+    found = sorted(tested | {*node.read_waiting(Path(results))})
     if print_end(Path(results), {name: {} for name in found}, found):
         sys.exit(1)

@@ -1,4 +1,7 @@
-"""Signals to snakemake at random moments of each phase: a plain run goes on as if none had come."""
+"""A signal to snakemake at a random moment of each phase: a plain run goes on as if none had come.
+
+``FAULT_SEED=2`` chooses other moments and signals, ``FAULT_SIGNALS=all`` each signal in each phase.
+"""
 
 import os
 import random
@@ -16,6 +19,7 @@ from spikecanary.tsv import read_tsv
 
 pytestmark = pytest.mark.slow
 IDS = "a b c d e f"
+SEED = os.environ.get("FAULT_SEED", "1")
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGKILL)
 COMPARED = ("recording", "verdict", "outcome", "category", "sort", "n_units", "reason")
 #: After what has appeared a signal comes, by what the run is doing.
@@ -70,37 +74,44 @@ def wait_for(run, signum):
         run.wait()
 
 
-@pytest.mark.parametrize("phase", PHASES)
-def test_signals(tmp_path, ledger, undisturbed, phase):
-    moments = random.Random(f"{os.environ.get('FAULT_SEED', '1')} {phase}")
-    for signum in SIGNALS:
-        engine = batch(tmp_path / signum.name)
-        output = engine.folder / "output.txt"
-        with output.open("w") as file:
-            run = subprocess.Popen(
-                engine.command(),
-                cwd=engine.folder,
-                stdout=file,
-                stderr=file,
-                start_new_session=True,
-            )
-        while run.poll() is None and not any(engine.folder.glob(PHASES[phase])):
-            time.sleep(0.01)
-        delay_s = moments.uniform(0.0, 2.0 if phase in ("start", "selection") else 0.5)
-        time.sleep(delay_s)
-        tree = psutil.Process(run.pid).children(recursive=True) if run.poll() is None else []
-        # Ctrl-C reaches the whole group, a kill the process that is named.
-        (os.killpg if signum == signal.SIGINT else os.kill)(run.pid, signum)
-        wait_for(run, signum)
-        _, alive = psutil.wait_procs(tree, timeout=30)
+def chosen():
+    """Return a signal for each phase, by the seed; all of them with ``FAULT_SIGNALS=all``."""
+    if os.environ.get("FAULT_SIGNALS") == "all":
+        return [(phase, signum) for phase in PHASES for signum in SIGNALS]
+    first = int(SEED)
+    return [(phase, SIGNALS[(first + at) % len(SIGNALS)]) for at, phase in enumerate(PHASES)]
+
+
+@pytest.mark.parametrize(("phase", "signum"), chosen())
+def test_signal(tmp_path, ledger, undisturbed, phase, signum):
+    moments = random.Random(f"{SEED} {phase} {signum.name}")
+    engine = batch(tmp_path / signum.name)
+    output = engine.folder / "output.txt"
+    with output.open("w") as file:
+        run = subprocess.Popen(
+            engine.command(),
+            cwd=engine.folder,
+            stdout=file,
+            stderr=file,
+            start_new_session=True,
+        )
+    while run.poll() is None and not any(engine.folder.glob(PHASES[phase])):
+        time.sleep(0.01)
+    delay_s = moments.uniform(0.0, 2.0 if phase in ("start", "selection") else 0.5)
+    time.sleep(delay_s)
+    tree = psutil.Process(run.pid).children(recursive=True) if run.poll() is None else []
+    # Ctrl-C reaches the whole group, a kill the process that is named.
+    (os.killpg if signum == signal.SIGINT else os.kill)(run.pid, signum)
+    wait_for(run, signum)
+    _, alive = psutil.wait_procs(tree, timeout=30)
+    again = engine.run()
+    if re.search("--unlock", again.output):
+        assert engine.run("--unlock").status == 0
         again = engine.run()
-        if re.search("--unlock", again.output):
-            assert engine.run("--unlock").status == 0
-            again = engine.run()
-        found = outcome(engine, again)
-        # While Python starts and imports, an interrupt is its own traceback.
-        tracebacks = re.findall(r"^Traceback .*", again.output, re.MULTILINE)
-        lost = [*filter(is_alive, alive)]
-        wrong = [*([found] if found != undisturbed else []), *tracebacks]
-        fault = f"{signum.name} {delay_s:.1f} s into {phase}"
-        ledger.note(fault, "as an undisturbed run", lost, wrong)
+    found = outcome(engine, again)
+    # While Python starts and imports, an interrupt is its own traceback.
+    tracebacks = re.findall(r"^Traceback .*", again.output, re.MULTILINE)
+    lost = [*filter(is_alive, alive)]
+    wrong = [*([found] if found != undisturbed else []), *tracebacks]
+    fault = f"{signum.name} {delay_s:.1f} s into {phase}"
+    ledger.note(fault, "as an undisturbed run", lost, wrong)

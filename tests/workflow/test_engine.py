@@ -65,7 +65,7 @@ def test_story_of_a_batch(engine):
     assert engine.plan() == "6 canaries, 6 sorts"
     first = engine.run()
     assert first.done() == "canary: a b c d e f; sort: a c e f; exit 1"
-    assert [rule for rule, _ in first.order[:6]] == ["canary"] * 6  # verdicts first
+    assert [rule for rule, _ in first.order[:7]] == ["node"] + ["canary"] * 6  # verdicts first
     assert engine.plan() == "1 canaries, 1 sorts"
     assert engine.run().done() == "canary: d; exit 1"
     engine.world(b="biological")
@@ -394,7 +394,7 @@ def test_verdicts_come_first_on_two_cores(tmp_path):
     engine = Engine(tmp_path, "a b c d e f g h", gate={"wave_size": 2})
     run = engine.run(cores=2)
     # The job beside the last canary may begin before it.
-    assert [rule for rule, _ in run.order[:7]] == ["canary"] * 7
+    assert [rule for rule, _ in run.order[:8]] == ["node"] + ["canary"] * 7
     assert run.done() == "canary: a b c d e f g h; sort: a b c d e f g h; exit 0"
 
 

@@ -43,7 +43,7 @@ def test_only_the_broken_kind_waits(engine):
 
 def test_when_a_trial_is_made_again(engine):
     assert engine.run().status == 0
-    engine.result("gates/kilosort4.node.json").unlink()
+    engine.result(".nodes/kilosort4.json").unlink()
     assert engine.run().done("node", "canary", "sort") == "exit 0"  # nothing is to be tested
     more = "i j k l m"
     engine.rows(f"{EIGHT} {more}", sorter=ALTERNATING + "simple " * 5)
@@ -53,7 +53,7 @@ def test_when_a_trial_is_made_again(engine):
     assert changed.done("node", "canary") == "node: kilosort4; canary: a c e g; exit 0"
     # Three are not worth it.
     engine.rows(f"{EIGHT} {more} n o p", sorter=ALTERNATING + "simple " * 5 + "- - -")
-    engine.result("gates/kilosort4.node.json").unlink()
+    engine.result(".nodes/kilosort4.json").unlink()
     assert engine.run(**params).done("node", "canary") == "canary: n o p; exit 0"
 
 

@@ -99,6 +99,7 @@ class Supervision:
     folders: Sequence[Path] = ()  # whose free space is watched, besides the work folder
     with_containers: bool = False  # whether a child has containers work for it
     signatures: str | None = None  # the laboratory's own table, which tells failures first
+    expected_s: float | None = None  # what the forecast says that it takes
 
 
 def call(
@@ -199,6 +200,8 @@ class _Watch:
         self.log = log
         self.events = events
         self.watchdogs = supervision.watchdogs
+        expected_s = supervision.expected_s
+        self.expected = "" if expected_s is None else f" of about {expected_s:.0f} s"
         self.sampler = Sampler(
             process.pid,
             folder,
@@ -257,8 +260,9 @@ class _Watch:
             self.stage = event.get("stage", self.stage)
         self._log(
             logging.INFO,
-            f"stage {self.stage}, {sample.elapsed_s:.0f} s, {sample.rss_mb:.0f} MB of memory, "
-            f"{sample.disk_mb:.0f} MB of disk; last line: {self.log.last_line()}",
+            f"stage {self.stage}, {sample.elapsed_s:.0f} s{self.expected}, "
+            f"{sample.rss_mb:.0f} MB of memory, {sample.disk_mb:.0f} MB of disk; "
+            f"last line: {self.log.last_line()}",
         )
         with contextlib.suppress(OSError):
             os.utime(self.folder)
