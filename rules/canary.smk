@@ -26,8 +26,8 @@ rule canary:
         "../envs/sorter.yaml"
     threads: SETTINGS.job.threads
     resources:
-        mem_mb=times_attempt(SETTINGS.job.mem_mb),
-        runtime=times_attempt(SETTINGS.job.canary_runtime_min),
+        mem_mb=SETTINGS.job.mem_mb,
+        runtime=SETTINGS.job.canary_runtime_min,
         gpu=lambda wildcards: forecast.count_gpus(SETTINGS, sorter_of(wildcards.recording)),
         attempt=times_attempt(1),
     params:

@@ -34,7 +34,7 @@ else:
     check_installed(SCRIPTS)
 
 from snakemake_logger_plugin_spikecanary.quiet import quieten
-from spikecanary import forecast, gate, inputcheck, outputs, report as page, summary
+from spikecanary import forecast, gate, inputcheck, outputs, report as page, sentinel, summary
 from spikecanary.config import BadInputError, as_set
 from spikecanary.reruns import OUTPUT_VERSIONS, SORT_VERSION, State, compare, digest, limits_of
 from spikecanary.supervise import gpus
@@ -54,6 +54,8 @@ if PREFIX.modifies_prefixes:  # it would not match paths that begin with a pathv
 for place in filter(None, (Path.cwd(), FOLDER)):
     if {"{", "}"} & set(str(place)):
         sys.exit(f"{place}: Snakemake takes braces for wildcards; rename that folder")
+if workflow.is_main_process:
+    sentinel.begin_run()
 # Every name in them is checked once, by the main process.
 checked = functools.partial(inputcheck.check_inputs, files=workflow.configfiles)
 read = checked if workflow.is_main_process else inputcheck.read_inputs

@@ -11,6 +11,7 @@ import math
 import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import psutil
 from pydantic import BaseModel, ConfigDict
@@ -44,6 +45,12 @@ RATES = {"wall_s": (60.0, 60.0), "mem_mb": (8000.0, 20.0)}
 LEAST_REQUEST = {"runtime": 10, "mem_mb": 4000, "disk_mb": 1000}
 #: Snakemake's resources: the cost that each covers, and its unit in that cost's.
 RESOURCES = {"runtime": ("wall_s", 60), "mem_mb": ("mem_mb", 1), "disk_mb": ("disk_mb", 1)}
+#: What a sort's next attempt requests more of, by the failure of the last.
+LACKED = {
+    "HostMemoryWatchdogError": "mem_mb",
+    "SorterTimeoutError": "runtime",
+    "DiskExhaustionError": "disk_mb",
+}
 #: Only the end of a long history is read: about a hundred sorts.
 HISTORY_BYTES = 64_000
 #: What each cost is called, its unit, and what would make the sort fit.
@@ -249,33 +256,66 @@ def default_request(config: Config, sorter: str) -> dict[str, int]:
 def sort_request(config: Config, results: Path, task: SortTask, attempt: int) -> dict[str, int]:
     """Return what a sort requests: ``runtime`` (min), ``mem_mb``, ``disk_mb``, ``gpu``.
 
-    The high end of the forecast, times the safety factor, times Snakemake's attempt, within the
-    configured limits. A sort whose canary used a GPU requests at least one.
+    The high end of the forecast, times the safety factor, within the configured limits. A later
+    attempt of Snakemake's asks for more of what the ones before lacked. A sort whose canary used a
+    GPU requests at least one.
     """
-    default = default_request(config, task.sorter.name)
+    asked = default_request(config, task.sorter.name)
+    gpu = asked.pop("gpu")
     expected = forecast_recording(results, task)
-    asked = request(config.forecast, expected, attempt)
-    gpu = default.pop("gpu")
+    asked |= request(config.forecast, expected)
+    if attempt > 1:
+        limits = _limits(config.forecast)
+        times = count_lacks(results / task.row.id / "attempts.jsonl", attempt)
+        asked = {name: max(n, min(limits[name], times[name] * n)) for name, n in asked.items()}
     if config.job.gpu is None and "vram_mb" in expected:
         gpu = max(gpu, 1)
-    return {**{name: attempt * value for name, value in default.items()}, **asked, "gpu": gpu}
+    return {**asked, "gpu": gpu}
 
 
-def request(
-    settings: ForecastSettings, forecast: Mapping[str, Interval], attempt: int = 1
-) -> dict[str, int]:
+def request(settings: ForecastSettings, forecast: Mapping[str, Interval]) -> dict[str, int]:
     """Return Snakemake's resources for a forecast; what is not forecast is missing."""
-    limits = {
+    limits, asked = _limits(settings), {}
+    for name, (cost, unit) in RESOURCES.items():
+        if cost in forecast:
+            needed = math.ceil(settings.safety * forecast[cost].high / unit)
+            asked[name] = min(limits[name], max(LEAST_REQUEST[name], needed))
+    return asked
+
+
+def _limits(settings: ForecastSettings) -> dict[str, int]:
+    """Return the most that a sort may request."""
+    return {
         "runtime": settings.max_runtime_min,
         "mem_mb": settings.max_mem_mb,
         "disk_mb": settings.max_disk_mb,
     }
-    asked = {}
-    for name, (cost, unit) in RESOURCES.items():
-        if cost in forecast:
-            needed = math.ceil(settings.safety * forecast[cost].high / unit)
-            asked[name] = min(limits[name], attempt * max(LEAST_REQUEST[name], needed))
-    return asked
+
+
+def count_lacks(journal: Path, attempt: int) -> dict[str, int]:
+    """Return how many times as much as its first a sort's attempt requests, by resource.
+
+    Once more for each attempt of this run that lacked it. One that left no line in the journal was
+    killed from outside, and nobody knows for want of what: more of each.
+    """
+    ended = sentinel.read_attempts_of_run(journal, "sort")
+    n_killed = max(0, attempt - 1 - len(ended))
+    lacks = [find_lack(entry) for entry in ended]
+    return {name: 1 + n_killed + lacks.count(name) for name in RESOURCES}
+
+
+def find_lack(entry: Mapping[str, Any]) -> str | None:
+    """Return the resource for want of which an attempt of a journal ended, if it was for one.
+
+    A batch system interrupts a job at its time limit. Who kills a sort alone, by SIGKILL, is the
+    kernel where memory runs out.
+    """
+    failure = entry.get("failure") or {}
+    if entry.get("outcome") == "interrupted":
+        return "runtime"
+    if not failure and "killed by SIGKILL" in str(entry.get("reason")):
+        return "mem_mb"
+    return LACKED.get(str(failure.get("class")))
 
 
 # The capacity check.

@@ -1,10 +1,11 @@
 """The full sort: obey the sentinel, lock, sort, write the sorting and how it ended."""
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from spikecanary import diagnosis, forecast, quality, sentinel, sorter, sorteroutput
 from spikecanary.failures import BiologicalFailure, ConcurrentSortError
@@ -60,7 +61,7 @@ def run(
     """
     canary = check_sentinel(results / "canary.json", forced=forced)
     journal = results / "attempts.jsonl"
-    _refuse_repetition(journal, results, job.attempt)
+    _refuse_repetition(journal, job.attempt)
     sort = _Sort(task, results, job, canary, forced=forced)
     try:
         with (
@@ -115,20 +116,19 @@ def check_sentinel(path: Path, *, forced: bool) -> Record:
     return canary
 
 
-def _refuse_repetition(journal: Path, results: Path, attempt: int) -> None:
+def _refuse_repetition(journal: Path, attempt: int) -> None:
     """Refuse to repeat a sort that failed for anything but a lack of resources.
 
-    A new invocation begins at attempt 1, and tries again. An attempt that was killed (by the batch
-    system, for its memory) has left its work folder and no line in the journal; neither has one
-    that was refused.
+    A new invocation begins at attempt 1, and tries again. An attempt that was killed, or refused,
+    has left no line in the journal.
     """
-    sorts = [line for line in sentinel.read_journal(journal) if line.get("kind") == "sort"]
-    if attempt == 1 or not sorts or any(results.glob(".sort-*")):
+    ended = sentinel.read_attempts_of_run(journal, "sort")
+    last: Mapping[str, Any] = {"attempt": attempt, **ended[-1]} if ended else {}
+    if last.get("outcome") != "failed" or last["attempt"] >= attempt or forecast.find_lack(last):
         return
-    last = {"attempt": 0, **sorts[-1]}
-    category = (last.get("failure") or {}).get("category")
-    if last.get("outcome") == "failed" and last["attempt"] < attempt and category != "resource":
-        msg = f"{results.name}: not tried again, it would fail again: {last.get('reason')}"
+    if (last.get("failure") or {}).get("category") != "resource":
+        name, why = last.get("recording"), last.get("reason")
+        msg = f"{name}: not tried again, it would fail again: {why}"
         raise SortFailedError(msg)
 
 

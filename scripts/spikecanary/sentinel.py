@@ -1,5 +1,6 @@
 """The sentinel, the sort record and the journal: models, atomic write, read."""
 
+import contextlib
 import json
 import logging
 import os
@@ -24,6 +25,8 @@ SECTIONS = ("settings", "canary_settings", "failure", "sorter")
 NOT_IN_JOURNAL = {"settings", "canary_settings", "versions", "signal_map", "parts"}
 #: Categories whose verdict the next invocation tests again.
 RETESTED: tuple[Category, ...] = ("environment", "resource")
+#: When this run of snakemake began: an environment variable, since its jobs are to know it too.
+RUN_BEGAN = "SPIKECANARY_RUN_BEGAN"
 Verdict = Literal["proceed", "stop"]
 #: The first four are a canary's, the others a full sort's; ``failed`` is in journals only,
 #: and so is ``interrupted``, which has no verdict.
@@ -375,6 +378,26 @@ def read_journal(path: Path) -> list[Mapping[str, Any]]:
         if isinstance(entry, dict) and isinstance(entry.get("failure") or {}, dict):
             entries.append(entry)
     return entries
+
+
+def begin_run() -> None:
+    """Note that a run of snakemake begins now, in the environment of its jobs."""
+    os.environ[RUN_BEGAN] = now()
+
+
+def run_began() -> datetime:
+    """Return when this run of snakemake began; where that is not known, long ago."""
+    return datetime.fromisoformat(os.environ.get(RUN_BEGAN, "2000-01-01T00:00:00+00:00"))
+
+
+def read_attempts_of_run(path: Path, kind: Kind) -> list[Mapping[str, Any]]:
+    """Read the attempts of a journal that ended in this run of snakemake, oldest first."""
+    began, found = run_began(), []
+    for entry in read_journal(path):
+        with contextlib.suppress(KeyError, TypeError, ValueError):  # a time that is none
+            if entry.get("kind") == kind and datetime.fromisoformat(entry["finished_at"]) >= began:
+                found.append(entry)
+    return found
 
 
 def count_retestable(path: Path) -> int:

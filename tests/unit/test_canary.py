@@ -387,6 +387,22 @@ def test_retry_repeats_only_what_wanted_a_resource(run, sort, task):
     assert sort(task).outcome == "sorted"  # a new invocation tries again
 
 
+def test_failure_of_an_earlier_run_refuses_no_retry(run, sort, task, monkeypatch):
+    """Its first attempt was killed before it could say anything."""
+    run(task)
+    with pytest.raises(SortFailedError, match="a bug that mentions CUDA"):
+        sort(with_params(task, fail_in="full"))
+    monkeypatch.setenv(sentinel.RUN_BEGAN, "2126-01-01T00:00:00+00:00")
+    assert sort(task, attempt=2).outcome == "sorted"
+
+
+def test_sort_that_was_killed_alone_is_repeated(run, sort, task):
+    run(task)
+    with pytest.raises(SortFailedError, match="killed by SIGKILL"):
+        sort(with_params(task, fail_in="full", fail_how="kill"))
+    assert sort(task, attempt=2).outcome == "sorted"
+
+
 def test_interrupt_leaves_a_journal_line_only(task, tmp_path, monkeypatch):
     def interrupted(*_, **__):
         raise canary.Interrupted(15)

@@ -8,7 +8,7 @@ import pytest
 from spikecanary import forecast, sorter
 from spikecanary.config import Config, ForecastSettings, SorterSettings, WatchdogSettings
 from spikecanary.forecast import FinishedSort
-from spikecanary.sentinel import Interval, Measured, Window, write_record
+from spikecanary.sentinel import Interval, Measured, Window, append_line, now, write_record
 from spikecanary.table import Recording
 from workbench import make_record
 
@@ -106,22 +106,60 @@ def test_skipped_canary_is_forecast_by_rates(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("high", "attempt", "asked"),
+    ("high", "asked"),
     [
-        ((60.0, 100.0), 1, (10, 4_000)),
-        ((60.0, 100.0), 2, (20, 8_000)),
-        ((6_000.0, 8_000.0), 1, (150, 12_000)),
-        ((6_000.0, 8_000.0), 2, (300, 24_000)),
-        ((1e6, 1e6), 1, (2_880, 28_000)),
+        ((60.0, 100.0), (10, 4_000)),
+        ((6_000.0, 8_000.0), (150, 12_000)),
+        ((1e6, 1e6), (2_880, 28_000)),
     ],
 )
-def test_request(high, attempt, asked):
+def test_request(high, asked):
     expected = {
         name: Interval(low=0.0, likely=0.0, high=value)
         for name, value in zip(("wall_s", "mem_mb"), high, strict=True)
     }
-    found = forecast.request(ForecastSettings(), expected, attempt)
+    found = forecast.request(ForecastSettings(), expected)
     assert (found["runtime"], found["mem_mb"]) == asked
+
+
+def ended(failure=None, outcome="failed", **fields):
+    described = {"class": failure, "category": "resource"} if failure else None
+    entry = {"kind": "sort", "outcome": outcome, "failure": described, "finished_at": now()}
+    return entry | {"reason": "x", "recording": "x"} | fields
+
+
+LONG_AGO = "2020-01-01T00:00:00+00:00"
+
+
+@pytest.mark.parametrize(
+    ("attempts", "runtime_mem_disk"),
+    [
+        ([ended("HostMemoryWatchdogError")], (60, 10_000, 1_000)),
+        ([ended("SorterTimeoutError")], (120, 5_000, 1_000)),
+        ([ended("DiskExhaustionError")], (60, 5_000, 2_000)),
+        ([ended("GPUOutOfMemoryError")], (60, 5_000, 1_000)),
+        ([ended("IOStallError")], (60, 5_000, 1_000)),
+        ([ended(outcome="interrupted")], (120, 5_000, 1_000)),
+        ([ended(reason="the process was killed by SIGKILL")], (60, 10_000, 1_000)),
+        ([None], (120, 10_000, 2_000)),
+        ([None, ended("HostMemoryWatchdogError")], (120, 15_000, 2_000)),
+        ([ended("SorterTimeoutError"), ended("HostMemoryWatchdogError")], (120, 10_000, 1_000)),
+        ([ended("SorterTimeoutError")] * 9, (400, 5_000, 1_000)),
+        ([None] * 9, (400, 20_000, 10_000)),
+    ],
+)
+def test_retry_asks_for_more_of_what_was_lacking(tmp_path, monkeypatch, attempts, runtime_mem_disk):
+    """An attempt that is None was killed: it left no line. Lines of earlier runs do not count."""
+    monkeypatch.setenv("SPIKECANARY_RUN_BEGAN", "2021-01-01T00:00:00+00:00")
+    limits = {"max_mem_mb": 20_000, "max_runtime_min": 400}
+    config = Config(forecast=limits, job={"mem_mb": 5_000, "sort_runtime_min": 60})
+    earlier = [ended("SorterTimeoutError", finished_at=LONG_AGO), {"kind": "sort", "outcome": "x"}]
+    for entry in [*earlier, *filter(None, attempts), ended("IOStallError", kind="canary")]:
+        append_line(tmp_path / "x/attempts.jsonl", entry)
+    asked = forecast.sort_request(config, tmp_path, TASK, len(attempts) + 1)
+    assert (asked["runtime"], asked["mem_mb"], asked["disk_mb"]) == runtime_mem_disk
+    first = forecast.sort_request(config, tmp_path, TASK, 1)
+    assert (first["runtime"], first["mem_mb"], first["disk_mb"]) == (60, 5_000, 1_000)
 
 
 @pytest.mark.parametrize(
