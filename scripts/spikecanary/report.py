@@ -70,6 +70,7 @@ def write(path: Path, config: Config, results: Path) -> None:
         "home": path.resolve().as_uri(),
         "totals": count(rows, results),
         "reasons": summary.group(filter(is_told, rows)),
+        "hosts": summary.describe_hosts(results, rows),
         "draft": summary.DRAFT,
         "recordings": recordings,
         "versions": {"python": platform.python_version(), **sentinel.package_versions()},

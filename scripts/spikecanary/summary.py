@@ -3,6 +3,7 @@
 import re
 import sys
 import textwrap
+from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +13,7 @@ from pydantic import ValidationError
 from spikecanary import node, quality, sentinel
 from spikecanary.outputs import FILES
 from spikecanary.sentinel import Record, RecordError
+from spikecanary.supervise import folders
 from spikecanary.texts import count
 from spikecanary.tsv import TableError, read_tsv, write_tsv
 
@@ -345,6 +347,37 @@ def _reason(row: Mapping[str, Any]) -> str:
     return empty if row["sort"] == "sorted" else f"{reason.rstrip('.')}: {empty}"
 
 
+def describe_hosts(results: Path, rows: Iterable[Mapping[str, Any]]) -> list[str]:
+    """Name the hosts that fail as others do not, each in a line with what leaves it out.
+
+    On such a host most sorts of a sorter, two at least, failed for one reason of the environment or
+    were killed, five times as often as on others, where some ended well.
+    """
+    ended: dict[str, dict[str, Counter[str]]] = {}  # by sorter and host, how often how
+    for row in rows:
+        hosts = ended.setdefault(row.get("sorter", ""), {})
+        works = row["sort"] == "sorted" or (row["sort"], row["outcome"]) == ("pending", "passed")
+        if works or row["category"] == "environment":
+            hosts.setdefault(row["host"], Counter())["" if works else row["failure"]] += 1
+        for host in folders.find_killed(results / row["recording"]):
+            hosts.setdefault(host, Counter())["killed"] += 1
+    lines = []
+    for hosts in ended.values():
+        for host, here in hosts.items():
+            others = sum((hosts[each] for each in hosts if each != host), Counter[str]())
+            for how, n in here.items():
+                is_most = n >= max(2, here.total() / 2)
+                is_odd = n * others.total() > 5 * others[how] * here.total()
+                if how and is_most and is_odd and others[""]:
+                    lines.append(
+                        f"Host {host} fails as others do not: {how}, {n} of {here.total()} sorts "
+                        f"and canaries, and {others[how]} of {others.total()} elsewhere. To leave "
+                        "it out with Slurm, in the profile's default-resources: "
+                        f"slurm_extra: \"'--exclude={host.partition('.')[0]}'\""
+                    )
+    return lines
+
+
 def print_end(
     results: Path,
     further: Mapping[str, Mapping[str, str]],
@@ -381,7 +414,8 @@ def print_end(
     sys.stdout.write("\n".join([*lines, ""]))
     sys.stdout.flush()
     needs = "\n".join(filter(None, [describe_needs(rows), describe_missing(results, rows, files)]))
-    sys.stderr.write(f"{needs}\n" if needs else "")
+    told = [*filter(None, [needs]), *describe_hosts(results, rows)]
+    sys.stderr.write("".join(f"{each}\n" for each in told))
     return bool(needs)
 
 

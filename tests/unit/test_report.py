@@ -173,6 +173,17 @@ def test_one_group_a_reason(tmp_path):
     assert [row["recording"] for row in group] == names
 
 
+def test_host_that_fails_as_others_do_not_is_named(tmp_path):
+    for number in range(4):
+        on = {"host": f"n{number % 2}"}
+        canary = make_record() if number % 2 else stopped("environment")
+        sort = make_record(outcome="sorted", **on) if number % 2 else None
+        write_recording(tmp_path, f"r{number}", canary.model_copy(update=on), sort)
+    write_report(tmp_path, [f"r{number}" for number in range(4)])
+    page = (tmp_path / "report.html").read_text()
+    assert "Host n0 fails as others do not: X, 2 of 2 sorts and canaries, and 0 of 2" in page
+
+
 def test_captions_are_those_of_snakemakes_report(tmp_path):
     assert "captions.rst" in (ROOT / "rules/outputs.smk").read_text()
     for name in ("probe", "drift", "templates"):

@@ -171,6 +171,53 @@ def test_who_needs_attention(tmp_path):
     assert summary.describe_needs([row(sort="sorted")]) == ""
 
 
+def on(host, n, failure="", name="r", **fields):
+    """Return rows of recordings that ended on a host."""
+    sort, category = ("stopped", "environment") if failure else ("sorted", "")
+    row = {"sort": sort, "category": category, "failure": failure, "host": host, "sorter": "ks"}
+    row["outcome"] = "stopped" if failure else "passed"
+    return [row | {"recording": f"{name}-{host}-{number}"} | fields for number in range(n)]
+
+
+GPU = "GPUUnavailableError"
+
+
+@pytest.mark.parametrize(
+    ("rows", "named"),
+    [
+        ([*on("n1", 3), *on("n2", 3, GPU), *on("n3", 4)], "n2"),
+        ([*on("n1", 3), *on("n2", 3, GPU), *on("n2", 2)], "n2"),
+        ([*on("n1", 40), *on("n1", 2, GPU), *on("n2", 9, GPU)], "n2"),  # two bad files elsewhere
+        ([*on("n1", 3), *on("n2", 3, GPU), *on("n2", 4)], ""),
+        ([*on("n1", 3), *on("n2", 1, GPU)], ""),  # as a file that is missing
+        ([*on("n1", 3, GPU), *on("n2", 3, GPU), *on("n3", 3)], ""),
+        ([*on("n1", 3, sorter="other"), *on("n2", 3, GPU)], ""),  # nobody has shown that it can
+        ([*on("n2", 3, GPU), *on("n2", 2)], ""),
+        ([*on("n1", 3), *on("n2", 3, GPU, sort="sorted")], ""),  # forced, and sorted
+        ([*on("n2", 3, GPU), *on("n1", 1, sort="pending", outcome="passed")], "n2"),
+        ([*on("n2", 3, GPU), *on("n1", 1, sort="pending", outcome="skipped")], ""),
+        ([*on("n1", 3), *on("n2", 3, "X", category="resource")], ""),
+        ([], ""),
+    ],
+)
+def test_host_that_fails_as_others_do_not_is_named(tmp_path, rows, named):
+    lines = summary.describe_hosts(tmp_path, rows)
+    assert [line.split()[1] for line in lines] == named.split()
+    if named:
+        assert f"slurm_extra: \"'--exclude={named}'\"" in lines[0]
+
+
+def test_host_that_kills_is_named_by_what_its_jobs_left(tmp_path, monkeypatch):
+    rows = on("n1", 4)
+    for number, folder in enumerate((".sort-n2.lab-17", ".canary-n2.lab-18", ".analyze-n3-19")):
+        (tmp_path / rows[number]["recording"] / folder).mkdir(parents=True)
+    (line,) = summary.describe_hosts(tmp_path, rows)
+    assert line.startswith("Host n2.lab fails as others do not: killed, 2 of 2 sorts and canaries,")
+    assert line.endswith("'--exclude=n2'\"")
+    monkeypatch.setenv(sentinel.RUN_BEGAN, "2126-01-01T00:00:00+00:00")
+    assert summary.describe_hosts(tmp_path, rows) == []  # they are of an earlier run
+
+
 def test_what_is_not_recognised_is_grouped():
     def odd(number, **fields):
         reason = f"IndexError: index {number} is out of bounds"

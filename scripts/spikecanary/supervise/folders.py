@@ -14,6 +14,7 @@ from pathlib import Path
 import psutil
 
 from spikecanary.failures import ConcurrentSortError
+from spikecanary.sentinel import run_began
 from spikecanary.supervise import processes
 
 logger = logging.getLogger(__name__)
@@ -69,6 +70,19 @@ def sweep(results: Path) -> list[Path]:
         logger.info("removed %s, which a process that died had left", path)
         removed.append(path)
     return removed
+
+
+def find_killed(results: Path) -> list[str]:
+    """Return the hosts of canaries and sorts of a recording that were killed in this run.
+
+    Each has left its work folder, which the next job of that recording on that host removes.
+    """
+    found, began_s = [], run_began().timestamp()
+    for path in [*results.glob(".canary-*-*"), *results.glob(".sort-*-*")]:
+        with contextlib.suppress(OSError):
+            if path.stat().st_mtime >= began_s:
+                found.append(path.name.partition("-")[2].rpartition("-")[0])
+    return found
 
 
 def _is_abandoned(path: Path, host: str, pid: int) -> bool:
