@@ -38,6 +38,7 @@ rule canary:
         batch=of_batch,
         # Not compared either.
         late=lambda wildcards, threads: LATE,
+        scratch=lambda wildcards, threads: SETTINGS.job.scratch,
     script:
         "../scripts/canary.py"
 

@@ -32,6 +32,7 @@ def main(snakemake: Any) -> int:
         **params.settings,
         mem_mb=requested["mem_mb"],
         runtime_min=requested["runtime"],
+        scratch=params.get("scratch"),
         attempt=resources.get("attempt", 1),
         recorded_settings={name: params[name] for name in ("task", "data", "settings")},
     )

@@ -120,19 +120,20 @@ def run(
     """
     started_at, journal = sentinel.now(), results / "attempts.jsonl"
     evidence = Evidence(warnings=list(_describe_changes(results / "sort.json", job)))
-    folders.sweep(results)
     try:
-        with folders.work_folder(folders.work_path(results, "canary")) as folder:
+        with folders.work_folders(results, "canary", job.scratch) as folder:
             if refused:
                 evidence.failure = SettingsError("; ".join(refused))
             elif job.attempt == 1:
-                _Canary(task, settings, job, folder, evidence).collect()
+                _Canary(task, settings, job, results, folder, evidence).collect()
         decision = decide(evidence, settings.stop_on) if job.attempt == 1 else KILLED
     except Interrupted as err:
         sentinel.append_interrupted(journal, "canary", task.row.id, started_at, err)
         raise
     except folders.LeftoverError:
         raise
+    except ClassifiedSortFailure as err:
+        decision = _stop(err, settings.stop_on)
     except Exception as err:
         logger.exception("the canary itself failed")
         decision = Decision(
@@ -154,7 +155,8 @@ class _Canary:
     task: SortTask
     settings: CanarySettings
     job: Job
-    folder: Path
+    results: Path  # the recording's folder
+    folder: Path  # where to work
     evidence: Evidence
     window_s: float = 0.0
 
@@ -284,18 +286,23 @@ class _Canary:
 
     def _forecast(self) -> None:
         """Forecast the full sort, and compare it with what its job may use."""
-        evidence, results = self.evidence, self.folder.parent.parent
+        evidence, results, job = self.evidence, self.results.parent, self.job
         measured = _describe(self.task, self.job, evidence, Decision("passed", ""), started_at="")
         history = forecast.read_history(forecast.history_path(results, self.task.digest()))
         evidence.expected = forecast.forecast_sort(measured, history)
-        available = forecast.available(self.folder, self.job.forecast, self.job.watchdogs)
-        evidence.capacity, tight = forecast.check_capacity(evidence.expected, available, self.task)
+        available = forecast.available(self.folder, job.forecast, job.watchdogs)
+        costs = dict(evidence.expected)
+        if job.scratch and "disk_mb" in costs:  # of which a part is moved
+            costs["results_mb"] = costs["disk_mb"].model_copy(update={"low": 0.0})
+            room = forecast.available(self.results, job.forecast, job.watchdogs)
+            available["results_mb"] = room["disk_mb"]
+        evidence.capacity, tight = forecast.check_capacity(costs, available, self.task)
         evidence.warnings += tight
 
     def _supervision(self) -> Supervision:
         """Return how the next child process is watched."""
         limit_s = watchdogs.canary_inactivity_s(self.window_s)
-        return self.job.supervision(self.task, self.folder.parent, limit_s)
+        return self.job.supervision(self.task, self.results, limit_s)
 
 
 def decide(evidence: Evidence, stop_on: Collection[str]) -> Decision:

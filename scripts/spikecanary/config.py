@@ -31,7 +31,7 @@ from pydantic import (
 )
 
 from spikecanary.failures import CATEGORIES, Category
-from spikecanary.texts import did_you_mean, one_line, quote
+from spikecanary.texts import count, did_you_mean, one_line, quote
 
 #: Less than this, in s, holds nothing to sort.
 SHORTEST_S = 0.1
@@ -63,8 +63,7 @@ class BadInputError(ValueError):
     def __init__(self, problems: Iterable[str]) -> None:
         lines = (one_line(problem, LONGEST_PROBLEM) for problem in problems)
         self.problems = list(dict.fromkeys(lines))
-        count = len(self.problems)
-        heading = f"{count} problem{'s' * (count != 1)} in the configuration or the table:"
+        heading = f"{count(len(self.problems), 'problem')} in the configuration or the table:"
         pages = "\nEvery key: docs/settings.md. Every column: docs/own-data.md."
         super().__init__("\n  - ".join([heading, *self.problems]) + pages)
 
@@ -244,6 +243,8 @@ class JobSettings(Settings):
     """Memory of the analysis and of each output, in MB."""
     gpu: NonNegativeInt | None = None
     """GPUs of a canary or sort, leased from those of the machine; null: 1 where it may use one."""
+    scratch: Annotated[str, Field(min_length=1)] | None = None
+    """A folder of the node, such as `$TMPDIR`, where canaries and sorts work; null: the results."""
 
 
 class AnalysisSettings(Settings):
@@ -487,8 +488,7 @@ def _describe(error: Mapping[str, Any]) -> str:
     for parent in parents:
         field = getattr(section, "model_fields", {}).get(parent)
         section = field and field.annotation
-    known = getattr(section, "model_fields", ())
-    return f"{where}: unknown key{did_you_mean(name, known)}"
+    return f"{where}: unknown key{did_you_mean(name, getattr(section, 'model_fields', ()))}"
 
 
 def json_schema() -> str:

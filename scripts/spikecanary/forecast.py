@@ -65,7 +65,8 @@ TEXTS = {
         "MB",
         "raise forecast.max_mem_mb on a larger machine, or split the recording (start_s, end_s)",
     ),
-    "disk_mb": ("disk space", "MB", "free disk space, or move the results folder (pathvars)"),
+    "disk_mb": ("disk space", "MB", "free disk space, or work elsewhere (job.scratch, pathvars)"),
+    "results_mb": ("disk space of the results", "MB", "free disk space, or move them (pathvars)"),
     "vram_mb": ("GPU memory", "MB", "use a larger GPU"),
 }
 

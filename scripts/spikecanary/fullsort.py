@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from spikecanary import diagnosis, forecast, quality, sentinel, sorter, sorteroutput
-from spikecanary.failures import BiologicalFailure, ConcurrentSortError
+from spikecanary.failures import BiologicalFailure, ClassifiedSortFailure
 from spikecanary.sentinel import Failure, Outcome, Record
 from spikecanary.sorter import SortTask
 from spikecanary.supervise import folders, watchdogs
@@ -66,9 +66,8 @@ def run(
     try:
         with (
             folders.hold(results / LOCK, "sorts this recording"),
-            folders.work_folder(folders.work_path(results, "sort")) as folder,
+            folders.work_folders(results, "sort", job.scratch) as folder,
         ):
-            folders.sweep(results)
             finished = sorteroutput.find(results, job.recorded_settings) if keep_output else None
             for tried in sort.tries(folder, finished):
                 record = sort.describe(tried)
@@ -81,7 +80,7 @@ def run(
                 sentinel.append_journal(journal, "sort", record)
                 if record.outcome == "sorted" and finished is None:
                     forecast.remember(results.parent, canary, record)
-    except ConcurrentSortError as err:
+    except ClassifiedSortFailure as err:
         record = sort.describe(diagnosis.Try(results, Ended(failure=err)))
         sentinel.append_journal(journal, "sort", record)
     except Interrupted as err:
@@ -138,9 +137,7 @@ def _move_sorting(tried: diagnosis.Try, record: Record, path: Path) -> None:
     if record.outcome == "unsortable":
         header = tried.ended.facts["header"]
         sorter.save_empty_sorting(made, header["sampling_frequency_hz"])
-    if path.exists():  # of an earlier sort, if it was not Snakemake that started this one
-        path.rename(tried.folder / "replaced")
-    made.replace(path)
+    sentinel.move(made, path)
 
 
 @dataclass(frozen=True)

@@ -50,6 +50,7 @@ def limits_of(config: Config, recording: str) -> dict[str, Any]:
         "forecast": as_set(config.forecast),
         "forced": recording in config.canary.force,
         "keep_output": config.sorter.keep_output,
+        "scratch": config.job.scratch,
         **as_set(config, include={"signatures"}),
     }
 

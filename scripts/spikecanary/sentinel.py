@@ -1,9 +1,11 @@
 """The sentinel, the sort record and the journal: models, atomic write, read."""
 
 import contextlib
+import errno
 import json
 import logging
 import os
+import shutil
 import socket
 import time
 from collections.abc import Mapping
@@ -14,7 +16,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, FiniteFloat, ValidationError
 
-from spikecanary.failures import Category, ClassifiedSortFailure
+from spikecanary.failures import Category, ClassifiedSortFailure, DiskExhaustionError
 from spikecanary.texts import PlainError, one_line, printable
 
 logger = logging.getLogger(__name__)
@@ -245,6 +247,36 @@ def write_atomic(path: Path, text: str) -> None:
         os.fsync(folder)
     finally:
         os.close(folder)
+
+
+def move(source: Path, target: Path) -> None:
+    """Move a folder so that it appears whole, in place of one that is there.
+
+    To another file system it is copied first, beside its place.
+
+    Raises
+    ------
+    DiskExhaustionError
+        It cannot be copied there.
+    """
+    mark = f"{socket.gethostname()}.{os.getpid()}.tmp"
+    new, old = (target.with_name(f".{target.name}.{word}.{mark}") for word in ("new", "old"))
+    try:
+        try:
+            source.rename(new)
+        except OSError as err:
+            if err.errno != errno.EXDEV:
+                raise
+            shutil.copytree(source, new, symlinks=True)
+        if target.exists():
+            target.rename(old)
+        new.rename(target)
+    except shutil.Error as err:
+        msg = f"{target.name} cannot be copied from {source}: {err}"
+        raise DiskExhaustionError(msg, path=str(target)) from err
+    finally:
+        for left in (new, old):
+            shutil.rmtree(left, ignore_errors=True)
 
 
 def write_record(path: Path, record: Record) -> None:

@@ -50,7 +50,7 @@ def keep(work: Path, results: Path, settings: Mapping[str, Any], version: str | 
     Parameters
     ----------
     work : Path
-        The folder that SpikeInterface made for the sorter, on the file system of the results.
+        The folder that SpikeInterface made for the sorter.
     results : Path
         The recording's results folder.
     settings : dict
@@ -69,8 +69,8 @@ def keep(work: Path, results: Path, settings: Mapping[str, Any], version: str | 
     note = {"settings": settings, "sorter_version": version, "files": files}
     sentinel.write_atomic(source / NOTE, json.dumps(note) + "\n")
     if target.exists():
-        _make_room(target, work)
-    source.rename(target)
+        _keep_changed(target)
+    sentinel.move(source, target)
 
 
 def find(results: Path, settings: Mapping[str, Any]) -> Path | None:
@@ -104,11 +104,10 @@ def lay_out(kept: Path, work: Path, *, keep_good_only: bool | None = None) -> No
         path.write_text(json.dumps(ran_with), encoding="utf-8")
 
 
-def _make_room(target: Path, work: Path) -> None:
-    """Move a kept folder out of the way: into a work folder, or aside where a person changed it."""
+def _keep_changed(target: Path) -> None:
+    """Move a kept folder aside where a person changed it."""
     note = _read_note(target)
     if note is not None and not _is_changed(target, note, added=True):
-        target.rename(work / "replaced")
         return
     number = 1
     while (aside := target.with_name(f"{NAME}.{number}")).exists():

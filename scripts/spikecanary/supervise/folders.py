@@ -1,6 +1,7 @@
 """Work folders of jobs: made empty, removed at the end, swept where their job died."""
 
 import contextlib
+import hashlib
 import logging
 import os
 import re
@@ -13,7 +14,7 @@ from pathlib import Path
 
 import psutil
 
-from spikecanary.failures import ConcurrentSortError
+from spikecanary.failures import ConcurrentSortError, FolderNotWritableError
 from spikecanary.sentinel import run_began
 from spikecanary.supervise import processes
 
@@ -49,6 +50,46 @@ def work_folder(path: Path) -> Iterator[Path]:
         yield path
     finally:
         shutil.rmtree(path, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def work_folders(results: Path, purpose: str, scratch: str | None) -> Iterator[Path]:
+    """Make this process's work folder, in a scratch folder if there is one; yield it.
+
+    In a recording's results folder there is one of that name in any case, by which others know of
+    the job. First what dead jobs of the recording left in both is removed.
+
+    Raises
+    ------
+    FolderNotWritableError
+        The scratch folder is not there, or cannot be written.
+    """
+    with work_folder(work_path(results, purpose)) as folder:
+        sweep(results)
+        if scratch is None:
+            yield folder
+            return
+        elsewhere = scratch_path(results, scratch)
+        sweep(elsewhere)
+        try:
+            elsewhere.mkdir(exist_ok=True)
+        except OSError as err:
+            msg = f"job.scratch: {elsewhere.parent} cannot be written: {err}"
+            remedy = "Make that folder on every node, or choose another (job.scratch)."
+            raise FolderNotWritableError(msg, remedy=remedy, path=str(elsewhere.parent)) from err
+        try:
+            with work_folder(work_path(elsewhere, purpose)) as there:
+                yield there
+        finally:
+            with contextlib.suppress(OSError):  # another job of the recording works in it
+                elsewhere.rmdir()
+
+
+def scratch_path(results: Path, scratch: str) -> Path:
+    """Return the folder of a recording in a scratch folder, as this user and this host name it."""
+    root = Path(os.path.expandvars(scratch)).expanduser().absolute()
+    name = hashlib.sha256(f"{os.getuid()} {results.absolute()}".encode()).hexdigest()
+    return root / f"spikecanary-{name[:16]}"
 
 
 def sweep(results: Path) -> list[Path]:

@@ -45,6 +45,7 @@ class Job:
     signatures: str | None = None  # the laboratory's own table of failures
     mem_mb: float | None = None  # that the job asked for; None: no limit
     runtime_min: float | None = None  # ... from ``started`` on; None: no limit
+    scratch: str | None = None  # where to work; None: in the results folder
     attempt: int = 1  # Snakemake's number of this try at the job
     recorded_settings: dict[str, Any] = field(default_factory=dict)  # noted in the record
     started: float = field(default_factory=time.monotonic)
