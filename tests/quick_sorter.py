@@ -130,6 +130,12 @@ def _hang(params, folder):
     time.sleep(3600)
 
 
+def _wait(params, folder):
+    """Wait while there is a file `hold` in the working directory, then go on."""
+    while os.path.exists("hold"):  # noqa: PTH110 - in the working directory
+        time.sleep(0.2)
+
+
 def _spin(params, folder):
     """Hang, but compute."""
     while True:

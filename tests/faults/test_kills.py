@@ -215,7 +215,7 @@ def test_two_runs_on_one_results_folder(batch, ledger, watcher):
         again = second.run(write=False)
     assert again.returncode == 0, again.output
     told = (second.folder / "output.txt").read_text()
-    assert f"on host {socket.gethostname()}, since 20" in told
+    assert f"on host {socket.gethostname()}, last seen 20" in told
     assert "sorts this recording. If that process has ended" in told
     sorts = [
         line for line in read_journal(results / "one/attempts.jsonl") if line["kind"] == "sort"

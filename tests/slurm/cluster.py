@@ -1,7 +1,12 @@
-"""A real Slurm cluster of one node, this machine: config, spool and logs in one folder."""
+"""A real Slurm cluster of three nodes on this machine: config, spool and logs in one folder.
 
+Each node is a slurmd in a UTS namespace of its own, so that its jobs see another host name.
+"""
+
+import contextlib
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import time
@@ -13,6 +18,7 @@ import psutil
 #: Where Slurm's commands look in jobs, which do not inherit SLURM_CONF; a link for the test.
 DEFAULT_CONFIG = Path("/etc/slurm/slurm.conf")
 DAEMONS = ("munged", "slurmctld", "slurmd")
+NODES = ("n1", "n2", "n3")
 
 CONFIG = """\
 ClusterName=canary
@@ -20,16 +26,15 @@ SlurmctldHost={host}(127.0.0.1)
 SlurmUser=root
 SlurmdUser=root
 AuthType=auth/munge
-AuthInfo=socket={folder}/munge.socket
+AuthInfo=socket={folder}/munge.socket,cred_expire=5
 CryptoType=crypto/munge
 SlurmctldPort={port}
-SlurmdPort={port_d}
 SlurmctldPidFile={folder}/slurmctld.pid
-SlurmdPidFile={folder}/slurmd.pid
+SlurmdPidFile={folder}/slurmd.%n.pid
 StateSaveLocation={folder}/state
-SlurmdSpoolDir={folder}/spool
+SlurmdSpoolDir={folder}/spool.%n
 SlurmctldLogFile={folder}/slurmctld.log
-SlurmdLogFile={folder}/slurmd.log
+SlurmdLogFile={folder}/slurmd.%n.log
 ProctrackType=proctrack/linuxproc
 TaskPlugin=task/none
 SelectType=select/cons_tres
@@ -44,9 +49,13 @@ ReturnToService=2
 KillWait=10
 MinJobAge=600
 InactiveLimit=0
-NodeName={host} NodeAddr=127.0.0.1 CPUs={cpus} RealMemory={memory} State=UNKNOWN
-PartitionName=main Nodes={host} Default=YES MaxTime=INFINITE State=UP
+SlurmdTimeout=10
+PreemptType=preempt/partition_prio
+PreemptMode=REQUEUE
+PartitionName=main Nodes=ALL Default=YES MaxTime=INFINITE State=UP PriorityTier=1
+PartitionName=urgent Nodes=ALL MaxTime=INFINITE State=UP PriorityTier=2
 """
+NODE = "NodeName={name} NodeAddr=127.0.0.1 Port={port} CPUs={cpus} RealMemory={memory}\n"
 
 
 def why_not() -> str | None:
@@ -56,7 +65,10 @@ def why_not() -> str | None:
     if DEFAULT_CONFIG.exists() and not is_left_over():
         return f"{DEFAULT_CONFIG} exists: a cluster is here already"
     missing = [name for name in DAEMONS if shutil.which(name, path=PATH) is None]
-    return f"{', '.join(missing)} missing (apt-get install slurm-wlm munge)" if missing else None
+    if missing:
+        return f"{', '.join(missing)} missing (apt-get install slurm-wlm munge)"
+    allowed = subprocess.run(["unshare", "--uts", "true"], capture_output=True, check=False)
+    return "no UTS namespaces (unshare --uts)" if allowed.returncode else None
 
 
 def is_left_over() -> bool:
@@ -74,10 +86,11 @@ class Cluster:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.daemons: list[subprocess.Popen[bytes]] = []
+        self.slurmds: dict[str, subprocess.Popen[bytes]] = {}
         self.environment = {**os.environ, "PATH": PATH, "SLURM_CONF": f"{folder}/slurm.conf"}
 
     def __enter__(self) -> Self:
-        for name in ("state", "spool"):
+        for name in ("state", *(f"spool.{node}" for node in NODES)):
             (self.folder / name).mkdir(parents=True)
         self.folder.chmod(0o755)
         key = self.folder / "munge.key"
@@ -88,10 +101,10 @@ class Cluster:
             host=socket.gethostname().split(".")[0],
             folder=self.folder,
             port=free_port(),
-            port_d=free_port(),
-            cpus=os.cpu_count(),
-            memory=memory - 500,
         )
+        for node in NODES:
+            cpus = max(1, (os.cpu_count() or 1) // 2)
+            text += NODE.format(name=node, port=free_port(), cpus=cpus, memory=memory - 500)
         (self.folder / "slurm.conf").write_text(text)
         DEFAULT_CONFIG.parent.mkdir(exist_ok=True)
         DEFAULT_CONFIG.unlink(missing_ok=True)
@@ -108,8 +121,8 @@ class Cluster:
         )
         wait_until((self.folder / "munge.socket").exists)
         self.start("slurmctld", "-D", "-f", f"{self.folder}/slurm.conf")
-        self.start("slurmd", "-D", "-f", f"{self.folder}/slurm.conf")
-        wait_until(lambda: "idle" in self.run("sinfo", "--noheader", "--format=%T"))
+        for node in NODES:
+            self.boot(node)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -124,10 +137,34 @@ class Cluster:
             except subprocess.TimeoutExpired:
                 daemon.kill()
 
-    def start(self, *command: str) -> None:
+    def start(self, *command: str) -> subprocess.Popen[bytes]:
         """Start a daemon."""
-        log = (self.folder / f"{command[0]}.out").open("wb")
-        self.daemons.append(subprocess.Popen(command, env=self.environment, stdout=log, stderr=log))
+        log = (self.folder / f"{command[0]}.out").open("ab")
+        daemon = subprocess.Popen(command, env=self.environment, stdout=log, stderr=log)
+        self.daemons.append(daemon)
+        return daemon
+
+    def boot(self, node: str) -> None:
+        """Start a node, and wait until it takes jobs."""
+        slurmd = f"hostname {node} && exec slurmd -D -N {node} -f {self.folder}/slurm.conf"
+        self.slurmds[node] = self.start("unshare", "--uts", "sh", "-c", slurmd)
+        wait_until(lambda: self.state(node) in ("idle", "mixed", "allocated", "completing"))
+
+    def state(self, node: str) -> str:
+        """Return a node's state."""
+        return self.run("sinfo", "--noheader", "--format=%T", f"--nodes={node}").split("\n")[0]
+
+    def cut_power(self, node: str) -> None:
+        """Kill all that runs on a node, at once."""
+        own = Path(f"/proc/{self.slurmds[node].pid}/ns/uts").readlink()
+        if own == Path("/proc/self/ns/uts").readlink():
+            msg = f"{node} has no namespace of its own"
+            raise RuntimeError(msg)
+        for process in psutil.process_iter():
+            with contextlib.suppress(OSError):
+                if Path(f"/proc/{process.pid}/ns/uts").readlink() == own:
+                    os.kill(process.pid, signal.SIGKILL)
+        self.slurmds[node].wait()
 
     def run(self, *command: str) -> str:
         """Run one of Slurm's commands; return what it prints."""

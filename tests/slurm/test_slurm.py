@@ -1,4 +1,4 @@
-"""The workflow on a real Slurm cluster of one node, through profiles/slurm."""
+"""The workflow on a real Slurm cluster of three nodes, through profiles/slurm."""
 
 import json
 import os
@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 import yaml
 
-from cluster import Cluster, wait_until, why_not
+from cluster import NODES, Cluster, wait_until, why_not
 from spikecanary.sentinel import read_journal
 from workbench import ROOT, snakemake
 
@@ -188,7 +188,80 @@ def test_what_no_retry_helps_is_not_sorted_again(batch, cluster):
         line for line in read_journal(batch.result("x/attempts.jsonl")) if line["kind"] == "sort"
     ]
     assert len(sorts) == 1
-    assert (
-        "not tried again, it would fail again: ZeroDivisionError"
-        in (batch.folder / "output.txt").read_text()
-    )
+    assert log_has(batch, "sort", "x", "not tried again, it would fail again: ZeroDivisionError")
+
+
+def sorts_running(cluster, since):
+    """Return the running sorts' jobs, by recording."""
+    found = [job for job in jobs(cluster, since) if job["JobState"] == "RUNNING"]
+    named = [(re.search(r"rule_sort/(\w+)/", job["StdOut"]), job) for job in found]
+    return {name[1]: job for name, job in named if name}
+
+
+def test_nodes_that_die_and_jobs_that_are_put_back_cost_nothing(batch, cluster):
+    """One node loses power, one is set down, on the third a job is preempted; one is requeued."""
+    names = ["a", "b", "c", "d"]
+    for name in names:
+        batch.add(name, sorter="wait_full")
+    hold = batch.folder / "hold"
+    hold.touch()
+    since = newest(cluster)
+    run = start(batch, cluster)
+    try:
+        wait_until(lambda: len(sorts_running(cluster, since)) == len(NODES), 200)
+        running = sorts_running(cluster, since)
+        wait_until(lambda: all(log_has(batch, "sort", name, "quick sorter") for name in running))
+        dead, down, preempted = running
+        cluster.cut_power(running[dead]["NodeList"])
+        cluster.run(
+            *("scontrol", "update", f"nodename={running[down]['NodeList']}", "state=down"),
+            "reason=test",
+        )
+        node = running[preempted]["NodeList"]
+        urgent = ["--partition=urgent", f"--nodelist={node}", "--mem=100", "--output=/dev/null"]
+        cluster.run("sbatch", *urgent, "--wrap", "true")
+        wait_until(lambda: cluster.state(running[dead]["NodeList"]).startswith("down"))
+        wait_until(lambda: {*sorts_running(cluster, since)} - {dead, down, preempted}, 100)
+        (requeued, job), *_ = sorts_running(cluster, since).items()
+        wait_until(lambda: log_has(batch, "sort", requeued, "quick sorter"))
+        cluster.run("scontrol", "requeue", job["JobId"])
+    finally:
+        hold.unlink()
+        cluster.boot(running[dead]["NodeList"])
+        cluster.run("scontrol", "update", f"nodename={running[down]['NodeList']}", "state=resume")
+    assert run.wait(timeout=400) == 0, (batch.folder / "output.txt").read_text()
+    summary = batch.summary()
+    assert set(summary["sort"]) == {"sorted"}
+    assert set(summary["outcome"]) == {"passed"}
+    journals = {name: read_journal(batch.result(name, "attempts.jsonl")) for name in names}
+    sorts = {
+        name: [line["outcome"] for line in lines if line["kind"] == "sort"]
+        for name, lines in journals.items()
+    }
+    assert all(outcomes.count("sorted") == 1 for outcomes in sorts.values()), sorts
+    assert {outcome for outcomes in sorts.values() for outcome in outcomes} == {
+        *("interrupted", "sorted")
+    }, sorts
+    assert sorts[dead] == ["sorted"]  # it could say nothing
+    assert "interrupted" in sorts[down]
+    assert "interrupted" in sorts[preempted]
+
+
+def test_host_that_fails_as_others_do_not(batch, cluster):
+    """On one node the folder for scratch is missing: its canaries stop, and the node is named."""
+    for number in range(6):
+        batch.add(f"r{number}")
+    scratch = batch.folder / "scratch"
+    for node in NODES[1:]:
+        (scratch / node).mkdir(parents=True)
+    batch.config["job"]["scratch"] = f"{scratch}/$SLURMD_NODENAME"
+    run = start(batch, cluster, "results/gates/1.tsv")
+    assert run.wait(timeout=200) == 1
+    found = [batch.sentinel(f"r{number}") for number in range(6)]
+    stopped = {each["host"]: each["failure"] for each in found if each["verdict"] == "stop"}
+    assert [each["class"] for each in stopped.values()] == ["FolderNotWritableError"]
+    assert {*stopped} == {"n1"}
+    output = (batch.folder / "output.txt").read_text()
+    assert "Host n1 fails as others do not: FolderNotWritableError" in output
+    assert "--exclude=n1" in output
+    assert {*scratch.rglob("*")} == {scratch / node for node in NODES[1:]}

@@ -4,6 +4,7 @@ import os
 import socket
 import subprocess
 import sys
+import threading
 import time
 
 import psutil
@@ -127,7 +128,7 @@ def test_lock_names_its_holder(tmp_path, other):
         pass
     text = str(caught.value)
     today = time.strftime("%Y-%m-%d")
-    assert text.startswith(f"process {holder.pid} on host {HOST}, since {today}")
+    assert text.startswith(f"process {holder.pid} on host {HOST}, last seen {today}")
     assert f"remove {path}" in text
     assert caught.value.category == "environment"
     holder.kill()
@@ -137,15 +138,47 @@ def test_lock_names_its_holder(tmp_path, other):
     assert not path.exists()
 
 
+@pytest.fixture
+def elsewhere(tmp_path, monkeypatch):
+    """Write the lock of a process on another host, which cannot be seen from here."""
+    monkeypatch.setattr(folders, "LEASE_S", 2.0)
+    path = tmp_path / ".sort.lock"
+    path.write_text("filelock/2\npid=17\nhost=elsewhere\nmode=lease\ntoken=a\nduration=2.0\n")
+    return path
+
+
+def test_lock_of_another_host_is_taken_over_where_nobody_renews_it(elsewhere):
+    """As of a node that lost power."""
+    with folders.hold(elsewhere, "sorts"):
+        assert HOST in elsewhere.read_text()
+    assert not elsewhere.exists()
+
+
+def test_lock_of_another_host_that_is_renewed_is_held(elsewhere):
+    ended = threading.Event()
+
+    def renew():
+        while not ended.wait(0.2):
+            os.utime(elsewhere)
+
+    thread = threading.Thread(target=renew)
+    thread.start()
+    told = "process 17 on host elsewhere, last seen 20"
+    with pytest.raises(ConcurrentSortError, match=told), folders.hold(elsewhere, "sorts"):
+        pass
+    ended.set()
+    thread.join()
+
+
 @pytest.mark.parametrize(("text", "holder"), [("17\nelsewhere\n", "elsewhere"), ("", "unknown")])
-def test_lock_of_another_host_is_never_taken_over(tmp_path, text, holder):
-    """It may have lost power, and left an empty file: the message says what to do."""
+def test_lock_that_nobody_renews_is_never_taken_over(tmp_path, text, holder):
+    """One of an earlier version, or an empty file after a loss of power: the message helps."""
     path = tmp_path / ".sort.lock"
     path.write_text(text)
     os.utime(path, (1_700_000_000, 1_700_000_000))
     held = folders.hold(path, "sorts")
     with (
-        pytest.raises(ConcurrentSortError, match=f"on host {holder}, since 2023-11-") as caught,
+        pytest.raises(ConcurrentSortError, match=f"on host {holder}, last seen 2023-11-") as caught,
         held,
     ):
         pass

@@ -143,8 +143,9 @@ def _is_abandoned(path: Path, host: str, pid: int) -> bool:
     return not processes.is_alive(process) or process.create_time() > touched + 1
 
 
-#: How long the lock of a dead process may take to be taken over, in s.
-TAKE_OVER_S = 1.0
+#: How long the lock of a dead process may take to be taken over, in s. One of another host, which
+#: nobody here can see, is taken over where it was not renewed for so long.
+TAKE_OVER_S, LEASE_S = 1.0, 60.0
 
 
 @contextlib.contextmanager
@@ -156,12 +157,16 @@ def hold(path: Path, what: str) -> Iterator[None]:
     ConcurrentSortError
         Another process that may still run holds it.
     """
-    from filelock import SoftFileLock, Timeout
+    from filelock import SoftFileLease, Timeout
 
     path.parent.mkdir(parents=True, exist_ok=True)
-    lock = SoftFileLock(path)
+    lock = SoftFileLease(path, lease_duration=LEASE_S)
+    wait_s = TAKE_OVER_S
+    if lock.owner is not None and lock.owner.hostname != socket.gethostname():
+        logger.info("waiting whether %s lives", _describe_holder(path))
+        wait_s += LEASE_S
     try:
-        lock.acquire(timeout=TAKE_OVER_S, poll_interval=0.05)
+        lock.acquire(timeout=wait_s, poll_interval=wait_s / 20)
     except Timeout:
         holder = _describe_holder(path)
         msg = (
@@ -176,11 +181,12 @@ def hold(path: Path, what: str) -> Iterator[None]:
 
 
 def _describe_holder(path: Path) -> str:
-    """Name a lock's holder: process, host and since when."""
+    """Name a lock's holder: process, host, and when it was last seen."""
     try:
-        lines = path.read_text(encoding="utf-8", errors="replace").split()
-        since = datetime.fromtimestamp(path.stat().st_mtime).astimezone()
+        text = path.read_text(encoding="utf-8", errors="replace")
+        seen = datetime.fromtimestamp(path.stat().st_mtime).astimezone()
     except OSError:
         return "another process"
-    pid, host = [*lines, "unknown", "unknown"][:2]
-    return f"process {pid} on host {host}, since {since.isoformat(timespec='seconds')}"
+    found = re.findall(r"^(?:pid=|host=)?([^=/\s]+)$", text, re.MULTILINE)
+    pid, host = [*found, "unknown", "unknown"][:2]
+    return f"process {pid} on host {host}, last seen {seen.isoformat(timespec='seconds')}"
