@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from spikecanary.probes import shorten
-from spikecanary.table import not_readable
+from spikecanary.table import is_url, not_readable
 
 #: Names of files, their reader, and what column path names: the file (0), its folder (1), or the
 #: folder above that (2: an experiment of Open Ephys).
@@ -72,6 +72,9 @@ def walk(folder: str, seen: set[str]) -> Iterator[Recognised]:
     ``seen``: folders that have been walked, to which those of this one are added, and files that
     have a row already: of these nobody needs to be told that they are not recognised.
     """
+    if is_url(folder):
+        yield Recognised(folder, reason="is a URL: write its row by hand", failed=True)
+        return
     if why := not_readable(folder):
         yield Recognised(folder, reason=why.removeprefix(f"{folder} "), failed=True)
         return

@@ -14,7 +14,7 @@ import numpy as np
 from spikecanary.failures import RecordingLayoutError
 from spikecanary.probes import refuse
 from spikecanary.stamps import data_files
-from spikecanary.table import Recording
+from spikecanary.table import Recording, is_url
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -95,12 +95,13 @@ def _announced(
                 announced = json.loads(header.read_text(encoding="utf-8"))["chunk_offsets"][-1]
                 file = header.with_suffix(".cbin")
                 yield str(file), file.stat().st_size, int(announced), "bytes"
-    elif row.reader in ("spikeinterface", "zarr") and (Path(path) / ".zgroup").exists():
-        import zarr
-
-        for name, array in zarr.open(path, mode="r").arrays():
-            if name.startswith("traces"):
-                yield f"{path}/{name}", array.nchunks_initialized, array.nchunks, "chunks"
+    elif row.reader in ("spikeinterface", "zarr") and not path.startswith("http"):
+        root = getattr(opened, "_root", None)  # of zarr; a web server lists no chunks
+        arrays = root.arrays() if root is not None else ()
+        for name, array in (each for each in arrays if each[0].startswith("traces")):
+            there = array.nchunks_initialized
+            if there or not is_url(path):  # none, where a bucket may not be listed
+                yield f"{path}/{name}", there, array.nchunks, "chunks"
 
 
 def open_ephys_streams(opened: "BaseRecording") -> Iterator[dict[str, Any]]:
@@ -181,7 +182,7 @@ def read_ends(opened: "BaseRecording", path: str, row: Recording) -> None:
 def describe_future(row: Recording) -> Iterator[str]:
     """Name files whose time lies in the future."""
     for path in row.paths:
-        if "://" in path:
+        if is_url(path):
             continue
         for file, _, time_ns in data_files(path, row.reader):
             if time_ns / 1e9 > time.time() + CLOCKS_DIFFER_S:

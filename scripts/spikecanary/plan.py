@@ -12,6 +12,8 @@ from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from spikecanary import forecast, layout, parameters
 from spikecanary.config import Config
 from spikecanary.recording import describe_header, open_recording, size_bytes
@@ -82,7 +84,7 @@ def make(
                 "recording": row.id,
                 "duration_s": header.get("duration_s"),
                 "n_channels": header.get("n_channels"),
-                "size_mb": round(size_bytes(row) / 1e6, 1),
+                "size_mb": round(_size_bytes(row, header) / 1e6, 1),
                 "action": action,
                 "canary_s": canary_s if action in WITH_CANARY else 0.0,
                 **_estimate_sort(state, results, header, action),
@@ -201,6 +203,14 @@ def _choose_action(state: State, header: Mapping[str, Any]) -> tuple[Action, lis
     return action, []
 
 
+def _size_bytes(row: Recording, header: Mapping[str, Any]) -> int:
+    """Return the size of a recording's files; of its samples, where none is here."""
+    if row.is_remote and "n_samples" in header:
+        itemsize = np.dtype(header["dtype"]).itemsize
+        return int(header["n_samples"] * header["n_channels"] * itemsize)
+    return size_bytes(row)
+
+
 def _estimate_canary_s(config: Config) -> float:
     """Estimate the time of a canary: that of a full sort as long as its window."""
     return round(forecast.forecast_by_rates(config.canary.window_s, 0.0)["wall_s"].likely)
@@ -215,7 +225,7 @@ def _estimate_sort(
     expected = forecast.forecast_recording(results, state.task)
     if not expected:
         history = forecast.read_history(forecast.history_path(results, state.task.digest()))
-        size = size_bytes(state.row)
+        size = _size_bytes(state.row, header)
         expected = forecast.forecast_by_rates(header["duration_s"], size, history)
     return {
         "sort_s": round(expected["wall_s"].likely),

@@ -45,6 +45,11 @@ COMMON_REFERENCE = {"kilosort4": "do_CAR"} | dict.fromkeys(
 )
 #: Kilosort 4's built-in templates: where it looks for them, where it gets them, their length.
 KILOSORT_FOLDER, KILOSORT_HOST, KILOSORT_NT = "KILOSORT_LOCAL_DOWNLOADS_PATH", "osf.io", 61
+#: What is not looked at where that would read all of a recording over the network.
+NOT_READ = (
+    "it is at a URL, so the canary did not read it whole: gaps of its clock, and NaN outside of "
+    "the pieces of the signal map, are not looked for"
+)
 #: Less free disk is a failure; less free memory of the host or of every GPU is a warning.
 MIN_FREE_DISK_MB, MIN_FREE_RAM_MB, MIN_FREE_VRAM_MB = 1000.0, 2000.0, 2000.0
 
@@ -105,6 +110,9 @@ def inspect_recording_and_node(
     if too_short := sort.check_length(header["n_samples"]):
         raise too_short
     found: dict[str, Any] = {"header": header, "skip": "", "notes": notes}
+    remote = sort.row.is_remote
+    if remote and canary is not None:
+        notes.append(NOT_READ)
     settings = None if canary is None else CanarySettings.model_validate(canary)
     if settings is not None:
         found |= _choose_window(sort, settings, header)
@@ -118,7 +126,8 @@ def inspect_recording_and_node(
     found["preflight"] = [vars(check) | {"failure": check.failure.describe()} for check in checks]
     if settings is not None and not any(check.level == "fail" for check in checks):
         check_preprocessed(recording, sort.preprocessing)
-        report = signals.check(recording, whole=settings.check_finite)
+        whole = settings.check_finite and not remote
+        report = signals.check(recording, whole=whole, remote=remote)
         found["signals"] = report.model_dump()
     return found
 

@@ -1,6 +1,7 @@
 """A recording: opening it through its reader, windows, preprocessing, its header."""
 
 import contextlib
+import functools
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -17,7 +18,7 @@ from spikecanary.failures import (
 )
 from spikecanary.probes import place_channels, refuse, shorten
 from spikecanary.sentinel import Part
-from spikecanary.table import Recording, not_readable
+from spikecanary.table import Recording, is_url, not_readable
 from spikecanary.texts import did_you_mean, one_line
 
 if TYPE_CHECKING:
@@ -35,6 +36,11 @@ BROKEN_OFF = re.compile(
 N_CHECKED, CHECKED_S = 5, 0.1
 #: It spoils channels where this share of their samples has one value.
 SPOILT_SHARE = 0.9
+#: Where a row says ``stream_mode: fsspec``, which reads 5 MB ahead by default.
+READ_AHEAD_BYTES = 100_000
+#: What zarr and SpikeInterface say of any failure at a URL.
+HIDDEN = re.compile(r"nothing found at path|(?i:install) \S+ to access")
+URL_REMEDY = "In the environment that runs the job: pip install remfile s3fs aiohttp requests"
 UNSIGNED_REMEDY = "Put unsigned_to_signed before the other steps of the config's preprocessing."
 SPOILT_REMEDY = (
     "Leave step {step} out of the config's preprocessing, or the channels out of the sort (column "
@@ -102,7 +108,8 @@ def open_recording(
         raise
     except ImportError as err:
         msg = f"reader {row.reader!r} needs a module that cannot be imported: {err}"
-        raise DependencyError(msg, module=err.name) from err
+        remedy = URL_REMEDY if row.is_remote else ""
+        raise DependencyError(msg, module=err.name, remedy=remedy) from err
     except Exception as err:  # whatever its type: the recording cannot be opened
         msg = f"the recording {row.id} cannot be opened: {_first_words(err)}"
         raise refuse(row, msg, path=row.paths[0]) from err
@@ -163,14 +170,16 @@ def _open_path(
     path: str, row: Recording, notes: list[str], opened: Any, *, thorough: bool
 ) -> "BaseRecording":
     """Open one path with the row's reader, and check that it is whole."""
-    if "://" not in path and (why := not_readable(path)):
+    if not is_url(path) and (why := not_readable(path)):
         raise refuse(row, f"{why} (recording {row.id})", path=path)
+    if is_url(path):
+        _set_up_network()
     options = {name: value for name, value in row.reader_options.items() if name != RATES_DIFFER}
     if row.stream_id is not None:
         options["stream_id"] = row.stream_id
     try:
         if opened is None:
-            opened = reader_function(row.reader)(path, **options)
+            opened = _read(path, row.reader, options)
     except (ClassifiedSortFailure, ImportError, MemoryError):
         raise
     except Exception as err:
@@ -187,8 +196,32 @@ def _open_path(
     integrity.check_complete(opened, path, row, notes)
     if thorough:
         integrity.read_ends(opened, path, row)
-        notes += integrity.describe_gaps(opened, row)
+        notes += [] if is_url(path) else integrity.describe_gaps(opened, row)
     return opened
+
+
+def _read(path: str, reader: str, options: Mapping[str, Any]) -> Any:
+    """Call a reader; where zarr hides what the server answers, or what is missing, raise that."""
+    try:
+        return reader_function(reader)(path, **options)
+    except ValueError as err:
+        if is_url(path) and HIDDEN.search(str(err)):
+            import fsspec
+
+            files, root = fsspec.url_to_fs(path, **(options.get("storage_options") or {}))
+            files.cat_file(f"{root}/.zgroup")
+        raise
+
+
+@functools.cache
+def _set_up_network() -> None:
+    """Have fsspec read little ahead, and zarr 2 raise OSErrors: it takes them for zeros."""
+    with contextlib.suppress(ImportError):  # there is no FSStore in zarr 3, which raises them
+        import fsspec
+        from zarr.storage import FSStore
+
+        fsspec.config.conf.setdefault("http", {}).setdefault("block_size", READ_AHEAD_BYTES)
+        FSStore.__init__ = functools.partialmethod(FSStore.__init__, exceptions=(KeyError,))
 
 
 def _first_words(error: Exception) -> str:
@@ -236,6 +269,26 @@ def _cut(recording: "BaseRecording", row: Recording) -> "BaseRecording":
             raise refuse(row, msg, remedy, row.paths[0])
         cut.append(cut_window(recording, start_s, end_s))
     return concatenate_recordings(cut) if row.chunks else cut[0]
+
+
+def find_chunks(recording: "BaseRecording") -> tuple[int, int, int]:
+    """Return how the data of a recording are stored, of several parts those of the first.
+
+    Returns
+    -------
+    tuple of int
+        Where in the data the recording begins, in samples; samples in a chunk of zarr or HDF5 (1
+        without chunks); bytes of a sample of all channels that are stored, chosen or not.
+    """
+    root, below, first = recording, recording, 0
+    while below is not None:
+        root, given = below, below._kwargs  # noqa: SLF001 - what it was made of
+        first += given.get("start_frame") or 0
+        below = root.get_parent() or next(iter(given.get("recording_list", ())), None)
+    stored = vars(root.segments[0])
+    data = stored.get("_timeseries", stored.get("electrical_series_data"))  # zarr, NWB
+    chunk = (getattr(data, "chunks", None) or (1,))[0]
+    return first, int(chunk), root.get_num_channels() * root.get_dtype().itemsize
 
 
 def cut_window(recording: "BaseRecording", start_s: float, end_s: float) -> "BaseRecording":

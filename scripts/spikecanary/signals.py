@@ -6,6 +6,7 @@ floating-point numbers, which alone can be NaN, all samples.
 
 import bisect
 import itertools
+import math
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -22,7 +23,7 @@ from spikecanary.failures import (
 )
 from spikecanary.layout import MAD_TO_SD, read_bytes
 from spikecanary.probes import shorten
-from spikecanary.recording import cut_window, open_recording
+from spikecanary.recording import cut_window, find_chunks, open_recording
 from spikecanary.sentinel import BadPeriod, MapRow
 from spikecanary.table import Recording
 
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
 MOST_PERIODS, LEAST_PERIOD_S = 1_000, 0.5
 #: Pieces have between so many s, and together no more than so many bytes.
 LEAST_PIECE_S, MOST_PIECE_S, MOST_BYTES = 0.01, 0.25, 250e6
+#: Of a recording at a URL whole chunks are read, several at once where they have fewer bytes.
+LEAST_FETCHED_BYTES = 500e3
 #: A channel with this share of its samples at its lowest or highest value carries no signal.
 RAILED_SHARE = 0.5
 #: A period is bad where this share of the channels that carry a signal elsewhere carry none, or
@@ -154,13 +157,15 @@ class _Pieces:
         return ~(self.highest > self.lowest) & ~railed, railed
 
 
-def check(recording: "BaseRecording", *, whole: bool = True) -> SignalReport:
+def check(recording: "BaseRecording", *, whole: bool = True, remote: bool = False) -> SignalReport:
     """Look at pieces of a raw recording of one segment.
 
-    ``whole``: count the samples that are not finite in all of it, not in the pieces alone.
+    ``whole``: count the samples that are not finite in all of it, not in the pieces alone;
+    ``remote``: it is at a URL, so pieces are whole chunks, and bad periods begin and end with one.
     """
     rate_hz = recording.get_sampling_frequency()
-    pieces = _look(recording, *_place_pieces(recording))
+    place = _place_on_chunks if remote else _place_pieces
+    pieces = _look(recording, *place(recording))
     flat, railed = pieces.find_dead(pieces.limits())
     flat &= pieces.finite
     always_flat, always_railed = flat.mean(axis=0) >= ALWAYS, railed.mean(axis=0) >= ALWAYS
@@ -171,7 +176,8 @@ def check(recording: "BaseRecording", *, whole: bool = True) -> SignalReport:
     names = np.asarray(recording.channel_ids).astype(str)
     known = noise[:, good][pieces.noise[:, good] > 0]
     counts, first_s = _count_non_finite(recording, pieces, whole=whole)
-    periods = _find_bad_periods(recording, pieces, good, scale) if good.any() else []
+    step = pieces.length if remote else 1
+    periods = _find_bad_periods(recording, pieces, good, scale, step) if good.any() else []
     starts_s, elsewhere = pieces.starts / rate_hz, np.ones(len(pieces.starts), dtype=bool)
     for period in periods:
         elsewhere &= (starts_s < period.start_s) | (starts_s >= period.end_s)
@@ -196,11 +202,16 @@ def check(recording: "BaseRecording", *, whole: bool = True) -> SignalReport:
     )
 
 
+def _count_periods(recording: "BaseRecording") -> int:
+    """Return into how many periods a recording is divided."""
+    return int(min(MOST_PERIODS, max(1, recording.get_duration() // LEAST_PERIOD_S)))
+
+
 def _place_pieces(recording: "BaseRecording") -> "tuple[NDArray[np.int64], int]":
     """Return where pieces start, in samples, and their length: one for each period."""
     rate_hz, n_samples = recording.get_sampling_frequency(), recording.get_num_samples()
     duration_s = n_samples / rate_hz
-    n_periods = int(min(MOST_PERIODS, max(1, duration_s // LEAST_PERIOD_S)))
+    n_periods = _count_periods(recording)
     sample_bytes = recording.get_num_channels() * recording.get_dtype().itemsize
     affordable_s = MOST_BYTES / (n_periods * sample_bytes * rate_hz)
     longest_s = min(MOST_PIECE_S, duration_s / n_periods)
@@ -208,6 +219,16 @@ def _place_pieces(recording: "BaseRecording") -> "tuple[NDArray[np.int64], int]"
     most = max(1, int(MOST_BYTES / (length * sample_bytes)))
     edges = np.linspace(0, n_samples - length, min(n_periods, most)).astype(np.int64)
     return edges, length
+
+
+def _place_on_chunks(recording: "BaseRecording") -> "tuple[NDArray[np.int64], int]":
+    """Return where pieces start, and their length: whole chunks, as many as may be read."""
+    n_samples, (first, chunk, sample_bytes) = recording.get_num_samples(), find_chunks(recording)
+    length = min(n_samples, chunk * math.ceil(LEAST_FETCHED_BYTES / (chunk * sample_bytes)))
+    starts = np.arange(-first % length, n_samples - length + 1, length)
+    starts = starts if len(starts) else np.zeros(1, dtype=np.int64)
+    most = max(1, min(_count_periods(recording), int(MOST_BYTES / (length * sample_bytes))))
+    return starts[np.linspace(0, len(starts) - 1, min(most, len(starts))).astype(int)], length
 
 
 def _look(recording: "BaseRecording", starts: "NDArray[np.int64]", length: int) -> _Pieces:
@@ -274,8 +295,9 @@ def _find_bad_periods(
     pieces: _Pieces,
     good: "NDArray[np.bool_]",
     scale: "NDArray[np.float64]",
+    step: int,
 ) -> list[BadPeriod]:
-    """Find stretches in which channels carry no signal that carry one elsewhere."""
+    """Find stretches in which channels carry no signal that carry one elsewhere, to a step."""
     rate_hz = recording.get_sampling_frequency()
     limits = pieces.limits()
 
@@ -298,16 +320,17 @@ def _find_bad_periods(
         found: list[str] = np.select(conditions, ["railed", "flat", "noisy", "quiet"], "").tolist()
         return found
 
-    short = max(2, min(pieces.length, round(LEAST_PIECE_S * rate_hz)))
+    short = max(2, step, min(pieces.length, round(LEAST_PIECE_S * rate_hz)))
 
     def find_edge(at: int, what: str, *, is_end: bool) -> int:
         """Return the sample after a piece's start at which a state begins, or ends."""
-        between = range(*pieces.starts[at : at + 2])
+        between = range(*pieces.starts[at : at + 2])[::step]
 
         def has_passed(start: int) -> bool:
             return (judge(_look(recording, np.array([start]), short))[0] == what) is not is_end
 
-        return between.start + bisect.bisect_left(between, x=True, key=has_passed)
+        found = bisect.bisect_left(between, x=True, key=has_passed)
+        return between.start + found * step
 
     periods, end = [], 0
     for what, members in itertools.groupby(judge(pieces)):
@@ -367,9 +390,10 @@ def tell_apart(
 
 def check_window(row: Mapping[str, Any], window_s: tuple[float, float] | None) -> dict[str, Any]:
     """Look at a window, or at a whole recording (None), for a supervised child process."""
-    recording = open_recording(Recording.model_validate(row))
+    what = Recording.model_validate(row)
+    recording = open_recording(what)
     looked_at = recording if window_s is None else cut_window(recording, *window_s)
-    return check(looked_at).model_dump()
+    return check(looked_at, remote=what.is_remote).model_dump()
 
 
 def _count_non_finite(

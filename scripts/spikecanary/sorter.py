@@ -97,6 +97,11 @@ class SortTask(BaseModel):
         found = as_set(self, exclude={"n_jobs", "window_s"})
         return found | {"sorter": {**found.get("sorter", {}), "name": self.sorter.name}}
 
+    @property
+    def n_readers(self) -> int:
+        """How many processes read: one at a URL, since forked ones would share its connections."""
+        return 1 if self.row.is_remote else self.n_jobs
+
     def for_canary(self, start_s: float, end_s: float) -> "SortTask":
         """Clone this task for a short sort of [start_s, end_s]; nothing else changes."""
         return self.model_copy(update={"window_s": (start_s, end_s)})
@@ -319,7 +324,7 @@ def sort(
     from spikeinterface.core import set_global_job_kwargs
     from spikeinterface.sorters import read_sorter_folder
 
-    set_global_job_kwargs(n_jobs=what.n_jobs, progress_bar=False)
+    set_global_job_kwargs(n_jobs=what.n_readers, progress_bar=False)
     parts: list[sentinel.Part] = []
     recording = open_recording(what.row, parts=parts if what.window_s is None else None)
     tell(header=describe_header(recording), parts=[part.model_dump() for part in parts])
@@ -375,7 +380,11 @@ def prepare(recording: "BaseRecording", task: SortTask) -> "BaseRecording":
     prepared = preprocess(window, task.preprocessing)
     if not task.silence_bad_periods:
         return prepared
-    return signals.silence(prepared, signals.check(recording, whole=False).bad_periods, start_s)
+    return signals.silence(
+        prepared,
+        signals.check(recording, whole=False, remote=task.row.is_remote).bad_periods,
+        start_s,
+    )
 
 
 def _run_sorter(

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from spikecanary.table import Recording
+from spikecanary.table import Recording, is_url
 
 #: Of a folder count the files that its reader reads, by their names (regular expressions, tried
 #: on the whole name); of readers that are not here all files. From the readers' own sources
@@ -63,7 +63,7 @@ def of_recording(row: Recording, plugin: str | None) -> dict[str, Any] | None:
 
 def _of_path(path: str, reader: str) -> list[Any] | None:
     """Return the stamp of a file, a folder or an address; None where there is no data."""
-    if "://" in path:
+    if is_url(path):
         return [path]
     named = Path(path)
     try:

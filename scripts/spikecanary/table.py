@@ -205,10 +205,20 @@ class Recording(BaseModel):
         named = "_".join(filter(None, (subject, session)))
         return re.sub(r"[^\w.-]", "-", named, flags=re.ASCII) if session else None
 
+    @property
+    def is_remote(self) -> bool:
+        """Whether any of its paths is a URL."""
+        return any(map(is_url, self.paths))
+
     def files(self) -> list[str]:
         """Return the paths and the probe file that exist here."""
         named = [*self.paths, *([self.probe] if self.probe else [])]
         return [path for path in named if exists(path)]
+
+
+def is_url(path: str) -> bool:
+    """Return whether a path is a URL, which its reader is given as it is."""
+    return "://" in path
 
 
 def exists(path: str) -> bool:

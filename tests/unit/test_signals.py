@@ -155,6 +155,16 @@ def test_bad_period_is_named_with_its_place(spoil, what, duration_s, start_s, en
     assert bool(bad) is (what != "noisy")
 
 
+def test_bad_period_over_the_network_begins_and_ends_with_a_chunk():
+    traces = noise(40.0)
+    traces[int(20.2 * RATE_HZ) : int(30.7 * RATE_HZ)] = 0
+    seen = signals.check(NumpyRecording([traces], RATE_HZ), remote=True)
+    (period,) = [each for each in seen.bad_periods if each.what == "flat"]
+    chunk_s = 500e3 / (4 * traces.itemsize * RATE_HZ)
+    assert period.start_s == pytest.approx(20.2, abs=chunk_s)
+    assert period.end_s == pytest.approx(30.7, abs=2 * chunk_s)
+
+
 def test_channel_that_dies_is_named():
     traces = noise(60.0)
     traces[int(30 * RATE_HZ) :, 2] = 0

@@ -77,7 +77,7 @@ def run(
     given = load(sorting_path)
     if phy_path is not None:
         phy.check_of_sort(phy_path, given)
-    set_global_job_kwargs(n_jobs=task.n_jobs, progress_bar=False)
+    set_global_job_kwargs(n_jobs=task.n_readers, progress_bar=False)
     recording = open_filtered(task, settings)
     if phy_path is None:
         sorting = without_duplicates(given, settings)
