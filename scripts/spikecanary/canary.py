@@ -14,6 +14,7 @@ from spikecanary.failures import (
     DiskExhaustionError,
     HostMemoryWatchdogError,
     InsufficientActivityError,
+    IOStallError,
     SettingsError,
 )
 from spikecanary.forecast import Forecast
@@ -29,9 +30,10 @@ from spikecanary.texts import count
 
 logger = logging.getLogger(__name__)
 
-#: Where the sorter itself raises these, another process may have used the memory or the disk: they
-#: say little of the full sort, and do not stop it. What a watchdog found does.
-RAW_RESOURCES = (HostMemoryWatchdogError, DiskExhaustionError)
+#: Where these are raised, another process may have used the memory or the disk, and storage or a
+#: server may answer again: they say little of the full sort, and do not stop it. What a watchdog
+#: found does.
+RAW_RESOURCES = (HostMemoryWatchdogError, DiskExhaustionError, IOStallError)
 #: A second window that begins this near to the first is the same, in s.
 SAME_WINDOW_S = 0.5
 
