@@ -1,11 +1,15 @@
 """Reading is lazy: a canary reads about its window, not the recording."""
 
+import json
 import os
 import subprocess
 
+import numcodecs
 import numpy as np
 import pytest
+from spikeinterface.core import NumpyRecording
 
+from bucket import BUCKET, SERIES, Bucket, write_nwb
 from spikecanary.signals import MOST_BYTES
 
 pytestmark = pytest.mark.slow
@@ -13,6 +17,7 @@ WINDOW_S = 30.0
 N_CHANNELS = 64
 RATE_HZ = 30_000.0
 SIZE_GB = 4
+REMOTE_S = 200
 
 
 def cached_mb(path):
@@ -26,11 +31,15 @@ def cached_mb(path):
     return int(done.stdout) / 1e6
 
 
+def make_second():
+    second = np.random.default_rng(0).normal(0.0, 10.0, (int(RATE_HZ), N_CHANNELS)).astype("int16")
+    second[::1000] -= 200
+    return second
+
+
 def test_canary_reads_about_its_window(project):
     path = project.folder / "large.raw"
-    rng = np.random.default_rng(0)
-    second = rng.normal(0.0, 10.0, (int(RATE_HZ), N_CHANNELS)).astype("int16")
-    second[::1000] -= 200
+    second = make_second()
     size_s = SIZE_GB * 10**9 // second.nbytes
     with path.open("wb") as file:  # sparse: the window, and 5 s of each minute
         for number in range(size_s):
@@ -54,3 +63,48 @@ def test_canary_reads_about_its_window(project):
     print(f"window {window_mb:.0f} MB, recording {SIZE_GB * 1000} MB, read {read_mb:.0f} MB")
     # Besides the window: the pieces of the signal map, and where its bad periods begin and end.
     assert window_mb * 0.9 < read_mb < window_mb + 1.2 * MOST_BYTES / 1e6
+
+
+@pytest.fixture
+def bucket(monkeypatch):
+    bucket = Bucket()
+    for variable, value in bucket.environment().items():
+        monkeypatch.setenv(variable, value)
+    yield bucket
+    bucket.close()
+
+
+@pytest.mark.parametrize(
+    ("name", "mode", "stored"),
+    [
+        ("x.zarr", None, {}),
+        ("x.nwb", "remfile", {}),
+        ("x.nwb", "remfile", {"chunks": (40_000, N_CHANNELS)}),
+        ("x.nwb", "fsspec", {}),
+    ],
+)
+def test_canary_fetches_about_its_window(project, bucket, name, mode, stored):
+    """The recording has 770 MB, not compressed."""
+    traces = np.tile(make_second(), (REMOTE_S, 1))
+    path = project.folder / name
+    row = {"path": f"s3://{BUCKET}/{name}", "reader": "zarr", "reader_options": ""}
+    if mode is None:
+        recording = NumpyRecording([traces], RATE_HZ)
+        compressor = numcodecs.Blosc(clevel=0)
+        recording.save(format="zarr", folder=path, compressor=compressor, progress_bar=False)
+        bucket.put(path, name)
+    else:
+        write_nwb(path, traces, RATE_HZ, **stored)
+        bucket.files[f"/{BUCKET}/{name}"] = path
+        options = json.dumps({"stream_mode": mode, "electrical_series_path": SERIES})
+        row = {"path": f"{bucket.url}/{BUCKET}/{name}", "reader": "nwb", "reader_options": options}
+    project.add("far", **row)
+    project.config["canary"] = {"window_s": WINDOW_S}
+    bucket.sent = 0
+    run = project.run("results/far/canary.json")
+    assert run.returncode == 0, run.output
+    assert project.sentinel("far")["outcome"] == "passed"
+    wanted_mb = (WINDOW_S * RATE_HZ * N_CHANNELS * 2 + MOST_BYTES) / 1e6
+    sent_mb = bucket.sent / 1e6
+    print(f"{name} {mode} {stored}: window and pieces {wanted_mb:.0f} MB, sent {sent_mb:.0f} MB")
+    assert sent_mb <= 1.5 * wanted_mb
