@@ -204,11 +204,10 @@ def _choose_action(state: State, header: Mapping[str, Any]) -> tuple[Action, lis
 
 
 def _size_bytes(row: Recording, header: Mapping[str, Any]) -> int:
-    """Return the size of a recording's files; of its samples, where none is here."""
-    if row.is_remote and "n_samples" in header:
-        itemsize = np.dtype(header["dtype"]).itemsize
-        return int(header["n_samples"] * header["n_channels"] * itemsize)
-    return size_bytes(row)
+    """Return the size of a recording's files; at a URL of its samples."""
+    if not row.is_remote or "dtype" not in header:
+        return size_bytes(row)
+    return int(header["n_samples"] * header["n_channels"] * np.dtype(header["dtype"]).itemsize)
 
 
 def _estimate_canary_s(config: Config) -> float:

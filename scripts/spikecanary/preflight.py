@@ -111,10 +111,9 @@ def inspect_recording_and_node(
         raise too_short
     found: dict[str, Any] = {"header": header, "skip": "", "notes": notes}
     remote = sort.row.is_remote
-    if remote and canary is not None:
-        notes.append(NOT_READ)
     settings = None if canary is None else CanarySettings.model_validate(canary)
     if settings is not None:
+        notes += [NOT_READ] * remote
         found |= _choose_window(sort, settings, header)
         if found["skip"]:
             return found

@@ -272,13 +272,10 @@ def _cut(recording: "BaseRecording", row: Recording) -> "BaseRecording":
 
 
 def find_chunks(recording: "BaseRecording") -> tuple[int, int, int]:
-    """Return how the data of a recording are stored, of several parts those of the first.
+    """Return where in its stored data a recording begins, in samples; samples in a chunk of these.
 
-    Returns
-    -------
-    tuple of int
-        Where in the data the recording begins, in samples; samples in a chunk of zarr or HDF5 (1
-        without chunks); bytes of a sample of all channels that are stored, chosen or not.
+    And bytes of a sample of all stored channels. Of several parts the first counts; what has no
+    chunks of zarr or HDF5 has them of one sample.
     """
     root, below, first = recording, recording, 0
     while below is not None:
