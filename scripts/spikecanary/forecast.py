@@ -45,6 +45,8 @@ RATES = {"wall_s": (60.0, 60.0), "mem_mb": (8000.0, 20.0)}
 LEAST_REQUEST = {"runtime": 10, "mem_mb": 4000, "disk_mb": 1000}
 #: Snakemake's resources: the cost that each covers, and its unit in that cost's.
 RESOURCES = {"runtime": ("wall_s", 60), "mem_mb": ("mem_mb", 1), "disk_mb": ("disk_mb", 1)}
+#: The settings that limit them.
+LIMITS = {"runtime": "max_runtime_min", "mem_mb": "max_mem_mb", "disk_mb": "max_disk_mb"}
 #: What a sort's next attempt requests more of, by the failure of the last.
 LACKED = {
     "HostMemoryWatchdogError": "mem_mb",
@@ -266,9 +268,9 @@ def sort_request(config: Config, results: Path, task: SortTask, attempt: int) ->
     expected = forecast_recording(results, task)
     asked |= request(config.forecast, expected)
     if attempt > 1:
-        limits = _limits(config.forecast)
         times = count_lacks(results / task.row.id / "attempts.jsonl", attempt)
-        asked = {name: max(n, min(limits[name], times[name] * n)) for name, n in asked.items()}
+        for name, n in asked.items():
+            asked[name] = max(n, min(getattr(config.forecast, LIMITS[name]), times[name] * n))
     if config.job.gpu is None and "vram_mb" in expected:
         gpu = max(gpu, 1)
     return {**asked, "gpu": gpu}
@@ -276,21 +278,12 @@ def sort_request(config: Config, results: Path, task: SortTask, attempt: int) ->
 
 def request(settings: ForecastSettings, forecast: Mapping[str, Interval]) -> dict[str, int]:
     """Return Snakemake's resources for a forecast; what is not forecast is missing."""
-    limits, asked = _limits(settings), {}
+    asked = {}
     for name, (cost, unit) in RESOURCES.items():
         if cost in forecast:
             needed = math.ceil(settings.safety * forecast[cost].high / unit)
-            asked[name] = min(limits[name], max(LEAST_REQUEST[name], needed))
+            asked[name] = min(getattr(settings, LIMITS[name]), max(LEAST_REQUEST[name], needed))
     return asked
-
-
-def _limits(settings: ForecastSettings) -> dict[str, int]:
-    """Return the most that a sort may request."""
-    return {
-        "runtime": settings.max_runtime_min,
-        "mem_mb": settings.max_mem_mb,
-        "disk_mb": settings.max_disk_mb,
-    }
 
 
 def count_lacks(journal: Path, attempt: int) -> dict[str, int]:
