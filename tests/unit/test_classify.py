@@ -65,6 +65,9 @@ def test_rows_do_not_match_their_words_in_passing(row):
         "IndexError: list index out of range in /data/docker/cuda_out_of_memory/run.py",
         "ValueError: the filter is not installed properly",
         "KeyError: 'No CUDA GPUs are available'",
+        # a node that was slow, a container that is gone already
+        "FATAL:   container creation failed: squashfuse_ll failed to mount /var/rootfs in 10s",
+        "Error response from daemon: No such container: 5f1c",
         "AssertionError",
         "",
     ],
@@ -146,6 +149,9 @@ OPENING = SORTING + frame("neo/rawio/tdtrawio:_parse_header") + NUMPY
         # reading samples, a step that computes on the window's samples
         SORTING + frame("neo/rawio/tdtrawio:_get_analogsignal_chunk") + NUMPY + "ValueError: x",
         SORTING + frame("spikeinterface/preprocessing/whiten:__init__") + NUMPY + "ValueError: x",
+        # numbers that do not go, a program's own main
+        SORTING + frame("spikeinterface/preprocessing/filter:__init__") + "LinAlgError: Singular",
+        frame("site-packages/yass/__main__:<module>") + frame("x/y:f") + "ValueError: x",
         # the sorter's own code, although a check of parameters stands further out
         SORTING
         + frame("kilosort/run_kilosort:run_kilosort")
@@ -160,6 +166,13 @@ OPENING = SORTING + frame("neo/rawio/tdtrawio:_parse_header") + NUMPY
 )
 def test_frames_that_tell_nothing(text):
     assert classify.by_text(text) is None
+
+
+def test_what_fails_while_a_package_is_imported_is_of_the_machine():
+    text = frame("site-packages/zarr/core:<module>") + frame("x/abc:g") + "TypeError: x"
+    assert isinstance(classify.by_text(SORTING + text), DependencyError)
+    inner = frame("site-packages/kilosort/spikedetect:run") + "TypeError: x"
+    assert classify.by_text(frame("site-packages/a/b:<module>") + inner) is None
 
 
 def test_frames_tell_the_stage_and_keep_the_words():

@@ -42,11 +42,11 @@ _KNOWN = re.compile(
     r"(?:.*/)?(?:neo|probeinterface|kilosort|mountainsort\d|spikecanary|"
     r"spikeinterface/(?!core/)\w+)/[\w/]+\.py:\S+"
 )
-#: Errors that no frame explains: of memory, storage, the network, other processes.
+#: Errors that no frame explains: of memory, storage, the network, other processes, numbers.
 _NOT_OF_FRAME = re.compile(
     r"\w*(?:MemoryError|OutOfMemory\w*|SpikeSortingError|Timeout\w*|timeout|Connection\w*|URLError|"
     r"HTTPError|gaierror|SSL\w*|Client\w*Error|BrokenProcessPool|BrokenPipeError|InterruptedError|"
-    r"BlockingIOError|ChildProcessError)"
+    r"BlockingIOError|ChildProcessError|\w*LinAlgError)"
 )
 #: ... and of the system, but those that tell that a path is wrong.
 _NOT_OF_PATH = re.compile(
