@@ -445,6 +445,19 @@ def test_an_import_that_code_did_without_is_no_cause():
     assert isinstance(classify.by_text(missed + mark + says_so), DependencyError)
 
 
+@pytest.mark.parametrize(
+    "said", ["b'x\\n  y\\nImportError: no \\'z\\'\\n'", "['x\\n', 'ImportError: z\\n']"]
+)
+def test_what_a_container_said_is_read_though_it_stands_as_a_list_or_bytes(said):
+    text = f"misc.SpikeSortingError: Spike sorting in docker failed\n{said}"
+    assert isinstance(classify.by_text(text), DependencyError)
+
+
+def test_paths_of_windows():
+    text = 'Traceback:\n  File "C:\\x\\kilosort\\utils.py", line 1, in cache_template_path\n    x\n'
+    assert classify.by_text(text + "urllib.error.URLError: x").category == "environment"
+
+
 def test_a_frame_without_source_hides_no_other():
     step = frame("spikeinterface/preprocessing/common_reference:__init__").splitlines()[0]
     inner = frame("spikeinterface/core/channelslice:__init__", "assert channel_ids")

@@ -13,6 +13,9 @@ _ERROR = (
 _ERROR_LINE = re.compile(f"^{_ERROR}", flags=re.MULTILINE)
 #: Marks that Python puts below a frame's source line, and carriage returns of progress bars.
 _MARKS = re.compile(r"^ +[~^]+[~^ ]*\n|\r", flags=re.MULTILINE)
+#: Lines that stand as Python writes a list or bytes, as what a container said.
+_REPR = re.compile(r"^(?:b|\[)['\"].*\\n.*", flags=re.MULTILINE)
+_WINDOWS = re.compile(r'^ *File "[^"\n]*\\[^"\n]*"', flags=re.MULTILINE)
 _FRAME = re.compile(
     r'^ *File "(?P<path>[^"\n]+)", line \d+, in (?P<function>\S+)\n(?P<source> *(?!File ")\S.*)?',
     flags=re.MULTILINE,
@@ -33,8 +36,15 @@ class Frame(NamedTuple):
 
 
 def clean(text: str) -> str:
-    """Remove the marks below source lines, and carriage returns."""
+    """Remove marks below source lines and carriage returns; write out lines, slashes in paths."""
+    text = _REPR.sub(lambda line: _write_out(line[0]), text)
+    text = _WINDOWS.sub(lambda path: path[0].replace("\\", "/"), text)
     return _MARKS.sub("", text)
+
+
+def _write_out(line: str) -> str:
+    lines = re.sub(r"\\n(?:['\"], b?['\"])?", "\n", re.sub(r"^(?:b|\[)['\"]", "", line))
+    return lines.replace("\\'", "'").replace('\\"', '"')
 
 
 def without_handled_imports(text: str) -> str:
