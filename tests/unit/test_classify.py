@@ -453,6 +453,13 @@ def test_what_a_container_said_is_read_though_it_stands_as_a_list_or_bytes(said)
     assert isinstance(classify.by_text(text), DependencyError)
 
 
+def test_an_exception_of_another_language_is_read_as_one_of_python():
+    ends = "terminate called after throwing an instance of 'c10::AcceleratorError'\n  what():  "
+    failure = classify.by_text("", ends + "CUDA error: uncorrectable ECC error encountered")
+    assert type(failure).__name__ == "GPUUnavailableError"
+    assert classify.by_text("", ends + "index 3 is out of bounds") is None
+
+
 def test_paths_of_windows():
     text = 'Traceback:\n  File "C:\\x\\kilosort\\utils.py", line 1, in cache_template_path\n    x\n'
     assert classify.by_text(text + "urllib.error.URLError: x").category == "environment"

@@ -16,6 +16,11 @@ _MARKS = re.compile(r"^ +[~^]+[~^ ]*\n|\r", flags=re.MULTILINE)
 #: Lines that stand as Python writes a list or bytes, as what a container said.
 _REPR = re.compile(r"^(?:b|\[)['\"].*\\n.*", flags=re.MULTILINE)
 _WINDOWS = re.compile(r'^ *File "[^"\n]*\\[^"\n]*"', flags=re.MULTILINE)
+#: What a program in C++ ends with that catches no exception of its own.
+_WHAT = re.compile(
+    r"^(terminate called after throwing an instance of '[^'\n]*'\n) +what\(\):[ ]+",
+    flags=re.MULTILINE,
+)
 _FRAME = re.compile(
     r'^ *File "(?P<path>[^"\n]+)", line \d+, in (?P<function>\S+)\n(?P<source> *(?!File ")\S.*)?',
     flags=re.MULTILINE,
@@ -36,10 +41,13 @@ class Frame(NamedTuple):
 
 
 def clean(text: str) -> str:
-    """Remove marks below source lines and carriage returns; write out lines, slashes in paths."""
+    """Remove marks below source lines and carriage returns; write out lines, slashes in paths.
+
+    An exception of C++ that ended a process is written as the one that Python would have raised.
+    """
     text = _REPR.sub(lambda line: _write_out(line[0]), text)
     text = _WINDOWS.sub(lambda path: path[0].replace("\\", "/"), text)
-    return _MARKS.sub("", text)
+    return _WHAT.sub(r"\1RuntimeError: ", _MARKS.sub("", text))
 
 
 def _write_out(line: str) -> str:
