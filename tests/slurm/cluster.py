@@ -129,6 +129,8 @@ class Cluster:
         self.run("scancel", "--user=root")
         wait_until(lambda: not self.run("squeue", "--noheader"))
         DEFAULT_CONFIG.unlink()
+        for node in NODES:  # with what its jobs have left running
+            self.cut_power(node)
         for daemon in reversed(self.daemons):
             daemon.terminate()
         for daemon in self.daemons:
