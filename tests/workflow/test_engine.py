@@ -473,7 +473,8 @@ import sys
 class Hide:
     def find_spec(self, name, path=None, target=None):
         if name.split(".")[0] in {"spikeinterface", "kilosort", "neo", "probeinterface", "torch",
-                                  "numba", "scipy", "filelock", "docker", "matplotlib"}:
+                                  "numba", "scipy", "filelock", "docker", "matplotlib",
+                                  "pynvml"}:
             raise ModuleNotFoundError(f"hidden: {name}", name=name)
 
 sys.meta_path.insert(0, Hide())

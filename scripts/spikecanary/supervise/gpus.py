@@ -38,9 +38,11 @@ class Gpu:
 
 @functools.cache
 def _nvml() -> Any:
-    """Return the initialized NVML, once a process; None without a driver."""
-    import pynvml
-
+    """Return the initialized NVML, once a process; None without a driver, or NVIDIA's package."""
+    try:
+        import pynvml
+    except ImportError:  # with --sdm conda the jobs have it, and snakemake may do without
+        return None
     try:
         pynvml.nvmlInit()
     except pynvml.NVMLError:
