@@ -7,8 +7,6 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
-
 from spikecanary import diagnosis, preflight, sentinel, sorter
 from spikecanary.config import Config, SorterSettings, as_set
 from spikecanary.failures import (
@@ -64,7 +62,7 @@ def run(
         The sorter, its parameters, and where it runs.
     record : Path
         The file that is written where canaries may begin; beside it, where they may not, one that
-        :func:`read_waiting` reads.
+        :func:`spikecanary.summary.read_waiting` reads.
     job : Job
         How the trial is watched.
     n_jobs : int
@@ -90,7 +88,7 @@ def run(
             supervision=job.supervision(task, record.parent, limit_s),
         )
     failure = diagnosis.read_ending(ended, job.signatures)
-    failed = _failed(record)
+    failed = record.with_suffix(".failed.json")
     if isinstance(failure, EnvironmentFailure) and not isinstance(failure, OF_RECORDING):
         found = {
             "failure": Failure.of(failure).model_dump(mode="json", by_alias=True),
@@ -98,6 +96,7 @@ def run(
             "recordings": list(waiting),
             "host": socket.gethostname(),
             "log": str(job.log),
+            "at": sentinel.now(),
         }
         sentinel.write_atomic(failed, json.dumps(found, indent=1))
         return failure
@@ -144,27 +143,6 @@ def try_sorter(
 
 def _row(path: Path) -> Recording:
     return Recording(id="node", paths=(str(path),), reader="spikeinterface")
-
-
-def _failed(record: Path) -> Path:
-    return record.with_suffix(".failed.json")
-
-
-def read_waiting(results: Path) -> dict[str, dict[str, str]]:
-    """Return columns of the summary for recordings that wait for a machine that fails, by id."""
-    waiting: dict[str, dict[str, str]] = {}
-    for path in sorted((results / ".nodes").glob("*.failed.json")):
-        try:
-            found = json.loads(path.read_text(encoding="utf-8"))
-            failure = Failure.model_validate(found["failure"])
-            columns = {name: str(found[name]) for name in ("reason", "host", "log")}
-            recordings = list(found["recordings"])
-        except (OSError, ValueError, KeyError, TypeError, ValidationError) as err:
-            logger.warning("%s cannot be read: %s", path, err)
-            continue
-        columns |= {"category": failure.category or "", "failure": failure.class_name}
-        waiting |= {each: {**columns, "remedy": failure.remedy} for each in recordings}
-    return waiting
 
 
 def describe(settings: SorterSettings, failure: ClassifiedSortFailure, n_waiting: int) -> str:

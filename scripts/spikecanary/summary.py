@@ -1,24 +1,29 @@
 """The summary: one row a recording, from what stands in a results folder."""
 
+import json
+import logging
 import re
 import sys
 import textwrap
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from spikecanary import node, quality, sentinel
+from spikecanary import quality, sentinel
 from spikecanary.outputs import FILES
-from spikecanary.sentinel import Record, RecordError
+from spikecanary.sentinel import Failure, Record, RecordError
 from spikecanary.supervise import folders
 from spikecanary.texts import count
 from spikecanary.tsv import TableError, read_tsv, write_tsv
 
 if TYPE_CHECKING:
     import pandas as pd
+
+logger = logging.getLogger(__name__)
 
 SUMMARY_COLUMNS = (
     "recording",
@@ -78,7 +83,7 @@ def describe(results: Path, further: Mapping[str, Mapping[str, str]]) -> list[di
         One row a recording. ``sort`` is ``sorted``, ``unsortable``, ``failed``,
         ``stopped`` (not sorted because of the verdict) or ``pending``.
     """
-    own, waiting = set(SUMMARY_COLUMNS), node.read_waiting(results)
+    own, waiting = set(SUMMARY_COLUMNS), read_waiting(results)
     rows = []
     for id_, columns in further.items():
         row = _row(results / id_, id_)
@@ -86,6 +91,25 @@ def describe(results: Path, further: Mapping[str, Mapping[str, str]]) -> list[di
             row |= waiting.get(id_, {})
         rows.append(row | {k: v for k, v in columns.items() if k not in own})
     return rows
+
+
+def read_waiting(results: Path) -> dict[str, dict[str, str]]:
+    """Return columns of recordings that wait for a machine which failed its trial in this run."""
+    waiting: dict[str, dict[str, str]] = {}
+    for path in sorted((results / ".nodes").glob("*.failed.json")):
+        try:
+            found = json.loads(path.read_text(encoding="utf-8"))
+            if datetime.fromisoformat(found["at"]) < sentinel.run_began():
+                continue  # the sorter may be another by now
+            failure = Failure.model_validate(found["failure"])
+            columns = {name: str(found[name]) for name in ("reason", "host", "log")}
+            recordings = list(found["recordings"])
+        except (OSError, ValueError, KeyError, TypeError, ValidationError) as err:
+            logger.warning("%s cannot be read: %s", path, err)
+            continue
+        columns |= {"category": failure.category or "", "failure": failure.class_name}
+        waiting |= {each: {**columns, "remedy": failure.remedy} for each in recordings}
+    return waiting
 
 
 def merge(waves: Iterable[Path]) -> list[dict[str, str]]:
@@ -446,6 +470,6 @@ def end_of_module_run(results: str | Path) -> None:
         A recording in the results folder needs attention: exit status 1.
     """
     tested = {path.parent.name for path in Path(results).glob("*/canary.json")}
-    found = sorted(tested | {*node.read_waiting(Path(results))})
+    found = sorted(tested | {*read_waiting(Path(results))})
     if print_end(Path(results), {name: {} for name in found}, found):
         sys.exit(1)

@@ -1,6 +1,8 @@
 """The project's own files agree with each other."""
 
 import re
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
@@ -29,6 +31,14 @@ def test_conda_environments_name_the_pinned_versions():
         packages = yaml.safe_load(path.read_text())["dependencies"][-1]["pip"]
         assert pins(packages).items() <= PINNED.items(), path
         assert len(pins(packages)) == len(packages), path
+
+
+def test_tables_and_report_need_no_more_than_their_environment():
+    """Their conda environment has no yaml, no sorter and no driver."""
+    lacking = ["yaml", "spikeinterface", "torch", "pynvml", "snakemake", "scipy"]
+    code = f"import sys; sys.modules.update(dict.fromkeys({lacking}))\n"
+    code += "from spikecanary import gate, report, reruns, screen, summary"
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_all_that_the_package_needs_is_pinned_at_a_version_that_it_takes():

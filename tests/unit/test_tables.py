@@ -1,5 +1,6 @@
 """Waves, the gate's table, the summary, what the screen shows."""
 
+import json
 import re
 from pathlib import Path
 
@@ -216,6 +217,18 @@ def test_host_that_kills_is_named_by_what_its_jobs_left(tmp_path, monkeypatch):
     assert line.endswith("'--exclude=n2'\"")
     monkeypatch.setenv(sentinel.RUN_BEGAN, "2126-01-01T00:00:00+00:00")
     assert summary.describe_hosts(tmp_path, rows) == []  # they are of an earlier run
+
+
+def test_what_waits_for_a_machine_is_told_in_the_run_that_tried_it(tmp_path, monkeypatch):
+    failure = {"class": "GPUUnavailableError", "category": "environment", "message": "m"}
+    found = {"failure": failure, "reason": "no GPU", "host": "n1", "log": "x", "at": sentinel.now()}
+    (tmp_path / ".nodes").mkdir()
+    path = tmp_path / ".nodes/kilosort4.failed.json"
+    path.write_text(json.dumps(found | {"recordings": ["one"]}))
+    rows = summary.describe(tmp_path, {"one": {}, "two": {}})
+    assert [row["failure"] for row in rows] == ["GPUUnavailableError", ""]
+    monkeypatch.setenv(sentinel.RUN_BEGAN, "2126-01-01T00:00:00+00:00")
+    assert summary.read_waiting(tmp_path) == {}  # the sorter may be another now
 
 
 def test_what_is_not_recognised_is_grouped():
