@@ -123,6 +123,28 @@ def test_what_is_no_lease(start):
     assert shown(start(1, "cuda:1")) == ["None", "4"]
 
 
+@pytest.mark.parametrize(
+    ("question", "lost", "expected"),
+    [
+        ("UUID", (0, 1, 2, 3), ["None", "4"]),  # an empty name would hide them from the sorter
+        ("UUID", (2,), ["GPU-0abc", "1"]),
+        ("HandleByIndex", (2,), ["GPU-0abc", "1"]),
+        ("MemoryInfo", (0, 1, 2, 3), ["GPU-0abc", "1"]),
+        ("Count", (), ["None", "0"]),
+    ],
+)
+def test_driver_that_does_not_answer_all(start, tmp_path, question, lost, expected):
+    name = f"nvmlDeviceGet{question}"
+    refusing = f"""
+def {name}(*about, ask={name}):
+    if not about or about[0] in {lost}:
+        raise NVMLError
+    return ask(*about)
+"""
+    (tmp_path / "pynvml.py").write_text(NVML + refusing)
+    assert shown(start()) == expected
+
+
 def test_folder_of_leases_that_cannot_be_used(start, tmp_path):
     (tmp_path / "spikecanary-gpus").write_text("")
     assert shown(start()) == ["None", "4"]

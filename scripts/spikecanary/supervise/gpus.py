@@ -51,10 +51,10 @@ def _nvml() -> Any:
 
 
 def _devices(nvml: Any) -> list[Any]:
-    """Return the GPUs that the driver reports."""
+    """Return the GPUs that the driver reports, without those that it has lost."""
     count = _ask(nvml.nvmlDeviceGetCount) if nvml else 0
     found = [_ask(nvml.nvmlDeviceGetHandleByIndex, index) for index in range(count or 0)]
-    return [] if None in found else found  # a lost GPU is the sorter's to report
+    return [each for each in found if each is not None]
 
 
 def _visible(nvml: Any) -> list[Any]:
@@ -104,10 +104,11 @@ def lease(wanted: int, device: str) -> None:
 
     The emptiest are taken first. A lease ends with this process, however it ends. What a scheduler
     gave is taken as it is, and so is a device that was chosen by number (``cuda:1``). Nothing is
-    leased where the driver reports no GPU.
+    leased where the driver reports no GPU, or none by its UUID.
     """
     nvml = _nvml() if wanted and ":" not in device else None
     free = {_uuid(nvml, each): _free_bytes(nvml, each) for each in _visible(nvml)}
+    free.pop("", None)
     if not free or (VISIBLE in os.environ and len(free) <= wanted):
         return
     emptiest = sorted(free, key=lambda uuid: -free[uuid])
