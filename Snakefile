@@ -26,6 +26,7 @@ rule all:
         "<results>/report.html",
         "<results>/summary.tsv",
         all_results,
+        finished_results,
         lambda wildcards: (
             ["<results>/.checked"] if find_disagreeing() or find_stale_tables() else []
         ),

@@ -23,14 +23,24 @@ def find_due(sorter):
     return [each for each in ROWS if sorter_of(each) == sorter and state_of(each).canary_is_due]
 
 
+@functools.cache
+def needs_trial(sorter):
+    """Return whether this machine is to be tried with a sorter: many canaries of it are to run.
+
+    What is forced is sorted whatever its canary says.
+    """
+    is_here = workflow.local_exec and not DRY and not workflow.touch
+    due = set(find_due(sorter)) - set(SETTINGS.canary.force)
+    return is_here and len(due) >= node.LEAST_RECORDINGS
+
+
 def await_node(wave):
-    """Wait until this machine was tried with a wave's sorter, where many canaries are to run.
+    """Wait until this machine was tried with a wave's sorter, where it is to be.
 
     Behind a checkpoint: as an input of the canaries, a trial would have all of them run again.
     """
     sorter = sorter_of(WAVES[wave][0])
-    is_here = workflow.local_exec and not DRY and not workflow.touch
-    if is_here and len(find_due(sorter)) >= node.LEAST_RECORDINGS:
+    if needs_trial(sorter):
         checkpoints.node.get(sorter=sorter)
 
 
@@ -84,6 +94,13 @@ def all_results(wildcards):
             names += [f"<results>/{each}/canary.json" for each in tested]
             names += results_of(wave, outputs.all_files(SETTINGS.outputs))
     return [each for each in names if not results_path(each.removeprefix("<results>/")).exists()]
+
+
+def finished_results(wildcards):
+    """Return what finished sorts lack where a trial comes first: on a machine that fails it too."""
+    due = [each for each in ROWS if needs_trial(sorter_of(each)) and state_of(each).sort_stands]
+    names = [f"{each}/{name}" for each in due for name in outputs.all_files(SETTINGS.outputs)]
+    return [f"<results>/{each}" for each in names if not results_path(each).exists()]
 
 
 def all_sorts(wildcards):
