@@ -62,6 +62,8 @@ SUMMARY_COLUMNS = (
 COUNTS = ("n_sorted", "n_units", "n_good", "canary_units", "n_channels", "attempt")
 #: The command for failures that are not recognised.
 DRAFT = "python -m spikecanary.failures.classify LOG... --draft"
+#: Failures of the environment that are the same on every host.
+NOT_OF_HOST = ("RecordingLayoutError", "SettingsError", "SorterParameterError")
 #: What describe_recordings shows.
 SCREEN_COLUMNS = ("recording", "verdict", "outcome", "category", "sort", "n_units", "reason")
 
@@ -381,7 +383,8 @@ def describe_hosts(results: Path, rows: Iterable[Mapping[str, Any]]) -> list[str
     for row in rows:
         hosts = ended.setdefault(row.get("sorter", ""), {})
         works = row["sort"] == "sorted" or (row["sort"], row["outcome"]) == ("pending", "passed")
-        if works or row["category"] == "environment":
+        of_host = row["category"] == "environment" and row["failure"] not in NOT_OF_HOST
+        if works or of_host:
             hosts.setdefault(row["host"], Counter())["" if works else row["failure"]] += 1
         for host in folders.find_killed(results / row["recording"]):
             hosts.setdefault(host, Counter())["killed"] += 1

@@ -198,6 +198,7 @@ GPU = "GPUUnavailableError"
         ([*on("n2", 3, GPU), *on("n1", 1, sort="pending", outcome="passed")], "n2"),
         ([*on("n2", 3, GPU), *on("n1", 1, sort="pending", outcome="skipped")], ""),
         ([*on("n1", 3), *on("n2", 3, "X", category="resource")], ""),
+        ([*on("n1", 3), *on("n2", 3, "RecordingLayoutError")], ""),  # of how it is declared
         ([], ""),
     ],
 )
