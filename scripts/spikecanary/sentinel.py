@@ -275,6 +275,8 @@ def move(source: Path, target: Path) -> None:
         msg = f"{target.name} cannot be copied from {source}: {err}"
         raise DiskExhaustionError(msg, path=str(target)) from err
     finally:
+        if old.exists() and not target.exists():
+            old.rename(target)
         for left in (new, old):
             shutil.rmtree(left, ignore_errors=True)
 
