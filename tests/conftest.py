@@ -34,6 +34,10 @@ GROUPS = {
     "test_slurm.py": "slurm",
     "test_sorts.py": "serial",
 }
+#: Of tests that no other waits for, these begin, so that no worker is left alone with one.
+LONGEST = tuple(
+    f"tests/{name}.py" for name in ("workflow/test_real_sorters", "workflow/test_fault_bench")
+)
 #: Longer than a unit test may take: `make check` leaves them to `make test`.
 MEDIUM = ("tests/unit/test_report.py::test_thousand",)
 FAULT_COLUMNS = ("fault", "survived", "files lost", "processes left", "wrong verdicts")
@@ -60,7 +64,8 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Groups:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark the unit tests that take long; all others are marked where they stand."""
+    """Mark the unit tests that take long, others where they stand; begin with the longest."""
+    items.sort(key=lambda item: not item.nodeid.startswith(LONGEST))
     for item in items:
         if item.nodeid.startswith(MEDIUM):
             item.add_marker(pytest.mark.medium)
