@@ -86,7 +86,10 @@ def main() -> int:
         )
         wait_until(lambda: not cluster.run("squeue", "--noheader"), 600)
         show("sbatch --array", cluster, seen, time.perf_counter() - started)
-        for what, further in (("canaries as an array", []), ("canaries in groups", groups)):
+        for what, further in (
+            ("canaries as an array", ["--slurm-array-jobs", "canary"]),
+            ("canaries in groups", groups),
+        ):
             took_s = run(cluster, Path(name, what), arguments.n, *further)
             show(what, cluster, seen, took_s)
     return 0
