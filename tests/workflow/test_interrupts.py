@@ -57,7 +57,7 @@ def sorting(project):
 
 
 def check_nothing_is_left(project, tree):
-    wait_for(lambda: not any(is_alive(each) for each in tree), timeout_s=15)
+    wait_for(lambda: not any(is_alive(each) for each in tree), timeout_s=45)
     assert list(project.result().rglob("canary.json")) == []
     assert list(project.result().rglob("*canary-*")) == []
     (line,) = read_journal(project.result("slow/attempts.jsonl"))
@@ -71,7 +71,7 @@ def test_signal_to_the_whole_group_ends_the_jobs(project, sorting, signum):
     """Ctrl-C in a terminal; a batch system that ends the job in which snakemake runs."""
     snakemake, tree = sorting(120.0)
     os.killpg(snakemake.pid, signum)
-    assert snakemake.wait(timeout=30) == 1
+    assert snakemake.wait(timeout=90) == 1
     assert list(project.summary()["sort"]) == ["pending"]
     check_nothing_is_left(project, tree)
 
@@ -81,7 +81,7 @@ def test_jobs_of_a_snakemake_that_died_end_themselves(project, sorting, signum):
     snakemake, tree = sorting(120.0)
     os.kill(snakemake.pid, signum)
     assert snakemake.wait(timeout=10) == -signum
-    wait_for(lambda: not any(is_alive(each) for each in tree), timeout_s=15)
+    wait_for(lambda: not any(is_alive(each) for each in tree), timeout_s=45)
     locked = project.run()
     assert locked.returncode == 1
     assert "Directory cannot be locked" in locked.output
