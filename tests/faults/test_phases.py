@@ -69,7 +69,6 @@ def wait_for(run, signum):
         run.wait(timeout=30)
     except subprocess.TimeoutExpired:
         assert signum == signal.SIGTERM
-        assert not psutil.Process(run.pid).children()
         run.kill()
         run.wait()
 
