@@ -1,4 +1,4 @@
-"""The engine: functions that say what is asked for, wave by wave, behind the one checkpoint."""
+"""The engine: functions that say what is asked for, wave by wave, behind the checkpoints."""
 
 import functools
 from pathlib import Path
@@ -29,9 +29,9 @@ def needs_trial(sorter):
 
     What is forced is sorted whatever its canary says.
     """
-    is_here = workflow.local_exec and not DRY and not workflow.touch
-    due = set(find_due(sorter)) - set(SETTINGS.canary.force)
-    return is_here and len(due) >= node.LEAST_RECORDINGS
+    if DRY or workflow.touch or not workflow.local_exec:
+        return False
+    return len({*find_due(sorter)} - {*SETTINGS.canary.force}) >= node.LEAST_RECORDINGS
 
 
 def await_node(wave):

@@ -1,6 +1,5 @@
 """Checkpoint node: try a sorter on this machine, before the canaries that need it."""
 
-import logging
 import sys
 from pathlib import Path
 from typing import Any
@@ -12,8 +11,7 @@ from spikecanary.supervise import gpus
 from spikecanary.supervise.job import Job
 from spikecanary.supervise.log import configure, new_log
 from spikecanary.supervise.processes import exit_on_signals
-
-logger = logging.getLogger("spikecanary")
+from spikecanary.texts import count
 
 
 def main(snakemake: Any) -> int:
@@ -29,7 +27,10 @@ def main(snakemake: Any) -> int:
     failure = node.run(settings, record, job, snakemake.threads, waiting)
     if failure is None:
         return 0
-    sys.stderr.write(node.describe(settings, failure, len(waiting)))
+    told = node.describe(settings, failure).rstrip(".")
+    sys.stderr.write(
+        f"{told}.\n  {count(len(waiting), 'recording')} wait for it. {failure.remedy}\n"
+    )
     return 1
 
 

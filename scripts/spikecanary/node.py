@@ -24,7 +24,6 @@ from spikecanary.supervise import folders, gpus, watchdogs
 from spikecanary.supervise.job import Job
 from spikecanary.supervise.run import call
 from spikecanary.table import Recording
-from spikecanary.texts import count
 
 logger = logging.getLogger(__name__)
 
@@ -92,7 +91,7 @@ def run(
     if isinstance(failure, EnvironmentFailure) and not isinstance(failure, OF_RECORDING):
         found = {
             "failure": Failure.of(failure).model_dump(mode="json", by_alias=True),
-            "reason": f"{settings.name} cannot run on this machine: {failure}",
+            "reason": describe(settings, failure),
             "recordings": list(waiting),
             "host": socket.gethostname(),
             "log": str(job.log),
@@ -145,9 +144,6 @@ def _row(path: Path) -> Recording:
     return Recording(id="node", paths=(str(path),), reader="spikeinterface")
 
 
-def describe(settings: SorterSettings, failure: ClassifiedSortFailure, n_waiting: int) -> str:
-    """Say in one block what is wrong with this machine, how many wait, and how to mend it."""
-    return (
-        f"{settings.name} cannot run on this machine: {str(failure).rstrip('.')}.\n"
-        f"  {count(n_waiting, 'recording')} wait for it. {failure.remedy}\n"
-    )
+def describe(settings: SorterSettings, failure: ClassifiedSortFailure) -> str:
+    """Say in one line what is wrong with this machine."""
+    return f"{settings.name} cannot run on this machine: {failure}"

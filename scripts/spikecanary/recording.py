@@ -218,9 +218,10 @@ def _set_up_network() -> None:
     """Have fsspec read little ahead, and zarr 2 raise OSErrors: it takes them for zeros."""
     with contextlib.suppress(ImportError):  # there is no FSStore in zarr 3, which raises them
         import fsspec
-        from zarr.storage import FSStore
 
         fsspec.config.conf.setdefault("http", {}).setdefault("block_size", READ_AHEAD_BYTES)
+        from zarr.storage import FSStore
+
         FSStore.__init__ = functools.partialmethod(FSStore.__init__, exceptions=(KeyError,))
 
 
