@@ -2,6 +2,7 @@
 
 import json
 import threading
+from pathlib import Path
 
 import pytest
 
@@ -141,3 +142,22 @@ def test_record_without_later_fields_is_read(tmp_path):
     assert sentinel.read_record(tmp_path / "canary.json").n_units is None
     (tmp_path / "canary.json").write_text(json.dumps(old | {"schema_version": 0}))
     assert sentinel.read_record(tmp_path / "canary.json").recording == "a"
+
+
+def test_move_that_is_interrupted_puts_back_what_stood(tmp_path, monkeypatch):
+    source, target = tmp_path / "made", tmp_path / "kept"
+    for folder in (source, target):
+        folder.mkdir()
+        (folder / "from").write_text(folder.name)
+    rename = Path.rename
+
+    def interrupted(path, to):
+        if to == target and ".new." in path.name:
+            raise KeyboardInterrupt
+        return rename(path, to)
+
+    monkeypatch.setattr(Path, "rename", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        sentinel.move(source, target)
+    assert (target / "from").read_text() == "kept"
+    assert [path.name for path in tmp_path.iterdir()] == ["kept"]
