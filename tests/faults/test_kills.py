@@ -236,7 +236,7 @@ def test_lock_in_the_recordings_folder(project, ledger):
     lock.write_text("4711\nother-node\n")
     run = project.run()
     assert run.returncode == 1
-    assert "process 4711 on host other-node, since 20" in run.output
+    assert "process 4711 on host other-node, last seen 20" in run.output
     last = read_journal(project.result("x/attempts.jsonl"))[-1]
     wrong = [last] * (last["failure"]["class"] != "ConcurrentSortError")
     assert project.summary().loc["y", "sort"] == "sorted"

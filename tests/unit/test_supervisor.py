@@ -45,13 +45,13 @@ def die(how, stage):
     os.kill(os.getpid(), getattr(signal, how))
 
 def family():
-    ignore = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(300)"
-    subprocess.Popen([sys.executable, "-c", ignore])
-    subprocess.Popen(["sh", "-c", "sleep 301 & wait"])
+    ignore = "import signal, time; signal.signal(15, signal.SIG_IGN); time.sleep(300.%d)"
+    subprocess.Popen([sys.executable, "-c", ignore % os.getppid()])
+    subprocess.Popen(["sh", "-c", f"sleep 301.{os.getppid()} & wait"])
     time.sleep(300)
 
 def orphan():
-    subprocess.Popen(["sh", "-c", "sleep 302 & exit"])
+    subprocess.Popen(["sh", "-c", f"sleep 302.{os.getppid()} & exit"])
     return "done"
 
 def flood(megabytes, stage):
@@ -154,13 +154,13 @@ def test_watchdog_ends_the_whole_tree(run):
     ended = run("family", watchdogs=[impatient])
     assert isinstance(ended.stopped_by, SorterTimeoutError)
     assert ended.describe() == "too slow"
-    assert running("time.sleep(300)") == []
-    assert running("sleep 301") == []
+    assert running(f"time.sleep(300.{os.getpid()})") == []
+    assert running(f"sleep 301.{os.getpid()}") == []
 
 
 def test_orphans_of_a_child_are_ended(run):
     assert run("orphan").result == "done"
-    assert running("sleep 302") == []
+    assert running(f"sleep 302.{os.getpid()}") == []
 
 
 def test_disk_is_measured(run, tmp_path):

@@ -142,9 +142,12 @@ class ChildLog:
         if size - self.begins <= self.max_bytes:
             return
         quarter = self.max_bytes // 4
-        end = self.tail(quarter)
-        note = f"\n[... the output was cut here, at {size - self.begins:,} bytes ...]\n"
-        kept = (note + end[end.find("\n") + 1 :]).encode()
-        with self.path.open("ab") as file:
+        note = f"\n[... the output was cut here, at {size - self.begins:,} bytes ...]\n".encode()
+        with self.path.open("rb") as written, self.path.open("ab") as file:
+            written.seek(size - quarter)
+            end = written.read()
+            end = end[end.find(b"\n") + 1 :]
+            # What the child wrote in the meantime.
+            end += written.read()
             os.truncate(self.path, self.begins + quarter)
-            file.write(kept)
+            file.write(note + end)
