@@ -21,6 +21,7 @@ import yaml
 from spikecanary import sentinel
 from spikecanary.failures import Category
 from spikecanary.sentinel import Failure, Record, SorterInfo
+from spikecanary.sorter import SortTask
 
 ROOT = Path(__file__).resolve().parents[1]
 COLUMNS = ("recording", "path", "reader", "reader_options", "probe", "stream_id", "sorter")
@@ -226,3 +227,22 @@ def write_open_ephys(
         )
     structure = {"GUI version": "0.6.7", "continuous": described, "events": [], "spikes": []}
     (recording / "structure.oebin").write_text(json.dumps(structure))
+
+
+def with_params(task: SortTask, **params: Any) -> SortTask:
+    """Return the task with these parameters of its sorter."""
+    return task.model_copy(update={"sorter": task.sorter.model_copy(update={"params": params})})
+
+
+def with_traces(
+    task: SortTask,
+    traces: np.ndarray,
+    path: Path,
+    steps: dict[str, Any] | None = None,
+    **options: Any,
+) -> SortTask:
+    """Return the task for a file of these traces."""
+    traces.tofile(path)
+    options = task.row.reader_options | {"dtype": str(traces.dtype)} | options
+    row = task.row.model_copy(update={"paths": (str(path),), "reader_options": options})
+    return task.model_copy(update={"row": row, "preprocessing": steps or {}})

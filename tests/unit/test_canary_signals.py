@@ -1,0 +1,104 @@
+"""What a canary says of signals: spoilt, misread, in volts, bad for a time."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from spikeinterface.core import load
+
+from spikecanary import canary, fullsort, sorter, stamps
+from spikecanary.config import CanarySettings
+from spikecanary.supervise.job import Job
+from workbench import with_params, with_traces
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        (lambda x: x, {"bandpass_filter": {"freq_max": 20_000}}, "step 'bandpass_filter' cannot"),
+        (lambda x: x, {"phase_shift": {}}, "step 'phase_shift' cannot"),
+        (lambda x: (x.astype(int) + 32768).astype("uint16"), {"common_reference": {}}, "Unsigned"),
+        (lambda x: x * np.array([1, 1, 0, 1], "int16"), {"zscore": {}}, "makes samples that are"),
+    ],
+)
+def test_preprocessing_that_cannot_be_or_spoils_stops_by_its_step(run, task, traces, case):
+    spoil, steps, words = case
+    path = Path(task.row.paths[0]).with_name("spoilt.raw")
+    record = run(with_traces(task, spoil(traces), path, steps))
+    assert (record.outcome, record.failure.class_name) == ("stopped", "PreprocessingError")
+    assert record.failure.category == "environment"
+    assert words in record.reason
+    assert record.failure.evidence["step"] == next(iter(steps))
+    if "zscore" in steps:
+        assert record.failure.evidence["channels"] == ["2"]
+        assert "bad_channels" in record.failure.remedy
+    if words == "Unsigned":
+        assert "unsigned_to_signed" in record.failure.remedy
+
+
+def test_file_declared_wrongly_is_misread_and_not_silent(run, task, traces, tmp_path):
+    record = run(with_traces(task, traces, tmp_path / "x.raw", dtype="uint16"))
+    assert (record.outcome, record.failure.class_name) == ("stopped", "RecordingLayoutError")
+    assert record.failure.category == "environment"
+    assert "dtype 'int16' (not 'uint16')" in record.reason
+    assert "Set dtype 'int16'" in record.failure.remedy
+
+
+@pytest.fixture
+def unplugged(task, traces, tmp_path):
+    """Return the task of a recording that is unplugged after 5 of its 8 s."""
+    spoilt = traces.copy()
+    spoilt[150_000:] = 32767
+    return with_traces(task, spoilt, tmp_path / "x.raw")
+
+
+def test_bad_periods_are_named_or_stop(run, unplugged):
+    record = run(unplugged)
+    assert record.outcome == "passed"
+    (period,) = record.bad_periods
+    assert (period.start_s, period.end_s) == pytest.approx((5.0, 8.0), abs=0.02)
+    assert any("to 8.00 s (railed)" in warning for warning in record.warnings)
+    assert record.signal_map[-1].railed == 4
+    record = run(unplugged, bad_periods="stop")
+    assert (record.outcome, record.failure.class_name) == ("stopped", "SaturatedSignalError")
+    assert "canary.bad_periods" in record.failure.remedy
+
+
+def test_bad_periods_are_silenced_for_the_sort(unplugged, tmp_path):
+    (tmp_path / "work").mkdir()
+    silent = unplugged.model_copy(update={"silence_bad_periods": True, "window_s": (4.0, 8.0)})
+    assert silent.as_set()["silence_bad_periods"] is True
+    assert "silence_bad_periods" not in unplugged.as_set()
+    sorter.sort(
+        silent.model_dump(mode="json"), str(tmp_path / "work"), lambda _: None, lambda **_: None
+    )
+    work = tmp_path / "work/sorter"
+    handed = load(work / "spikeinterface_recording.pickle", base_folder=work).get_traces()
+    assert handed[:29_000].any()
+    assert not handed[31_000:].any()
+
+
+def test_canary_says_what_has_changed_since_the_sort(task, traces, tmp_path):
+    def job(row):
+        data = stamps.of_recording(row, None)
+        return Job(log=tmp_path / "log.txt", recorded_settings={"data": data})
+
+    settings = CanarySettings(window_s=2, min_recording_s=4)
+    half = with_traces(task, traces[:150_000], tmp_path / "x.raw")
+    canary.run(half, settings, tmp_path / "x", job(half.row))
+    fullsort.run(half, tmp_path / "x", job(half.row))
+    whole = with_traces(task, traces, tmp_path / "x.raw")
+    os.utime(tmp_path / "x.raw", (1, 1))  # as rsync -a does
+    record = canary.run(whole, settings, tmp_path / "x", job(whole.row))
+    assert "the recording has changed since its sort of" in record.warnings[0]
+    assert "x.raw: 1,200,000 bytes then, 1,920,000 now" in record.warnings[0]
+
+
+def test_samples_in_volts_are_no_silence(run, task, traces, tmp_path):
+    volts = with_traces(task, (traces * 1e-6).astype("float32"), tmp_path / "x.raw", gain_to_uV=1e6)
+    record = run(with_params(volts, fail_in="always", fail_how="silent"))
+    assert record.windows[0].why == "leading"
+    assert (record.outcome, record.failure.class_name) == ("stopped", "RecordingLayoutError")
+    assert "are the samples in volts?" in record.reason
+    assert record.failure.evidence["gain"] == 1e6

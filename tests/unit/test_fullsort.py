@@ -1,0 +1,115 @@
+"""The full sort: what it obeys, repeats, refuses and leaves, with the quick sorter."""
+
+import pytest
+
+from spikecanary import canary, diagnosis, forecast, fullsort, sentinel
+from spikecanary.config import CanarySettings
+from spikecanary.fullsort import SortFailedError, SortStoppedError
+from spikecanary.supervise import watchdogs
+from spikecanary.supervise.job import Job
+from spikecanary.supervise.run import Ended
+from workbench import with_params, with_traces
+
+
+def test_finished_sort_is_remembered(run, sort, long_task, tmp_path):
+    run(long_task, window_s=3)
+    record = sort(long_task)
+    assert record.forecast is not None
+    (path,) = (tmp_path / "history").glob("*.jsonl")
+    (entry,) = forecast.read_history(path)
+    assert entry.actual["wall_s"] == record.measured.wall_s
+    assert set(entry.expected) == {"wall_s", "mem_mb", "disk_mb"}
+
+
+def test_retry_repeats_only_what_wanted_a_resource(run, sort, task):
+    run(task)
+    with pytest.raises(SortFailedError, match="a bug that mentions CUDA"):
+        sort(with_params(task, fail_in="full"))
+    for attempt in (2, 3):
+        with pytest.raises(SortFailedError, match="not tried again, it would fail again"):
+            sort(task, attempt=attempt)
+    assert sort(task).outcome == "sorted"  # a new invocation tries again
+
+
+def test_failure_of_an_earlier_run_refuses_no_retry(run, sort, task, monkeypatch):
+    """Its first attempt was killed before it could say anything."""
+    run(task)
+    with pytest.raises(SortFailedError, match="a bug that mentions CUDA"):
+        sort(with_params(task, fail_in="full"))
+    monkeypatch.setenv(sentinel.RUN_BEGAN, "2126-01-01T00:00:00+00:00")
+    assert sort(task, attempt=2).outcome == "sorted"
+
+
+def test_sort_that_was_killed_alone_is_repeated(run, sort, task):
+    run(task)
+    with pytest.raises(SortFailedError, match="killed by SIGKILL"):
+        sort(with_params(task, fail_in="full", fail_how="kill"))
+    assert sort(task, attempt=2).outcome == "sorted"
+
+
+def test_full_sort_obeys(run, sort, task, quiet, tmp_path):
+    run(with_params(quiet, fail_in="window", fail_how="silent"))
+    with pytest.raises(SortStoppedError, match=r"canary: \{force: \[x\]\}"):
+        sort(task)
+    record = sort(task, forced=True)
+    assert (record.outcome, record.forced, record.n_units) == ("sorted", True, 4)
+    assert sentinel.read_record(tmp_path / "x/sort.json") == record
+
+
+def test_full_sort_that_hangs_and_computes_is_ended(run, sort, task, monkeypatch):
+    run(task)
+    monkeypatch.setattr(watchdogs, "inactivity_limit_s", lambda *_: 2.0)
+    with pytest.raises(SortFailedError, match="it computes, but without output, I/O, GPU or fresh"):
+        sort(with_params(task, fail_in="full", fail_how="spin"))
+
+
+def test_failed_sort_leaves_a_journal_line_and_no_output(run, sort, task, tmp_path):
+    run(task)
+    with pytest.raises(SortFailedError, match="x: the sort failed: ZeroDivisionError: a bug"):
+        sort(with_params(task, fail_in="full"))
+    assert not (tmp_path / "x/sorting").exists()
+    assert not (tmp_path / "x/sort.json").exists()
+    last = sentinel.read_journal(tmp_path / "x/attempts.jsonl")[-1]
+    assert (last["kind"], last["outcome"]) == ("sort", "failed")
+
+
+def test_full_sort_without_a_sentinel(sort, task):
+    with pytest.raises(FileNotFoundError):
+        sort(task)
+
+
+def test_short_recording_that_is_declared_wrongly_fails_in_the_full_sort(task, traces, tmp_path):
+    wrong = with_traces(task, traces, tmp_path / "x.raw", dtype="uint16")
+    job = Job(log=tmp_path / "log.txt")
+    canary.run(wrong, CanarySettings(min_recording_s=20), tmp_path / "x", job)
+    with pytest.raises(SortFailedError, match="not what the table declares"):
+        fullsort.run(wrong, tmp_path / "x", job)
+    forced = fullsort.run(wrong, tmp_path / "x", job, forced=True)
+    assert forced.outcome == "sorted"
+
+
+@pytest.mark.parametrize(
+    "after",
+    [
+        (
+            120_000,
+            960_000,
+            "1,920,000 bytes before, 960,000 after (240,000 samples before, 120,000",
+        ),
+        (120_000, 1_920_000, "(240,000 samples before, 120,000 after)"),
+        (240_000, 1_920_000, None),
+        (None, 960_000, "960,000 after"),
+    ],
+)
+def test_recording_cut_during_a_sort_that_ends_well_fails(task, monkeypatch, tmp_path, after):
+    n_after, bytes_after, words = after
+    facts = {"header": {"n_samples": 240_000}, "n_samples_after": n_after}
+    ended = Ended(result={"n_units": 1, "n_spikes": 9}, facts=facts)
+    sizes = iter([1_920_000, bytes_after])
+    monkeypatch.setattr(diagnosis, "supervise", lambda *_, **__: ended)
+    monkeypatch.setattr(diagnosis, "size_bytes", lambda _: next(sizes))
+    seen = diagnosis.sort(task, folder=tmp_path, supervision=None)
+    assert (seen.failure is None) == (words is None) == (seen.result is not None)
+    if words:
+        assert "the recording shrank while it was sorted" in str(seen.failure)
+        assert words in str(seen.failure)
