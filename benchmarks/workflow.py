@@ -71,7 +71,7 @@ def process(row):
     info = sentinel.SorterInfo(name="kilosort4", params_digest="")
     record = sentinel.Record(
         recording=row.id, verdict="proceed", outcome="sorted", reason="", sorter=info, parts=parts,
-        started_at=sentinel.now(),
+        started_at=sentinel.now(), finished_at=sentinel.now(),
     )
     sentinel.write_record(folder / "sort.json", record)
     analyzer, units = dict(analyzer_path=folder / "analyzer"), dict(units_path=folder / "units.tsv")
@@ -242,10 +242,12 @@ def main() -> int:
             order = [ours, bare] if pair % 2 else [bare, ours]
             took = {command is ours: time_s(folder, command) for command in order}
             ratios.append(took[True] / took[False])
+            bare_units, our_units = accuracy(folder, "bare"), accuracy(folder, "results")
+            assert set(bare_units) >= set(our_units), (bare_units, our_units)
             print(
                 f"pair {pair + 1}: bare {took[False]:.0f} s, workflow {took[True]:.0f} s, "
-                f"ratio {ratios[-1]:.3f}; median accuracy of good units bare "
-                f"{accuracy(folder, 'bare')}, workflow {accuracy(folder, 'results')}",
+                f"ratio {ratios[-1]:.3f}; median accuracy of good units bare {bare_units}, "
+                f"workflow {our_units}",
                 flush=True,
             )
             check(folder)
