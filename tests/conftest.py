@@ -42,8 +42,11 @@ LONGEST = tuple(
 MEDIUM = ("tests/unit/test_report.py::test_thousand",)
 FAULT_COLUMNS = ("fault", "survived", "files lost", "processes left", "wrong verdicts")
 
-# Under nohup the signal would be ignored, here and in every process that tests start.
+# Under nohup, and in a shell's background, these would be ignored, here and in what tests start.
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
+signal.signal(signal.SIGINT, signal.default_int_handler)
+# Several workers share the cores: threads that wait for each other would take them.
+os.environ.update(dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1"))
 
 
 class Groups(LoadScopeScheduling):
