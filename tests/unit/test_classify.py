@@ -68,6 +68,12 @@ def test_rows_do_not_match_their_words_in_passing(row):
         # a node that was slow, a container that is gone already
         "FATAL:   container creation failed: squashfuse_ll failed to mount /var/rootfs in 10s",
         "Error response from daemon: No such container: 5f1c",
+        # what the sort itself keeps open, a limit that is no disk's
+        r"PermissionError: [WinError 32] It is being used: 'C:\Temp\x\recording.dat'",
+        "OSError: [Errno 28] inotify watch limit reached",
+        # a function of the script itself, a container that another one has taken the name of
+        "AttributeError: Can't get attribute 'f' on <module '__main__' (built-in)>",
+        "docker.errors.APIError: 409 Client Error for http+docker://h/containers/create: Conflict",
         "AssertionError",
         "",
     ],
@@ -86,6 +92,7 @@ UNCLASSIFIED = {
     "after the sort": [
         r"kilosort4:read_kilosort4_motion",
         r"runsorter:read_sorter_folder",
+        r"phykilosortextractors:",
         r"kilosort/utils:log_sorting_summary",
         r"kilosort/io:save_",
     ],
@@ -173,6 +180,13 @@ def test_what_fails_while_a_package_is_imported_is_of_the_machine():
     assert isinstance(classify.by_text(SORTING + text), DependencyError)
     inner = frame("site-packages/kilosort/spikedetect:run") + "TypeError: x"
     assert classify.by_text(frame("site-packages/a/b:<module>") + inner) is None
+
+
+def test_a_comprehension_is_of_the_function_around_it():
+    header, inner = "neo/rawio/neuralynxrawio:", frame("python3.11/pathlib:iterdir")
+    text = SORTING + frame(f"{header}_parse_header") + frame(f"{header}<listcomp>") + inner
+    failure = classify.by_text(text + "NotADirectoryError: [Errno 20] Not a directory: '/x'")
+    assert isinstance(failure, RecordingUnreadableError)
 
 
 def test_frames_tell_the_stage_and_keep_the_words():
@@ -312,9 +326,8 @@ def test_labelled_texts_of_real_software(capsys):
             f"\nlabelled texts: category {right} of {len(rows)}, class {sum(classes)} of "
             f"{len(classes)}, wrong stops {wrong_stops}, misses {misses}"
         )
-    assert right >= 0.95 * len(rows)
+    assert right == len(rows)
     assert sum(classes) >= 0.95 * len(classes)
-    assert len(wrong_stops) <= 0.03 * len(rows)
 
 
 def test_nested_and_quoted_messages():
@@ -411,6 +424,37 @@ def test_force_is_offered_for_biology_only(tmp_path, category):
     with pytest.raises(SortStoppedError) as caught:
         check_sentinel(tmp_path / "canary.json", forced=False)
     assert ("force" in str(caught.value)) == (category == "biological")
+
+
+def test_process_that_was_killed_and_one_that_kills_itself():
+    killed = "/opt/matlab/bin/matlab: line 412:  5555 Killed                  setsid matlab"
+    assert isinstance(classify.by_text("", killed), HostMemoryWatchdogError)
+    crashed = f"MATLAB is exiting because of fatal error\n{killed}"
+    assert classify.by_text("", crashed) is None
+
+
+def test_line_behind_a_bar_of_progress():
+    bar = "  0%|          | 0/844 [00:00<?, ?it/s]"
+    library = "Could not load library libcudnn_ops_infer.so.8. Error: libcudnn_ops_infer.so.8"
+    assert isinstance(classify.by_text("", bar + library), DependencyError)
+    assert classify.by_text("", f"see [0/844] {library}") is None
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "zsh:1: command not found: matlab",
+        "run.sh: Zeile 3: matlab: Kommando nicht gefunden.",
+        "'matlab' is not recognized as an internal or external command,",
+        "'matlab' 不是内部或外部命令",
+    ],
+)
+def test_missing_programs_in_other_shells_and_languages(said):
+    assert classify.by_text("", said).evidence == {}
+    assert type(classify.by_text("", said)).__name__ == "MatlabRuntimeError"
+    other = classify.by_text("", said.replace("matlab", "klusta"))
+    assert other is None or other.evidence == {"module": "klusta"}
+    assert classify.by_text("", said.replace("matlab", "nvidia-smi")) is None
 
 
 def test_parts_without_spikes_beside_parts_with_some():

@@ -21,10 +21,14 @@ _WHAT = re.compile(
     r"^(terminate called after throwing an instance of '[^'\n]*'\n) +what\(\):[ ]+",
     flags=re.MULTILINE,
 )
+#: A bar of progress, after which a library wrote without a new line.
+_BAR = re.compile(r"(\d+/\d+ \[[^\]\n]*\])(?=[^\s\]])")
 _FRAME = re.compile(
     r'^ *File "(?P<path>[^"\n]+)", line \d+, in (?P<function>\S+)\n(?P<source> *(?!File ")\S.*)?',
     flags=re.MULTILINE,
 )
+#: Part of the function around it, which is the next frame.
+_COMPREHENSION = re.compile(r"<(?:list|set|dict)comp>|<genexpr>")
 _HANDLED = "During handling of the above exception, another exception occurred:"
 _IMPORT_ERRORS = ("ImportError", "ModuleNotFoundError")
 #: A sorter that is another program: why it failed is in its log.
@@ -43,11 +47,12 @@ class Frame(NamedTuple):
 def clean(text: str) -> str:
     """Remove marks below source lines and carriage returns; write out lines, slashes in paths.
 
-    An exception of C++ that ended a process is written as the one that Python would have raised.
+    What stands behind a bar of progress begins a line. An exception of C++ that ended a process
+    is written as the one that Python would have raised.
     """
     text = _REPR.sub(lambda line: _write_out(line[0]), text)
     text = _WINDOWS.sub(lambda path: path[0].replace("\\", "/"), text)
-    return _WHAT.sub(r"\1RuntimeError: ", _MARKS.sub("", text))
+    return _WHAT.sub(r"\1RuntimeError: ", _BAR.sub(r"\1\n", _MARKS.sub("", text)))
 
 
 def _write_out(line: str) -> str:
@@ -109,6 +114,7 @@ def parse_frames(text: str) -> Iterator[tuple[str, str, list[Frame]]]:
                 raises and each is found[-1],
             )
             for each in reversed(found)
+            if not _COMPREHENSION.fullmatch(each["function"])
         ]
         if frames:
             yield kind, (line["message"] or "").rstrip(), frames
