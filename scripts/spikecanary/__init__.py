@@ -5,4 +5,4 @@ Snakemake. Each module is one idea and imports only those above it in the list o
 ``docs/internals.md``.
 """
 
-__version__ = "0.2.0"
+__version__ = "1.0.0"
