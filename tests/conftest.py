@@ -28,7 +28,7 @@ GROUPS = {
     "test_postprocess.py": "postprocess",
     "test_reruns.py": "reruns",
     "test_interrupts.py": "serial",
-    "test_kills.py": "serial",
+    "test_kills.py": "kills",
     "test_machine.py": "serial",
     "test_reading.py": "serial",
     "test_slurm.py": "slurm",

@@ -202,16 +202,19 @@ def test_two_runs_on_one_results_folder(batch, ledger, watcher):
     """From two working directories, which Snakemake's own lock does not keep apart."""
     results = batch.folder / "shared-results"
     batch.config["pathvars"] = {"results": str(results)}
-    batch.config["sorter"]["params"] = {"sleep_s": 4.0}
+    batch.config["sorter"]["params"] = {"fail_in": "full", "fail_how": "wait"}
     batch.rows = batch.rows[:1]
     first, second = sibling(batch, "first"), sibling(batch, "second")
+    hold = first.folder / "hold"
+    hold.touch()
     with watcher(results) as watch:
-        runs = [start(first)]
+        run = start(first)
         log = first.folder / "logs/sort/one.log"
-        while runs[0].poll() is None and not (log.exists() and "quick sorter" in log.read_text()):
+        while run.poll() is None and not (log.exists() and "quick sorter" in log.read_text()):
             time.sleep(0.05)
-        runs.append(start(second))
-        assert [run.wait(timeout=120) for run in runs] == [0, 1]
+        assert start(second).wait(timeout=200) == 1
+        hold.unlink()
+        assert run.wait(timeout=120) == 0
         again = second.run(write=False)
     assert again.returncode == 0, again.output
     told = (second.folder / "output.txt").read_text()

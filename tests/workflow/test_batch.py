@@ -162,6 +162,7 @@ def test_asked_for_sort_obeys_until_it_is_forced(project):
     assert project.result("silent/sorting").exists()
 
 
+@pytest.mark.slow
 def test_failing_sorts_cost_nobody_and_are_tried_again(project):
     project.add("good")
     project.add("breaks", sorter="bug_full")

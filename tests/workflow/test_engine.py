@@ -25,6 +25,11 @@ def later(*values):
     return [pytest.param(value, marks=LATER) for value in values]
 
 
+def slow(*values):
+    """Return parameters of a test that are tested last."""
+    return [pytest.param(value, marks=pytest.mark.slow) for value in values]
+
+
 @pytest.fixture
 def engine(tmp_path):
     return Engine(tmp_path, IDS)
@@ -337,7 +342,7 @@ def test_every_way_to_ask_for_a_dry_run(engine, dry):
     assert "sort                6" in run.output
 
 
-@pytest.mark.parametrize("lost", ["folder", *later("touch", "metadata", "triggers")])
+@pytest.mark.parametrize("lost", ["folder", *later("touch"), *slow("metadata", "triggers")])
 def test_records_that_disagree_are_said(batches, tmp_path, lost):
     """Snakemake's memory is lost or says otherwise: nothing would run, and nobody say so."""
     options = ["--drop-metadata"] if lost == "metadata" else []

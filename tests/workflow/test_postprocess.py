@@ -229,6 +229,7 @@ def test_curation_in_the_gui_is_kept(finished):
     assert finished.run("results/a/metrics.tsv").returncode == 0
 
 
+@pytest.mark.slow
 def test_what_needs_no_raw_file_is_made_without(finished):
     """Labels, NumPy, MATLAB and NWB; what needs it names it."""
     finished.config["outputs"] = ["figures", "mat", "npz", "nwb", "phy"]
@@ -270,6 +271,7 @@ def test_report_of_snakemake(finished):
         assert caption in page
 
 
+@pytest.mark.slow
 def test_progress_in_recordings(finished):
     shutil.rmtree(finished.result("a"))
     run = finished.run("--logger", "spikecanary")

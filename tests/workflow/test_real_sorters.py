@@ -95,13 +95,10 @@ def locust(project, data, tetrode):
     return project
 
 
+@pytest.mark.slow  # the demo above sorts with both, too
 @pytest.mark.parametrize(
     ("sorter", "params"),
-    [
-        # The demo above sorts with it, too.
-        pytest.param("kilosort4", {"nblocks": 0, "do_CAR": False}, marks=pytest.mark.slow),
-        ("spykingcircus2", {}),
-    ],
+    [("kilosort4", {"nblocks": 0, "do_CAR": False}), ("spykingcircus2", {})],
 )
 def test_real_recording_is_sorted(locust, sorter, params):
     locust.config["sorter"] = {"name": sorter, "params": params, "device": "cpu"}

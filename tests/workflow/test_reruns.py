@@ -116,6 +116,7 @@ def sorts_of(project, recording):
     return sum("quick sorter: 8.0 s" in log.read_text() for log in logs)
 
 
+@pytest.mark.slow
 def test_sorting_that_cannot_be_read_does_not_cost_the_sort(project):
     project.add("a")
     assert project.run("results/a/canary.json").returncode == 0
