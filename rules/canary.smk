@@ -26,8 +26,8 @@ rule canary:
         "../envs/sorter.yaml"
     threads: SETTINGS.job.threads
     resources:
-        mem_mb=SETTINGS.job.mem_mb,
-        runtime=SETTINGS.job.canary_runtime_min,
+        mem_mb=CANARY_REQUEST["mem_mb"],
+        runtime=CANARY_REQUEST["runtime"],
         gpu=lambda wildcards: forecast.count_gpus(SETTINGS, sorter_of(wildcards.recording)),
         attempt=times_attempt(1),
     params:
@@ -54,8 +54,8 @@ checkpoint node:
         "../envs/sorter.yaml"
     threads: SETTINGS.job.threads
     resources:
-        mem_mb=SETTINGS.job.mem_mb,
-        runtime=SETTINGS.job.canary_runtime_min,
+        mem_mb=CANARY_REQUEST["mem_mb"],
+        runtime=CANARY_REQUEST["runtime"],
         gpu=lambda wildcards: forecast.count_gpus(SETTINGS, wildcards.sorter),
     params:
         kind=lambda wildcards: node.describe_kind(wildcards.sorter, SETTINGS),

@@ -156,12 +156,19 @@ def times_attempt(constant):
     return constant if DRY else lambda wildcards, attempt: attempt * constant
 
 
+CANARY_REQUEST = forecast.default_request(
+    SETTINGS, SETTINGS.sorter.name, SETTINGS.job.canary_runtime_min
+)
+
+
 def sort_request(resource):
     """Return a resource function of a full sort, by its forecast; a dry run asks for the least."""
 
     def request(wildcards, attempt):
         if DRY:
-            return forecast.default_request(SETTINGS, sorter_of(wildcards.recording))[resource]
+            limit_min = SETTINGS.job.sort_runtime_min
+            sorter = sorter_of(wildcards.recording)
+            return forecast.default_request(SETTINGS, sorter, limit_min)[resource]
         task = state_of(wildcards.recording).task
         return forecast.sort_request(SETTINGS, results_path(), task, attempt)[resource]
 

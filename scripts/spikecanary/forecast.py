@@ -20,7 +20,7 @@ from spikecanary import sentinel
 from spikecanary.config import Config, ForecastSettings, WatchdogSettings
 from spikecanary.failures import CapacityForecastError
 from spikecanary.sentinel import Interval, Measured, Record, RecordError
-from spikecanary.sorter import MEMORY_KNOBS, SortTask
+from spikecanary.sorter import CPU_SORTERS, MEMORY_KNOBS, SortTask
 from spikecanary.supervise import gpus
 
 MB = 1e6
@@ -229,10 +229,7 @@ def forecast_recording(results: Path, task: SortTask) -> Forecast:
     )
 
 
-# What a full sort's job requests from Snakemake.
-
-#: Current sorters that use no GPU (``gpu_capability`` in SpikeInterface 0.105).
-CPU_SORTERS = ("herdingspikes", "lupin", "mountainsort5", "spykingcircus2", "tridesclous2")
+# What jobs request from Snakemake.
 
 
 def count_gpus(config: Config, sorter: str) -> int:
@@ -246,11 +243,11 @@ def count_gpus(config: Config, sorter: str) -> int:
     return int(config.sorter.device == "cuda")
 
 
-def default_request(config: Config, sorter: str) -> dict[str, int]:
-    """Return what a sort without a forecast requests."""
+def default_request(config: Config, sorter: str, runtime_min: int) -> dict[str, int]:
+    """Return what a canary requests, and a sort without a forecast."""
     return {
-        "mem_mb": config.job.mem_mb,
-        "runtime": config.job.sort_runtime_min,
+        "mem_mb": min(config.job.mem_mb, config.forecast.max_mem_mb),
+        "runtime": min(runtime_min, config.forecast.max_runtime_min),
         "disk_mb": LEAST_REQUEST["disk_mb"],
         "gpu": count_gpus(config, sorter),
     }
@@ -263,7 +260,7 @@ def sort_request(config: Config, results: Path, task: SortTask, attempt: int) ->
     attempt of Snakemake's asks for more of what the ones before lacked. A sort whose canary used a
     GPU requests at least one.
     """
-    asked = default_request(config, task.sorter.name)
+    asked = default_request(config, task.sorter.name, config.job.sort_runtime_min)
     gpu = asked.pop("gpu")
     expected = forecast_recording(results, task)
     asked |= request(config.forecast, expected)
@@ -356,9 +353,14 @@ def check_capacity(
         if cost == "vram_mb" and task.sorter.name in MEMORY_KNOBS:
             knob = f"lower {MEMORY_KNOBS[task.sorter.name][0]} (sorter.params), or {knob}"
         if expected.low > limit:
-            msg = f"the full sort does not fit: {numbers}. To make it fit: {knob}"
+            remedy = f"To make it fit: {knob}."
             found = CapacityForecastError(
-                msg, what=name, low=expected.low, high=expected.high, room=limit
+                f"the full sort does not fit: {numbers}",
+                remedy=remedy,
+                what=name,
+                low=expected.low,
+                high=expected.high,
+                room=limit,
             )
             return found, warnings
         if expected.high > limit:

@@ -57,6 +57,12 @@ MEMORY_KNOBS = {
         ("kilosort", "kilosort2", "kilosort2_5", "kilosort3"), ("NT", 65_536, 64, 4_096)
     ),
 }
+#: Sorters that use no GPU (``gpu_capability`` in SpikeInterface 0.105).
+CPU_SORTERS = (
+    *("combinato", "hdsort", "herdingspikes", "lupin", "mountainsort4", "mountainsort5", "simple"),
+    *("spykingcircus", "spykingcircus2", "tridesclous", "tridesclous2"),
+    *("waveclus", "waveclus_snippets"),
+)
 #: A window must have at least so many batches: one alone fails as NaN data do.
 LEAST_BATCHES = 2.5
 #: Lines of a sorter's own log that are read, from its end.
@@ -279,7 +285,7 @@ def with_device(name: str, defaults: Mapping[str, Any], settings: SorterSettings
 def asked_device(settings: SorterSettings) -> str:
     """Return the device that the sorter is told to use: auto, cpu, cuda, cuda:1, mps."""
     said = [str(settings.params[param]) for param in DEVICE_PARAMS if param in settings.params]
-    return said[0] if said else settings.device
+    return said[0] if said else "cpu" if settings.name in CPU_SORTERS else settings.device
 
 
 def version_of(cls: Any) -> str | None:

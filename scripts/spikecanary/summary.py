@@ -88,9 +88,7 @@ def describe(results: Path, further: Mapping[str, Mapping[str, str]]) -> list[di
     own, waiting = set(SUMMARY_COLUMNS), read_waiting(results)
     rows = []
     for id_, columns in further.items():
-        row = _row(results / id_, id_)
-        if row["sort"] == "pending" and not row["verdict"] and not row["reason"]:
-            row |= waiting.get(id_, {})
+        row = _row(results / id_, id_) if id_ not in waiting else _blank(id_) | waiting[id_]
         rows.append(row | {k: v for k, v in columns.items() if k not in own})
     return rows
 
@@ -139,9 +137,13 @@ def to_frame(rows: Sequence[Mapping[str, Any]]) -> "pd.DataFrame":
     return pd.DataFrame(list(rows), columns=_columns(rows)).astype(counts)
 
 
+def _blank(recording: str) -> dict[str, Any]:
+    row = dict.fromkeys(("verdict", "outcome", "category", "failure", "reason"), "")
+    return {"recording": recording, "sort": "pending", **row}
+
+
 def _row(folder: Path, recording: str) -> dict[str, Any]:
-    row: dict[str, Any] = {"recording": recording, "sort": "pending"}
-    row |= dict.fromkeys(("verdict", "outcome", "category", "failure", "reason"), "")
+    row = _blank(recording)
     try:
         canary = sentinel.read_record_if_any(folder / "canary.json")
         sort = sentinel.read_record_if_any(folder / "sort.json")

@@ -305,7 +305,7 @@ def test_what_cannot_fit_is_stopped(task, tmp_path):
     assert (record.verdict, record.failure.class_name) == ("stop", "CapacityForecastError")
     assert record.failure.category == "resource"
     assert record.failure.evidence["room"] == 20.0
-    assert "To make it fit: raise forecast.max_mem_mb" in record.reason
+    assert record.failure.remedy.startswith("To make it fit: raise forecast.max_mem_mb")
     assert record.n_units == 4
     assert sentinel.count_retestable(tmp_path / "x/attempts.jsonl") == 1
 

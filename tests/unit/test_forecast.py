@@ -181,7 +181,13 @@ def test_capacity(cost, knob):
     failure, _ = forecast.check_capacity(expected, {cost: 99.0}, TASK)
     assert failure.category == "resource"
     assert (failure.evidence["low"], failure.evidence["room"]) == (100.0, 99.0)
-    assert knob in str(failure)
+    assert knob in failure.remedy
+
+
+def test_no_job_requests_more_than_is_allowed():
+    config = Config(forecast=ForecastSettings(max_mem_mb=5_000, max_runtime_min=30))
+    asked = forecast.default_request(config, "quick", config.job.sort_runtime_min)
+    assert (asked["mem_mb"], asked["runtime"]) == (5_000, 30)
 
 
 def test_available_is_what_may_be_requested(tmp_path):

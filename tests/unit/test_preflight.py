@@ -128,6 +128,10 @@ def test_cuda_asked_for_and_absent(run):
     assert codes(run(make_task(device="cuda", container="singularity")))["device"] == "fail"
 
 
+def test_sorter_that_uses_no_gpu_needs_none(run):
+    assert run(make_task(name="spykingcircus2", device="cuda")) == []
+
+
 def test_other_devices(run, monkeypatch):
     (check,) = run(make_task(name="kilosort4", params={"torch_device": "mps"}))
     assert (check["code"], check["failure"]) == ("device", "GPUUnavailableError")

@@ -116,7 +116,10 @@ def test_failure_of_the_disk_lists_the_largest_files():
     full = Sample(free_mb={"/w": 1.0}, disk_mb=20.0, largest=("/w/big: 19 MB",))
     failure = watchdogs.check_free_disk(full, limit=500.0)
     assert failure.evidence == {"path": "/w", "free_mb": 1.0, "largest": ["/w/big: 19 MB"]}
-    assert str(failure) == "1 MB free for /w, 20 MB used by this sort"
+    assert str(failure) == (
+        "1 MB free for /w, 20 MB used by this sort; 500 MB are to stay free "
+        "(watchdogs.min_free_disk_mb)"
+    )
 
 
 @pytest.mark.parametrize(

@@ -281,7 +281,7 @@ class SorterTimeoutError(ResourceFailure):
 class DiskExhaustionError(ResourceFailure):
     """The disk is full or the quota used up."""
 
-    remedy = "Free disk space in the results and temporary folders, or use others."
+    remedy = "Free disk space in the results and temporary folders (job.scratch), or use others."
     path: str
     free_mb: float
     largest: list[str]
@@ -298,7 +298,10 @@ class IOStallError(ResourceFailure):
 class HostMemoryWatchdogError(ResourceFailure):
     """The host's memory was not enough."""
 
-    remedy = "Give the job more memory (job.mem_mb) or run fewer jobs at once."
+    remedy = (
+        "Give the job more memory (job.mem_mb, and up to forecast.max_mem_mb) or run fewer jobs at "
+        "once."
+    )
     peak_rss_mb: float
     limit_mb: float
 

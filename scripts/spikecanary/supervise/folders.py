@@ -76,6 +76,8 @@ def work_folders(results: Path, purpose: str, scratch: str | None) -> Iterator[P
         except OSError as err:
             msg = f"job.scratch: {elsewhere.parent} cannot be written: {err}"
             remedy = "Make that folder on every node, or choose another (job.scratch)."
+            if "$" in str(elsewhere.parent):
+                remedy = "Set that variable on every node, or choose another folder (job.scratch)."
             raise FolderNotWritableError(msg, remedy=remedy, path=str(elsewhere.parent)) from err
         try:
             with work_folder(work_path(elsewhere, purpose)) as there:

@@ -134,7 +134,7 @@ def check_wall_time(sample: Sample, limit: float) -> Found:
 def check_job_memory(sample: Sample, limit: float) -> Found:
     """Check the tree's own memory against what its job requested, in MB."""
     share = sample.rss_mb / limit
-    msg = f"the sort holds {sample.rss_mb:.0f} MB, {share:.0%} of the job's mem_mb"
+    msg = f"the sort holds {sample.rss_mb:.0f} MB, {share:.0%} of the job's {limit:.0f} MB (mem_mb)"
     if share >= 1.0:
         return HostMemoryWatchdogError(msg, peak_rss_mb=sample.rss_mb, limit_mb=limit)
     return msg if share >= WARN_SHARE else None
@@ -165,6 +165,7 @@ def check_free_disk(sample: Sample, limit: float) -> Found:
     path, free_mb = min(known.items(), key=lambda item: item[1])
     msg = f"{free_mb:.0f} MB free for {path}, {sample.disk_mb:.0f} MB used by this sort"
     if free_mb < limit:
+        msg += f"; {limit:.0f} MB are to stay free (watchdogs.min_free_disk_mb)"
         return DiskExhaustionError(msg, path=path, free_mb=free_mb, largest=list(sample.largest))
     return msg if free_mb < WARN_TIMES * limit else None
 
