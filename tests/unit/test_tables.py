@@ -225,9 +225,11 @@ def test_what_waits_for_a_machine_is_told_in_the_run_that_tried_it(tmp_path, mon
     found = {"failure": failure, "reason": "no GPU", "host": "n1", "log": "x", "at": sentinel.now()}
     (tmp_path / ".nodes").mkdir()
     path = tmp_path / ".nodes/kilosort4.failed.json"
-    path.write_text(json.dumps(found | {"recordings": ["one"]}))
-    rows = summary.describe(tmp_path, {"one": {}, "two": {}})
-    assert [row["failure"] for row in rows] == ["GPUUnavailableError", ""]
+    path.write_text(json.dumps(found | {"recordings": ["one", "old"]}))
+    sentinel.write_record(tmp_path / "old/sort.json", make_record(outcome="sorted"))  # of other settings
+    rows = summary.describe(tmp_path, {"one": {}, "two": {}, "old": {}})
+    assert [row["failure"] for row in rows] == ["GPUUnavailableError", "", "GPUUnavailableError"]
+    assert [row["sort"] for row in rows] == ["pending"] * 3
     monkeypatch.setenv(sentinel.RUN_BEGAN, "2126-01-01T00:00:00+00:00")
     assert summary.read_waiting(tmp_path) == {}  # the sorter may be another now
 
