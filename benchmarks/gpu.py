@@ -6,6 +6,7 @@ to be tried. Takes ten minutes.
     python benchmarks/gpu.py
 """
 
+import argparse
 import json
 import sys
 
@@ -48,4 +49,5 @@ def sort_with_little_memory(machine: Machine) -> tuple[dict[str, dict[str, str]]
 
 
 if __name__ == "__main__":
+    argparse.ArgumentParser(description=__doc__).parse_args()
     sys.exit(check(SETTINGS, sort_with_little_memory))

@@ -226,7 +226,8 @@ def test_what_waits_for_a_machine_is_told_in_the_run_that_tried_it(tmp_path, mon
     (tmp_path / ".nodes").mkdir()
     path = tmp_path / ".nodes/kilosort4.failed.json"
     path.write_text(json.dumps(found | {"recordings": ["one", "old"]}))
-    sentinel.write_record(tmp_path / "old/sort.json", make_record(outcome="sorted"))  # of other settings
+    of_other_settings = make_record(outcome="sorted")
+    sentinel.write_record(tmp_path / "old/sort.json", of_other_settings)
     rows = summary.describe(tmp_path, {"one": {}, "two": {}, "old": {}})
     assert [row["failure"] for row in rows] == ["GPUUnavailableError", "", "GPUUnavailableError"]
     assert [row["sort"] for row in rows] == ["pending"] * 3
