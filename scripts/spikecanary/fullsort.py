@@ -19,6 +19,10 @@ from spikecanary.supervise.run import Ended, Supervision
 logger = logging.getLogger(__name__)
 
 LOCK = ".sort.lock"
+#: Which evidence of a failure is the limit of what its attempt lacked.
+LIMITS = {"mem_mb": "limit_mb", "runtime": "limit_s"}
+#: An attempt has more where it may use so many times as much as the one before.
+MORE = 1.05
 
 
 class SortStoppedError(RuntimeError):
@@ -61,7 +65,7 @@ def run(
     """
     canary = check_sentinel(results / "canary.json", forced=forced)
     journal = results / "attempts.jsonl"
-    _refuse_repetition(journal, job.attempt)
+    _refuse_repetition(journal, job)
     sort = _Sort(task, results, job, canary, forced=forced)
     try:
         with (
@@ -115,20 +119,27 @@ def check_sentinel(path: Path, *, forced: bool) -> Record:
     return canary
 
 
-def _refuse_repetition(journal: Path, attempt: int) -> None:
-    """Refuse to repeat a sort that failed for anything but a lack of resources.
+def _refuse_repetition(journal: Path, job: Job) -> None:
+    """Refuse to repeat a sort that failed for anything but a lack of what it has more of now.
 
     A new invocation begins at attempt 1, and tries again. An attempt that was killed, or refused,
     has left no line in the journal.
     """
     ended = sentinel.read_attempts_of_run(journal, "sort")
-    last: Mapping[str, Any] = {"attempt": attempt, **ended[-1]} if ended else {}
-    if last.get("outcome") != "failed" or last["attempt"] >= attempt or forecast.find_lack(last):
+    last: Mapping[str, Any] = {"attempt": job.attempt, **ended[-1]} if ended else {}
+    if last.get("outcome") != "failed" or last["attempt"] >= job.attempt:
         return
-    if (last.get("failure") or {}).get("category") != "resource":
-        name, why = last.get("recording"), last.get("reason")
-        msg = f"{name}: not tried again, it would fail again: {why}"
-        raise SortFailedError(msg)
+    failure, why = last.get("failure") or {}, "it would fail again"
+    if (lack := forecast.find_lack(last)) is not None:
+        had = (failure.get("evidence") or {}).get(LIMITS.get(lack, ""))
+        has = job.limits().get(lack)
+        if not had or not has or has > MORE * had:
+            return
+        why = f"it may have no more than before (forecast.{forecast.LIMITS[lack]})"
+    elif failure.get("category") == "resource":
+        return
+    msg = f"{last.get('recording')}: not tried again, {why}: {last.get('reason')}"
+    raise SortFailedError(msg)
 
 
 def _move_sorting(tried: diagnosis.Try, record: Record, path: Path) -> None:

@@ -31,6 +31,20 @@ def test_retry_repeats_only_what_wanted_a_resource(run, sort, task):
     assert sort(task).outcome == "sorted"  # a new invocation tries again
 
 
+def test_retry_that_may_have_no_more_than_before_is_refused(run, task, tmp_path):
+    run(task)
+
+    def sort(attempt, mem_mb):
+        job = Job(log=tmp_path / "log.txt", attempt=attempt, mem_mb=mem_mb)
+        return fullsort.run(with_params(task, sleep_s=3.0), tmp_path / "x", job)
+
+    with pytest.raises(SortFailedError, match=r"of the job's 20 MB .* forecast\.max_mem_mb"):
+        sort(1, 20)
+    with pytest.raises(SortFailedError, match=r"no more than before \(forecast\.max_mem_mb\)"):
+        sort(2, 20)
+    assert sort(3, 2_000).outcome == "sorted"
+
+
 def test_failure_of_an_earlier_run_refuses_no_retry(run, sort, task, monkeypatch):
     """Its first attempt was killed before it could say anything."""
     run(task)

@@ -69,6 +69,10 @@ class Job:
             signatures=self.signatures,
         )
 
+    def limits(self) -> dict[str, float | None]:
+        """Return what this job may use: ``mem_mb``, and ``runtime`` in s."""
+        return {"mem_mb": self.mem_mb, "runtime": self._left_s()}
+
     def _left_s(self) -> float | None:
         """Return the time left for this job, less a margin to end well."""
         if self.runtime_min is None:
