@@ -221,9 +221,9 @@ class ForecastSettings(Settings):
     safety: Annotated[float, Field(ge=1, le=100)] = 1.5
     """A job requests the high end of its forecast times this factor."""
     max_runtime_min: PositiveInt = 2_880
-    """The most time a sort may request, in min."""
+    """The most time a canary or sort may request, in min."""
     max_mem_mb: PositiveInt = 28_000
-    """The most memory a sort may request, in MB."""
+    """The most memory a canary or sort may request, in MB."""
     max_disk_mb: PositiveInt = 1_000_000
     """The most disk a sort may request, in MB."""
 

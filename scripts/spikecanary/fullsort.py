@@ -19,8 +19,8 @@ from spikecanary.supervise.run import Ended, Supervision
 logger = logging.getLogger(__name__)
 
 LOCK = ".sort.lock"
-#: Which evidence of a failure is the limit of what its attempt lacked.
-LIMITS = {"mem_mb": "limit_mb", "runtime": "limit_s"}
+#: The evidence of a failure that says what its attempt might use, by what it lacked.
+EVIDENCE = {"mem_mb": "limit_mb", "runtime": "limit_s"}
 #: An attempt has more where it may use so many times as much as the one before.
 MORE = 1.05
 
@@ -131,7 +131,7 @@ def _refuse_repetition(journal: Path, job: Job) -> None:
         return
     failure, why = last.get("failure") or {}, "it would fail again"
     if (lack := forecast.find_lack(last)) is not None:
-        had = (failure.get("evidence") or {}).get(LIMITS.get(lack, ""))
+        had = (failure.get("evidence") or {}).get(EVIDENCE.get(lack, ""))
         has = job.limits().get(lack)
         if not had or not has or has > MORE * had:
             return

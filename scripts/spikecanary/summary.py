@@ -88,7 +88,9 @@ def describe(results: Path, further: Mapping[str, Mapping[str, str]]) -> list[di
     own, waiting = set(SUMMARY_COLUMNS), read_waiting(results)
     rows = []
     for id_, columns in further.items():
-        row = _row(results / id_, id_) if id_ not in waiting else _blank(id_) | waiting[id_]
+        row = _row(results / id_, id_)
+        if id_ in waiting and not _is_unreadable(row):
+            row = _blank(id_) | waiting[id_]
         rows.append(row | {k: v for k, v in columns.items() if k not in own})
     return rows
 
@@ -307,8 +309,12 @@ def needs_attention(row: Mapping[str, Any]) -> bool:
     """
     state = row["sort"]
     stopped = state == "stopped" and row["category"] in sentinel.RETESTED
-    unreadable = state == "pending" and bool(row.get("reason")) and not row.get("verdict")
-    return state == "failed" or stopped or _is_doubtful(row) or unreadable
+    return state == "failed" or stopped or _is_doubtful(row) or _is_unreadable(row)
+
+
+def _is_unreadable(row: Mapping[str, Any]) -> bool:
+    """Whether a record of a recording cannot be read, or the machine that it waits for failed."""
+    return row["sort"] == "pending" and bool(row.get("reason")) and not row.get("verdict")
 
 
 def _is_doubtful(row: Mapping[str, Any]) -> bool:

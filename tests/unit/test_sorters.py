@@ -20,6 +20,12 @@ def make_row(**fields):
     return Recording(**{"id": "x", "paths": ("/x",), "reader": "nwb"} | fields)
 
 
+def test_sorters_that_use_no_gpu_are_those_of_spikeinterface():
+    """It says so of dartsort too, which runs on PyTorch, and may use one."""
+    capable = {name for name, cls in sorter_dict.items() if cls.gpu_capability != "not-supported"}
+    assert {*sorter_dict} - capable - {"dartsort"} == {*sorter.CPU_SORTERS}
+
+
 def test_settings_of_a_recording():
     settings = SorterSettings(
         name="kilosort4",

@@ -231,6 +231,8 @@ def test_what_waits_for_a_machine_is_told_in_the_run_that_tried_it(tmp_path, mon
     rows = summary.describe(tmp_path, {"one": {}, "two": {}, "old": {}})
     assert [row["failure"] for row in rows] == ["GPUUnavailableError", "", "GPUUnavailableError"]
     assert [row["sort"] for row in rows] == ["pending"] * 3
+    (tmp_path / "old/sort.json").write_text("{")  # what to remove is said first
+    assert summary.describe(tmp_path, {"old": {}})[0]["failure"] == "RecordError"
     monkeypatch.setenv(sentinel.RUN_BEGAN, "2126-01-01T00:00:00+00:00")
     assert summary.read_waiting(tmp_path) == {}  # the sorter may be another now
 
