@@ -200,6 +200,7 @@ def _flood(params, folder):
     line = b"#" * 999_999 + b"\n"
     for _ in range(1000):
         sys.stdout.buffer.write(line)
+    time.sleep(1)  # the log may be cut at this moment, which may cost a line
     print("that was a GB", flush=True)
 
 

@@ -137,7 +137,10 @@ class ChildLog:
         return next(own, "")[:200]
 
     def shorten(self) -> None:
-        """Keep the first and the last quarter of what may be kept, where the child wrote more."""
+        """Keep the first and the last quarter of what may be kept, where the child wrote more.
+
+        The child goes on meanwhile: of what it writes at that very moment a line may be lost.
+        """
         size = self.size()
         if size - self.begins <= self.max_bytes:
             return
@@ -145,9 +148,7 @@ class ChildLog:
         note = f"\n[... the output was cut here, at {size - self.begins:,} bytes ...]\n".encode()
         with self.path.open("rb") as written, self.path.open("ab") as file:
             written.seek(size - quarter)
-            end = written.read()
-            end = end[end.find(b"\n") + 1 :]
-            # What the child wrote in the meantime.
-            end += written.read()
+            written.readline()
+            end = list(iter(written.read, b""))  # until the child has written no more meanwhile
             os.truncate(self.path, self.begins + quarter)
-            file.write(note + end)
+            file.writelines([note, *end])
