@@ -28,7 +28,7 @@ rule canary:
     resources:
         mem_mb=CANARY_REQUEST["mem_mb"],
         runtime=CANARY_REQUEST["runtime"],
-        gpu=lambda wildcards: forecast.count_gpus(SETTINGS, sorter_of(wildcards.recording)),
+        gpu=gpus_of,
         attempt=times_attempt(1),
     params:
         task=setting("canary", "task"),
@@ -36,9 +36,6 @@ rule canary:
         settings=setting("canary", "settings"),
         attempt=setting("canary", "attempt"),
         batch=of_batch,
-        # Not compared either.
-        late=lambda wildcards, threads: LATE,
-        scratch=lambda wildcards, threads: SETTINGS.job.scratch,
     script:
         "../scripts/canary.py"
 
@@ -59,7 +56,7 @@ checkpoint node:
         gpu=lambda wildcards: forecast.count_gpus(SETTINGS, wildcards.sorter),
     params:
         kind=lambda wildcards: node.describe_kind(wildcards.sorter, SETTINGS),
-        limits=lambda wildcards, threads: limits_of(SETTINGS, None),
+        limits=lambda wildcards, threads: OF_BATCH["limits"],
         waiting=lambda wildcards, threads: find_due(wildcards.sorter),
     script:
         "../scripts/node.py"

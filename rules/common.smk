@@ -1,6 +1,7 @@
 """Functions that the rules share; no rule. Reads and checks config and table."""
 
 import functools
+import inspect
 import re
 import sys
 from pathlib import Path
@@ -68,11 +69,18 @@ if (RESULTS.exists() or RESULTS.is_symlink()) and not RESULTS.is_dir():
     sys.exit(f"{RESULTS} is no folder: move it, or choose another in pathvars: results")
 ROWS = {row.id: row for row in RECORDINGS}
 SESSIONS = outputs.sessions(RECORDINGS, SETTINGS)
-LATE = inputcheck.left_to_jobs(SETTINGS)
 # As many GPU jobs at a time as there are GPUs, unless it is said; a cluster has its own.
 if workflow.local_exec and "gpu" not in workflow.global_resources:
     workflow.register_resource("gpu", max(1, gpus.count()))
 WAVES = gate.make_waves(RECORDINGS, SETTINGS.gate.wave_size, SETTINGS.sorter.name)
+NUMBERED = gate.number(RECORDINGS)
+OF_BATCH = {
+    "n_rows": len(ROWS),
+    "waves": [*WAVES],
+    "remote": workflow.non_local_exec,
+    "limits": limits_of(SETTINGS),
+    "late": inputcheck.left_to_jobs(SETTINGS),
+}
 
 
 def results_path(*parts):
@@ -125,27 +133,33 @@ def find_stale_tables():
 # What jobs are told, and what they ask for.
 
 
+def signed(function):
+    """Note a function's signature in it: Snakemake asks for it three times a job."""
+    function.__signature__ = inspect.signature(function)
+    return function
+
+
 def setting(kind, name):
     """Return a function of one of the settings that decide a canary, or a sort."""
-    return lambda wildcards: getattr(state_of(wildcards.recording), f"{kind}_settings")[name]
+    return signed(
+        lambda wildcards: getattr(state_of(wildcards.recording), f"{kind}_settings")[name]
+    )
 
 
-def sort_limits(wildcards, threads):
-    """Return what a sort goes by, but what does not decide its result.
-
-    Snakemake compares no parameters that are derived from threads, as here.
-    """
-    return limits_of(SETTINGS, wildcards.recording)
-
-
+@signed
 def of_batch(wildcards, threads):
-    """Return a job's place in the batch; as it is derived from threads, it is not compared."""
+    """Return a job's place in the batch, and what it goes by that does not decide its result.
+
+    One value, since each costs time; Snakemake compares none that is derived from threads.
+    """
     names = [wildcards.recording] if "recording" in wildcards.keys() else WAVES[wildcards.wave]
-    remote = workflow.non_local_exec
-    rows = gate.number(RECORDINGS, names)
-    return {"rows": rows, "n_rows": len(ROWS), "waves": [*WAVES], "remote": remote}
+    return OF_BATCH | {
+        "rows": {each: NUMBERED[each] for each in names},
+        "forced": names[0] in SETTINGS.canary.force,
+    }
 
 
+@signed
 def task_of(wildcards):
     """Return the full sort of a recording, for what is made of its sorting."""
     return state_of(wildcards.recording).task.as_set()
@@ -162,17 +176,21 @@ CANARY_REQUEST = forecast.default_request(
 
 
 def sort_request(resource):
-    """Return a resource function of a full sort, by its forecast; a dry run asks for the least."""
+    """Return a full sort's request for a resource, by its forecast; a dry run takes the least."""
 
     def request(wildcards, attempt):
-        if DRY:
-            limit_min = SETTINGS.job.sort_runtime_min
-            sorter = sorter_of(wildcards.recording)
-            return forecast.default_request(SETTINGS, sorter, limit_min)[resource]
         task = state_of(wildcards.recording).task
         return forecast.sort_request(SETTINGS, results_path(), task, attempt)[resource]
 
-    return request
+    limit_min = SETTINGS.job.sort_runtime_min
+    least = forecast.default_request(SETTINGS, SETTINGS.sorter.name, limit_min)
+    return least[resource] if DRY else request
+
+
+@signed
+def gpus_of(wildcards):
+    """Return how many GPUs a recording's sorter takes."""
+    return forecast.count_gpus(SETTINGS, sorter_of(wildcards.recording))
 
 
 def sorter_of(recording):

@@ -110,6 +110,7 @@ def all_sorts(wildcards):
     return [f"<results>/{each}/{name}" for each in passed for name in ("sort.json", "sorting")]
 
 
+@signed
 def sort_sentinel(wildcards):
     """Return the sentinel, without its time where a finished sort stands.
 

@@ -26,7 +26,6 @@ rule sort:
         version={"sort": SORT_VERSION},
         task=setting("sort", "task"),
         data=setting("sort", "data"),
-        limits=sort_limits,
         batch=of_batch,
     script:
         "../scripts/sort.py"

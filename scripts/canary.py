@@ -32,14 +32,14 @@ def main(snakemake: Any) -> int:
         **params.settings,
         mem_mb=requested["mem_mb"],
         runtime_min=requested["runtime"],
-        scratch=params.get("scratch"),
+        scratch=params.batch["limits"]["scratch"],
         attempt=resources.get("attempt", 1),
         recorded_settings={name: params[name] for name in ("task", "data", "settings")},
     )
     settings = CanarySettings.model_validate(params.settings["canary"])
     results = Path(snakemake.output.sentinel).parent
     try:
-        late = params.get("late")
+        late = params.batch["late"]
         refused = inputcheck.check_late(Config.model_validate(late), []) if late else []
         canary.run(task, settings, results, job, params.attempt, refused=refused)
     except OSError as err:

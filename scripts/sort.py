@@ -27,19 +27,25 @@ def main(snakemake: Any) -> int:
     configure(log, rule="sort", threads=snakemake.threads, **requested)
     task = SortTask.model_validate({**params.task, "n_jobs": snakemake.threads})
     gpus.lease(resources.get("gpu", 0), asked_device(task.sorter))
-    allowed = ForecastSettings.model_validate(params.limits["forecast"])
+    limits = params.batch["limits"]
+    allowed = ForecastSettings.model_validate(limits["forecast"])
     job = Job(
         log=log,
-        **params.limits,
+        **limits,
         mem_mb=job_limit(requested["mem_mb"], allowed.max_mem_mb),
         runtime_min=job_limit(requested["runtime"], allowed.max_runtime_min),
         attempt=resources.get("attempt", 1),
         recorded_settings={name: params[name] for name in ("version", "task", "data")},
     )
-    options = {name: params.limits[name] for name in ("forced", "keep_output")}
     results = Path(snakemake.output.record).parent
     try:
-        fullsort.run(task, results, job, **options)
+        fullsort.run(
+            task,
+            results,
+            job,
+            forced=params.batch["forced"],
+            keep_output=limits["keep_output"],
+        )
     except (fullsort.SortStoppedError, fullsort.SortFailedError, RecordError, OSError) as err:
         logger.error("%s", err)  # noqa: TRY400 - one line; the traceback tells nothing more
         return 1

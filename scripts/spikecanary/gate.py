@@ -43,13 +43,10 @@ def make_waves(rows: Sequence[Recording], size: int, sorter: str) -> dict[str, l
     return waves
 
 
-def number(rows: Sequence[Recording], members: Iterable[str]) -> dict[str, dict[str, str]]:
-    """Return the further columns of a wave's recordings, and where they are in the table."""
-    wanted = set(members)
+def number(rows: Sequence[Recording]) -> dict[str, dict[str, str]]:
+    """Return the further columns of the recordings, and where they are in the table."""
     return {
-        row.id: {**row.metadata, "table_row": str(position)}
-        for position, row in enumerate(rows)
-        if row.id in wanted
+        row.id: {**row.metadata, "table_row": str(position)} for position, row in enumerate(rows)
     }
 
 

@@ -41,14 +41,13 @@ OUTPUT_VERSIONS = {
 OF_A_CANARY = {"max_mem_mb", "max_runtime_min"}
 
 
-def limits_of(config: Config, recording: str) -> dict[str, Any]:
+def limits_of(config: Config) -> dict[str, Any]:
     """Return what a sort goes by, but what does not decide its result: other limits run nothing."""
     return {
         "preflight": as_set(config.preflight),
         "watchdogs": as_set(config.watchdogs),
         "retry": as_set(config.retry),
         "forecast": as_set(config.forecast),
-        "forced": recording in config.canary.force,
         "keep_output": config.sorter.keep_output,
         "scratch": config.job.scratch,
         **as_set(config, include={"signatures"}),

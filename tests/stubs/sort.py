@@ -8,7 +8,7 @@ world, params = json.loads(Path("world.json").read_text()), snakemake.params
 canary = json.loads(Path(snakemake.input.sentinel).read_text())
 with Path("order.log").open("a") as file:
     file.write(f"sort {recording}\n")
-if canary["verdict"] == "stop" and not params.limits["forced"]:
+if canary["verdict"] == "stop" and not params.batch["forced"]:
     raise SystemExit(f"{recording}: its canary says stop")
 wanted = world.get(recording, "sorted")
 record = {
@@ -16,7 +16,7 @@ record = {
     "outcome": wanted if wanted == "unsortable" else "sorted",
     "verdict": "proceed",
     "n_units": 3,
-    "forced": params.limits["forced"],
+    "forced": params.batch["forced"],
     "settings": {name: params[name] for name in ("version", "task", "data")},
     "canary_settings": {**canary["settings"], "attempt": canary["attempt"]},
 }

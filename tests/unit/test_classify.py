@@ -417,8 +417,8 @@ def test_draft_of_an_unexpected_log_makes_it_known(tmp_path, capsys):
 
 def test_own_table_reaches_the_job(tmp_path):
     config = Config(signatures="lab.yaml")
-    assert limits_of(config, "x")["signatures"] == "lab.yaml"
-    assert "signatures" not in limits_of(Config(), "x")
+    assert limits_of(config)["signatures"] == "lab.yaml"
+    assert "signatures" not in limits_of(Config())
     task = SimpleNamespace(n_jobs=1, sorter=SimpleNamespace(container=None))
     job = Job(log=tmp_path / "log", signatures="lab.yaml")
     assert job.supervision(task, tmp_path, None).signatures == "lab.yaml"

@@ -36,9 +36,9 @@ def test_waves_are_blocks_of_rows():
 def test_waves_are_of_one_sorter():
     waves = gate.make_waves(rows_of(None, "ks2", "quick", "ks2", "ks2"), 4, "quick")
     assert waves == {"1": ["r0", "r2"], "1-ks2": ["r1", "r3"], "2-ks2": ["r4"]}
-    assert gate.number(rows_of(None, "ks2", None), ["r2", "r0"]) == {
+    assert gate.number(rows_of(None, "ks2")) == {
         "r0": {"table_row": "0", "at": "0"},
-        "r2": {"table_row": "2", "at": "2"},
+        "r1": {"table_row": "1", "at": "1"},
     }
 
 
@@ -270,7 +270,7 @@ def test_own_columns_cannot_be_overwritten(tmp_path):
     (row,) = summary.describe(tmp_path, {"a": {"category": "mine", "sort": "x", "subject": "m"}})
     assert (row["category"], row["sort"], row["subject"]) == ("environment", "stopped", "m")
     named = Recording(id="a", paths=("x",), reader="binary", metadata={"table_row": "mine"})
-    assert gate.number([named], ["a"])["a"]["table_row"] == "0"
+    assert gate.number([named])["a"]["table_row"] == "0"
 
 
 def test_sort_with_other_settings_is_not_told_where_the_recording_is_stopped_by_now(tmp_path):
