@@ -2,13 +2,12 @@
 
 import os
 import sys
-import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 from spikecanary import summary
-from spikecanary.texts import count, duration
+from spikecanary.texts import abridge, count, duration
 from spikecanary.tsv import read_tsv
 
 Kind = Literal["canary", "sort"]
@@ -48,14 +47,14 @@ def print_lines(kind: Kind, results: Path, batch: Mapping[str, Any]) -> None:
 def describe_canary(row: Mapping[str, Any]) -> tuple[str, str]:
     """Return a verdict and why, e.g. ``proceed`` and ``8 units in 30 s``."""
     word = "unexpected" if row["outcome"] == "unexpected" else row["verdict"] or row["sort"]
-    return word, textwrap.shorten(row["reason"], REASON_LENGTH)
+    return word, abridge(row["reason"], REASON_LENGTH)
 
 
 def describe_sort(row: Mapping[str, Any]) -> tuple[str, str]:
-    """Return how a full sort ended, e.g. ``sorted`` and ``8 units in 2 min 10 s``."""
+    """Return how a full sort ended, e.g. ``sorted`` and ``8 units after 2 min 10 s``."""
     if row["sort"] != "sorted":
-        return row["sort"], textwrap.shorten(row["reason"], REASON_LENGTH)
-    return "sorted", f"{count(row['n_sorted'], 'unit')} in {duration(row['sort_wall_s'] or 0.0)}"
+        return row["sort"], abridge(row["reason"], REASON_LENGTH)
+    return "sorted", f"{count(row['n_sorted'], 'unit')} after {duration(row['sort_wall_s'] or 0.0)}"
 
 
 def print_gate(table: Path, waves: Sequence[str]) -> None:

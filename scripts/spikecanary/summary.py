@@ -4,7 +4,6 @@ import json
 import logging
 import re
 import sys
-import textwrap
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime
@@ -17,7 +16,7 @@ from spikecanary import quality, sentinel
 from spikecanary.outputs import FILES
 from spikecanary.sentinel import Failure, Record, RecordError
 from spikecanary.supervise import folders
-from spikecanary.texts import count
+from spikecanary.texts import abridge, count
 from spikecanary.tsv import TableError, read_tsv, write_tsv
 
 if TYPE_CHECKING:
@@ -264,7 +263,7 @@ def describe_recordings(table: "pd.DataFrame", most: int = 30) -> str:
     if len(table) > most:
         table = pd.concat([table[trouble], table[~trouble]])
     shown = table.loc[:, list(SCREEN_COLUMNS)].head(most).astype(object).fillna("")
-    reasons = [textwrap.shorten(text, 100) for text in shown["reason"].astype(str)]
+    reasons = [abridge(text, 100) for text in shown["reason"].astype(str)]
     shown["reason"] = [text.ljust(max(map(len, reasons))) for text in reasons]
     more = f"\n... and {len(table) - most} more" if len(table) > most else ""
     lines = shown.to_string(index=False, justify="left").splitlines()
@@ -364,7 +363,7 @@ def describe_groups(rows: Iterable[Mapping[str, Any]], most: int = 5) -> list[st
         more = f" and {len(members) - most} more" if len(members) > most else ""
         what = ", ".join(filter(None, [state or first["outcome"], first.get("failure")]))
         lines.append(f"  {len(members)} {what}: {names}{more}")
-        reason = textwrap.shorten(_reason(first), 300).rstrip(".")
+        reason = abridge(_reason(first), 300).rstrip(".")
         whose = f"{first['recording']}: " if len(members) > 1 else ""
         lines.append(f"    {whose}{reason}. {first.get('remedy', '')}".rstrip())
         lines += [f"    log: {first['log']}"] if first.get("log") else []

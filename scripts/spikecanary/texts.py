@@ -1,6 +1,7 @@
 """Texts for people: safe to show, of a readable length, with the name that was meant."""
 
 import re
+import textwrap
 from collections.abc import Iterable
 from difflib import get_close_matches
 from typing import Any
@@ -34,6 +35,17 @@ def one_line(text: str, most: int = LONGEST_LINE) -> str:
     """Return a printable text in one line of at most so many characters."""
     line = " ".join(printable(text).split())
     return line if len(line) <= most else f"{line[: most - 6]} [...]"
+
+
+def abridge(text: str, most: int) -> str:
+    """Return a text in one line of at most so many characters; long words lose their middle first.
+
+    So of a path or a URL the beginning and the file's name stay.
+    """
+    line, end = " ".join(text.split()), most // 4
+    if len(line) > most:
+        line = re.sub(rf"(\S{{{end}}})\S+(\S{{{end}}})", r"\1...\2", line)
+    return textwrap.shorten(line, most)
 
 
 def quote(value: Any) -> str:

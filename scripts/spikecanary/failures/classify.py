@@ -32,6 +32,7 @@ from spikecanary.failures.tracebacks import (
     says_nothing,
     without_handled_imports,
 )
+from spikecanary.texts import abridge
 
 #: Our own failures that are raised whatever a library raised: what that was may say more.
 WRAPPERS = (RecordingUnreadableError, PreprocessingError)
@@ -155,7 +156,7 @@ def _by_frames(text: str, rows: Sequence[Signature]) -> ClassifiedSortFailure | 
 def _make(signature: Signature, match: re.Match[str], said: str = "") -> ClassifiedSortFailure:
     """Return the failure that a signature tells, with what an exception said beside it."""
     evidence = {**signature.evidence, **match.groupdict()}
-    said = textwrap.shorten(said, LONGEST_SAID)
+    said = abridge(said, LONGEST_SAID)
     message = f"{signature.reason}: {said}" if said else signature.reason
     return signature.failure(message, remedy=signature.remedy, **evidence)
 
