@@ -18,8 +18,10 @@ from spikecanary.failures import (
     DiskExhaustionError,
     GPUOutOfMemoryError,
     HostMemoryWatchdogError,
+    InsufficientActivityError,
     PreprocessingError,
     RecordingUnreadableError,
+    SorterTimeoutError,
     classify,
 )
 from spikecanary.failures.signatures import load_signatures
@@ -249,6 +251,30 @@ def test_exceptions_of_a_text_are_found_with_their_messages():
         ("ValueError", "bad"),
         ("Exception", "worse"),
     ]
+
+
+def test_logs_that_stand_in_quotes():
+    trace = frame("kilosort/spikedetect:extract_wPCA_wTEMP") + (
+        "ValueError: n_samples=2 should be >= n_clusters=6.\n"
+    )
+    for written in (trace, trace.splitlines()):
+        text = json.dumps({"error_trace": written, "run_time": None}, indent=4)
+        assert isinstance(classify.by_text(text), InsufficientActivityError)
+    slurm = (
+        "slurmstepd: error: *** JOB 8 ON n1 CANCELLED AT 2026-01-01T00:00:00 DUE TO TIME LIMIT ***"
+    )
+    text = f"Error executing process > 'sort'\n\nCommand error:\n  set -e\n\n  {slurm}\n\nWork dir:"
+    assert isinstance(classify.by_text(text), SorterTimeoutError)
+    assert classify.by_text(f"The forum says:\n  {slurm}") is None
+
+
+def test_a_result_that_a_sorter_did_not_write_is_no_recording():
+    for reader in ("extractors/phykilosortextractors", "core/npzsortingextractor"):
+        text = "Traceback (most recent call last):\n"
+        text += frame("spikeinterface/sorters/basesorter:get_result_from_folder")
+        text += frame(f"spikeinterface/{reader}:__init__")
+        text += "FileNotFoundError: [Errno 2] No such file or directory: '/out/spike_times.npy'"
+        assert classify.by_text(text) is None
 
 
 def test_missed_module_in_the_log_is_no_cause():

@@ -1,5 +1,6 @@
 """Read texts of Python: which exceptions a traceback names, and in which functions."""
 
+import json
 import re
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -16,6 +17,11 @@ _MARKS = re.compile(r"^ +[~^]+[~^ ]*\n|\r", flags=re.MULTILINE)
 #: Lines that stand as Python writes a list or bytes, as what a container said.
 _REPR = re.compile(r"^(?:b|\[)['\"].*\\n.*", flags=re.MULTILINE)
 _WINDOWS = re.compile(r'^ *File "[^"\n]*\\[^"\n]*"', flags=re.MULTILINE)
+#: A line that stands in quotes, as in SpikeInterface's own log of a sorter, and what makes it one.
+_QUOTED = re.compile(r'^ *(?:"\w+": )?("(?:[^"\\\n]|\\.)*"),?$', flags=re.MULTILINE)
+_QUOTES = re.compile(r'^ *"(?:runtime|error)_trace": ["\[]', flags=re.MULTILINE)
+#: What Nextflow quotes of a task, two spaces to the right.
+_TASK = re.compile(r"^Command (?:output|error):\n(?:(?:  .*)?(?:\n|\Z))+", flags=re.MULTILINE)
 #: What a program in C++ ends with that catches no exception of its own.
 _WHAT = re.compile(
     r"^(terminate called after throwing an instance of '[^'\n]*'\n) +what\(\):[ ]+",
@@ -47,9 +53,12 @@ class Frame(NamedTuple):
 def clean(text: str) -> str:
     """Remove marks below source lines and carriage returns; write out lines, slashes in paths.
 
-    What stands behind a bar of progress begins a line. An exception of C++ that ended a process
-    is written as the one that Python would have raised.
+    What stands behind a bar of progress begins a line, and so does what another program quotes.
+    An exception of C++ that ended a process is written as the one that Python would have raised.
     """
+    if _QUOTES.search(text) is not None:
+        text = _QUOTED.sub(lambda line: json.loads(line[1], strict=False), text)
+    text = _TASK.sub(lambda task: re.sub(r"^  ", "", task[0], flags=re.MULTILINE), text)
     text = _REPR.sub(lambda line: _write_out(line[0]), text)
     text = _WINDOWS.sub(lambda path: path[0].replace("\\", "/"), text)
     return _WHAT.sub(r"\1RuntimeError: ", _BAR.sub(r"\1\n", _MARKS.sub("", text)))
