@@ -19,6 +19,7 @@ from spikecanary.failures import (
     GPUOutOfMemoryError,
     HostMemoryWatchdogError,
     InsufficientActivityError,
+    MatlabRuntimeError,
     PreprocessingError,
     RecordingUnreadableError,
     SorterTimeoutError,
@@ -106,7 +107,7 @@ UNCLASSIFIED = {
     "after the sort": [
         r"kilosort4:read_kilosort4_motion",
         r"runsorter:read_sorter_folder",
-        r"phykilosortextractors:",
+        r"(phykilosort|spykingcircus)extractors:",
         r"kilosort/utils:log_sorting_summary",
         r"kilosort/io:save_",
     ],
@@ -266,15 +267,27 @@ def test_logs_that_stand_in_quotes():
     text = f"Error executing process > 'sort'\n\nCommand error:\n  set -e\n\n  {slurm}\n\nWork dir:"
     assert isinstance(classify.by_text(text), SorterTimeoutError)
     assert classify.by_text(f"The forum says:\n  {slurm}") is None
+    window = "Error preprocessing! Undefined function 'spikedetector3' for input arguments of type"
+    assert isinstance(classify.by_text(f"{window} 'gpuArray'."), MatlabRuntimeError)
+
+
+def test_memory_that_a_job_passed_at_some_point_did_not_end_it():
+    log = "slurmstepd: error: Exceeded step memory limit at some point."
+    assert classify.by_text("Traceback (most recent call last):\nKeyError: 'x'", log) is None
 
 
 def test_a_result_that_a_sorter_did_not_write_is_no_recording():
-    for reader in ("extractors/phykilosortextractors", "core/npzsortingextractor"):
-        text = "Traceback (most recent call last):\n"
-        text += frame("spikeinterface/sorters/basesorter:get_result_from_folder")
-        text += frame(f"spikeinterface/{reader}:__init__")
-        text += "FileNotFoundError: [Errno 2] No such file or directory: '/out/spike_times.npy'"
-        assert classify.by_text(text) is None
+    text = "Traceback (most recent call last):\n"
+    text += frame("spikeinterface/extractors/spykingcircusextractors:__init__", "assert folder")
+    assert classify.by_text(text + "AssertionError: Not a valid spyking circus folder") is None
+    result = frame("spikeinterface/sorters/basesorter:get_result_from_folder")
+    result += frame("spikeinterface/extractors/waveclustextractors:__init__")
+    lost = "FileNotFoundError: [Errno 2] No such file or directory: '/out/times.mat'"
+    assert classify.by_text(f"Traceback (most recent call last):\n{result}{lost}") is None
+    text = "Traceback (most recent call last):\n" + frame("spikeinterface/core/loading:load")
+    lost = " is not a file or a folder. It should point to either a json, ..."
+    assert isinstance(classify.by_text(f"{text}ValueError: /d{lost}"), RecordingUnreadableError)
+    assert classify.by_text(f"{text}ValueError: /out/in_container_sorting{lost}") is None
 
 
 def test_missed_module_in_the_log_is_no_cause():

@@ -20,6 +20,8 @@ _WINDOWS = re.compile(r'^ *File "[^"\n]*\\[^"\n]*"', flags=re.MULTILINE)
 #: A line that stands in quotes, as in SpikeInterface's own log of a sorter, and what makes it one.
 _QUOTED = re.compile(r'^ *(?:"\w+": )?("(?:[^"\\\n]|\\.)*"),?$', flags=re.MULTILINE)
 _QUOTES = re.compile(r'^ *"(?:runtime|error)_trace": ["\[]', flags=re.MULTILINE)
+#: How the window of Kilosort in MATLAB begins what MATLAB said.
+_WINDOW = re.compile(r"^Error (?:preprocessing|running kilosort)! (?=\S)", flags=re.MULTILINE)
 #: What Nextflow quotes of a task, two spaces to the right.
 _TASK = re.compile(r"^Command (?:output|error):\n(?:(?:  .*)?(?:\n|\Z))+", flags=re.MULTILINE)
 #: What a program in C++ ends with that catches no exception of its own.
@@ -59,6 +61,7 @@ def clean(text: str) -> str:
     if _QUOTES.search(text) is not None:
         text = _QUOTED.sub(lambda line: json.loads(line[1], strict=False), text)
     text = _TASK.sub(lambda task: re.sub(r"^  ", "", task[0], flags=re.MULTILINE), text)
+    text = _WINDOW.sub("", text)
     text = _REPR.sub(lambda line: _write_out(line[0]), text)
     text = _WINDOWS.sub(lambda path: path[0].replace("\\", "/"), text)
     return _WHAT.sub(r"\1RuntimeError: ", _BAR.sub(r"\1\n", _MARKS.sub("", text)))
