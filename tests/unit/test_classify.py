@@ -261,6 +261,7 @@ def test_logs_that_stand_in_quotes():
     for written in (trace, trace.splitlines()):
         text = json.dumps({"error_trace": written, "run_time": None}, indent=4)
         assert isinstance(classify.by_text(text), InsufficientActivityError)
+    assert classify.by_text('  "error_trace": ["x"],\n  "C:\\path and \\u12 more"\n') is None
     slurm = (
         "slurmstepd: error: *** JOB 8 ON n1 CANCELLED AT 2026-01-01T00:00:00 DUE TO TIME LIMIT ***"
     )

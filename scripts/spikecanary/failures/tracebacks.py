@@ -18,7 +18,9 @@ _MARKS = re.compile(r"^ +[~^]+[~^ ]*\n|\r", flags=re.MULTILINE)
 _REPR = re.compile(r"^(?:b|\[)['\"].*\\n.*", flags=re.MULTILINE)
 _WINDOWS = re.compile(r'^ *File "[^"\n]*\\[^"\n]*"', flags=re.MULTILINE)
 #: A line that stands in quotes, as in SpikeInterface's own log of a sorter, and what makes it one.
-_QUOTED = re.compile(r'^ *(?:"\w+": )?("(?:[^"\\\n]|\\.)*"),?$', flags=re.MULTILINE)
+_QUOTED = re.compile(
+    r'^ *(?:"\w+": )?("(?:[^"\\\n]|\\(?:["\\/bfnrt]|u[0-9a-fA-F]{4}))*"),?$', flags=re.MULTILINE
+)
 _QUOTES = re.compile(r'^ *"(?:runtime|error)_trace": ["\[]', flags=re.MULTILINE)
 #: How the window of Kilosort in MATLAB begins what MATLAB said.
 _WINDOW = re.compile(r"^Error (?:preprocessing|running kilosort)! (?=\S)", flags=re.MULTILINE)
