@@ -2,6 +2,7 @@
 
 import json
 import os
+import pprint
 import re
 import subprocess
 import sys
@@ -259,8 +260,10 @@ def test_logs_that_stand_in_quotes():
         "ValueError: n_samples=2 should be >= n_clusters=6.\n"
     )
     for written in (trace, trace.splitlines()):
-        text = json.dumps({"error_trace": written, "run_time": None}, indent=4)
-        assert isinstance(classify.by_text(text), InsufficientActivityError)
+        log = {"error_trace": written, "run_time": None}
+        for text in (json.dumps(log, indent=4), pprint.pformat(log)):
+            assert isinstance(classify.by_text(text), InsufficientActivityError)
+    assert classify.by_text("{'error_trace': 'C:\\path and \\u12 more'}\n") is None
     assert classify.by_text('  "error_trace": ["x"],\n  "C:\\path and \\u12 more"\n') is None
     slurm = (
         "slurmstepd: error: *** JOB 8 ON n1 CANCELLED AT 2026-01-01T00:00:00 DUE TO TIME LIMIT ***"

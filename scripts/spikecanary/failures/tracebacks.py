@@ -1,5 +1,6 @@
 """Read texts of Python: which exceptions a traceback names, and in which functions."""
 
+import ast
 import json
 import re
 from collections.abc import Iterator
@@ -22,6 +23,13 @@ _QUOTED = re.compile(
     r'^ *(?:"\w+": )?("(?:[^"\\\n]|\\(?:["\\/bfnrt]|u[0-9a-fA-F]{4}))*"),?$', flags=re.MULTILINE
 )
 _QUOTES = re.compile(r'^ *"(?:runtime|error)_trace": ["\[]', flags=re.MULTILINE)
+#: ... as a pipeline prints that log with Python, long lines in pieces, and what makes it one.
+_ESCAPE = r"\\(?:['\"\\nrt]|x[0-9a-fA-F]{2}|u[0-9a-fA-F]{4})"
+_PIECE = rf"(?:'(?:[^'\\\n]|{_ESCAPE})*'|\"(?:[^\"\\\n]|{_ESCAPE})*\")"
+_PRINTED = re.compile(
+    rf"^ *(?:\{{?'\w+': )?\[?({_PIECE}(?:\n +{_PIECE})*)[\],}}]*$", flags=re.MULTILINE
+)
+_PRINTS = re.compile(r"^ *\{?'(?:runtime|error)_trace': ", flags=re.MULTILINE)
 #: How the window of Kilosort in MATLAB begins what MATLAB said.
 _WINDOW = re.compile(r"^Error (?:preprocessing|running kilosort)! (?=\S)", flags=re.MULTILINE)
 #: What Nextflow quotes of a task, two spaces to the right.
@@ -62,6 +70,8 @@ def clean(text: str) -> str:
     """
     if _QUOTES.search(text) is not None:
         text = _QUOTED.sub(lambda line: json.loads(line[1], strict=False), text)
+    if _PRINTS.search(text) is not None:
+        text = _PRINTED.sub(lambda line: ast.literal_eval(f"({line[1]})"), text)
     text = _TASK.sub(lambda task: re.sub(r"^  ", "", task[0], flags=re.MULTILINE), text)
     text = _WINDOW.sub("", text)
     text = _REPR.sub(lambda line: _write_out(line[0]), text)
