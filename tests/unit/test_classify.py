@@ -265,6 +265,7 @@ def test_logs_that_stand_in_quotes():
             assert isinstance(classify.by_text(text), InsufficientActivityError)
     assert classify.by_text("{'error_trace': 'C:\\path and \\u12 more'}\n") is None
     assert classify.by_text('  "error_trace": ["x"],\n  "C:\\path and \\u12 more"\n') is None
+    assert classify.by_text("{'error_trace': ['x\0y',\n 'more']}") is None
     slurm = (
         "slurmstepd: error: *** JOB 8 ON n1 CANCELLED AT 2026-01-01T00:00:00 DUE TO TIME LIMIT ***"
     )

@@ -71,12 +71,20 @@ def clean(text: str) -> str:
     if _QUOTES.search(text) is not None:
         text = _QUOTED.sub(lambda line: json.loads(line[1], strict=False), text)
     if _PRINTS.search(text) is not None:
-        text = _PRINTED.sub(lambda line: ast.literal_eval(f"({line[1]})"), text)
+        text = _PRINTED.sub(_read, text)
     text = _TASK.sub(lambda task: re.sub(r"^  ", "", task[0], flags=re.MULTILINE), text)
     text = _WINDOW.sub("", text)
     text = _REPR.sub(lambda line: _write_out(line[0]), text)
     text = _WINDOWS.sub(lambda path: path[0].replace("\\", "/"), text)
     return _WHAT.sub(r"\1RuntimeError: ", _BAR.sub(r"\1\n", _MARKS.sub("", text)))
+
+
+def _read(line: re.Match[str]) -> str:
+    """Return what Python printed of a text; the line itself where it is none."""
+    try:
+        return str(ast.literal_eval(f"({line[1]})"))
+    except (SyntaxError, ValueError):  # zero bytes, halves of surrogate pairs
+        return line[0]
 
 
 def _write_out(line: str) -> str:
