@@ -46,6 +46,8 @@ checkpoint node:
         record="<results>/.nodes/{sorter}.json",
     log:
         "<logs>/node/{sorter}.log",
+    # Canaries wait for it, and sorts for them.
+    priority: 2
     localrule: True
     conda:
         "../envs/sorter.yaml"
@@ -70,6 +72,7 @@ checkpoint gate:
         table="<results>/gates/{wave}.tsv",
     log:
         "<logs>/gate/{wave}.log",
+    priority: 1
     localrule: True
     conda:
         "../envs/light.yaml"

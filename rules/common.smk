@@ -35,7 +35,8 @@ else:
     check_installed(SCRIPTS)
 
 from snakemake_logger_plugin_spikecanary.quiet import quieten
-from spikecanary import forecast, gate, inputcheck, outputs, report as page, sentinel, summary
+from spikecanary import forecast, gate, inputcheck, outputs, reruns
+from spikecanary import report as page, sentinel, summary
 from spikecanary.config import BadInputError, as_set
 from spikecanary.reruns import OUTPUT_VERSIONS, SORT_VERSION, State, compare, digest, limits_of
 from spikecanary.supervise import gpus
@@ -67,15 +68,26 @@ except BadInputError as err:
 RESULTS = Path(PREFIX.replace_prefix(PATHVARS.apply("<results>")))
 if (RESULTS.exists() or RESULTS.is_symlink()) and not RESULTS.is_dir():
     sys.exit(f"{RESULTS} is no folder: move it, or choose another in pathvars: results")
-ROWS = {row.id: row for row in RECORDINGS}
+if workflow.is_main_process and not DRY:
+    # As a file asked for by name, or with --notemp, it would stay, and check nothing again.
+    Path(RESULTS, ".checked").unlink(missing_ok=True)
+ROWS = {row.id: row for row in RECORDINGS if reruns.is_usable(row, RESULTS, SETTINGS, dry=DRY)}
+if workflow.is_main_process and (unusable := [x.id for x in RECORDINGS if x.id not in ROWS]):
+    hint = "move them, or give yourself the right to read and write them"
+    logger.warning(f"Left out, {RESULTS} has no folders of theirs to work in: {unusable}; {hint}")
 SESSIONS = outputs.sessions(RECORDINGS, SETTINGS)
 # As many GPU jobs at a time as there are GPUs, unless it is said; a cluster has its own.
 if workflow.local_exec and "gpu" not in workflow.global_resources:
     workflow.register_resource("gpu", max(1, gpus.count()))
-WAVES = gate.make_waves(RECORDINGS, SETTINGS.gate.wave_size, SETTINGS.sorter.name)
+WAVES = {
+    wave: [each for each in members if each in ROWS]
+    for wave, members in gate.make_waves(
+        RECORDINGS, SETTINGS.gate.wave_size, SETTINGS.sorter.name
+    ).items()
+}
 NUMBERED = gate.number(RECORDINGS)
 OF_BATCH = {
-    "n_rows": len(ROWS),
+    "names": [*ROWS],
     "waves": [*WAVES],
     "remote": workflow.non_local_exec,
     "limits": limits_of(SETTINGS),
@@ -207,5 +219,5 @@ def end_of_run(*, failed):
     further = {name: row.metadata for name, row in ROWS.items()}
     if failed:
         page.end_failed_run(results_path(), further, of_run, SETTINGS)
-    elif summary.print_end(results_path(), further, of_run):
+    elif summary.print_end(results_path(), further, of_run) or len(ROWS) < len(RECORDINGS):
         sys.exit(1)

@@ -72,7 +72,7 @@ rule check_records:
         [f"<results>/waves/{wave}.tsv" for wave in WAVES],
         all_results,
     output:
-        checked=temp(touch("<results>/.checked")),
+        checked=temp("<results>/.checked"),
     log:
         "<logs>/check_records.log",
     localrule: True

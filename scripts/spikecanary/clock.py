@@ -112,8 +112,8 @@ def lags_s(parts: Sequence[Part], rate_hz: float) -> Iterator[float]:
 def read_start(opened: "BaseRecording", path: str) -> str | None:
     """Return when a recording began, in ISO 8601, where its header, or a file beside it, says so.
 
-    SpikeGLX and Open Ephys note it in texts, Intan in names; of others neo tells. Where no zone
-    is noted, it is that of this machine.
+    SpikeGLX and Open Ephys note it in texts, Intan in names, NWB itself; of others neo tells.
+    Where no zone is noted, it is that of this machine.
     """
     try:
         return next(filter(None, map(_iso, _noted(opened, path))), None)
@@ -142,6 +142,10 @@ def _noted(opened: "BaseRecording", path: str) -> Iterator[Any]:
     if kind == "Intan":
         names = (Path(path).stem, Path(path).parent.name)
         yield from (match[1] for name in names if (match := INTAN_NAME.search(name)))
+    nwb = getattr(getattr(opened, "_reader", None), "file", None)
+    if nwb is not None and "session_start_time" in nwb:
+        noted = nwb["session_start_time"][()]
+        yield noted.decode() if isinstance(noted, bytes) else noted
     for block in getattr(reader, "raw_annotations", {}).get("blocks", ()):
         for noted in (block, *block["segments"]):
             yield from (noted.get("rec_datetime"), noted.get("date_created"))

@@ -25,7 +25,7 @@ from spikecanary.config import (
 from spikecanary.failures.signatures import load_signatures
 from spikecanary.recording import RATES_DIFFER, readers
 from spikecanary.sorter import defaults_of
-from spikecanary.table import Recording, not_readable, read_table, read_valid
+from spikecanary.table import ID_PATTERN, Recording, not_readable, read_table, read_valid
 from spikecanary.texts import did_you_mean, quote
 
 #: What templates are made by.
@@ -161,7 +161,11 @@ def check_readers(rows: list[Recording], table: str) -> list[str]:
 
 
 def check_names(config: Config, rows: list[Recording]) -> Iterator[str]:
-    """Find rows that name entries which the config does not have."""
+    """Find rows that name entries which the config does not have, and sorters that name no file."""
+    named_by = {row.sorter: _in_table(config.recordings, row) for row in rows if row.sorter}
+    for sorter, where in {config.sorter.name: "config: sorter.name", **named_by}.items():
+        if not re.fullmatch(ID_PATTERN, sorter):
+            yield f"{where}: a sorter has letters, digits and '.', '_', '-', not {quote(sorter)}"
     for row in rows:
         where = _in_table(config.recordings, row)
         for column in ("preprocessing", "params"):

@@ -162,7 +162,7 @@ def describe(rows: Sequence[Mapping[str, Any]], results: Path) -> list[dict[str,
     n_units = 0
     for row in rows:
         folder = results / row["recording"]
-        attempts = sentinel.read_journal(folder / "attempts.jsonl")
+        attempts = _read_attempts(folder / "attempts.jsonl")
         canary = _read(folder / "canary.json")
         log = canary.log if canary else None
         n_units += row["n_units"] or 0
@@ -186,6 +186,14 @@ def _read(path: Path) -> Record | None:
         return sentinel.read_record_if_any(path)
     except RecordError:
         return None
+
+
+def _read_attempts(path: Path) -> list[Mapping[str, Any]]:
+    """Read a journal that can be read; it must not cost the page."""
+    try:
+        return sentinel.read_journal(path)
+    except RecordError:
+        return []
 
 
 def _find_sort(

@@ -7,10 +7,11 @@ bumped by hand when what comes out changes; an edited docstring sorts nothing ag
 
 import hashlib
 import json
+import os
 from collections.abc import Callable, Collection, Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from spikecanary import gate, outputs, sentinel, sorter, stamps
 from spikecanary.config import Config, as_set
@@ -105,8 +106,15 @@ class State:
 
     @cached_property
     def attempts(self) -> int | None:
-        """How many of its canary's stops have been tested again since, or will be."""
-        return self._try_to(lambda folder: sentinel.count_retestable(folder / "attempts.jsonl"))
+        """How many of its canary's stops have been tested again since, or will be.
+
+        The journal counts them; where it was lost, or its disk was full, the sentinel is one more.
+        """
+        counted = self._try_to(lambda folder: sentinel.count_retestable(folder / "attempts.jsonl"))
+        found = self.sentinel
+        if found is None or not _waits(found) or not isinstance(found["attempt"], int):
+            return counted
+        return max(counted or 0, found["attempt"] + 1)
 
     def _try_to(self, read: Callable[[Path], T | None]) -> T | None:
         """Read a record; one that cannot be read is as none, since it must not cost the others."""
@@ -124,23 +132,31 @@ class State:
 
     @cached_property
     def data(self) -> Mapping[str, Any] | None:
-        """The stamps of its files; while they are away, those that its sort has noted."""
+        """The stamps of its files, as its records have noted them where they are the same.
+
+        While files of a sorted recording are away, or of one that is stopped for good, they are.
+        """
         if self.dry and self.sentinel is None and self.sort is None:
             return None
         found = stamps.of_recording(self.row, self.task.sorter.plugin)
-        if found is None and self.sort is not None:
-            noted: Mapping[str, Any] | None = (self.sort["settings"] or {}).get("data")
-            return noted
+        tested = self.sentinel
+        is_final = tested is not None and tested["category"] == "biological"
+        for record, is_ended in ((self.sort, True), (tested, is_final)):
+            noted = record and (record["settings"] or {}).get("data")
+            if noted and stamps.are_noted(found, noted, some_away=is_ended):
+                return cast("Mapping[str, Any]", noted)
         return found
 
     @cached_property
     def sort_settings(self) -> dict[str, Any]:
-        """All that decides what its full sort gives."""
-        return {
-            "version": {"sort": SORT_VERSION},
-            "task": self.task.as_set(),
-            "data": self.data,
-        }
+        """All that decides what its full sort gives; as it is on record, where that is the same.
+
+        Snakemake compares texts: 5 and 5.0 differ.
+        """
+        version = {"sort": SORT_VERSION}
+        now = {"version": version, "task": self.task.as_set(), "data": self.data}
+        recorded = self.sort and self.sort["settings"]
+        return dict(recorded) if recorded == now else now
 
     @cached_property
     def sort_stands(self) -> bool:
@@ -179,10 +195,10 @@ class State:
         """
         if self.sort_stands and self.sort is not None and self.sort["canary_settings"]:
             return dict(self.sort["canary_settings"])
-        config = self.config
+        config, tested = self.config, self.sentinel
         # Absent where nothing is set, as in the records of versions without it.
         retry = {"retry": as_set(config.retry)} if as_set(config.retry) else {}
-        return {
+        now = {
             "task": self.sort_settings["task"],
             "data": self.data,
             "settings": {
@@ -194,8 +210,9 @@ class State:
                 **as_set(config, include={"signatures"}),
                 **retry,
             },
-            "attempt": self.attempts or 0,
         }
+        recorded = tested and tested["settings"]
+        return {**(recorded if recorded == now else now), "attempt": self.attempts or 0}
 
     @property
     def canary_is_due(self) -> bool:
@@ -242,6 +259,23 @@ class State:
         return self.problem or found
 
 
+def is_usable(row: Recording, results: Path, config: Config, *, dry: bool) -> bool:
+    """Whether a recording's results folder can be worked in, or is not there.
+
+    Snakemake would end the run of all recordings. A folder that may not be written is needed only
+    where something is to be done.
+    """
+    folder = results / row.id
+    if not os.path.lexists(folder):
+        return True
+    if not folder.is_dir() or not os.access(folder, os.R_OK | os.X_OK):
+        return False
+    if dry or os.access(folder, os.W_OK):
+        return True
+    state = State(config, row, folder)
+    return state.sort_stands or not state.may_proceed
+
+
 def disagreement(
     canary: Mapping[str, Any] | None, sort: Mapping[str, Any] | None, expected: Mapping[str, Any]
 ) -> str | None:
@@ -249,11 +283,12 @@ def disagreement(
     tested = canary is not None and canary["settings"] == _recorded(expected["canary"])
     stopped = tested and canary is not None and canary["verdict"] == "stop"
     if sort is not None and (expected["forced"] or not stopped):
-        return None if sort["settings"] == expected["sort"] else "sorted with other settings"
+        stands = sort["settings"] == expected["sort"]
+        return None if stands else "sorted with other settings or data"
     if canary is None:
         return None
     if not tested:
-        return "tested with other settings"
+        return "tested with other settings or data"
     again = canary["attempt"] >= expected["canary"]["attempt"]
     return "not tested again" if _waits(canary) and not again else None
 
@@ -280,8 +315,11 @@ def _read_sentinel(folder: Path) -> Mapping[str, Any] | None:
 
 def _read_sort(folder: Path) -> Mapping[str, Any] | None:
     record = _read(folder / "sort.json")
-    kept = ("settings", "canary_settings")
-    return None if record is None else {name: record.get(name) for name in kept}
+    if record is None:
+        return None
+    noted = record.get("canary_settings")
+    is_whole = isinstance(noted, dict) and {"task", "data", "settings", "attempt"} <= {*noted}
+    return {"settings": record.get("settings"), "canary_settings": noted if is_whole else None}
 
 
 def _read(path: Path) -> Mapping[str, Any] | None:
@@ -350,7 +388,7 @@ def compare(
     ]
     disagree = (
         f"records disagree with the config or the table: {'; '.join(named)}. Snakemake's own notes "
-        "of them (.snakemake) are lost, or say otherwise. To run them again: "
-        f"snakemake --forcerun {' '.join(files)}"
+        "of them (.snakemake) are lost, or say otherwise. To run them again, add to your command: "
+        f"--forcerun {' '.join(files)}"
     )
     return "; ".join([*unreadable[:most], disagree])

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from spikecanary import summary
+from spikecanary import gate, summary
 from spikecanary.texts import abridge, count, duration
 from spikecanary.tsv import read_tsv
 
@@ -27,10 +27,13 @@ def print_lines(kind: Kind, results: Path, batch: Mapping[str, Any]) -> None:
     results : Path
         The results folder.
     batch : dict
-        ``rows``: the recordings, as :func:`spikecanary.gate.number` returns them; ``n_rows`` of
-        the whole table.
+        ``rows``: the recordings, as :func:`spikecanary.gate.number` returns them; ``names``: of
+        all recordings of the table. Sorts are counted without those that are stopped.
     """
-    n_rows, ended = batch["n_rows"], {path.parent.name for path in results.glob(f"*/{kind}.json")}
+    found = {path.parent.name for path in results.glob(f"*/{kind}.json")}
+    ended = found & {*batch["names"]}  # results of other tables may be there
+    stopped = _stopped(results) - ended if kind == "sort" else set()
+    n_rows = len({*batch["names"]} - stopped)
     rows = {name: further for name, further in batch["rows"].items() if name in ended}
     width = max(map(len, rows), default=0)
     describe = {"canary": describe_canary, "sort": describe_sort}[kind]
@@ -42,6 +45,12 @@ def print_lines(kind: Kind, results: Path, batch: Mapping[str, Any]) -> None:
         place = f"{number:{len(str(n_rows))}} of {n_rows}"
         sys.stdout.write(f"{place}  {row['recording']:{width}}  {word}, {text}\n")
     sys.stdout.flush()
+
+
+def _stopped(results: Path) -> set[str]:
+    """Return the recordings that gates have stopped so far."""
+    tables = [read_tsv(path, gate.COLUMNS) for path in (results / "gates").glob("*.tsv")]
+    return {row["recording"] for table in tables for row in table if row["verdict"] == "stop"}
 
 
 def describe_canary(row: Mapping[str, Any]) -> tuple[str, str]:
@@ -58,7 +67,7 @@ def describe_sort(row: Mapping[str, Any]) -> tuple[str, str]:
 
 
 def print_gate(table: Path, waves: Sequence[str]) -> None:
-    """Print what a gate stops, and after the last one how the whole batch stands.
+    """Print what a gate comes to; after the last one what is stopped in the batch, and why.
 
     Parameters
     ----------
@@ -75,7 +84,7 @@ def print_gate(table: Path, waves: Sequence[str]) -> None:
     rows = summary.describe(table.parents[1], {name: {} for name in names})
     stopped = [row for row in rows if row["sort"] == "stopped"]
     unexpected = [row for row in rows if row["outcome"] == "unexpected"]
-    lines = summary.describe_groups([*stopped, *unexpected])
+    lines = summary.describe_groups([*stopped, *unexpected]) if is_last else []
     parts = [f"{len(rows) - len(stopped)} proceed", f"{len(stopped)} stopped" * bool(stopped)]
     parts += [f"{len(unexpected)} unexpected" * bool(unexpected)]
     known = "All verdicts are known" if is_last else f"Verdicts of wave {table.stem} are known"

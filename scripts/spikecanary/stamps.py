@@ -41,8 +41,10 @@ BESIDE = {
     "neuronexus": (r".+\.xdat\.json", r"{stem}.*\.xdat"),
     "neuroscope": (".+", r"{stem}\.(xml|dat)"),
 }
+#: What a stamp of a file has beside its name.
+OF_FILE = ("size", "time (ns)")
 #: Where a stamp of so many entries has its size: of a file the second, of a folder the third.
-SIZE_AT = {3: 1, 4: 2}
+SIZE_AT = {3: 1, 4: 2, 5: 2}
 
 
 def of_recording(row: Recording, plugin: str | None) -> dict[str, Any] | None:
@@ -52,8 +54,9 @@ def of_recording(row: Recording, plugin: str | None) -> dict[str, Any] | None:
     -------
     dict or None
         ``paths``: of each path its name, size and time (ns), of a folder the number of data files,
-        their size and a digest of their names, sizes and times. ``probe`` and ``plugin``: digests
-        of their contents, since a checkout of a repository gives files a new time.
+        their size and digests of their names, sizes and times, in ns and in whole s. ``probe``
+        and ``plugin``: digests of their contents, since a checkout of a repository gives files a
+        new time.
     """
     paths = [_of_path(path, row.reader) for path in row.paths]
     named = {"probe": row.probe, "plugin": plugin}
@@ -76,9 +79,41 @@ def _of_path(path: str, reader: str) -> list[Any] | None:
     if not files:
         return None
     folder = len(str(named if named.is_dir() else named.parent))
-    listed = repr([(name[folder:], size, time_ns) for name, size, time_ns in files])
-    digest = hashlib.sha256(listed.encode()).hexdigest()[:16]
-    return [named.name, len(files), sum(size for _, size, _ in files), digest]
+    exact = [(name[folder:], size, time_ns) for name, size, time_ns in files]
+    whole = [(name, size, _whole_s(time_ns)) for name, size, time_ns in exact]
+    digests = [hashlib.sha256(repr(each).encode()).hexdigest()[:16] for each in (exact, whole)]
+    return [named.name, len(files), sum(size for _, size, _ in files), *digests]
+
+
+def _whole_s(time_ns: int) -> int:
+    return time_ns // 1_000_000_000 * 1_000_000_000
+
+
+def are_noted(now: Mapping[str, Any] | None, noted: Any, *, some_away: bool) -> bool:
+    """Whether the stamps of now are those of files that were noted.
+
+    Archives that keep times in whole seconds (tar) change no file. With ``some_away`` files may be
+    away, all of them or, of a folder, some: it has fewer then, of a smaller size.
+    """
+    if now is None:
+        return some_away
+    try:
+        paths = zip(now["paths"], noted["paths"], strict=True)
+        others = {**now, "paths": None} == {**noted, "paths": None}
+        return others and all(_is_noted(*each, some_away=some_away) for each in paths)
+    except (TypeError, ValueError, LookupError):  # a record that somebody edited
+        return False
+
+
+def _is_noted(now: list[Any], noted: list[Any], *, some_away: bool) -> bool:
+    if now == noted or now[0] != noted[0]:
+        return now == noted
+    _, *rest = now
+    if len(rest) == len(OF_FILE):
+        return rest == [noted[1], _whole_s(noted[2])]
+    lacks_some = now[1] < noted[1] and now[2] < noted[2]
+    is_same = now[1:3] == noted[1:3] and now[3] in noted[3:]
+    return is_same or (some_away and lacks_some)
 
 
 def data_files(path: str, reader: str) -> Iterator[tuple[str, int, int]]:
@@ -124,7 +159,8 @@ def _files(folder: str, pattern: re.Pattern[str], *, deep: bool) -> Iterator[tup
 
 def _is_loop(entry: os.DirEntry[str]) -> bool:
     """Whether a folder is a link to one that it is in."""
-    return entry.is_symlink() and Path(entry.path).resolve() in Path(entry.path).absolute().parents
+    here = Path(entry.path).parent.resolve()
+    return entry.is_symlink() and Path(entry.path).resolve() in (here, *here.parents)
 
 
 def describe_changes(before: Mapping[str, Any] | None, now: Mapping[str, Any] | None) -> str:

@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from spikecanary import quality, sentinel
 from spikecanary.outputs import FILES
 from spikecanary.sentinel import Failure, Record, RecordError
-from spikecanary.supervise import folders
+from spikecanary.supervise import folders, log
 from spikecanary.texts import abridge, count
 from spikecanary.tsv import TableError, read_tsv, write_tsv
 
@@ -116,7 +116,7 @@ def read_waiting(results: Path) -> dict[str, dict[str, str]]:
 def merge(waves: Iterable[Path]) -> list[dict[str, str]]:
     """Put the tables of waves together, in the order of the recordings table."""
     rows = [row for path in waves for row in read_tsv(path, ("recording", "table_row"))]
-    rows.sort(key=lambda row: int(row["table_row"]))
+    rows.sort(key=lambda row: int(row["table_row"]) if row["table_row"].isdecimal() else 0)
     return [{name: value for name, value in row.items() if name != "table_row"} for row in rows]
 
 
@@ -456,17 +456,21 @@ def print_end(
 def describe_missing(
     results: Path, rows: Iterable[Mapping[str, Any]], files: Collection[str], most: int = 5
 ) -> str:
-    """Say which sorted recordings lack outputs, after a run with errors; or nothing."""
-    missing = {}
+    """Say which sorted recordings lack outputs, and why, after a run with errors; or nothing."""
+    lacking, failed = [], False
     for row in rows:
-        if row["sort"] in ("sorted", "unsortable"):
-            folder = results / row["recording"]
-            missing[row["recording"]] = [name for name in files if not (folder / name).exists()]
-    lacking = [f"{name}: {', '.join(each)}" for name, each in missing.items() if each]
+        folder = results / row["recording"]
+        names = [name for name in files if not (folder / name).exists()]
+        if row["sort"] in ("sorted", "unsortable") and names:
+            logs = Path(row["log"]).parents[1] if row.get("log") else Path("logs")
+            errors = log.errors_of_run(logs, row["recording"])
+            failed |= bool(errors)
+            lacking.append("\n    ".join([f"{row['recording']}: {', '.join(names)}", *errors]))
     if not lacking:
         return ""
     those = count(len(lacking), "sorted recording lacks", "sorted recordings lack")
-    lines = [f"{those} outputs; the logs of their rules say why:", *lacking[:most]]
+    why = "" if failed else "; the run ended before they were made. Run again"
+    lines = [f"{those} outputs{why}:", *lacking[:most]]
     lines += [f"and {len(lacking) - most} more"] if len(lacking) > most else []
     return "\n  ".join(lines)
 

@@ -7,9 +7,11 @@ import pytest
 import spikeinterface as si
 import yaml
 from probeinterface import ProbeGroup, generate_tetrode
+from spikeinterface.extractors.nwbextractors import NwbRecordingExtractor
 
-from spikecanary import config, discover, formats, inputcheck, plan, sorter
+from spikecanary import clock, config, discover, formats, inputcheck, plan, sorter
 from spikecanary.config import BadInputError, Config
+from spikecanary.outputs.nwb import read_subject
 from spikecanary.recording import preprocess, readers
 from spikecanary.table import Recording, read_table
 from workbench import write_open_ephys as open_ephys
@@ -537,3 +539,13 @@ def test_shipped_presets_can_be_applied():
     for steps in settings.values():
         made = preprocess(recording, steps)
         assert np.ptp(made.get_traces(end_frame=300)) > 0
+
+
+def test_nwb_file_tells_when_it_began_and_its_subject(tmp_path):
+    path = tmp_path / "x.nwb"
+    nwb(path, {"raw": 30_000.0})
+    opened = NwbRecordingExtractor(path)
+    assert clock.read_start(opened, str(path)) == "2024-01-01T00:00:00+00:00"
+    told = {"subject_id": "m7", "species": "Mus musculus"}
+    assert read_subject(path) == told
+    assert read_subject(tmp_path / "archived.nwb") == {}

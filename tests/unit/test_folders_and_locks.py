@@ -186,3 +186,15 @@ def test_lock_that_nobody_renews_is_never_taken_over(tmp_path, text, holder):
         caught.value
     )
     assert path.exists()
+
+
+def test_what_people_keep_in_hidden_folders_stays(tmp_path):
+    for name in (".backup-2026-11", ".notes-of-anna-12", ".phy-anna-2"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "by_hand.csv").write_text("x")
+        for path in (tmp_path / name / "by_hand.csv", tmp_path / name):
+            os.utime(path, (0, 0))
+    dead = tmp_path / f".sort-{HOST}-999999999"
+    dead.mkdir()
+    assert folders.sweep(tmp_path) == [dead]
+    assert len(list(tmp_path.iterdir())) == 3

@@ -184,7 +184,7 @@ def test_phy_folder_of_an_earlier_sort_is_refused(made, place):
 def test_curations_of_the_gui_are_applied(made, place):
     def save(**curation):
         folder = place / "analyzer" / phy.GUI
-        folder.mkdir()
+        folder.mkdir(exist_ok=True)
         units = [str(unit) for unit in load_sorting_analyzer(place / "analyzer").unit_ids]
         options = {"label_options": ["good", "noise", "MUA"], "exclusive": True}
         given = {"format_version": "2", "unit_ids": units, **curation}
@@ -206,6 +206,7 @@ def test_curations_of_the_gui_are_applied(made, place):
         analyze(made, place)
     analyze(made, place, gui=True)
     save(manual_labels=[label("3", "good")])
+    shutil.rmtree(place / "analyzer")  # as Snakemake does before the job
     with pytest.raises(outputs.OutputError, match="on other units"):
         analyze(made, place, "later", gui=True)
     analyze(made, place, gui=True)

@@ -34,7 +34,8 @@ def results(tmp_path):
 
 
 def shown(*names: str) -> dict:
-    return {"rows": {name: {"table_row": str("abcd".index(name))} for name in names}, "n_rows": 12}
+    rows = {name: {"table_row": str("abcd".index(name))} for name in names}
+    return {"rows": rows, "names": list("abcdefghijkl")}
 
 
 def test_a_line_a_verdict(results, capsys):
@@ -57,7 +58,7 @@ def test_record_that_cannot_be_read_costs_no_job(results, capsys):
 
 def test_a_line_a_sort(results, capsys):
     screen.print_lines("sort", results, shown("a", "b"))  # b is not sorted
-    assert capsys.readouterr().out == " 1 of 12  a  sorted, 1 unit after 2 min 10 s\n"
+    assert capsys.readouterr().out == " 1 of 10  a  sorted, 1 unit after 2 min 10 s\n"
 
 
 def test_colours_are_for_terminals_that_want_them(results, capsys, monkeypatch):
@@ -70,11 +71,18 @@ def test_colours_are_for_terminals_that_want_them(results, capsys, monkeypatch):
     assert "\033" not in capsys.readouterr().out
 
 
-def test_gate_tells_its_failures_and_the_last_one_those_of_all(results, capsys):
+def test_results_of_other_tables_do_not_count(results, capsys):
+    screen.print_lines("canary", results, shown("d") | {"names": ["c", "d"]})
+    assert capsys.readouterr().out.startswith("2 of 2  d  stop")
+    screen.print_lines("sort", results, shown("a") | {"names": ["a", "b"]})  # b is stopped
+    assert capsys.readouterr().out.startswith("1 of 1  a  sorted")
+
+
+def test_last_gate_tells_the_failures_of_all(results, capsys):
     second = (results / "gates" / "2.tsv").rename(results / "later.tsv")
     screen.print_gate(results / "gates" / "1.tsv", ["1", "2"])
     out = capsys.readouterr().out
-    assert out.startswith("Verdicts of wave 1 are known: 1 proceed, 1 stopped\n  1 stopped, X: b")
+    assert out == "Verdicts of wave 1 are known: 1 proceed, 1 stopped\n"
     second.rename(results / "gates" / "2.tsv")
     screen.print_gate(results / "gates" / "2.tsv", ["1", "2"])
     out = capsys.readouterr().out

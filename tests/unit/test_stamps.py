@@ -89,6 +89,47 @@ def test_lock_of_an_editor_and_a_loop_hide_no_change(tmp_path):
     assert of(tmp_path, "nobody") is None
 
 
+def test_loop_behind_a_link_hides_no_data(tmp_path):
+    run = tmp_path / "disk/run"
+    run.mkdir(parents=True)
+    (run / "x.dat").write_text("data")
+    (run / "latest").symlink_to(".")
+    (tmp_path / "data").symlink_to("disk")
+    assert of(run, "nobody") is not None
+    assert of(tmp_path / "data/run", "nobody") == of(run, "nobody")
+
+
+@pytest.mark.parametrize("is_folder", [False, True])
+def test_what_was_noted_and_what_has_changed(tmp_path, is_folder):
+    folder = tmp_path / "run"
+    folder.mkdir()
+    one, two = folder / "a.bin", folder / "a.meta"
+    for path in (one, two):
+        path.write_text(path.name)
+        os.utime(path, ns=(5, 7_000_000_123))
+    named = (folder, "spikeglx") if is_folder else (one, "binary")
+    noted = of(*named)
+
+    def is_noted(*, some_away=False):
+        return stamps.are_noted(of(*named), noted, some_away=some_away)
+
+    assert is_noted()
+    for path in (one, two):
+        os.utime(path, (5, 7))  # as tar keeps it
+    assert is_noted()
+    os.utime(one, (5, 8))
+    assert not is_noted(some_away=True)
+    os.utime(one, (5, 7))
+    two.unlink()
+    assert is_noted(some_away=True)
+    assert is_noted() is not is_folder
+    one.unlink()
+    assert (is_noted(), is_noted(some_away=True)) == (False, True)
+    assert not stamps.are_noted({"paths": [["a", 1, 2]]}, {"paths": 3}, some_away=True)
+    before = {"paths": [["run", 2, 11, "abc"]]}  # of earlier versions
+    assert stamps.are_noted({"paths": [["run", 2, 11, "abc", "d"]]}, before, some_away=False)
+
+
 def test_emptied_folder_is_away(tmp_path):
     (tmp_path / "notes.txt").write_text("archived")
     assert of(tmp_path, "spikeglx") is None

@@ -70,7 +70,7 @@ def test_finished_sort_stands_and_its_canary_is_not_asked_again(state):
     changed = state(sorter={"params": {"nblocks": 0}})
     assert not changed.sort_stands
     assert changed.canary_is_due
-    assert changed.disagreement == "sorted with other settings"
+    assert changed.disagreement == "sorted with other settings or data"
 
 
 def test_data_that_are_away(state):
@@ -100,7 +100,7 @@ def test_stopped(state, category):
     assert reruns.compare(looked.folder.parent, {"a": looked.expected}, {}) == ""
     other = state(canary={"window_s": 60})
     assert other.canary_is_due
-    assert other.disagreement == "tested with other settings"
+    assert other.disagreement == "tested with other settings or data"
     forced = state(canary={"force": ["a"]})
     assert forced.may_proceed
     assert not forced.is_silent
@@ -112,7 +112,10 @@ def test_stop_of_a_recording_that_was_sorted_with_other_settings(state):
     params = {"sorter": {"params": {"nblocks": 0}}}
     write_canary(state, stopped("biological"), **params)
     assert state(**params).disagreement is None
-    assert state(**params, canary={"force": ["a"]}).disagreement == "sorted with other settings"
+    assert (
+        state(**params, canary={"force": ["a"]}).disagreement
+        == "sorted with other settings or data"
+    )
 
 
 def test_comparison_names_the_command(state):
@@ -121,8 +124,8 @@ def test_comparison_names_the_command(state):
     results = state().folder.parent
     expected = {"a": state(sorter={"params": {"nblocks": 0}}).expected}
     text = reruns.compare(results, expected, {})
-    assert "1 sorted with other settings (a)" in text
-    assert text.endswith(f"snakemake --forcerun {results}/a/canary.json {results}/a/sort.json")
+    assert "1 sorted with other settings or data (a)" in text
+    assert text.endswith(f"--forcerun {results}/a/canary.json {results}/a/sort.json")
     assert reruns.compare(results, {"a": state().expected}, {}) == ""
 
 

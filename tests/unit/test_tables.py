@@ -259,10 +259,25 @@ def test_missing_outputs_are_said(tmp_path):
     rows = [{"recording": "a", "sort": "sorted"}, {"recording": "b", "sort": "stopped"}]
     text = summary.describe_missing(tmp_path, rows, ["units.tsv", "figures"])
     assert text.splitlines() == [
-        "1 sorted recording lacks outputs; the logs of their rules say why:",
+        "1 sorted recording lacks outputs; the run ended before they were made. Run again:",
         "  a: figures",
     ]
     assert summary.describe_missing(tmp_path, rows, ["units.tsv"]) == ""
+    rows[0]["log"] = str(tmp_path / "logs/sort/a.log")
+    for rule, text in {
+        "analyze": "INFO done",
+        "figures": "2026 ERROR x.raw does not exist. Put it back.",
+        "export_phy": "CRITICAL uncaught exception\nTraceback ...:\n  File x\nKeyError: 3\n",
+    }.items():
+        log = tmp_path / f"logs/{rule}/a.log"
+        log.parent.mkdir(parents=True)
+        log.write_text(f"2026 {text}\n")
+    assert summary.describe_missing(tmp_path, rows, ["figures"]).splitlines() == [
+        "1 sorted recording lacks outputs:",
+        "  a: figures",
+        *("    KeyError: 3", f"    log: {tmp_path}/logs/export_phy/a.log"),
+        *("    x.raw does not exist. Put it back.", f"    log: {tmp_path}/logs/figures/a.log"),
+    ]
 
 
 def test_own_columns_cannot_be_overwritten(tmp_path):

@@ -78,7 +78,7 @@ def test_imported_as_a_module(project):
     run = snakemake(project.folder)
     assert run.nothing_to_do
     assert "Unless these run again by themselves: records disagree" in run.output
-    assert "1 sorted with other settings (good)" in run.output
+    assert "1 sorted with other settings or data (good)" in run.output
     run = snakemake(project.folder, "sorted/.checked")
     assert run.returncode == 1
     assert "ERROR records disagree with the config or the table" in run.output

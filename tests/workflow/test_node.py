@@ -41,6 +41,16 @@ def test_only_the_broken_kind_waits(engine):
     assert engine.run().done("node", "canary", "sort") == "exit 0"
 
 
+@pytest.mark.medium
+def test_verdicts_of_all_sorters_come_before_any_sort(tmp_path):
+    names = "a b c d e f g h i j k l"
+    engine = Engine(tmp_path, names)
+    engine.rows(names, sorter="- - - - simple simple simple simple " + "mountainsort5 " * 4)
+    run = engine.run("--scheduler", "greedy")
+    rules = [rule for rule, _ in run.order]
+    assert rules.index("sort") == rules.count("node") + rules.count("canary") == 15
+
+
 def test_when_a_trial_is_made_again(engine):
     assert engine.run().status == 0
     engine.result(".nodes/kilosort4.json").unlink()

@@ -92,6 +92,7 @@ def run(
         analyzer = make_analyzer(sorting, recording, settings, folder)
         table = describe_units(analyzer)
         sentinel.write_atomic(metrics_path, table.to_csv(sep="\t", lineterminator="\n"))
+        phy.keep_outside(folder, analyzer_path.parent)
         shutil.rmtree(analyzer_path, ignore_errors=True)
         folder.replace(analyzer_path)
     finally:

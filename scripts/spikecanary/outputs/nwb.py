@@ -1,5 +1,6 @@
 """NWB of one or several sortings: units with all columns, probes, parts, metadata."""
 
+import contextlib
 import logging
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -115,7 +116,8 @@ def nwb_metadata(one: Sorted, given: NwbSettings, session: str | None = None) ->
         ),
         **given.NWBFile,
     }
-    subject = dict(given.Subject)
+    own = read_subject(Path(row.paths[0])) if row.reader == "nwb" else {}
+    subject = own | given.Subject
     told = {field: row.metadata[name] for name, field in TOLD.items() if name in row.metadata}
     for name, value in (told | row.metadata).items():
         if value and name in NWBFILE_COLUMNS:
@@ -143,6 +145,20 @@ def nwb_metadata(one: Sorted, given: NwbSettings, session: str | None = None) ->
     if isinstance(file.get("experimenter"), str):
         file["experimenter"] = [file["experimenter"]]
     return {"NWBFile": file, **({"Subject": {"sex": "U", **subject}} if subject else {})}
+
+
+def read_subject(path: Path) -> dict[str, str]:
+    """Return what an NWB file says of its subject; empty where the file is away."""
+    import h5py
+
+    with contextlib.suppress(OSError), h5py.File(path) as file:
+        told = file.get("general/subject", {})
+        return {
+            name: told[name].asstr()[()]
+            for name in SUBJECT_COLUMNS
+            if isinstance(told.get(name), h5py.Dataset)
+        }
+    return {}
 
 
 def near_misses(columns: Iterable[str]) -> Iterator[str]:

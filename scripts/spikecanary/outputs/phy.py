@@ -366,6 +366,20 @@ def shelter(folder: Path) -> None:
     inside.symlink_to(Path("..") / outside.name)
 
 
+def keep_outside(analyzer: Path, folder: Path) -> None:
+    """Link a GUI's place in a new analyzer to a recording's folder beside it.
+
+    So what is saved there stays when Snakemake removes the analyzer, also while a sort runs.
+    """
+    places = [each.name.removeprefix(GUI).lstrip(".") for each in _curations(folder)]
+    number = max((1 + int(each or 0) for each in places if each.isdigit() or not each), default=0)
+    outside = folder / (f"{GUI}.{number}" if number else GUI)
+    with contextlib.suppress(OSError):  # a file system without links: it is sheltered later
+        outside.mkdir(exist_ok=True)
+        shutil.copy(analyzer / "sorting" / SPIKES, outside)
+        (analyzer / GUI).symlink_to(Path("..") / outside.name)
+
+
 def _curations(folder: Path, *further: Path) -> list[Path]:
     """Return the folders of the GUI's curations, in the order in which they were made."""
     places = sorted(folder.glob(f"{GUI}*"), key=lambda path: (len(path.name), path.name))

@@ -23,7 +23,8 @@ logger = logging.getLogger(__name__)
 #: A work folder of another host that was not touched for so many s has no living job: a job
 #: touches its folder with every line of progress, each minute at most.
 ABANDONED_S = 3_600.0
-_NAME = re.compile(r"^\.[a-z_]+-(?P<host>.+)-(?P<pid>\d+)(?:\.[a-z]+)?$")
+#: Names of work folders by what makes them; no other folder is ours to remove.
+_NAME = re.compile(r"^\.(?:canary|sort|analyze|curate|node)-(?P<host>.+)-(?P<pid>\d+)$")
 _TEMPORARY = re.compile(r"^\..+\.(?P<host>[^/]+)\.(?P<pid>\d+)\.tmp$")
 
 

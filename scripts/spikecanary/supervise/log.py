@@ -10,8 +10,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from spikecanary.sentinel import package_versions
-from spikecanary.texts import PlainError, printable
+from spikecanary.failures import ClassifiedSortFailure
+from spikecanary.sentinel import package_versions, run_began
+from spikecanary.texts import PlainError, abridge, printable
 
 logger = logging.getLogger("spikecanary")
 
@@ -88,10 +89,25 @@ class _Printable(logging.Formatter):
 
 
 def _log_uncaught(kind: Any, error: BaseException, trace: Any) -> None:
-    if isinstance(error, PlainError):
+    if isinstance(error, ClassifiedSortFailure):
+        logger.error("%s. %s", str(error).rstrip("."), error.remedy)
+    elif isinstance(error, PlainError):
         logger.error("%s", error)
     else:
         logger.critical("uncaught exception", exc_info=(kind, error, trace))
+
+
+def errors_of_run(logs: Path, recording: str) -> list[str]:
+    """Return what a recording's jobs logged of errors in this run: what, and in which log."""
+    errors = []
+    for path in sorted(logs.glob(f"*/{recording}.log")):
+        with contextlib.suppress(OSError):
+            is_new = path.stat().st_mtime >= run_began().timestamp()
+            told = path.read_text(errors="replace") if is_new else ""
+            # Of an error that nobody foresaw the last line of its traceback.
+            if match := re.search(r" ERROR (.*)| CRITICAL [^$]*\n(\S.*)\s*$", told):
+                errors += [abridge(match[1] or match[2], 300), f"log: {path}"]
+    return errors
 
 
 class ChildLog:

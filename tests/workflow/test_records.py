@@ -1,0 +1,103 @@
+"""Results folders that are not as jobs left them: archived, moved, half lost, closed."""
+
+import json
+import os
+import shutil
+
+import pytest
+
+from engine import Engine
+
+THREE = "a b c"
+
+
+@pytest.fixture
+def engine(tmp_path):
+    return Engine(tmp_path, THREE)
+
+
+@pytest.mark.medium
+def test_archived_batch_stays_as_it_ended(engine):
+    """Also what was stopped for good; and archives know whole seconds only."""
+    engine.world(b="biological")
+    assert engine.run().done() == "canary: a b c; sort: a c; exit 0"
+    raws = [engine.folder / f"{name}.raw" for name in THREE.split()]
+    for raw in raws:
+        raw.rename(raw.with_suffix(".away"))
+    assert "Nothing to be done" in engine.run().output
+    for raw in raws:
+        raw.with_suffix(".away").rename(raw)
+        whole_s = int(raw.stat().st_mtime)
+        os.utime(raw, (whole_s, whole_s))
+    assert "Nothing to be done" in engine.run().output
+    engine.raw("b", "xx", new=True)
+    assert engine.run().done() == "canary: b; exit 0"
+
+
+def test_some_files_of_a_folder_are_archived(tmp_path):
+    engine = Engine(tmp_path, "a")
+    data = engine.folder / "session"
+    data.mkdir()
+    for name in ("x.ap.bin", "x.ap.meta"):
+        (data / name).write_text(name)
+    table = engine.folder / "config/recordings.tsv"
+    table.write_text("recording\tpath\treader\na\tsession\tspikeglx\n")
+    assert engine.run().done() == "canary: a; sort: a; exit 0"
+    (data / "x.ap.bin").rename(engine.folder / "archived")
+    assert "Nothing to be done" in engine.run().output
+    assert engine.run(canary={"force": ["a"], "window_s": 0}).done() == "exit 0"
+    (data / "x.ap.bin").write_text("another one, as long as it takes")
+    assert engine.run().done() == "canary: a; sort: a; exit 0"
+
+
+@pytest.mark.medium
+def test_stop_whose_journal_is_lost_is_tested_again(engine):
+    engine.world(b="resource")
+    assert engine.run().status == 1
+    engine.result("b/attempts.jsonl").unlink()
+    assert engine.run().done() == "canary: b; exit 1"
+    engine.world()
+    assert engine.run().done() == "canary: b; sort: b; exit 0"
+
+
+@pytest.mark.medium
+def test_folders_that_cannot_be_worked_in_cost_no_other(engine):
+    assert engine.run(canary={"force": ["x"]}).status == 1  # bad input: nothing is made
+    engine.result().mkdir()
+    engine.result("a").write_text("no folder")
+    engine.result("b").symlink_to("b")
+    run = engine.run()
+    assert run.done() == "canary: c; sort: c; exit 1"
+    assert "no folders of theirs to work in: ['a', 'b']" in run.output
+    engine.result("a").unlink()
+    engine.result("b").unlink()
+    assert engine.run().done() == "canary: a b; sort: a b; exit 0"
+
+
+@pytest.mark.medium
+def test_record_without_a_part_costs_no_other(engine):
+    assert engine.run("results/a/sort.json").status == 0
+    path = engine.result("a/sort.json")
+    record = json.loads(path.read_text())
+    del record["canary_settings"]["task"]
+    path.write_text(json.dumps(record))
+    assert engine.run().done().startswith("canary: b c; sort: b c")
+
+
+@pytest.mark.medium
+def test_check_that_was_left_is_made_again(engine):
+    assert engine.run().status == 0
+    engine.result(".checked").touch()
+    shutil.rmtree(engine.folder / ".snakemake")
+    changed = {"sorter": {"params": {"nblocks": 3}}}
+    run = engine.run(**changed)
+    assert run.done() == "exit 1"
+    assert "3 sorted with other settings or data" in run.output
+
+
+@pytest.mark.medium
+def test_number_that_is_written_otherwise_sorts_nothing_again(engine):
+    given = {"sorter": {"params": {"nblocks": 1}}}
+    engine.world(b="biological")
+    assert engine.run(**given).status == 0
+    assert engine.run(sorter={"params": {"nblocks": 1.0}}).done() == "exit 0"
