@@ -180,7 +180,8 @@ def test_work_folder_that_cannot_be_emptied_fails_the_job(run, task, tmp_path, m
         run(task)
     assert not (tmp_path / "x/canary.json").exists()
     # Its script: settings of a version without retries will do.
-    params = Params(task=task.as_set(), data={}, attempt=0)
+    batch = {"limits": {"scratch": None}, "late": {}}
+    params = Params(task=task.as_set(), data={}, attempt=0, batch=batch)
     params["settings"] = {"canary": {}, "preflight": {}, "watchdogs": {}, "forecast": {}}
     job = SimpleNamespace(
         log=[tmp_path / "log.txt"],

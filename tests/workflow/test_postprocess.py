@@ -215,7 +215,7 @@ def test_work_in_phy_is_kept_and_read_back(finished):
 
 def test_curation_in_the_gui_is_kept(finished):
     gui = finished.result("a/analyzer/spikeinterface_gui")
-    gui.mkdir()
+    gui.mkdir(exist_ok=True)  # as the GUI does
     (gui / "curation_data.json").write_text("mine")
     finished.config["curation"]["thresholds"] |= {"snr": {"greater": 1000.0}}
     finished.run("results/a/units.tsv")

@@ -354,7 +354,10 @@ def read_labels(folder: Path) -> dict[str, str]:
 def shelter(folder: Path) -> None:
     """Move a GUI's curation out of the analyzer, which Snakemake removes; a link stays there."""
     inside = folder / "analyzer" / GUI
-    if inside.is_symlink() or not (inside / CURATION).exists():
+    if inside.is_symlink():  # what it leads to may have been dropped: the GUI needs a folder
+        (folder / inside.readlink().name).mkdir(exist_ok=True)
+        return
+    if not (inside / CURATION).exists():
         return
     outside, number = folder / GUI, 0
     while outside.exists():
