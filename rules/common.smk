@@ -2,6 +2,7 @@
 
 import functools
 import inspect
+import os
 import re
 import sys
 from pathlib import Path
@@ -68,7 +69,7 @@ except BadInputError as err:
 RESULTS = Path(PREFIX.replace_prefix(PATHVARS.apply("<results>")))
 if (RESULTS.exists() or RESULTS.is_symlink()) and not RESULTS.is_dir():
     sys.exit(f"{RESULTS} is no folder: move it, or choose another in pathvars: results")
-if workflow.is_main_process and not DRY:
+if workflow.is_main_process and not DRY and os.access(RESULTS, os.W_OK):
     # As a file asked for by name, or with --notemp, it would stay, and check nothing again.
     Path(RESULTS, ".checked").unlink(missing_ok=True)
 ROWS = {row.id: row for row in RECORDINGS if reruns.is_usable(row, RESULTS, SETTINGS, dry=DRY)}
