@@ -19,7 +19,7 @@ rule canary:
     benchmark:
         "<benchmarks>/canary/{recording}.tsv"
     # Verdicts first: what can be found out is known before the hours begin.
-    priority: 1
+    priority: 2
     # A canary whose job is killed must not cost its wave: the last attempt does not sort.
     retries: 1
     conda:
@@ -47,7 +47,7 @@ checkpoint node:
     log:
         "<logs>/node/{sorter}.log",
     # Canaries wait for it, and sorts for them.
-    priority: 2
+    priority: 3
     localrule: True
     conda:
         "../envs/sorter.yaml"

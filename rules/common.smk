@@ -160,10 +160,11 @@ def setting(kind, name):
 
 
 @signed
-def of_batch(wildcards, threads):
+def of_batch(wildcards, output):
     """Return a job's place in the batch, and what it goes by that does not decide its result.
 
-    One value, since each costs time; Snakemake compares none that is derived from threads.
+    One value, since each costs time. Snakemake compares none that is derived from the output (or
+    from threads, for which it would forecast each sort that stands, too).
     """
     names = [wildcards.recording] if "recording" in wildcards.keys() else WAVES[wildcards.wave]
     return OF_BATCH | {
