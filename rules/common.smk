@@ -80,12 +80,8 @@ SESSIONS = outputs.sessions(RECORDINGS, SETTINGS)
 # As many GPU jobs at a time as there are GPUs, unless it is said; a cluster has its own.
 if workflow.local_exec and "gpu" not in workflow.global_resources:
     workflow.register_resource("gpu", max(1, gpus.count()))
-WAVES = {
-    wave: [each for each in members if each in ROWS]
-    for wave, members in gate.make_waves(
-        RECORDINGS, SETTINGS.gate.wave_size, SETTINGS.sorter.name
-    ).items()
-}
+BLOCKS = gate.make_waves(RECORDINGS, SETTINGS.gate.wave_size, SETTINGS.sorter.name)
+WAVES = {wave: members for wave in BLOCKS if (members := [x for x in BLOCKS[wave] if x in ROWS])}
 NUMBERED = gate.number(RECORDINGS)
 OF_BATCH = {
     "names": [*ROWS],
@@ -176,7 +172,7 @@ def of_batch(wildcards, output):
 @signed
 def task_of(wildcards):
     """Return the full sort of a recording, for what is made of its sorting."""
-    return state_of(wildcards.recording).task.as_set()
+    return state_of(wildcards.recording).sort_settings["task"]
 
 
 def times_attempt(constant):

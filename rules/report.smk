@@ -19,9 +19,7 @@ rule wave_summary:
         "../envs/light.yaml"
     params:
         version={"summary": OUTPUT_VERSIONS["summary"]},
-        digest=lambda wildcards: digest(
-            rows={each: NUMBERED[each] for each in WAVES[wildcards.wave]}
-        ),
+        digest=lambda wildcards: digest(rows=of_batch(wildcards, None)["rows"]),
         # It has the rows, and is not compared: Snakemake prints what it compares.
         batch=of_batch,
     script:

@@ -92,7 +92,7 @@ class State:
     @property
     def named_row(self) -> dict[str, Any]:
         """Its row with its further columns, which NWB names."""
-        return {**self.task.as_set()["row"], "metadata": self.row.metadata}
+        return {**self.sort_settings["task"]["row"], "metadata": self.row.metadata}
 
     @cached_property
     def sentinel(self) -> Mapping[str, Any] | None:

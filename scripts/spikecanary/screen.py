@@ -1,5 +1,6 @@
 """What a person reads in the terminal while a batch runs: a line a verdict and a sort."""
 
+import contextlib
 import os
 import sys
 from collections.abc import Mapping, Sequence
@@ -8,7 +9,7 @@ from typing import Any, Literal
 
 from spikecanary import gate, summary
 from spikecanary.texts import abridge, count, duration
-from spikecanary.tsv import read_tsv
+from spikecanary.tsv import TableError, read_tsv
 
 Kind = Literal["canary", "sort"]
 #: ANSI colours of the words that a line begins with.
@@ -48,9 +49,13 @@ def print_lines(kind: Kind, results: Path, batch: Mapping[str, Any]) -> None:
 
 
 def _stopped(results: Path) -> set[str]:
-    """Return the recordings that gates have stopped so far."""
-    tables = [read_tsv(path, gate.COLUMNS) for path in (results / "gates").glob("*.tsv")]
-    return {row["recording"] for table in tables for row in table if row["verdict"] == "stop"}
+    """Return the recordings that gates have stopped so far; no table may cost a finished sort."""
+    stopped = set()
+    for path in (results / "gates").glob("*.tsv"):
+        with contextlib.suppress(TableError, OSError):
+            rows = read_tsv(path, gate.COLUMNS)
+            stopped |= {row["recording"] for row in rows if row["verdict"] == "stop"}
+    return stopped
 
 
 def describe_canary(row: Mapping[str, Any]) -> tuple[str, str]:

@@ -74,6 +74,7 @@ def test_colours_are_for_terminals_that_want_them(results, capsys, monkeypatch):
 def test_results_of_other_tables_do_not_count(results, capsys):
     screen.print_lines("canary", results, shown("d") | {"names": ["c", "d"]})
     assert capsys.readouterr().out.startswith("2 of 2  d  stop")
+    (results / "gates/torn.tsv").write_text("verdict")  # costs no sort that has just ended
     screen.print_lines("sort", results, shown("a") | {"names": ["a", "b"]})  # b is stopped
     assert capsys.readouterr().out.startswith("1 of 1  a  sorted")
 

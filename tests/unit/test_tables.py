@@ -267,7 +267,7 @@ def test_missing_outputs_are_said(tmp_path):
     for rule, text in {
         "analyze": "INFO done",
         "figures": "2026 ERROR x.raw does not exist. Put it back.",
-        "export_phy": "CRITICAL uncaught exception\nTraceback ...:\n  File x\nKeyError: 3\n",
+        "export_phy": "CRITICAL uncaught exception\nTraceback ...:\n  File $x\nKeyError: 3\n",
     }.items():
         log = tmp_path / f"logs/{rule}/a.log"
         log.parent.mkdir(parents=True)

@@ -71,7 +71,12 @@ def test_folders_that_cannot_be_worked_in_cost_no_other(engine):
     assert "no folders of theirs to work in: ['a', 'b']" in run.output
     engine.result("a").unlink()
     engine.result("b").unlink()
-    assert engine.run().done() == "canary: a b; sort: a b; exit 0"
+    engine.rows(f"{THREE} d")
+    engine.result("d").write_text("all of its wave")
+    run = engine.run()
+    assert run.done() == "canary: a b; sort: a b; exit 1"
+    engine.result("d").unlink()
+    assert engine.run().done() == "canary: d; sort: d; exit 0"
 
 
 @pytest.mark.medium
@@ -97,7 +102,9 @@ def test_check_that_was_left_is_made_again(engine):
 
 @pytest.mark.medium
 def test_number_that_is_written_otherwise_sorts_nothing_again(engine):
+    engine.config["outputs"] = ["units"]
     given = {"sorter": {"params": {"nblocks": 1}}}
     engine.world(b="biological")
     assert engine.run(**given).status == 0
-    assert engine.run(sorter={"params": {"nblocks": 1.0}}).done() == "exit 0"
+    written = engine.run(sorter={"params": {"nblocks": 1.0}})
+    assert written.done("canary", "sort", "analyze", "curate") == "exit 0"

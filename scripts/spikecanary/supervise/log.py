@@ -105,7 +105,7 @@ def errors_of_run(logs: Path, recording: str) -> list[str]:
             is_new = path.stat().st_mtime >= run_began().timestamp()
             told = path.read_text(errors="replace") if is_new else ""
             # Of an error that nobody foresaw the last line of its traceback.
-            if match := re.search(r" ERROR (.*)| CRITICAL [^$]*\n(\S.*)\s*$", told):
+            if match := re.search(r" ERROR (.*)| CRITICAL (?s:.*)\n(\S.*)\s*$", told):
                 errors += [abridge(match[1] or match[2], 300), f"log: {path}"]
     return errors
 
