@@ -158,7 +158,7 @@ def test_phy_opens_it(made):
 @pytest.fixture
 def place(made, tmp_path):
     """Copy the results of eight units, with a later sort of other spikes."""
-    place = shutil.copytree(made[0] / "8", tmp_path / "8")
+    place = shutil.copytree(made[0] / "8", tmp_path / "8", symlinks=True)
     load(place / "sorting").frame_slice(7, None).save(folder=place / "later")
     return place
 
