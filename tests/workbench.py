@@ -246,3 +246,9 @@ def with_traces(
     options = task.row.reader_options | {"dtype": str(traces.dtype)} | options
     row = task.row.model_copy(update={"paths": (str(path),), "reader_options": options})
     return task.model_copy(update={"row": row, "preprocessing": steps or {}})
+
+
+def frame(where: str, source: str = "x = f(y)") -> str:
+    """Return one frame of a traceback."""
+    path, function = where.split(":")
+    return f'  File "/env/{path}.py", line 1, in {function}\n    {source}\n'

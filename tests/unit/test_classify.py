@@ -2,38 +2,29 @@
 
 import json
 import os
-import pprint
 import re
 import subprocess
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import yaml
 
-from spikecanary.config import Config
 from spikecanary.failures import (
     ContainerEnvironmentError,
     DependencyError,
     DiskExhaustionError,
     GPUOutOfMemoryError,
     HostMemoryWatchdogError,
-    InsufficientActivityError,
-    MatlabRuntimeError,
     PreprocessingError,
     RecordingUnreadableError,
-    SorterTimeoutError,
     classify,
 )
 from spikecanary.failures.signatures import load_signatures
 from spikecanary.fullsort import SortStoppedError, check_sentinel
-from spikecanary.inputcheck import check_files
-from spikecanary.reruns import limits_of
 from spikecanary.sentinel import write_record
 from spikecanary.supervise import child
-from spikecanary.supervise.job import Job
-from workbench import stopped
+from workbench import frame, stopped
 
 
 def described(error):
@@ -151,12 +142,6 @@ def test_raise_sites_of_the_installed_versions():
     assert len(silent) <= 0.1 * total
 
 
-def frame(where, source="x = f(y)"):
-    """Return one frame of a traceback."""
-    path, function = where.split(":")
-    return f'  File "/env/{path}.py", line 1, in {function}\n    {source}\n'
-
-
 SORTING = "Traceback (most recent call last):\n" + frame("spikeinterface/sorters/basesorter:run")
 NUMPY = frame("numpy/_core/memmap:__new__", "raise x")
 OPENING = SORTING + frame("neo/rawio/tdtrawio:_parse_header") + NUMPY
@@ -237,43 +222,6 @@ def test_full_disk_is_one_wherever_it_is_met():
     of_step = wrapped(ValueError("Digital filter critical frequencies must be 0 < Wn < fs/2"))
     assert isinstance(of_step, PreprocessingError)
     assert of_step.evidence == {"step": "whiten"}
-
-
-def test_exceptions_of_a_text_are_found_with_their_messages():
-    text = (
-        "spikeinterface.sorters.utils.misc.SpikeSortingError: Spike sorting error trace:\n"
-        "Traceback (most recent call last):\n"
-        '  File "x.py", line 1, in f\n'
-        "    raise ValueError: not this one\n"
-        "ValueError: bad\n"
-        "Exception: worse\n"
-    )
-    assert classify.parse_errors(text) == [
-        ("SpikeSortingError", "Spike sorting error trace:"),
-        ("ValueError", "bad"),
-        ("Exception", "worse"),
-    ]
-
-
-def test_logs_that_stand_in_quotes():
-    trace = frame("kilosort/spikedetect:extract_wPCA_wTEMP") + (
-        "ValueError: n_samples=2 should be >= n_clusters=6.\n"
-    )
-    for written in (trace, trace.splitlines()):
-        log = {"error_trace": written, "run_time": None}
-        for text in (json.dumps(log, indent=4), pprint.pformat(log)):
-            assert isinstance(classify.by_text(text), InsufficientActivityError)
-    assert classify.by_text("{'error_trace': 'C:\\path and \\u12 more'}\n") is None
-    assert classify.by_text('  "error_trace": ["x"],\n  "C:\\path and \\u12 more"\n') is None
-    assert classify.by_text("{'error_trace': ['x\0y',\n 'more']}") is None
-    slurm = (
-        "slurmstepd: error: *** JOB 8 ON n1 CANCELLED AT 2026-01-01T00:00:00 DUE TO TIME LIMIT ***"
-    )
-    text = f"Error executing process > 'sort'\n\nCommand error:\n  set -e\n\n  {slurm}\n\nWork dir:"
-    assert isinstance(classify.by_text(text), SorterTimeoutError)
-    assert classify.by_text(f"The forum says:\n  {slurm}") is None
-    window = "Error preprocessing! Undefined function 'spikedetector3' for input arguments of type"
-    assert isinstance(classify.by_text(f"{window} 'gpuArray'."), MatlabRuntimeError)
 
 
 def test_memory_that_a_job_passed_at_some_point_did_not_end_it():
@@ -433,41 +381,6 @@ def test_words_of_the_reader_stay_beside_the_class():
     assert isinstance(opened(ValueError("No spikes found")), RecordingUnreadableError)
 
 
-def test_draft_of_an_unexpected_log_makes_it_known(tmp_path, capsys):
-    log, table = tmp_path / "log", tmp_path / "lab.yaml"
-    log.write_text(
-        "x\nTraceback (most recent call last):\nValueError: gain 2.5 of '/a/b' is (not) 7\n"
-    )
-    assert classify.main([str(log), "--draft"]) == 0
-    drafted = capsys.readouterr().out
-    table.write_text(drafted)
-    with pytest.raises(ValueError, match="entry 1: class: "):
-        load_signatures(table)
-    other = tmp_path / "other.yaml"
-    other.write_text(drafted.replace("class: ''", "class: RecordingLayoutError"))
-    log.write_text("ValueError: gain 12.5 of '/c/d' is (not) 8\n")
-    assert classify.main([str(log), "--signatures", str(other)]) == 0
-    assert "class: RecordingLayoutError" in capsys.readouterr().out
-    assert classify.by_text(log.read_text()) is None
-    # The table is checked before any job.
-    config = Config(signatures=str(other))
-    assert list(check_files(config)) == []
-    bad = tmp_path / "bad.yaml"
-    bad.write_text(other.read_text().replace("pattern: gain", "pattern: loss"))
-    (problem,) = check_files(Config(signatures=str(bad)))
-    assert "bad.yaml, entry 1: pattern: does not match the entry's own example" in problem
-    assert "none.yaml" in next(iter(check_files(Config(signatures="none.yaml"))))
-
-
-def test_own_table_reaches_the_job(tmp_path):
-    config = Config(signatures="lab.yaml")
-    assert limits_of(config)["signatures"] == "lab.yaml"
-    assert "signatures" not in limits_of(Config())
-    task = SimpleNamespace(n_jobs=1, sorter=SimpleNamespace(container=None))
-    job = Job(log=tmp_path / "log", signatures="lab.yaml")
-    assert job.supervision(task, tmp_path, None).signatures == "lab.yaml"
-
-
 @pytest.mark.parametrize("row", load_signatures(), ids=lambda row: row.reason[:40])
 def test_force_is_advised_for_biology_only(row):
     remedy = row.remedy or row.failure.remedy
@@ -487,13 +400,6 @@ def test_process_that_was_killed_and_one_that_kills_itself():
     assert isinstance(classify.by_text("", killed), HostMemoryWatchdogError)
     crashed = f"MATLAB is exiting because of fatal error\n{killed}"
     assert classify.by_text("", crashed) is None
-
-
-def test_line_behind_a_bar_of_progress():
-    bar = "  0%|          | 0/844 [00:00<?, ?it/s]"
-    library = "Could not load library libcudnn_ops_infer.so.8. Error: libcudnn_ops_infer.so.8"
-    assert isinstance(classify.by_text("", bar + library), DependencyError)
-    assert classify.by_text("", f"see [0/844] {library}") is None
 
 
 @pytest.mark.parametrize(
@@ -545,55 +451,7 @@ def test_an_import_that_code_did_without_is_no_cause():
     assert isinstance(classify.by_text(missed + mark + says_so), DependencyError)
 
 
-@pytest.mark.parametrize(
-    "said", ["b'x\\n  y\\nImportError: no \\'z\\'\\n'", "['x\\n', 'ImportError: z\\n']"]
-)
-def test_what_a_container_said_is_read_though_it_stands_as_a_list_or_bytes(said):
-    text = f"misc.SpikeSortingError: Spike sorting in docker failed\n{said}"
-    assert isinstance(classify.by_text(text), DependencyError)
-
-
-def test_an_exception_of_another_language_is_read_as_one_of_python():
-    ends = "terminate called after throwing an instance of 'c10::AcceleratorError'\n  what():  "
-    failure = classify.by_text("", ends + "CUDA error: uncorrectable ECC error encountered")
-    assert type(failure).__name__ == "GPUUnavailableError"
-    assert classify.by_text("", ends + "index 3 is out of bounds") is None
-
-
-def test_paths_of_windows():
-    text = 'Traceback:\n  File "C:\\x\\kilosort\\utils.py", line 1, in cache_template_path\n    x\n'
-    assert classify.by_text(text + "urllib.error.URLError: x").category == "environment"
-
-
 def test_a_frame_without_source_hides_no_other():
     step = frame("spikeinterface/preprocessing/common_reference:__init__").splitlines()[0]
     inner = frame("spikeinterface/core/channelslice:__init__", "assert channel_ids")
     assert classify.by_text(f"{SORTING}{step}\n{inner}AssertionError") is None
-
-
-def test_evidence_of_an_entry_is_its_classs(tmp_path):
-    table = tmp_path / "lab.yaml"
-    entry = {"class": "DependencyError", "reason": "r", "pattern": "(?P<x>e)"}
-    table.write_text(json.dumps([{**entry, "example": "e", "source": "s"}]))
-    with pytest.raises(ValueError, match=r"entry 1: .*DependencyError has no evidence x"):
-        load_signatures(table)
-
-
-def test_wrong_entry_is_named(tmp_path):
-    table = tmp_path / "lab.yaml"
-    entry = {"class": "X", "reason": "r", "pattern": "(", "example": "e", "source": "s"}
-    table.write_text(json.dumps([entry]))
-    with pytest.raises(
-        ValueError, match=r"lab.yaml, entry 1: class: .*no failure class is called X"
-    ):
-        load_signatures(table)
-
-
-def test_remedy_of_an_entry_is_the_failures(tmp_path):
-    table = tmp_path / "lab.yaml"
-    entry = {"class": "DependencyError", "reason": "r", "pattern": ["a", "b"], "remedy": "Do it."}
-    table.write_text(json.dumps([entry | {"example": "b", "source": "s"}]))
-    (row,) = load_signatures(table)
-    assert row.match("b c", [])
-    assert row.failure("r", remedy=row.remedy).remedy == "Do it."
-    assert DependencyError("r").remedy != "Do it."

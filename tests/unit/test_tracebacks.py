@@ -1,0 +1,79 @@
+"""What is read of logs: in quotes, behind bars, of other languages and systems."""
+
+import json
+import pprint
+
+import pytest
+
+from spikecanary.failures import (
+    DependencyError,
+    InsufficientActivityError,
+    MatlabRuntimeError,
+    SorterTimeoutError,
+    classify,
+)
+from workbench import frame
+
+
+def test_exceptions_of_a_text_are_found_with_their_messages():
+    text = (
+        "spikeinterface.sorters.utils.misc.SpikeSortingError: Spike sorting error trace:\n"
+        "Traceback (most recent call last):\n"
+        '  File "x.py", line 1, in f\n'
+        "    raise ValueError: not this one\n"
+        "ValueError: bad\n"
+        "Exception: worse\n"
+    )
+    assert classify.parse_errors(text) == [
+        ("SpikeSortingError", "Spike sorting error trace:"),
+        ("ValueError", "bad"),
+        ("Exception", "worse"),
+    ]
+
+
+def test_logs_that_stand_in_quotes():
+    trace = frame("kilosort/spikedetect:extract_wPCA_wTEMP") + (
+        "ValueError: n_samples=2 should be >= n_clusters=6.\n"
+    )
+    for written in (trace, trace.splitlines()):
+        log = {"error_trace": written, "run_time": None}
+        for text in (json.dumps(log, indent=4), pprint.pformat(log)):
+            assert isinstance(classify.by_text(text), InsufficientActivityError)
+    assert classify.by_text("{'error_trace': 'C:\\path and \\u12 more'}\n") is None
+    assert classify.by_text('  "error_trace": ["x"],\n  "C:\\path and \\u12 more"\n') is None
+    assert classify.by_text("{'error_trace': ['x\0y',\n 'more']}") is None
+    slurm = (
+        "slurmstepd: error: *** JOB 8 ON n1 CANCELLED AT 2026-01-01T00:00:00 DUE TO TIME LIMIT ***"
+    )
+    text = f"Error executing process > 'sort'\n\nCommand error:\n  set -e\n\n  {slurm}\n\nWork dir:"
+    assert isinstance(classify.by_text(text), SorterTimeoutError)
+    assert classify.by_text(f"The forum says:\n  {slurm}") is None
+    window = "Error preprocessing! Undefined function 'spikedetector3' for input arguments of type"
+    assert isinstance(classify.by_text(f"{window} 'gpuArray'."), MatlabRuntimeError)
+
+
+def test_line_behind_a_bar_of_progress():
+    bar = "  0%|          | 0/844 [00:00<?, ?it/s]"
+    library = "Could not load library libcudnn_ops_infer.so.8. Error: libcudnn_ops_infer.so.8"
+    assert isinstance(classify.by_text("", bar + library), DependencyError)
+    assert classify.by_text("", f"see [0/844] {library}") is None
+
+
+@pytest.mark.parametrize(
+    "said", ["b'x\\n  y\\nImportError: no \\'z\\'\\n'", "['x\\n', 'ImportError: z\\n']"]
+)
+def test_what_a_container_said_is_read_though_it_stands_as_a_list_or_bytes(said):
+    text = f"misc.SpikeSortingError: Spike sorting in docker failed\n{said}"
+    assert isinstance(classify.by_text(text), DependencyError)
+
+
+def test_an_exception_of_another_language_is_read_as_one_of_python():
+    ends = "terminate called after throwing an instance of 'c10::AcceleratorError'\n  what():  "
+    failure = classify.by_text("", ends + "CUDA error: uncorrectable ECC error encountered")
+    assert type(failure).__name__ == "GPUUnavailableError"
+    assert classify.by_text("", ends + "index 3 is out of bounds") is None
+
+
+def test_paths_of_windows():
+    text = 'Traceback:\n  File "C:\\x\\kilosort\\utils.py", line 1, in cache_template_path\n    x\n'
+    assert classify.by_text(text + "urllib.error.URLError: x").category == "environment"
