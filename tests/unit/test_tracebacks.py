@@ -9,6 +9,7 @@ from spikecanary.failures import (
     DependencyError,
     InsufficientActivityError,
     MatlabRuntimeError,
+    RecordingUnreadableError,
     SorterTimeoutError,
     classify,
 )
@@ -50,6 +51,23 @@ def test_logs_that_stand_in_quotes():
     assert classify.by_text(f"The forum says:\n  {slurm}") is None
     window = "Error preprocessing! Undefined function 'spikedetector3' for input arguments of type"
     assert isinstance(classify.by_text(f"{window} 'gpuArray'."), MatlabRuntimeError)
+
+
+@pytest.mark.parametrize(
+    "where", ["File {path}:288, in TdtRawIO._parse_header(self)", "{path} in _parse_header(self)"]
+)
+def test_frames_of_a_notebook(where):
+    path = "~/miniconda3/envs/si/lib/python3.11/site-packages/neo/rawio/tdtrawio.py"
+    text = (
+        f"{'-' * 75}\nValueError                          Traceback (most recent call last)\n"
+        "Cell In[3], line 1\n----> 1 recording = se.read_tdt('tank', stream_id='0')\n\n"
+        f"{where.format(path=path)}\n"
+        "    286     rate = header['frequency']\n    287 \n"
+        "--> 288     raise ValueError('sampling is changing!!!')\n    289     continue\n\n"
+        "ValueError: sampling is changing!!!\n"
+    )
+    assert isinstance(classify.by_text(text), RecordingUnreadableError)
+    assert classify.by_text(text.replace("neo/rawio/", "mine/")) is None
 
 
 def test_line_behind_a_bar_of_progress():

@@ -45,6 +45,12 @@ _FRAME = re.compile(
     r'^ *File "(?P<path>[^"\n]+)", line \d+, in (?P<function>\S+)\n(?P<source> *(?!File ")\S.*)?',
     flags=re.MULTILINE,
 )
+#: A frame as IPython writes it: lines around the one that failed, which an arrow marks.
+_NOTEBOOK = re.compile(
+    r"^(?:File )?(?P<path>[^\s:][^\n]*?\.py)(?::\d+,)? in (?:[\w.<>]+\.)?(?P<function>\w+)\(.*\)\n"
+    r"(?: *\d+(?: .*)?\n)*-+> ?\d+ +(?P<source>.*)(?:\n *\d+(?: .*)?$)*",
+    flags=re.MULTILINE,
+)
 #: Part of the function around it, which is the next frame.
 _COMPREHENSION = re.compile(r"<(?:list|set|dict)comp>|<genexpr>")
 _HANDLED = "During handling of the above exception, another exception occurred:"
@@ -73,6 +79,7 @@ def clean(text: str) -> str:
     if _PRINTS.search(text) is not None:
         text = _PRINTED.sub(_read, text)
     text = _TASK.sub(lambda task: re.sub(r"^  ", "", task[0], flags=re.MULTILINE), text)
+    text = _NOTEBOOK.sub(r'  File "\g<path>", line 0, in \g<function>\n    \g<source>', text)
     text = _WINDOW.sub("", text)
     text = _REPR.sub(lambda line: _write_out(line[0]), text)
     text = _WINDOWS.sub(lambda path: path[0].replace("\\", "/"), text)
