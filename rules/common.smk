@@ -73,9 +73,12 @@ if workflow.is_main_process and not DRY and os.access(RESULTS, os.W_OK):
     # As a file asked for by name, or with --notemp, it would stay, and check nothing again.
     Path(RESULTS, ".checked").unlink(missing_ok=True)
 ROWS = {row.id: row for row in RECORDINGS if reruns.is_usable(row, RESULTS, SETTINGS, dry=DRY)}
-if workflow.is_main_process and (unusable := [x.id for x in RECORDINGS if x.id not in ROWS]):
-    hint = "move them, or give yourself the right to read and write them"
-    logger.warning(f"Left out, {RESULTS} has no folders of theirs to work in: {unusable}; {hint}")
+NO_FOLDERS = (
+    f"{RESULTS} has no folders of theirs to work in: {[x.id for x in RECORDINGS if x.id not in ROWS]}; "
+    "move them, or give yourself the right to read and write them"
+)
+if workflow.is_main_process and len(ROWS) < len(RECORDINGS):
+    logger.warning(f"Left out, {NO_FOLDERS}")
 SESSIONS = outputs.sessions(RECORDINGS, SETTINGS)
 # As many GPU jobs at a time as there are GPUs, unless it is said; a cluster has its own.
 if workflow.local_exec and "gpu" not in workflow.global_resources:
@@ -100,6 +103,8 @@ def results_path(*parts):
 @functools.cache
 def state_of(recording):
     """Return a recording's records beside the settings of now, each read once."""
+    if recording in {row.id for row in RECORDINGS} - {*ROWS}:
+        sys.exit(NO_FOLDERS)
     if recording not in ROWS:
         hint = did_you_mean(recording, ROWS)
         sys.exit(f"no recording {recording!r} in {SETTINGS.recordings}{hint}")
@@ -111,7 +116,7 @@ def check_options():
     """Refuse what would silently do something else here; known once the DAG is built."""
     if not ROWS:  # only now, since `snakemake --lint` needs none
         hint = "lists no recording; add one row for each (docs/own-data.md)"
-        sys.exit(f"{SETTINGS.recordings}: {hint}")
+        sys.exit(NO_FOLDERS if RECORDINGS else f"{SETTINGS.recordings}: {hint}")
     # Jobs behind a checkpoint are not known yet: a real run would leave them out.
     given = workflow.dag_settings
     if given.until or given.omit_from or given.batch:

@@ -68,7 +68,11 @@ def test_folders_that_cannot_be_worked_in_cost_no_other(engine):
     engine.result("b").symlink_to("b")
     run = engine.run()
     assert run.done() == "canary: c; sort: c; exit 1"
-    assert "no folders of theirs to work in: ['a', 'b']" in run.output
+    text = "results has no folders of theirs to work in: ['a', 'b']"
+    assert f"Left out, {text}" in run.output
+    assert f"\n{text}" in engine.run("results/a/sort.json").output
+    engine.rows("a b")
+    assert f"\n{text}" in engine.run().output
     engine.result("a").unlink()
     engine.result("b").unlink()
     engine.rows(f"{THREE} d")
