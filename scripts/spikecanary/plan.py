@@ -14,10 +14,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from spikecanary import forecast, layout, parameters
+from spikecanary import forecast, layout, parameters, preflight
 from spikecanary.config import Config
+from spikecanary.failures import ClassifiedSortFailure
 from spikecanary.recording import describe_header, open_recording, size_bytes
 from spikecanary.reruns import State
+from spikecanary.sorter import SortTask
 from spikecanary.table import Recording, exists
 from spikecanary.texts import count, duration, one_line
 
@@ -192,8 +194,8 @@ def _choose_action(state: State, header: Mapping[str, Any]) -> tuple[Action, lis
         action = Action.SORT
     elif "problem" in header:
         action = Action.CANARY
-    elif too_short := state.task.check_length(header["n_samples"]):
-        return Action.CANARY, [f"{too_short}. {too_short.remedy}"]
+    elif certain := _find_certain(state.task, header):
+        return Action.CANARY, [f"{certain}. {certain.remedy}"]
     elif state.canary_is_due or record is None:
         enough_s = max(config.canary.window_s, config.canary.min_recording_s)
         is_tested = config.canary.window_s and header["duration_s"] >= enough_s
@@ -201,6 +203,12 @@ def _choose_action(state: State, header: Mapping[str, Any]) -> tuple[Action, lis
     elif not state.may_sort:
         return Action.STOPPED, [f"stopped: {record['failure']}"]
     return action, []
+
+
+def _find_certain(task: SortTask, header: Mapping[str, Any]) -> ClassifiedSortFailure | None:
+    """Return why a recording cannot be sorted, where its header tells it."""
+    failed = (check.failure for check in preflight.check_channels(task, header))
+    return task.check_length(header["n_samples"]) or next(failed, None)
 
 
 def _size_bytes(row: Recording, header: Mapping[str, Any]) -> int:

@@ -152,7 +152,7 @@ def check_node(task: SortTask, folder: Path, header: Mapping[str, Any]) -> list[
     """Run all checks on this node; return those that found something, failures first."""
     found = [
         *_check_sorter(task),
-        *_check_channels(task, header),
+        *check_channels(task, header),
         *_check_steps(task),
         *_check_templates(task),
         *_check_device(task),
@@ -198,7 +198,7 @@ def _check_steps(task: SortTask) -> Iterator[Check]:
         yield Check("preprocessing", "warn", failure)
 
 
-def _check_channels(task: SortTask, header: Mapping[str, Any]) -> Iterator[Check]:
+def check_channels(task: SortTask, header: Mapping[str, Any]) -> Iterator[Check]:
     """Check that the sorter can sort so many channels and probes."""
     from spikeinterface.sorters import sorter_dict
 

@@ -68,7 +68,7 @@ def test_plan_of_a_new_batch(rows, config, tmp_path):
     assert table.loc["good", "sort_s"] == 60 + 8
 
 
-def test_plan_says_what_is_switched_off_and_what_is_too_short(rows, tmp_path):
+def test_plan_says_what_is_switched_off_and_what_cannot_be_sorted(rows, tmp_path):
     params = {"skip_kilosort_preprocessing": True}
     config = Config(sorter={"params": params}, preprocessing={"bandpass_filter": {}})
     (row,) = plan.make(config, [rows["good"]], tmp_path, 1).itertuples()
@@ -78,6 +78,9 @@ def test_plan_says_what_is_switched_off_and_what_is_too_short(rows, tmp_path):
     (row,) = plan.make(config, [rows["good"]], tmp_path, 1).itertuples()
     assert (row.action, row.sort_s) == ("canary", 0.0)
     assert "240000 samples are less than two batches, which kilosort4 needs" in row.problems
+    (row,) = plan.make(Config(), [rows["no_probe"]], tmp_path, 1).itertuples()
+    assert (row.action, row.sort_s) == ("canary", 0.0)
+    assert "kilosort4 needs the positions of the channels" in row.problems
 
 
 def test_plan_of_what_stands(rows, config, tmp_path):
