@@ -32,6 +32,9 @@ FOLDER = None
 if isinstance(SCRIPTS, LocalSourceFile):
     FOLDER = Path(SCRIPTS.get_path_or_uri(secret_free=False)).resolve().parent
     sys.path.insert(0, str(FOLDER / "scripts"))
+    # Jobs import these modules too, not those of another folder that is installed.
+    inherited = filter(None, [os.environ.get("PYTHONPATH")])
+    os.environ["PYTHONPATH"] = os.pathsep.join([str(FOLDER / "scripts"), *inherited])
 else:
     check_installed(SCRIPTS)
 
@@ -41,7 +44,7 @@ from spikecanary import report as page, sentinel, summary
 from spikecanary.config import BadInputError, as_set
 from spikecanary.reruns import OUTPUT_VERSIONS, SORT_VERSION, State, compare, digest, limits_of
 from spikecanary.supervise import gpus
-from spikecanary.table import ID_PATTERN
+from spikecanary.table import ID_PATTERN, find_misplaced
 from spikecanary.texts import did_you_mean
 
 DRY = workflow.output_settings.dryrun
@@ -67,8 +70,10 @@ try:
 except BadInputError as err:
     sys.exit(str(err))  # a WorkflowError would show lines of this file
 RESULTS = Path(PREFIX.replace_prefix(PATHVARS.apply("<results>")))
-if (RESULTS.exists() or RESULTS.is_symlink()) and not RESULTS.is_dir():
+if os.path.lexists(RESULTS) and not RESULTS.is_dir():
     sys.exit(f"{RESULTS} is no folder: move it, or choose another in pathvars: results")
+if misplaced := find_misplaced(RESULTS):
+    sys.exit(f"{'; '.join(misplaced)}: move it away")
 if workflow.is_main_process and not DRY and os.access(RESULTS, os.W_OK):
     # As a file asked for by name, or with --notemp, it would stay, and check nothing again.
     Path(RESULTS, ".checked").unlink(missing_ok=True)

@@ -6,10 +6,10 @@
 
 import json
 import math
+import os
 import re
 import sys
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 from typing import Annotated, Any, Literal, Self, cast
 
 from pydantic import (
@@ -69,8 +69,8 @@ class BadInputError(ValueError):
 
 
 def _expand(path: str) -> str:
-    """Return a path with ``~`` as the home folder."""
-    return str(Path(path).expanduser()) if path.startswith("~") else path
+    """Return a path with ``~`` as the home folder; of a user that is not known as it is."""
+    return os.path.expanduser(path)  # noqa: PTH111 - pathlib raises
 
 
 #: A path as a person writes it.

@@ -155,6 +155,8 @@ def check_readers(rows: list[Recording], table: str) -> list[str]:
         required = {name for name, p in named.items() if p.default is p.empty}
         if row.reader == "binary":  # optional in the signature, but it cannot be guessed
             required.add("num_channels")
+        if not is_dtype(dtype := row.reader_options.get("dtype")):
+            problems.append(f"{where}: no type of numbers: dtype {quote(dtype)}")
         if missing := sorted(required - row.reader_options.keys()):
             problems.append(f"{where} needs reader_options with {', '.join(missing)}")
     return problems
@@ -189,7 +191,23 @@ def check_steps(config: Config) -> Iterator[str]:
             yield from unknown(f"config: {section}: unknown step", steps, known)
             for step in filter(known.__contains__, steps):
                 further = _handed_on(_parameters(known[step])[1])
-                yield from _check_call(f"{section}.{step}", known[step], steps[step], further)
+                where, doc = f"{section}.{step}", known[step].__doc__ or ""
+                yield from _check_call(where, known[step], steps[step], further, doc)
+
+
+def is_number(value: Any) -> bool:
+    """Whether a value is a number, and no boolean."""
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def is_dtype(value: Any) -> bool:
+    """Whether NumPy knows a type of numbers by this name; null is another's."""
+    import numpy as np
+
+    try:
+        return value is None or np.dtype(value).kind in "iuf"
+    except TypeError:
+        return False
 
 
 def _handed_on(others: str) -> set[str]:
@@ -239,6 +257,8 @@ def _check_call(
         in_doc = re.search(rf"{name} ?: .+", doc)
         values = re.findall(r"""['"](\w+)['"]""", f"{told} {in_doc and in_doc[0]}")
         given = [value] if isinstance(value, str) and len({*values}) > 1 else []
+        if name == "dtype" and not is_dtype(value):
+            yield f"config: {where}.dtype: no type of numbers: {quote(value)}"
         problems = unknown(f"config: {where}.{name}: unknown value", given, values)
         yield from (each for each in problems if "did you mean" in each)  # not all are named
 
@@ -257,6 +277,7 @@ def check_analysis(settings: AnalysisSettings) -> Iterator[str]:
     from spikeinterface.core.recording_tools import get_noise_levels
     from spikeinterface.core.sortinganalyzer import get_extension_class
     from spikeinterface.postprocessing import localization_tools
+    from spikeinterface.sortingcomponents import peak_localization
 
     known = get_available_analyzer_extensions()
     yield from unknown("config: analysis.extensions: unknown extension", settings.extensions, known)
@@ -268,8 +289,16 @@ def check_analysis(settings: AnalysisSettings) -> Iterator[str]:
         elif name == "unit_locations":
             method = getattr(localization_tools, f"compute_{params.get('method')}", None)
             further = {*_parameters(method)[0]} if method else set()
+        elif name == "spike_locations":
+            chosen = [each for each in [params.get("method")] if isinstance(each, str)]
+            named = peak_localization.peak_localization_methods
+            yield from unknown(f"config: {where}.method: unknown value", chosen, named)
         takes = extension._set_params  # noqa: SLF001 - there is no other signature
         yield from _check_call(where, takes, params, further, extension.__doc__ or "")
+        for key, known_as in _parameters(takes)[0].items():
+            numbers = [each for each in (known_as.default, params.get(key)) if is_number(each)]
+            if len(numbers) > 1 and numbers[0] > 0 > numbers[1]:
+                yield f"config: {where}.{key} is {numbers[1]}, less than 0"
         metrics = {each.metric_name: each for each in getattr(extension, "metric_list", ())}
         of_metrics = params.get("metric_params")
         of_metrics = of_metrics if isinstance(of_metrics, dict) else {}
@@ -314,7 +343,11 @@ def check_curation(config: Config) -> Iterator[str]:
             where = f"config: curation.bombcell.{label}"
             yield from unknown(f"{where}: unknown metric", limits, known)
             for metric, limit in limits.items():
-                yield from _check_call(f"curation.bombcell.{label}.{metric}", _limit, limit)
+                wrong = [*_check_call(f"curation.bombcell.{label}.{metric}", _limit, limit)]
+                greater, less = limit.get("greater"), limit.get("less")
+                if not wrong and None not in (greater, less) and greater > less:
+                    wrong = [f"{where}.{metric}: nothing is at least {greater} and at most {less}"]
+                yield from wrong
 
 
 def _limit(metric: str, greater: float = 0.0, less: float = 0.0, abs: bool = False) -> None:  # noqa: A002, FBT001, FBT002

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from spikecanary.failures import RecordingUnreadableError
-from spikecanary.table import Recording
+from spikecanary.table import Recording, not_readable
 
 if TYPE_CHECKING:
     from probeinterface import Probe, ProbeGroup
@@ -99,9 +99,8 @@ def _read(path: str, row: Recording) -> "ProbeGroup":
     """Read a probeinterface file, wired, in um and in two dimensions."""
     from probeinterface import read_probeinterface
 
-    if not Path(path).exists():
-        msg = f"the probe file {path} does not exist"
-        raise refuse(row, msg, "Mend column probe of the recordings table.")
+    if why := not_readable(path):
+        raise refuse(row, f"the probe file {why}", "Mend column probe of the recordings table.")
     try:
         read = read_probeinterface(path)
     except Exception as err:

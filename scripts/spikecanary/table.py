@@ -10,7 +10,7 @@ from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from itertools import chain, pairwise, zip_longest
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     BaseModel,
@@ -51,6 +51,8 @@ COLUMNS = {"recording": "id", "path": "paths", "reader": "reader"} | {
 REQUIRED_COLUMNS = ("recording", "path", "reader")
 #: What people add to the name of a column.
 SUFFIX = re.compile(r"_(s|id|file|path|sec|seconds)$")
+#: What to do about a table that is no text.
+SAVE_AS = "save it as text with tabs (TSV, UTF-8)"
 #: How a line begins by which discover says what is not in the table.
 COMMENT = "# discover: "
 #: Readers that find the same data from the folders above.
@@ -103,6 +105,7 @@ class _Options(BaseModel):
     sampling_frequency: PositiveFloat = 1
     num_channels: PositiveInt = 1
     file_offset: NonNegativeInt = 0
+    time_axis: Literal[0, 1] = 0
     gain_to_uV: float | list[float] | None = None  # noqa: N815 - the reader's
     offset_to_uV: float | list[float] | None = None  # noqa: N815 - the reader's
 
@@ -235,11 +238,24 @@ def not_readable(path: str | Path) -> str:
         mode = Path(path).stat().st_mode
     except FileNotFoundError:
         return f"{path} does not exist"
+    except NotADirectoryError:
+        return f"{path} does not exist: part of it is a file, no folder"
     except (OSError, ValueError) as err:  # a loop of links, a name that no file can have
         return f"{path} cannot be read ({getattr(err, 'strerror', None) or err})"
     if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
         return f"{path} is no file or folder"
     return "" if os.access(path, os.R_OK) else f"{path} cannot be read (Permission denied)"
+
+
+def find_misplaced(results: Path) -> list[str]:
+    """Name what stands in a results folder in the place of a file or folder of ours."""
+    found = []
+    for name in (*RESERVED_IDS, ".checked"):
+        path, kind = str(results / name), "file" if "." in name else "folder"
+        is_there = os.path.exists(path)  # noqa: PTH110 - of a name too long, too
+        if is_there and Path(path).is_dir() == (kind == "file"):
+            found.append(f"{path} should be a {kind}")
+    return found
 
 
 def read_table(path: str | Path) -> list[Recording]:
@@ -334,9 +350,9 @@ def _read_text(path: str | Path) -> str:
     why, text = not_readable(path), ""
     try:
         text = "" if why else Path(path).read_text(encoding="utf-8-sig")
-        why = "it holds NUL: save it as UTF-8" if "\0" in text else why
+        why = f"it holds NUL: {SAVE_AS}" if "\0" in text else why
     except (OSError, UnicodeDecodeError) as err:
-        why = f"{err}: save it as UTF-8" if isinstance(err, ValueError) else str(err)
+        why = f"{err}: {SAVE_AS}" if isinstance(err, ValueError) else str(err)
     if why:
         msg = f"{path}: cannot read the recordings table: {why} (`recordings` in the config)"
         raise BadInputError([msg])

@@ -5,10 +5,12 @@ import os
 import socket
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from spikecanary import gate, inputcheck, plan, sentinel, summary
 from spikecanary.config import BadInputError
+from spikecanary.failures import RecordingUnreadableError
 from spikecanary.formats import walk
 from spikecanary.recording import open_recording
 from spikecanary.reruns import State
@@ -58,6 +60,8 @@ ROWS = {
     "4.5 channels": (options(num_channels=4.5), "num_channels: Input should be a valid integer"),
     "offset negative": (options(file_offset=-3), "file_offset: Input should be greater"),
     "gain a text": (options(gain_to_uV="x"), "gain_to_uV: Input should be a valid"),
+    "axis 7": (options(time_axis=7), "time_axis: Input should be 0 or 1"),
+    "type of objects": (options(dtype="object"), "no type of numbers: dtype 'object'"),
     "option with half a pair": (options(x="\ud800"), r"can't encode character '\ud800'"),
     "option misspelt": (options(dtyp="int16"), "no option 'dtyp' (did you mean 'dtype'?)"),
     "options no JSON": ({"reader_options": "{no"}, "column reader_options: not JSON"),
@@ -97,11 +101,11 @@ TABLES = {
     ),
     "stray quote": (PLAIN.encode().replace(b"\na\t", b'\n"a\t'), "a quote that is not closed"),
     "quoted newline": (PLAIN.encode().replace(b"a.raw", b'"a\nb"'), "a line break in a field"),
-    "UTF-16": (PLAIN.encode("utf-16"), "save it as UTF-8"),
-    "UTF-16 without its mark": (PLAIN.encode("utf-16-le"), "it holds NUL: save it as UTF-8"),
-    "Latin 1": (PLAIN.replace("a.raw", "\xe9").encode("latin-1"), "save it as UTF-8"),
+    "UTF-16": (PLAIN.encode("utf-16"), "save it as text with tabs"),
+    "UTF-16 without its mark": (PLAIN.encode("utf-16-le"), "it holds NUL: save it as text"),
+    "Latin 1": (PLAIN.replace("a.raw", "\xe9").encode("latin-1"), "save it as text with tabs"),
     "NUL": (PLAIN.replace("a.raw", "a\0").encode(), "it holds NUL"),
-    "no text": (b"\x89PNG\r\n\x1a\n\xff", "save it as UTF-8"),
+    "no text": (b"\x89PNG\r\n\x1a\n\xff", "save it as text with tabs"),
 }
 #: Settings, and what is said of them.
 SETTINGS = {
@@ -130,6 +134,7 @@ SETTINGS = {
     "pathvar a wildcard": ({"pathvars": {"results": "{x}"}}, "takes a folder, without"),
     "pathvar of two lines": ({"pathvars": {"results": "a\nb"}}, "takes a folder, without"),
     "device in capitals": ({"sorter": {"device": "CUDA"}}, "(did you mean 'cuda'?)"),
+    "folder of nobody": ({"sorter": {"plugin": "~nobody-here/x.py"}}, "~nobody-here/x.py does not"),
     "sorter in capitals": ({"sorter": {"name": "Kilosort4"}}, "(did you mean 'kilosort4'?)"),
     "sorter that acts on terminals": ({"sorter": {"name": "\x1b[31m"}}, r"not '\x1b[31m'"),
     "plugin a folder": ({"sorter": {"plugin": "/tmp"}}, "/tmp is a folder, not a file"),
@@ -166,6 +171,11 @@ LATE = {
         {"analysis": {"extensions": {"unit_locations": {"method": "monopolar"}}}},
         "unknown value 'monopolar' (did you mean 'monopolar_triangulation'?)",
     ),
+    "locations of spikes": (
+        {"analysis": {"extensions": {"spike_locations": {"method": "center_of_mas"}}}},
+        "unknown value 'center_of_mas' (did you mean 'center_of_mass'?)",
+    ),
+    "negative": ({"analysis": {"extensions": {"waveforms": {"ms_before": -1}}}}, "less than 0"),
     "operators": (
         {"analysis": {"extensions": {"templates": {"operators": ["avrage"]}}}},
         "unknown operator 'avrage' (did you mean 'average'?)",
@@ -194,6 +204,10 @@ LATE = {
         {"curation": {"bombcell": {"mua": {"snr": {"grater": 3}}}}},
         "unknown parameter 'grater' (did you mean 'greater'?)",
     ),
+    "Bombcell's limits": (
+        {"curation": {"bombcell": {"mua": {"snr": {"greater": 9, "less": 1}}}}},
+        "curation.bombcell.mua.snr: nothing is at least 9 and at most 1",
+    ),
     "Bombcell's limit a text": (
         {"curation": {"bombcell": {"mua": {"snr": {"less": "x"}}}}},
         "curation.bombcell.mua.snr.less is 'x', a text, but it takes a number",
@@ -219,6 +233,15 @@ LATE = {
         {"analysis": {"preprocessing": {"highpass_filter": {"freq_min": "x"}}}},
         "analysis.preprocessing.highpass_filter.freq_min is 'x', a text",
     ),
+    "step's type": (
+        {"analysis": {"preprocessing": {"highpass_filter": {"dtype": "flot32"}}}},
+        "analysis.preprocessing.highpass_filter.dtype: no type of numbers: 'flot32'",
+    ),
+    "step's mode": (
+        {"preprocessing": {"whiten": {"mode": "lokal"}}},
+        "preprocessing.whiten.mode: unknown value 'lokal' (did you mean 'local'?)",
+    ),
+    "Phy's type": ({"exports": {"phy": {"dtype": "int61"}}}, "no type of numbers: 'int61'"),
     "Phy's switch": (
         {"exports": {"phy": {"compute_pc_features": "yes please"}}},
         "exports.phy.compute_pc_features is 'yes please', a text, but it takes a boolean",
@@ -454,6 +477,9 @@ def test_path_that_is_no_file_is_said_at_once(kind, held):
     with pytest.raises(Exception, match=r"is no file or folder|cannot be read|does not exist"):
         open_recording(row)
     assert "(recording a)" in plan.read_headers([row], 1)["a"]["problem"]
+    np.zeros(200_000, dtype="int16").tofile("sound.raw")
+    with pytest.raises(RecordingUnreadableError, match=r"the probe file \S+ (is|cannot|does)"):
+        open_recording(row.model_copy(update={"paths": ("sound.raw",)}))
     config, _ = inputcheck.read_inputs({"recordings": table_of(row)})
     assert State(config, row, Path("a")).data is None
     (found,) = walk(path, set())

@@ -84,6 +84,18 @@ def test_folders_that_cannot_be_worked_in_cost_no_other(engine):
 
 
 @pytest.mark.medium
+@pytest.mark.parametrize("name", ["summary.tsv", "report.html", ".checked", "gates", "waves"])
+def test_file_in_the_place_of_a_folder_or_the_other_way_round(engine, name):
+    path = engine.result(name)
+    engine.result().mkdir()
+    path.mkdir() if "." in name else path.write_text("")
+    run = engine.run()
+    assert run.done() == "exit 1"
+    assert f"\nresults/{name} should be a {'file' if '.' in name else 'folder'}: " in run.output
+    assert "common.smk" not in run.output
+
+
+@pytest.mark.medium
 def test_record_without_a_part_costs_no_other(engine):
     assert engine.run("results/a/sort.json").status == 0
     path = engine.result("a/sort.json")
