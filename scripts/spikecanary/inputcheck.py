@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import yaml
 
@@ -195,7 +195,7 @@ def check_steps(config: Config) -> Iterator[str]:
                 yield from _check_call(where, known[step], steps[step], further, doc)
 
 
-def is_number(value: Any) -> bool:
+def is_number(value: Any) -> TypeGuard[float]:
     """Whether a value is a number, and no boolean."""
     return isinstance(value, int | float) and not isinstance(value, bool)
 
@@ -345,7 +345,7 @@ def check_curation(config: Config) -> Iterator[str]:
             for metric, limit in limits.items():
                 wrong = [*_check_call(f"curation.bombcell.{label}.{metric}", _limit, limit)]
                 greater, less = limit.get("greater"), limit.get("less")
-                if not wrong and None not in (greater, less) and greater > less:
+                if not wrong and is_number(greater) and is_number(less) and greater > less:
                     wrong = [f"{where}.{metric}: nothing is at least {greater} and at most {less}"]
                 yield from wrong
 

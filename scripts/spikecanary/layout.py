@@ -1,9 +1,9 @@
 """The layout check: whether a raw binary file is what the table declares it to be.
 
-Samples of neurons are predictable: from the same channel's sample before, and from the channel
-beside. Read with a wrong type, number of channels, order or offset, they are not. So each
-declaration is scored by how short a code of the file's bytes it allows (minimum description
-length, Rissanen 1978): a Gaussian code of what such a prediction leaves, per byte.
+Read with a wrong type, order of bytes or offset, samples vary more than they do: each type is
+scored by how short a code of the file's bytes it allows (minimum description length, Rissanen
+1978), a Gaussian one. Read with a wrong number of channels, or in another order, a sample is not
+predicted by that of the same channel before, but by another number of the file.
 """
 
 import os
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 #: So many pieces are read, of so many bytes each.
 N_PIECES, PIECE_BYTES = 8, 1 << 17
-#: Where these hold too few spikes, pieces are so many times longer.
+#: For the order, which needs many spikes, so many times longer.
 LONGER = 4
 #: A piece has at least so many samples of each channel, or nothing can be said.
 LEAST_ROWS = 64
@@ -46,26 +46,30 @@ LEAST_RAILED = 0.9
 MAD_TO_SD = 0.6745
 #: Integers vary by no less, and floating-point numbers beyond this are none.
 LEAST_SPREAD, LARGEST_INTEGER = 0.3, 2.0**24
-#: The code of a sample has at least so many bits, and a byte of no signal eight.
-LEAST_BITS, NO_SIGNAL_BITS = 0.05, 8.0
-#: Another declaration is decisively better where it saves so many bits a byte; or so many bits an
-#: event by both predictions; or, of nearly as many channels, so many by the sample before, and
-#: none is lost by both. On 39 healthy files (36 generated, of 2 to 64 channels; three real) none
-#: saves more than 0.05, 0.01 and 0.20.
-BETTER_BYTE_BITS, BETTER_EVENT_BITS, BETTER_BEFORE_BITS = 0.15, 0.25, 0.5
-#: Events that are predicted by so many bits are read rightly, if no other declaration does better.
-SURE_EVENT_BITS = 1.0
-#: Channels that are predicted by more are the same, and tell nothing of their number.
-SAME_BITS = 4.0
-#: In a file stored by channel the last channel predicts this share of what the one beside does.
-WRAPS = 0.7
-#: A better prediction of events may cost so many bits a byte, or a worse one by both so many.
-EQUAL_BYTE_BITS, EQUAL_EVENT_BITS = 0.1, 0.06
-#: Channels beside each other share their events; the correlation is so much higher than of others.
-NEIGHBOURS_SHARE = 0.3
-#: Channels that were forgotten or counted too many: synchronisation, auxiliary ones.
-NEAR = (1, 2, 3, 4, 8)
-DTYPES = ("<i2", "<u2", ">i2", ">u2", "<i4", "<f4", ">f4", "<f8")
+#: The code of a byte that is no signal.
+NO_SIGNAL_BITS = 8.0
+#: Samples of one byte are rare: they must save so many bits more.
+RARE_BITS = 0.7
+#: The code of a sample has at least so many bits.
+LEAST_BITS = 0.05
+#: Another type is decisively better where it saves so many bits a byte; another number of channels
+#: or order where it predicts so many times more, and so many bits more, and so many more than the
+#: numbers beside. No healthy file was stopped of 227 generated ones in odd ways (2 to 64 channels,
+#: stimulation, hum, dead and identical channels, offsets), each with two or three seeds, and three
+#: real ones.
+BETTER_BYTE_BITS, BETTER_LAG, BETTER_LAG_BITS, LEAST_PEAK_BITS = 0.15, 1.2, 0.25, 0.1
+#: Channels are predicted alike: the worst as the best one to this share; and those from one sample
+#: of all channels to the next as those within one, on average.
+ALIKE, WRAPS = 0.5, 0.7
+#: So many numbers of channels are tried.
+MOST_TRIED = 10
+#: Samples that stay the same for so long are held.
+HELD = 9
+#: No more events are compared.
+MOST_EVENTS = 50_000
+#: Correlations above are the same.
+MOST_SHARED = 0.999_999
+DTYPES = ("<i2", "<u2", ">i2", ">u2", "<i4", ">i4", "<f4", ">f4", "<f8", "|u1", "|i1")
 
 
 @dataclass(frozen=True)
@@ -103,41 +107,6 @@ class Layout:
         return asdict(self) | {"dtype": dtype.name if dtype.isnative else self.dtype}
 
 
-@dataclass(frozen=True)
-class Score:
-    """How well a declaration explains the bytes."""
-
-    layout: Layout
-    byte_bits: float  #: of the code of one byte; fewer are better
-    #: Bits of a sample that are saved by prediction from the one before; and the channel beside.
-    gains: tuple[float, float] = (0.0, 0.0)
-    event_gains: tuple[float, float] | None = None  #: the same of an event; None: too few
-    #: Bits that the last channel saves of the first one's next sample: none, unless the file is
-    #: stored by channel.
-    wrap: float = 0.0
-
-    def before(self) -> float:
-        """Return what the sample before predicts, of events where there are enough."""
-        return (self.event_gains or self.gains)[0]
-
-    def is_decisively_better(self, other: "Score") -> bool:
-        """Whether another declaration is out of the question."""
-        saved = other.byte_bits - self.byte_bits
-        mine, its = self.event_gains, other.event_gains
-        if mine is None or its is None:
-            mine, its = self.gains, other.gains
-        before, both = mine[0] - its[0], mine[1] - its[1]
-        if its is other.event_gains and its[1] > SURE_EVENT_BITS and both < -BETTER_EVENT_BITS:
-            return False  # what can be predicted so well is read rightly
-        predicts = min(before, both) > BETTER_EVENT_BITS
-        if before > BETTER_BEFORE_BITS and its[1] < SAME_BITS:
-            if abs(self.layout.num_channels - other.layout.num_channels) in NEAR:
-                predicts |= both > -EQUAL_EVENT_BITS
-            elif self.layout.time_axis != other.layout.time_axis:
-                predicts |= other.wrap > WRAPS * its[1] and both > -BETTER_EVENT_BITS
-        return saved > BETTER_BYTE_BITS or (predicts and saved > -EQUAL_BYTE_BITS)
-
-
 def check(row: Recording, rate_hz: float) -> list[str]:
     """Check the declaration of a recording's raw binary files; return warnings.
 
@@ -153,7 +122,7 @@ def check(row: Recording, rate_hz: float) -> list[str]:
     for path in row.paths:
         warnings += describe_remainder(path, declared)
         if (found := find_better(path, declared, rate_hz)) is not None:
-            better, score, its = found
+            better, bits, its = found
             was, now = declared.options(), better.options()
             fits = ", ".join(f"{k} {now[k]!r} (not {was[k]!r})" for k in was if was[k] != now[k])
             msg = f"{path} is not what the table declares: it reads well with {fits}"
@@ -162,8 +131,8 @@ def check(row: Recording, rate_hz: float) -> list[str]:
                 path=path,
                 declared=str(was),
                 fits=str(now),
-                score_declared=round(its.byte_bits, 3),
-                score_fits=round(score.byte_bits, 3),
+                score_declared=round(its, 3),
+                score_fits=round(bits, 3),
                 remedy=f"Set {fits} in reader_options of the recordings table.",
             )
     return warnings
@@ -179,84 +148,190 @@ def describe_remainder(path: str, declared: Layout) -> Iterator[str]:
         )
 
 
-def find_better(path: str, declared: Layout, rate_hz: float) -> tuple[Layout, Score, Score] | None:
-    """Find a declaration that explains a file decisively better: it, its score, and the old one's.
+def find_better(path: str, declared: Layout, rate_hz: float) -> tuple[Layout, float, float] | None:
+    """Find a declaration that explains a file decisively better.
 
     ``declared`` is what the file, of that sampling rate, is declared to be.
+
+    Returns
+    -------
+    (Layout, float, float) or None
+        The declaration; its score and the old one's, of which the lower is better: bits of a byte,
+        or, of the same type, those of a sample that are not predicted.
     """
     slow_bytes = SLOW_S * rate_hz * declared.frame_bytes
-    n_bytes = PIECE_BYTES
-    its = score(path, declared, slow_bytes, n_bytes)
+    its = byte_bits(path, declared, slow_bytes)
     if its is None:
         return None
-    if its.event_gains is None:
-        n_bytes *= LONGER
-        its = score(path, declared, slow_bytes, n_bytes) or its
-    found = (score(path, other, slow_bytes, n_bytes) for other in _others(declared))
-    better = [each for each in found if each is not None and each.is_decisively_better(its)]
-    if better:
-        best = min(better, key=lambda each: each.byte_bits - each.before() / 10)
-        return best.layout, best, its
-    left = declared.remainder(path)
-    channel, split = divmod(left, np.dtype(declared.dtype).itemsize)
-    if channel and not split and _begins_at(path, declared, slow_bytes, channel):
-        return replace(declared, file_offset=declared.file_offset + left), its, its
-    return None
+    best, least = declared, its
+    for other in _other_types(declared, its):
+        bits = byte_bits(path, other, slow_bytes)
+        odds = RARE_BITS if np.dtype(other.dtype).itemsize == 1 else 0.0
+        if bits is not None and bits + odds < least:
+            best, least = other, bits + odds
+    if its - least > BETTER_BYTE_BITS:
+        further = find_order(path, best, rate_hz)
+        return further[0] if further else best, least, its
+    return find_order(path, declared, rate_hz)
 
 
-def _others(declared: Layout) -> Iterator[Layout]:
-    """Yield other declarations: as people mistake them, one thing at a time."""
-    n_channels, item = declared.num_channels, np.dtype(declared.dtype).itemsize
-    for dtype in DTYPES:
-        if np.dtype(dtype) != np.dtype(declared.dtype):
-            yield replace(declared, dtype=dtype)
-    counts = {n_channels + sign * more for more in NEAR for sign in (-1, 1)}
-    counts |= {n_channels // 4, n_channels // 2, n_channels * 4}
-    counts |= {n_channels * 2 + more for more in (-1, 0, 1)}
-    for count in sorted(counts):
-        if count > 1 and count != n_channels:
-            yield replace(declared, num_channels=count)
-    if n_channels > 1:
-        yield replace(declared, time_axis=1 - declared.time_axis)
-    for shift in range(1, item):
+def _other_types(declared: Layout, bits: float) -> Iterator[Layout]:
+    """Yield declarations of other types, as people mistake them.
+
+    Floating-point numbers that may be samples are no integers: of one exponent, these would be as
+    good.
+    """
+    n_bytes, is_float = declared.frame_bytes, np.dtype(declared.dtype).kind == "f"
+    for name in DTYPES:
+        dtype = np.dtype(name)
+        if dtype == np.dtype(declared.dtype) or (
+            is_float and bits < NO_SIGNAL_BITS and dtype.kind != "f"
+        ):
+            continue
+        yield replace(declared, dtype=name)
+        count, left = divmod(n_bytes, dtype.itemsize)
+        if count and not left and count != declared.num_channels:
+            yield replace(declared, dtype=name, num_channels=count)
+    for shift in range(1, np.dtype(declared.dtype).itemsize):
         yield replace(declared, file_offset=declared.file_offset + shift)
 
 
-def score(path: str, layout: Layout, slow_bytes: float, piece_bytes: int) -> Score | None:
-    """Score a declaration of a file; None where it is too short, or at its type's limits.
+def byte_bits(path: str, layout: Layout, slow_bytes: float) -> float | None:
+    """Return the bits of the code of one byte by a declaration; fewer are better.
 
-    Signals that last for more than ``slow_bytes`` of the file are taken out.
+    None where the file is too short, at its type's limits, or without a number. Signals that last
+    for more than ``slow_bytes`` of the file are taken out.
     """
-    from scipy.ndimage import maximum_filter1d
-
-    pieces = _read_pieces(path, layout, piece_bytes)
+    pieces = _read_pieces(path, layout)
     if not pieces:
         return None
     dtype, values = np.dtype(layout.dtype), np.concatenate([piece.ravel() for piece in pieces])
     if dtype.kind != "f":
         limits = np.iinfo(dtype)
         if ((values == limits.min) | (values == limits.max)).mean() > LEAST_RAILED:
-            return None  # nothing can be predicted, and the signal map says why
+            return None  # nothing can be told, and the signal map says why
+    elif not np.isfinite(values).any():
+        return None
     elif not _is_signal(values):
-        return Score(layout, NO_SIGNAL_BITS)
+        return NO_SIGNAL_BITS
     numbers, n_slow = _finite(values), layout.n_slow(slow_bytes)
     # The code of floating-point numbers that were integers is as short as that of integers.
     is_whole = dtype.kind != "f" or (
         np.array_equal(numbers, np.round(numbers)) and np.abs(numbers).max() < LARGEST_INTEGER
     )
-    pieces = [_without_slow(_finite(piece), n_slow) for piece in pieces]
-    spreads = [_spread(piece, LEAST_SPREAD if is_whole else 0.0) for piece in pieces]
-    scaled = [piece / spread for piece, spread in zip(pieces, spreads, strict=True)]
-    kept = []
-    for piece in scaled:  # artefacts, which the running mean spreads, are predicted by every layout
-        strongest = maximum_filter1d(np.abs(piece), min(n_slow, len(piece)), axis=0)
-        kept.append(_predict(piece)[:, _predict(strongest < ARTEFACT_MAD).all(axis=0)])
-    gains, of_events = _gains(np.concatenate(kept, axis=1)), None
-    if (events := _find_events(kept)) is not None:
-        of_events = _gains(events)
-    sample_bits = float(np.log2(spreads).mean()) if is_whole else _mantissa_bits(values)
-    bits = max(sample_bits + GAUSSIAN_BITS - gains[1], LEAST_BITS)
-    return Score(layout, bits / dtype.itemsize, gains, of_events, _wrap_gain(scaled))
+    if not is_whole:
+        return (_mantissa_bits(values) + GAUSSIAN_BITS) / dtype.itemsize
+    spreads = [_spread(_without_slow(_finite(piece), n_slow), LEAST_SPREAD) for piece in pieces]
+    # Low bits that are always zero cost nothing.
+    used = 1 if dtype.kind == "f" else int(np.bitwise_or.reduce(values)) or 1
+    sample_bits = float(np.log2(spreads).mean()) + GAUSSIAN_BITS - (used & -used).bit_length() + 1
+    return max(sample_bits, LEAST_BITS) / dtype.itemsize
+
+
+def find_order(path: str, declared: Layout, rate_hz: float) -> tuple[Layout, float, float] | None:
+    """Find another number of channels, order or first channel, by how a file's numbers repeat.
+
+    As :func:`find_better`. The sample before of the same channel, which predicts a spike's next
+    one, is as many numbers before as there are channels; in a file stored by channel, one. This
+    holds for all channels alike, as they are declared: what holds for some are channels side by
+    side.
+    """
+    n_now = declared.num_channels if declared.time_axis == 0 else 1
+    numbers = _read_numbers(path, declared, n_now, round(SLOW_S * rate_hz) | 1)
+    if numbers is None:
+        return None
+    most = max(4 * n_now, 2 * declared.num_channels) + 9
+    gains = [0.0, *(numbers.gain(lag) for lag in range(1, most + 1))]
+    for lag in sorted(range(1, most), key=lambda lag: -gains[lag])[:MOST_TRIED]:
+        beside = max(gains[lag - 1], gains[lag + 1])
+        is_better = gains[lag] - BETTER_LAG * gains[n_now] > BETTER_LAG_BITS
+        is_peak = gains[lag] - beside > LEAST_PEAK_BITS
+        if is_better and is_peak and numbers.is_alike(lag, n_now):
+            other = replace(declared, time_axis=0, num_channels=lag)
+            if lag == 1:
+                other = replace(declared, time_axis=1)
+            return (other, -gains[lag], -gains[n_now]) if other != declared else None
+    # Of a header that was not skipped, a part of a sample is left at the end.
+    channel, split = divmod(declared.remainder(path), np.dtype(declared.dtype).itemsize)
+    if channel and not split and n_now > 1:
+        first, within = (numbers.gain(1, each, n_now) for each in (0, channel))
+        if first - BETTER_LAG * within > BETTER_LAG_BITS:
+            left = declared.remainder(path)
+            other = replace(declared, file_offset=declared.file_offset + left)
+            return other, -first, -within
+    return None
+
+
+@dataclass(frozen=True)
+class _Numbers:
+    """The numbers of a file's pieces, one behind the other, without slow signals."""
+
+    values: "NDArray[np.float64]"  #: in MAD of noise of their channel
+    is_good: "NDArray[np.bool_]"  #: whether they can be compared: no artefacts, nothing held
+    events: "NDArray[np.intp]"  #: which are compared: events where there are enough of them
+
+    def gain(self, lag: int, channel: int = 0, n_channels: int = 1) -> float:
+        """Bits of an event that the number so many before saves, or the one so many after.
+
+        Of all channels, or of one; NaN where it has too few events.
+        """
+        one, other = (
+            self.events % n_channels == (channel - each) % n_channels for each in (0, lag)
+        )
+        now = np.concatenate([self.events[one], self.events[other] + lag])
+        if len(now) < 2 * LEAST_EVENTS:
+            return np.nan
+        now = now[(now >= lag) & (now < len(self.values))]
+        now = now[self.is_good[now] & self.is_good[now - lag]]
+        one, other = self.values[now], self.values[now - lag]
+        shared = float(one @ other) / max(float(np.sqrt((one @ one) * (other @ other))), 1e-300)
+        return -0.5 * float(np.log2(1 - min(max(shared, 0.0), MOST_SHARED) ** 2))
+
+    def gains_of(self, lag: int, n_channels: int) -> "NDArray[np.float64]":
+        """Bits that are saved of each channel, as declared."""
+        return np.array([self.gain(lag, each, n_channels) for each in range(n_channels)])
+
+    def is_alike(self, lag: int, n_channels: int) -> bool:
+        """Whether the number so many before predicts all channels, as declared, alike."""
+        if lag % n_channels == 0:
+            return True
+        gains = self.gains_of(lag, n_channels)
+        parts = [part[~np.isnan(part)] for part in np.split(gains, [lag % n_channels])]
+        if not all(map(len, parts)):
+            return False
+        crossing, within = parts
+        least, most = np.nanmin(gains), np.nanmax(gains)
+        return bool(least > ALIKE * most and crossing.mean() > WRAPS * within.mean())
+
+
+def _read_numbers(path: str, layout: Layout, n_columns: int, n_slow: int) -> _Numbers | None:
+    """Read a file's pieces as they stand there, of so many channels; None where nothing varies."""
+    from scipy.ndimage import maximum_filter1d
+
+    values, good, events = [], [], []
+    as_it_stands = replace(layout, time_axis=0, num_channels=n_columns)
+    for chunk in _read_pieces(path, as_it_stands, LONGER):
+        piece = _finite(chunk)
+        changes = np.append(False, (np.diff(piece, axis=0) != 0).any(axis=1))
+        varies = maximum_filter1d(changes, HELD)
+        if varies.sum() < LEAST_ROWS:
+            continue
+        piece = _without_slow(piece, n_slow)
+        spread = np.median(np.abs(piece[varies]), axis=0) / MAD_TO_SD
+        scaled = piece / np.where(spread > 0, spread, 1.0)
+        strongest = maximum_filter1d(np.abs(scaled), min(n_slow, len(piece)), axis=0)
+        is_good = (strongest < ARTEFACT_MAD) & (spread > 0) & varies[:, None]
+        values.append(scaled.ravel())
+        good.append(is_good.ravel())
+        events.append((is_good & (np.abs(scaled) > EVENT_MAD)).ravel())
+    if not values:
+        return None
+    is_good = np.concatenate(good)
+    compared = np.flatnonzero(np.concatenate(events))
+    if len(compared) < LEAST_EVENTS:
+        compared = np.flatnonzero(is_good)
+    every = max(1, len(compared) // MOST_EVENTS)
+    return _Numbers(np.concatenate(values), is_good, compared[::every])
 
 
 def _mantissa_bits(values: "NDArray[Any]") -> int:
@@ -282,14 +357,14 @@ def read_bytes(path: str, offset: int, n_bytes: int) -> bytes:
         return os.pread(file.fileno(), n_bytes, offset)
 
 
-def _read_pieces(path: str, layout: Layout, piece_bytes: int) -> "list[NDArray[Any]]":
+def _read_pieces(path: str, layout: Layout, times: int = 1) -> "list[NDArray[Any]]":
     """Read pieces at the same places of a file for every layout, each (samples, channels).
 
     None at all where the file is too short.
     """
     item, n_channels = np.dtype(layout.dtype).itemsize, layout.num_channels
     n_rows = (Path(path).stat().st_size - layout.file_offset) // layout.frame_bytes
-    length = min(n_rows, max(LEAST_ROWS, piece_bytes // layout.frame_bytes))
+    length = min(n_rows, max(LEAST_ROWS, times * PIECE_BYTES // layout.frame_bytes))
     if length < LEAST_ROWS:
         return []
     pieces = []
@@ -319,9 +394,10 @@ def _is_signal(values: "NDArray[Any]") -> bool:
 
 def _finite(piece: "NDArray[Any]") -> "NDArray[np.float64]":
     """Return a piece as floating-point numbers, with zeros for those that are none."""
-    limit = 2.0**MOST_MAGNITUDE
     values = np.asarray(piece, dtype=np.float64)
-    return np.where(np.abs(values) < limit, values, 0.0)
+    if piece.dtype.kind != "f":
+        return values
+    return np.where(np.abs(values) < 2.0**MOST_MAGNITUDE, values, 0.0)
 
 
 def _without_slow(piece: "NDArray[np.float64]", n_slow: int) -> "NDArray[np.float64]":
@@ -330,69 +406,3 @@ def _without_slow(piece: "NDArray[np.float64]", n_slow: int) -> "NDArray[np.floa
 
     slow: NDArray[np.float64] = uniform_filter1d(piece, min(n_slow, len(piece)), axis=0)
     return piece - slow
-
-
-def _predict(piece: "NDArray[Any]") -> "NDArray[Any]":
-    """Return samples of a piece, those before them, and those of the channel beside; (3, samples).
-
-    A single channel has none beside it; then it is the sample before the one before.
-    """
-    if piece.shape[1] == 1:
-        return np.stack([piece[2:, 0], piece[1:-1, 0], piece[:-2, 0]])
-    return np.stack([piece[1:, 1:].ravel(), piece[:-1, 1:].ravel(), piece[1:, :-1].ravel()])
-
-
-def _find_events(triples: "list[NDArray[np.float64]]") -> "NDArray[np.float64] | None":
-    """Return those of :func:`_predict` that are events; None where few pieces have any."""
-    found = []
-    for triple in triples:
-        level = float(np.median(np.abs(triple[0]))) / MAD_TO_SD if triple.size else 0.0
-        found.append(triple[:, np.abs(triple[0]) > EVENT_MAD * max(level, 1e-9)])
-    enough = sum(each.shape[1] >= LEAST_EVENTS / N_PIECES for each in found) >= N_PIECES / 2
-    events = np.concatenate(found, axis=1)
-    return events if enough and events.shape[1] >= LEAST_EVENTS else None
-
-
-def _gains(triples: "NDArray[np.float64]") -> tuple[float, float]:
-    """Bits that are saved by prediction from the sample before, and from both."""
-    return _gain(triples[0], triples[1:2]), _gain(triples[0], triples[1:])
-
-
-def _gain(now: "NDArray[np.float64]", predictors: "NDArray[np.float64]") -> float:
-    """Bits of a sample that a linear prediction saves."""
-    products = predictors @ predictors.T + 1e-9 * len(now) * np.eye(len(predictors))
-    left = now - np.linalg.solve(products, predictors @ now) @ predictors
-    share = float(left @ left) / max(float(now @ now), 1e-300)
-    return 0.5 * float(np.log2(1 / min(max(share, 1e-6), 1.0)))
-
-
-def _wrap_gain(pieces: "list[NDArray[np.float64]]") -> float:
-    """Bits of the first channel's events that the last channel's sample before saves."""
-    now = np.concatenate([piece[1:, 0] for piece in pieces])
-    last = np.concatenate([piece[:-1, -1] for piece in pieces])
-    level = EVENT_MAD * max(float(np.median(np.abs(now))) / MAD_TO_SD, 1e-9)
-    highest = np.maximum(np.abs(now), np.abs(last))
-    events = (np.abs(now) > level) & (highest < ARTEFACT_MAD)
-    if events.sum() < LEAST_EVENTS / 2:
-        events = highest < ARTEFACT_MAD
-    return _gain(now[events], last[events][None])
-
-
-def _begins_at(path: str, declared: Layout, slow_bytes: float, channel: int) -> bool:
-    """Whether a file's first channel is another one: a header was not skipped.
-
-    Then the last and the first channel share their events, as those beside each other do, and the
-    other one does not share its left neighbour's.
-    """
-    pieces = _read_pieces(path, declared, PIECE_BYTES)
-    n_slow = declared.n_slow(slow_bytes)
-    rows = np.concatenate([_without_slow(_finite(piece), n_slow) for piece in pieces])
-    shares = []
-    for one, other in ((-1, 0), (channel - 1, channel)):
-        pair = rows[:, [one, other]] / _spread(rows[:, [one, other]])
-        highest = np.abs(pair).max(axis=1)
-        events = (highest > EVENT_MAD) & (highest < ARTEFACT_MAD)
-        if events.sum() < LEAST_EVENTS:
-            return False
-        shares.append(float(np.corrcoef(pair[events, 0], pair[events, 1])[0, 1]))
-    return shares[0] - shares[1] > NEIGHBOURS_SHARE

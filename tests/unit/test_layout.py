@@ -139,12 +139,12 @@ def test_wrong_declaration_is_found(tmp_path, kind, wrong, n_channels):
     path = write(tmp_path / "x.raw", made)
     found = layout.find_better(path, declared, RATE_HZ)
     assert found is not None
-    better, score, its = found
+    better, bits, its = found
     same = (better.num_channels, better.time_axis) == (n_channels, 0)
     if "file_offset" not in wrong:
         assert same
         assert np.dtype(better.dtype) == np.dtype(right.dtype)
-    assert score != its
+    assert bits < its
 
 
 @pytest.mark.parametrize("more", [-1, 1, 3])
@@ -222,7 +222,36 @@ def artefact_at_the_start(traces):
     return spoilt
 
 
+def tetrode_offsets(traces):
+    """Return four channels with offsets of their own."""
+    return traces[:, :4] + np.array([150, -400, 3000, 20])
+
+
+def blanked(traces):
+    return np.where(np.arange(len(traces))[:, None] % 1500 < 600, 0, traces)
+
+
+def decaying(traces):
+    """Return stimulation at 20 Hz, which decays on all channels alike."""
+    phase = np.arange(len(traces))[:, None] % 1500
+    return np.clip(traces + (phase < 45) * 20_000 * np.exp(-phase / 10), -32768, 32767)
+
+
+def plugged_for_a_second(traces):
+    return np.where(np.arange(len(traces))[:, None] < 30_000, traces, 0)
+
+
 ODD = {
+    "tetrode with offsets": tetrode_offsets,
+    "every second dead": lambda x: np.where(np.arange(x.shape[1]) % 2, 0, x),
+    "every second at an offset": lambda x: np.where(np.arange(x.shape[1]) % 2, 1000, x),
+    "the same on two": lambda x: np.repeat(x[:, ::2], 2, axis=1),
+    "blanked": blanked,
+    "decaying": decaying,
+    "plugged for a second": plugged_for_a_second,
+    "held": lambda x: np.repeat(x[::2], 2, axis=0),
+    "less than a count": lambda x: np.round(x / 170),
+    "twelve bits of sixteen": lambda x: x // 4 * 16,
     "filtered": filtered,
     "stimulated": stimulated,
     "one-sample pulses": lambda x: x * 0.3 + 20_000 * (np.arange(len(x)) % 3000 == 0)[:, None],
@@ -243,6 +272,42 @@ def test_odd_but_healthy_file_is_never_stopped(tmp_path, kind, n_channels):
     assert layout.find_better(path, Layout("<i2", made.shape[1]), RATE_HZ) is None
 
 
+FLOATS = {
+    "an offset": lambda x: x * 0.195 + 400,
+    "offsets": lambda x: x * 0.195 + np.linspace(-3000, 3000, x.shape[1]),
+    "hum": lambda x: x * 0.195 + 500 * np.sin(np.arange(len(x))[:, None] * 2 * np.pi / 600),
+    "nothing": lambda x: np.full(x.shape, np.nan),
+}
+
+
+@pytest.mark.parametrize("kind", FLOATS)
+@pytest.mark.parametrize("n_channels", [4, 16])
+def test_floating_point_numbers_of_a_healthy_file(tmp_path, n_channels, kind):
+    made = FLOATS[kind](spikes(n_channels, seed=5)).astype("float32")
+    path = write(tmp_path / "x.raw", made)
+    assert layout.find_better(path, Layout("<f4", n_channels), RATE_HZ) is None
+
+
+@pytest.mark.parametrize(
+    "declared",
+    [Layout("<i4", 16), Layout("<f4", 16), Layout("<u2", 64), Layout("<i2", 96), Layout("<i2", 44)],
+    ids=str,
+)
+def test_two_mistakes_and_odd_numbers_of_channels(tmp_path, declared):
+    path = write(tmp_path / "x.raw", spikes(32, seed=1))
+    better, _, _ = layout.find_better(path, declared, RATE_HZ)
+    assert better == Layout("<i2", 32)
+
+
+@pytest.mark.parametrize("declared", [Layout("<i2", 8), Layout("<i2", 16), Layout("<u2", 16)])
+def test_numbers_of_one_byte(tmp_path, traces, declared):
+    made = np.clip(traces // 10 + 128, 0, 255).astype("uint8")
+    path = write(tmp_path / "x.raw", made)
+    assert layout.find_better(path, Layout("|u1", 16), RATE_HZ) is None
+    better, _, _ = layout.find_better(path, declared, RATE_HZ)
+    assert better == Layout("|u1", 16)
+
+
 @pytest.mark.parametrize("n_channels", [1, 2])
 def test_filtered_file_of_few_channels_is_never_stopped(tmp_path, n_channels):
     made = filtered(spikes(4, seed=5)[:, :n_channels]).astype("int16")
@@ -258,8 +323,9 @@ def test_float64_of_float32_is_believed_and_found(tmp_path, traces, scale):
     assert better == Layout("<f8", 16)
 
 
-@pytest.mark.parametrize("n_bytes", [12, 100])
-def test_header_that_shifts_the_channels_is_found(tmp_path, traces, n_bytes):
-    path = write(tmp_path / "x.raw", traces, header=bytes(n_bytes))
-    better, _, _ = layout.find_better(path, Layout("<i2", 16), RATE_HZ)
-    assert better == Layout("<i2", 16, file_offset=n_bytes % 32)
+@pytest.mark.parametrize("n_bytes", [2, 12, 70, 100])
+@pytest.mark.parametrize("n_channels", [16, 32])
+def test_header_that_shifts_the_channels_is_found(tmp_path, n_channels, n_bytes):
+    path = write(tmp_path / "x.raw", spikes(n_channels, seed=1), header=bytes(n_bytes))
+    better, _, _ = layout.find_better(path, Layout("<i2", n_channels), RATE_HZ)
+    assert better == Layout("<i2", n_channels, file_offset=n_bytes % (2 * n_channels))
