@@ -85,7 +85,7 @@ def scan(
         "start_s": round(min(best_s, last_s), 3),
         "peaks_per_s": per_s,
         "silent": per_s * batch_s <= noise_count + 6 * noise_count**0.5 + 4,
-        "read_s": N_PIECES * PIECE_S + AROUND_S,
+        "read_s": min(N_PIECES * PIECE_S + AROUND_S, round(recording.get_duration(), 1)),
         "n_peaks": len(peaks_s),
         "noise": float(np.median(np.abs(handed - np.median(handed, axis=0)))) / MAD_TO_SD,
         "largest_group": count_largest_group(opened),
@@ -107,8 +107,8 @@ def explain_missed(
             f"too small to sort, though {seen}; are the samples in volts?"
         )
         remedy = (
-            "Put scale_to_uV into the config's preprocessing (it needs the right gain), or set "
-            "the sorter's parameter scale, so that the noise is about 10."
+            "Put `scale_to_uV: {}` into the config's preprocessing (it needs the right gain to "
+            "uV), or set the sorter's parameter scale, so that the noise is about 10."
         )
         evidence = {"path": task.row.paths[0], "noise": noise, "gain": gain}
         return RecordingLayoutError(msg, remedy=remedy, **evidence)

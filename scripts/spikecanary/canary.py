@@ -200,6 +200,8 @@ class _Canary:
             return
         report = evidence.signals = SignalReport.model_validate(found["signals"])
         evidence.warnings += report.warnings()
+        if self.task.silence_bad_periods and any(each.is_dead for each in report.bad_periods):
+            evidence.warnings.append("its flat and railed periods are set to zero for the sort")
         evidence.failure = report.failure(bad_periods_stop=self.settings.bad_periods == "stop")
         self.window_s = found["window_s"]
         if self.window_s > self.settings.window_s:

@@ -23,7 +23,7 @@ from spikecanary.config import (
     CurationSettings,
 )
 from spikecanary.failures.signatures import load_signatures
-from spikecanary.recording import RATES_DIFFER, readers
+from spikecanary.recording import RATES_DIFFER, preprocessing_steps, readers
 from spikecanary.sorter import defaults_of
 from spikecanary.table import ID_PATTERN, Recording, not_readable, read_table, read_valid
 from spikecanary.texts import did_you_mean, quote
@@ -184,9 +184,7 @@ def check_steps(config: Config) -> Iterator[str]:
     for name, named in config.preprocessing_of.items():
         given[f"preprocessing_of.{name}"] = {} if named == PREPROCESSING.get(name) else named
     if any(given.values()):
-        from spikeinterface.preprocessing import PreprocessingPipeline
-
-        known = PreprocessingPipeline.function_names_to_functions
+        known = preprocessing_steps()
         for section, steps in given.items():
             yield from unknown(f"config: {section}: unknown step", steps, known)
             for step in filter(known.__contains__, steps):

@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 LEAST_RATE_HZ = 5_000.0
 #: Streams without electrodes, by their names in SpikeGLX, Open Ephys and Intan.
 NO_ELECTRODES = re.compile(
-    r"(?i)\bsync\b|[-_ ]?sync$|digital|supply voltage|temperature|auxiliary|\badc (input|channel)"
+    r"(?i)\bsync\b|[-_ ]?sync$|digital|supply voltage|temperature|auxiliary|\badc (input|channel)|"
+    r"\bni-?daq|\bnidq\b"
 )
 COPY_REMEDY = "Finish the copy, and compare the file with the original."
 #: Clocks of two computers differ by less, in s.
@@ -54,7 +55,8 @@ def check_stream(opened: "BaseRecording", path: str) -> None:
     streams: Sequence[str] = []
     with contextlib.suppress(Exception):  # readers that do not know streams, or not of a path
         streams = type(opened).get_streams(path)[1]
-    there = f"; there are {', '.join(map(str, streams))}" if len(streams) > 1 else ""
+    others = [str(each) for each in streams if not NO_ELECTRODES.search(str(each)) and each != name]
+    there = f"; there are {', '.join(others)}" if others else ""
     remedy = f"Name the stream of the electrodes in column stream_id{there}."
     raise RecordingLayoutError(msg, path=path, remedy=remedy)
 
@@ -231,7 +233,7 @@ def _find_differences(
     if row.probe is None:
         places = [p.get_channel_locations() if p.has_probe() else None for p in (first, second)]
         if not _equal(*places):
-            yield f"positions of the channels {_range(places[0])} and {_range(places[1])} um"
+            yield f"positions of the channels, {_first_place(places, ids[0])}"
 
 
 def _equal(one: Any, other: Any) -> bool:
@@ -239,6 +241,15 @@ def _equal(one: Any, other: Any) -> bool:
     if one is None or other is None:
         return one is other
     return bool(np.allclose(one, other, atol=1e-12, equal_nan=True))
+
+
+def _first_place(places: Sequence[Any], ids: Sequence[Any]) -> str:
+    """Name the first channel that has two places, or the part that has none."""
+    if None in (known := [None if each is None else True for each in places]):
+        return f"which only the {'second' if known[0] is None else 'first'} one has"
+    at = int(np.argmax(~np.isclose(*places).all(axis=1)))
+    one, other = (", ".join(f"{each:g}" for each in where[at]) for where in places)
+    return f"such as {ids[at]} at ({one}) and at ({other}) um"
 
 
 def _range(values: Any) -> str:

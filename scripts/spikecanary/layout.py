@@ -119,13 +119,19 @@ def check(row: Recording, rate_hz: float) -> list[str]:
     if row.reader != "binary":
         return warnings
     declared = Layout.of(row)
-    for path in row.paths:
+    all_found = {path: find_better(path, declared, rate_hz) for path in row.paths}
+    layouts = {found and found[0] for found in all_found.values()}
+    for path, found in all_found.items():
         warnings += describe_remainder(path, declared)
-        if (found := find_better(path, declared, rate_hz)) is not None:
+        if found is not None:
             better, bits, its = found
             was, now = declared.options(), better.options()
             fits = ", ".join(f"{k} {now[k]!r} (not {was[k]!r})" for k in was if was[k] != now[k])
             msg = f"{path} is not what the table declares: it reads well with {fits}"
+            remedy = f"Set {fits} in reader_options of the recordings table."
+            if len(layouts) > 1:
+                msg = f"{msg}, and other parts of the recording do not"
+                remedy = "Sort the parts in rows of their own, with what fits each."
             raise RecordingLayoutError(
                 msg,
                 path=path,
@@ -133,7 +139,7 @@ def check(row: Recording, rate_hz: float) -> list[str]:
                 fits=str(now),
                 score_declared=round(its, 3),
                 score_fits=round(bits, 3),
-                remedy=f"Set {fits} in reader_options of the recordings table.",
+                remedy=remedy,
             )
     return warnings
 

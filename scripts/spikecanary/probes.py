@@ -9,6 +9,7 @@ import numpy as np
 
 from spikecanary.failures import RecordingUnreadableError
 from spikecanary.table import Recording, not_readable
+from spikecanary.texts import did_you_mean
 
 if TYPE_CHECKING:
     from probeinterface import Probe, ProbeGroup
@@ -116,13 +117,16 @@ def _read(path: str, row: Recording) -> "ProbeGroup":
 
 def _wire(probe: "Probe", row: Recording, path: str, first: int) -> None:
     """Wire a probe as column wiring says; without it, it must be wired already."""
+    from probeinterface import get_available_pathways
+
     if row.wiring == "identity":
         probe.set_device_channel_indices(first + np.arange(probe.get_contact_count()))
     elif row.wiring is not None:
         try:
             probe.wiring_to_device(row.wiring, channel_offset=first)
         except Exception as err:
-            msg = f"the probe {path} cannot be wired as {row.wiring!r}: {err}"
+            hint = did_you_mean(row.wiring, ["identity", *get_available_pathways()])
+            msg = f"the probe {path} cannot be wired as {row.wiring!r}{hint}"
             raise refuse(row, msg, "Mend column wiring of the recordings table.") from err
     if probe.device_channel_indices is None:
         msg = f"the probe {path} does not say which contact is on which channel"
@@ -197,7 +201,8 @@ def _find(recording: "BaseRecording", row: Recording, column: str) -> list[Any]:
             by_property = [f"{k} ({shorten(v)})" for k, v in values.items() if len(v) <= MOST_NAMED]
             remedy = (
                 "Write ids, ranges of ids (0-7) or property=value, separated by commas. The "
-                f"channels are {shorten(names)}; the properties {'; '.join(by_property) or 'none'}."
+                f"channels are {shorten(names)}, the last is {names[-1]}; the properties "
+                f"{'; '.join(by_property) or 'none'}."
             )
             raise refuse(row, f"column {column}: no channel {part!r}", remedy)
         found.update(chosen)

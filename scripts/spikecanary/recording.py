@@ -41,6 +41,8 @@ READ_AHEAD_BYTES = 100_000
 #: What zarr and SpikeInterface say of any failure at a URL.
 HIDDEN = re.compile(r"nothing found at path|(?i:install) \S+ to access")
 URL_REMEDY = "In the environment that runs the job: pip install remfile s3fs aiohttp requests"
+#: Steps of SpikeInterface that its pipeline does not know.
+NOT_IN_PIPELINE = ("scale_to_uV",)
 UNSIGNED_REMEDY = "Put unsigned_to_signed before the other steps of the config's preprocessing."
 SPOILT_REMEDY = (
     "Leave step {step} out of the config's preprocessing, or the channels out of the sort (column "
@@ -318,16 +320,28 @@ def preprocess(
         failed = (name for name, found in _try_prefixes(recording, steps) if found is None)
         step = next(failed, list(steps)[-1])
         msg = f"preprocessing: step {step!r} cannot be applied: {_first_words(err)}"
-        remedy = UNSIGNED_REMEDY if "nsigned" in str(err) else ""
+        remedy = UNSIGNED_REMEDY if re.search(r"(?i)\bunsigned\b", str(err)) else ""
         raise PreprocessingError(msg, step=step, remedy=remedy) from err
+
+
+def preprocessing_steps() -> dict[str, Any]:
+    """Return SpikeInterface's preprocessing steps by name."""
+    from spikeinterface import preprocessing
+
+    known = preprocessing.PreprocessingPipeline.function_names_to_functions
+    return {**known, **{name: getattr(preprocessing, name) for name in NOT_IN_PIPELINE}}
 
 
 def _apply(recording: "BaseRecording", steps: Mapping[str, Mapping[str, Any]]) -> "BaseRecording":
     """Apply all steps; raise whatever one raises."""
     from spikeinterface.preprocessing import PreprocessingPipeline, apply_preprocessing_pipeline
 
-    pipeline = PreprocessingPipeline({name: dict(params) for name, params in steps.items()})
-    made: BaseRecording = apply_preprocessing_pipeline(recording, pipeline)
+    made = recording
+    for name, params in steps.items():
+        if name in NOT_IN_PIPELINE:
+            made = preprocessing_steps()[name](made, **params)
+        else:
+            made = apply_preprocessing_pipeline(made, PreprocessingPipeline({name: dict(params)}))
     if not made.get_num_channels() or not made.get_num_samples():
         msg = "no channels or no samples are left"
         raise ValueError(msg)
@@ -356,6 +370,7 @@ def check_preprocessed(recording: "BaseRecording", steps: Mapping[str, Mapping[s
     if not steps:
         return
     made = preprocess(recording, steps)
+    _check_kind(recording, made, steps)
     n_samples = min(recording.get_num_samples(), made.get_num_samples())
     length = min(n_samples, round(CHECKED_S * recording.get_sampling_frequency()))
     for start in np.linspace(0, n_samples - length, N_CHECKED).astype(int).tolist():
@@ -378,6 +393,24 @@ def check_preprocessed(recording: "BaseRecording", steps: Mapping[str, Mapping[s
                 raise PreprocessingError(msg, step=step, channels=channels, remedy=remedy)
 
 
+def _check_kind(
+    recording: "BaseRecording", made: "BaseRecording", steps: Mapping[str, Mapping[str, Any]]
+) -> None:
+    """Raise PreprocessingError where unsigned numbers wrap, or where spikes are filtered away."""
+    kinds = [recording.get_dtype().kind]
+    for step, partly in _try_prefixes(recording, steps):
+        kinds.append("" if partly is None else partly.get_dtype().kind)
+        if step == "astype" and kinds[-2:] == ["u", "i"]:
+            msg = f"preprocessing: step {step!r} makes negative numbers of large unsigned ones"
+            raise PreprocessingError(msg, step=step, remedy=UNSIGNED_REMEDY)
+    if (rate_hz := made.get_sampling_frequency()) < integrity.LEAST_RATE_HZ:
+        msg = (
+            f"preprocessing: at {rate_hz:g} Hz, to which the recording is resampled, are no spikes"
+        )
+        remedy = "Leave step resample out of the config's preprocessing, or raise its rate."
+        raise PreprocessingError(msg, step="resample", remedy=remedy)
+
+
 def _read_with_ids(recording: "BaseRecording", start: int, length: int) -> dict[str, Any]:
     """Read a piece as a dict of traces by channel id."""
     traces = recording.get_traces(start_frame=start, end_frame=start + length)
@@ -389,12 +422,9 @@ def _spoilt(before: Mapping[str, Any], after: Mapping[str, Any]) -> tuple[list[s
     finite = [name for name in before if name in after and np.isfinite(before[name]).all()]
     if not_finite := [name for name in finite if not np.isfinite(after[name]).all()]:
         return not_finite, "samples that are not finite (NaN)"
-    lost = [
-        name
-        for name in finite
-        if _share_of_one_value(before[name]) < SPOILT_SHARE <= _share_of_one_value(after[name])
-    ]
-    is_all = len(lost) == len(finite)
+    alive = [name for name in finite if _share_of_one_value(before[name]) < SPOILT_SHARE]
+    lost = [name for name in alive if _share_of_one_value(after[name]) >= SPOILT_SHARE]
+    is_all = len(lost) == len(alive)
     return lost if is_all else [], "nearly all samples the same, or at two limits,"
 
 

@@ -53,6 +53,8 @@ MOST_ROWS, MOST_NAMED_PERIODS = 60, 5
 PLAUSIBLE_UV = (0.1, 1000.0)
 #: Noise is measured on differences over so many s, which slow signals do not enter.
 DIFFERENCE_S = 0.0003
+#: So many times more active, the louder part of a recording is the one with electrodes.
+ACTIVE_TIMES = 1.5
 #: A channel is active in a piece where a difference is beyond so many times its noise.
 ACTIVE_MAD = 6.0
 
@@ -308,8 +310,8 @@ def _find_bad_periods(
         return flat[:, good].mean(axis=1), railed[:, good].mean(axis=1), noise
 
     flat, railed, noise = measure(pieces)
-    levels = noise[(flat + railed < 1 - BAD_SHARE) & (noise > 0)]
-    usual = float(np.percentile(levels, 25)) if levels.size else np.nan
+    is_alive = (flat + railed < 1 - BAD_SHARE) & (noise > 0)
+    usual = _find_usual(noise[is_alive], pieces.active[is_alive][:, good].mean(axis=1))
 
     def judge(seen: _Pieces) -> list[str]:
         """Say what is wrong in each piece; nothing where it is good."""
@@ -345,6 +347,20 @@ def _find_bad_periods(
         if end_s - start_s >= LEAST_BAD_S:
             periods.append(BadPeriod(start_s=start_s, end_s=end_s, what=what))
     return periods
+
+
+def _find_usual(levels: "NDArray[Any]", activity: "NDArray[Any]") -> float:
+    """Return the usual noise of pieces; NaN where there is none.
+
+    That of the quieter ones: what is louder may be artefacts. But an amplifier without electrodes
+    is quiet, too, and never active.
+    """
+    if not levels.size:
+        return np.nan
+    low, high = np.percentile(levels, [25, 75])
+    of_low, of_high = (activity[np.abs(np.log2(levels / each)) < 1] for each in (low, high))
+    is_unplugged = high > NOISE_FACTOR * low and of_high.mean() > ACTIVE_TIMES * of_low.mean()
+    return float(high if is_unplugged else low)
 
 
 def silence(

@@ -5,10 +5,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 from spikeinterface.core import load
 
-from spikecanary import canary, fullsort, sorter, stamps
-from spikecanary.config import CanarySettings
+from spikecanary import canary, fullsort, sentinel, sorter, stamps
+from spikecanary.config import AnalysisSettings, CanarySettings
+from spikecanary.outputs import figures
 from spikecanary.supervise.job import Job
 from workbench import with_params, with_traces
 
@@ -20,6 +22,13 @@ from workbench import with_params, with_traces
         (lambda x: x, {"phase_shift": {}}, "step 'phase_shift' cannot"),
         (lambda x: (x.astype(int) + 32768).astype("uint16"), {"common_reference": {}}, "Unsigned"),
         (lambda x: x * np.array([1, 1, 0, 1], "int16"), {"zscore": {}}, "makes samples that are"),
+        (lambda x: x * np.array([1, 1, 0, 1], "int16"), {"scale": {"gain": 0}}, "nearly all"),
+        (lambda x: x, {"resample": {"resample_rate": 1000}}, "at 1000 Hz, to which"),
+        (
+            lambda x: (x.astype(int) + 32768).astype("uint16"),
+            {"astype": {"dtype": "int16"}},
+            "negat",
+        ),
     ],
 )
 def test_preprocessing_that_cannot_be_or_spoils_stops_by_its_step(run, task, traces, case):
@@ -33,7 +42,7 @@ def test_preprocessing_that_cannot_be_or_spoils_stops_by_its_step(run, task, tra
     if "zscore" in steps:
         assert record.failure.evidence["channels"] == ["2"]
         assert "bad_channels" in record.failure.remedy
-    if words == "Unsigned":
+    if words in ("Unsigned", "negat"):
         assert "unsigned_to_signed" in record.failure.remedy
 
 
@@ -51,6 +60,36 @@ def unplugged(task, traces, tmp_path):
     spoilt = traces.copy()
     spoilt[150_000:] = 32767
     return with_traces(task, spoilt, tmp_path / "x.raw")
+
+
+def test_parts_of_which_one_is_declared_wrongly(run, task, traces, tmp_path):
+    one, other = tmp_path / "one.raw", tmp_path / "other.raw"
+    traces.tofile(one)
+    (traces * 0.195).astype("float32").tofile(other)
+    row = task.row.model_copy(update={"paths": (str(one), str(other))})
+    record = run(task.model_copy(update={"row": row}))
+    assert record.failure.class_name == "RecordingLayoutError"
+    assert f"{other} is not what the table declares" in record.reason
+    assert "and other parts of the recording do not" in record.reason
+    assert "rows of their own" in record.failure.remedy
+
+
+def test_samples_that_are_not_finite_are_drawn(run, task, traces, tmp_path):
+    spoilt = traces.astype("float32")
+    spoilt[60_000:60_100, 1] = np.nan
+    task = with_traces(task, spoilt, tmp_path / "x.raw", dtype="float32")
+    record = run(task)
+    assert record.failure.class_name == "NonFiniteSignalError"
+    sentinel.write_record(tmp_path / "canary.json", record)
+    path = tmp_path / "canary.png"
+    figures.draw_canary(task, AnalysisSettings(), tmp_path / "canary.json", path)
+    with Image.open(path) as picture:
+        assert picture.height > 600
+
+
+def test_silenced_periods_are_said(run, unplugged):
+    record = run(unplugged.model_copy(update={"silence_bad_periods": True}))
+    assert "its flat and railed periods are set to zero for the sort" in record.warnings
 
 
 def test_bad_periods_are_named_or_stop(run, unplugged):

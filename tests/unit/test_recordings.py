@@ -5,8 +5,8 @@ import json
 import numpy as np
 import pytest
 
-from spikecanary import table
-from spikecanary.config import BadInputError
+from spikecanary import inputcheck, table
+from spikecanary.config import BadInputError, Config
 from spikecanary.failures import RecordingUnreadableError
 from spikecanary.recording import cut_window, describe_header, open_recording, preprocess
 from spikecanary.table import Recording
@@ -205,6 +205,18 @@ def test_spikeinterface_folder_and_preprocessing(row, tmp_path):
     np.testing.assert_allclose(referenced.get_traces(0, 0, 100), expected, atol=1)
     assert steps == {"common_reference": {"operator": "average"}}
     assert preprocess(opened, {}) is opened
+
+
+def test_samples_in_volts_are_scaled(row):
+    options = row.reader_options | {"gain_to_uV": 0.5, "offset_to_uV": 0.0}
+    opened = open_recording(row.model_copy(update={"reader_options": options}))
+    scaled = preprocess(opened, {"scale_to_uV": {}, "common_reference": {}})
+    assert scaled.get_channel_gains().tolist() == [1.0] * 4
+    raw = opened.get_traces(0, 0, 100) * 0.5
+    expected = raw - np.median(raw, axis=1, keepdims=True)
+    np.testing.assert_allclose(scaled.get_traces(0, 0, 100), expected, atol=1e-3)
+    known = {"recordings": "none.tsv", "preprocessing": {"scale_to_uV": {}}}
+    assert list(inputcheck.check_steps(Config.model_validate(known))) == []
 
 
 def test_real_spikeglx(data):

@@ -2,14 +2,18 @@
 
 import numpy as np
 import pytest
-from spikeinterface.core import NumpyRecording
+from spikeinterface.core import NumpyRecording, get_noise_levels
+from spikeinterface.generation import generate_ground_truth_recording
 
 from spikecanary import signals
+from spikecanary.config import AnalysisSettings
 from spikecanary.failures import (
     InsufficientActivityError,
     NonFiniteSignalError,
     SaturatedSignalError,
 )
+from spikecanary.outputs import analysis
+from spikecanary.sentinel import BadPeriod
 
 RATE_HZ = 30_000.0
 
@@ -153,6 +157,34 @@ def test_bad_period_is_named_with_its_place(spoil, what, duration_s, start_s, en
     assert isinstance(stopped, SaturatedSignalError) == (what != "noisy")
     bad = [row for row in seen.rows if row.flat == 4 or row.railed == 4]
     assert bool(bad) is (what != "noisy")
+
+
+@pytest.mark.parametrize("begins", [True, False])
+def test_amplifier_without_electrodes_is_quiet(begins):
+    recording, _ = generate_ground_truth_recording(
+        durations=[20.0], num_channels=4, num_units=6, sampling_frequency=RATE_HZ, seed=1
+    )
+    traces, unplugged = recording.get_traces(), noise(10.0, scale=0.3)
+    if begins:
+        traces[: len(unplugged)] = unplugged
+    else:
+        traces[-len(unplugged) :] = unplugged
+    (period,) = report(np.round(traces * 5).astype("int16"), gain=0.2).bad_periods
+    assert period.what == "quiet"
+    assert period.start_s == pytest.approx(0.0 if begins else 10.0, abs=0.05)
+
+
+def test_noise_is_measured_outside_of_bad_periods():
+    traces = noise(8.0)
+    traces[int(RATE_HZ) : int(5 * RATE_HZ)] = 0
+    recording = NumpyRecording([traces], RATE_HZ)
+    recording.set_channel_gains(0.5)
+    recording.set_channel_offsets(0.0)
+    bad = [BadPeriod(start_s=1.0, end_s=5.0, what="flat")]
+    assert get_noise_levels(recording.clone()).max() < 3.0
+    analysis.note_noise(recording, [], AnalysisSettings())
+    analysis.note_noise(recording, bad, AnalysisSettings())
+    assert get_noise_levels(recording) == pytest.approx(4.0, rel=0.05)
 
 
 def test_bad_period_over_the_network_begins_and_ends_with_a_chunk():

@@ -79,6 +79,7 @@ def run(
         phy.check_of_sort(phy_path, given)
     set_global_job_kwargs(n_jobs=task.n_readers, progress_bar=False)
     recording = open_filtered(task, settings)
+    note_noise(recording, sentinel.read_record(record_path).bad_periods, settings)
     if phy_path is None:
         sorting = without_duplicates(given, settings)
     else:
@@ -244,6 +245,26 @@ def without_far_places(table: "pd.DataFrame", contacts: "NDArray[Any]") -> "pd.D
     beyond_um = (places @ ways - (contacts @ ways).max(axis=0)).max(axis=1)
     table.loc[beyond_um > pitch_um, ["x_um", "depth_um"]] = np.nan
     return table
+
+
+def note_noise(
+    recording: "BaseRecording", bad: Sequence[sentinel.BadPeriod], settings: AnalysisSettings
+) -> None:
+    """Measure the noise outside of bad periods: zeros would lower it, and raise each unit's SNR.
+
+    It is noted where SpikeInterface keeps noise levels that it has measured.
+    """
+    from spikeinterface.core import concatenate_recordings, get_noise_levels
+
+    rate_hz, last = recording.get_sampling_frequency(), recording.get_num_samples()
+    edges = [0, *(round(at * rate_hz) for p in bad for at in (p.start_s, p.end_s)), last]
+    usable = [(a, min(b, last)) for a, b in zip(edges[::2], edges[1::2], strict=True) if a < b]
+    if not bad or not usable:
+        return
+    given = {"method": "mad"} | (settings.extensions.get("noise_levels") or {})
+    kept = concatenate_recordings([recording.frame_slice(*each) for each in usable])
+    noise = get_noise_levels(kept, return_in_uV=True, **given)
+    recording.set_property(f"noise_level_{given['method']}_scaled", noise)
 
 
 def read_parts(record_path: Path) -> list[sentinel.Part]:

@@ -300,11 +300,22 @@ def draw_canary(
     plt.close("all")
 
 
+def _finite(recording: "BaseRecording") -> "BaseRecording":
+    """Return a short recording in memory, with zeros for samples that are not finite."""
+    from spikeinterface.core import NumpyRecording
+
+    traces = np.nan_to_num(recording.get_traces(), posinf=0.0, neginf=0.0)
+    rate_hz, ids = recording.get_sampling_frequency(), recording.channel_ids
+    made = NumpyRecording([traces], rate_hz, channel_ids=ids)
+    recording.copy_metadata(made)
+    return made
+
+
 def _draw_window(task: SortTask, settings: AnalysisSettings, record: sentinel.Record) -> "Figure":
     from spikeinterface.core import get_noise_levels
 
-    filtered = analysis.open_filtered(task, settings)
-    in_uv = open_recording(task.row).has_scaleable_traces()
+    filtered, raw = analysis.open_filtered(task, settings), open_recording(task.row)
+    in_uv, how = raw.has_scaleable_traces(), "filtered"
     duration_s = filtered.get_num_samples() / filtered.get_sampling_frequency()
     start_s, end_s = 0.0, min(30.0, duration_s)
     failed_s = record.failure.evidence.get("first_s") if record.failure else None
@@ -312,6 +323,9 @@ def _draw_window(task: SortTask, settings: AnalysisSettings, record: sentinel.Re
         start_s, end_s = max(0.0, failed_s - WINDOW_S / 2), min(failed_s + WINDOW_S / 2, duration_s)
     elif record.windows:
         start_s, end_s = record.windows[-1].start_s, record.windows[-1].end_s
+    if failed_s is not None:  # a filter would spread what is not finite over all
+        filtered, how = _finite(cut_window(raw, start_s, end_s)), "NaN as 0"
+        start_s, end_s = 0.0, end_s - start_s
     window = cut_window(filtered, start_s, end_s)
     noise = np.nan_to_num(get_noise_levels(window, return_in_uV=True))
     length_s = min(WINDOW_S, end_s - start_s)
@@ -325,7 +339,7 @@ def _draw_window(task: SortTask, settings: AnalysisSettings, record: sentinel.Re
     axis.set_xlabel("noise (MAD), uV" if in_uv else "noise (MAD), counts")
     axis.set_ylabel("channel")
     figure.suptitle(
-        f"{record.reason}\n{length_s:g} s of the window {start_s:g} to {end_s:g} s, filtered; "
+        f"{record.reason}\n{length_s:g} s of the window {start_s:g} to {end_s:g} s, {how}; "
         "noise of each channel; the whole recording below"
     )
     return figure
