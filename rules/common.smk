@@ -32,9 +32,6 @@ FOLDER = None
 if isinstance(SCRIPTS, LocalSourceFile):
     FOLDER = Path(SCRIPTS.get_path_or_uri(secret_free=False)).resolve().parent
     sys.path.insert(0, str(FOLDER / "scripts"))
-    # Jobs import these modules too, not those of another folder that is installed.
-    inherited = filter(None, [os.environ.get("PYTHONPATH")])
-    os.environ["PYTHONPATH"] = os.pathsep.join([str(FOLDER / "scripts"), *inherited])
 else:
     check_installed(SCRIPTS)
 
@@ -43,10 +40,12 @@ from spikecanary import forecast, gate, inputcheck, outputs, reruns
 from spikecanary import report as page, sentinel, summary
 from spikecanary.config import BadInputError, as_set
 from spikecanary.reruns import OUTPUT_VERSIONS, SORT_VERSION, State, compare, digest, limits_of
-from spikecanary.supervise import gpus
+from spikecanary.supervise import gpus, processes
 from spikecanary.table import ID_PATTERN, find_misplaced
 from spikecanary.texts import did_you_mean
 
+if FOLDER:
+    processes.import_first(FOLDER / "scripts")
 DRY = workflow.output_settings.dryrun
 IN_MODULE = Path(workflow.main_snakefile).resolve().parent != FOLDER
 if Quietness.RULES in (workflow.output_settings.quiet or ()) and not IN_MODULE:

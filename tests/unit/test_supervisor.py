@@ -299,3 +299,15 @@ def test_what_is_no_event_is_ignored_and_logged(caplog):
         {"n_units": 3},
     ]
     assert len(caplog.records) == len(bad)
+
+
+def test_package_of_the_rules_goes_before_an_installed_one(monkeypatch, tmp_path):
+    monkeypatch.setenv("PYTHONPATH", "/elsewhere")
+    (tmp_path / "spikecanary").mkdir()
+    (tmp_path / "spikecanary/__init__.py").write_text("")
+    processes.import_first(tmp_path)
+    found = subprocess.check_output(
+        [sys.executable, "-c", "import spikecanary; print(spikecanary.__file__)"], text=True
+    )
+    assert found.strip() == str(tmp_path / "spikecanary/__init__.py")
+    assert os.environ["PYTHONPATH"].endswith(":/elsewhere")

@@ -106,6 +106,15 @@ class Interrupted(SystemExit):
 _starter: psutil.Process | None = None
 
 
+def import_first(folder: Path) -> None:
+    """Have the processes that this one starts import from a folder before any other.
+
+    An environment may have the package of another folder, of another version.
+    """
+    inherited = filter(None, [os.environ.get("PYTHONPATH")])
+    os.environ["PYTHONPATH"] = os.pathsep.join([str(folder), *inherited])
+
+
 def exit_on_signals() -> None:
     """Turn SIGINT, SIGTERM and SIGHUP into :class:`Interrupted`, the first of them only.
 
