@@ -26,7 +26,7 @@ from spikecanary.supervise import folders, watchdogs
 from spikecanary.supervise.job import Job
 from spikecanary.supervise.processes import Interrupted
 from spikecanary.supervise.run import Ended, Supervision, call
-from spikecanary.texts import count
+from spikecanary.texts import count, sentences
 
 logger = logging.getLogger(__name__)
 
@@ -366,7 +366,9 @@ def _decide_failed(ended: Ended, stop_on: Collection[str]) -> Decision:
             class_name=known if ended.by_job_limit else name, message=ended.describe()
         )
         reason = f"{failure}, which may be different in the full sort"
-        return Decision("unexpected", reason, unclassified, f"{known}: {failure}. {failure.remedy}")
+        return Decision(
+            "unexpected", reason, unclassified, f"{known}: {sentences(failure, failure.remedy)}"
+        )
     return _stop(failure, stop_on)
 
 
@@ -434,4 +436,4 @@ def _log_verdict(record: Record) -> None:
     for warning in record.warnings:
         logger.info("%s: %s", record.recording, warning)
     line = f"{record.recording}: {record.verdict} ({record.outcome}): {record.reason}"
-    logger.info("%s", line if record.failure is None else f"{line}. {record.failure.remedy}")
+    logger.info("%s", line if record.failure is None else sentences(line, record.failure.remedy))

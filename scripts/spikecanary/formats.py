@@ -52,6 +52,8 @@ TEXTS = {
 #: Files of folders that hold results of SpikeInterface and of this project; Phy's lie beside data.
 RESULTS = {"spikeinterface_log.json", "spikeinterface_info.json", "numpysorting_info.json"}
 RESULTS |= {"canary.json", "sort.json"}
+#: Extensions that are named of a folder without a recording.
+MOST_SUFFIXES = 8
 #: Extensions of neo's readers that other files have too.
 NOT_DATA = {"", "txt", "xml", "json", "npy", "mat", "tsv", "meta"}
 
@@ -79,6 +81,7 @@ def walk(folder: str, seen: set[str]) -> Iterator[Recognised]:
         yield Recognised(folder, reason=why.removeprefix(f"{folder} "), failed=True)
         return
     unread: list[OSError] = []
+    suffixes, found = set[str](), False
     given = os.walk(folder, onerror=unread.append, followlinks=True)
     if Path(folder).is_file():
         given = iter([(str(Path(folder).parent), [], [Path(folder).name])])
@@ -94,11 +97,18 @@ def walk(folder: str, seen: set[str]) -> Iterator[Recognised]:
             is_nwb = (Path(root) / "specifications").exists()
             is_recording = "binary.json" in files or (Path(root) / "channel_ids").exists()
             if is_nwb or is_recording:
+                found = True
                 yield Recognised(root, "nwb" if is_nwb else "spikeinterface")
             continue
         if "structure.oebin" in files:  # what is below belongs to it
             folders.clear()
-        yield from _recognise(root, sorted(n for n in files if not n.startswith(".")), seen)
+        suffixes |= {Path(name).suffix for name in files}
+        for each in _recognise(root, sorted(n for n in files if not n.startswith(".")), seen):
+            found = True
+            yield each
+    if suffixes and not found:
+        named = ", ".join(sorted(filter(None, suffixes))[:MOST_SUFFIXES]) or "without an extension"
+        yield Recognised(folder, reason=f"no file of a known format, of those there ({named})")
     for error in unread:
         yield Recognised(str(error.filename), reason=f"cannot be listed: {error}", failed=True)
 

@@ -21,7 +21,7 @@ from spikecanary.recording import describe_header, open_recording, size_bytes
 from spikecanary.reruns import State
 from spikecanary.sorter import SortTask
 from spikecanary.table import Recording, exists
-from spikecanary.texts import count, duration, one_line
+from spikecanary.texts import count, duration, one_line, sentences
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -80,7 +80,8 @@ def make(
         changes = state.changes
         changed = [f"sorted before, and changed since: {changes}"] if changes else []
         left_out = parameters.describe_switched_off(state.task.sorter, state.task.preprocessing)
-        problems = [*why, *changed, *_find_problems(header), *left_out, *repeated.get(row.id, [])]
+        found = [each for each in _find_problems(header) if not any(each in told for told in why)]
+        problems = [*why, *changed, *found, *left_out, *repeated.get(row.id, [])]
         planned.append(
             {
                 "recording": row.id,
@@ -195,7 +196,7 @@ def _choose_action(state: State, header: Mapping[str, Any]) -> tuple[Action, lis
     elif "problem" in header:
         action = Action.CANARY
     elif certain := _find_certain(state.task, header):
-        return Action.CANARY, [f"{certain}. {certain.remedy}"]
+        return Action.CANARY, [sentences(certain, certain.remedy)]
     elif state.canary_is_due or record is None:
         enough_s = max(config.canary.window_s, config.canary.min_recording_s)
         is_tested = config.canary.window_s and header["duration_s"] >= enough_s

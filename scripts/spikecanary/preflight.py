@@ -33,6 +33,7 @@ from spikecanary.layout import check as check_layout
 from spikecanary.recording import check_preprocessed, describe_header, open_recording
 from spikecanary.sorter import LEAST_BATCHES, SortTask
 from spikecanary.supervise import gpus
+from spikecanary.texts import sentences
 
 MB = 1e6
 #: Versions of sorters that were tried with this Spike Canary: first, and first not tried.
@@ -64,7 +65,7 @@ class Check:
 
     def line(self) -> str:
         """Describe the check in one line, with its remedy."""
-        return f"preflight {self.code}: {self.failure}. {self.failure.remedy}"
+        return f"preflight {self.code}: {sentences(self.failure, self.failure.remedy)}"
 
 
 def inspect_recording_and_node(

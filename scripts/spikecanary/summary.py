@@ -16,7 +16,7 @@ from spikecanary import quality, sentinel
 from spikecanary.outputs import FILES
 from spikecanary.sentinel import Failure, Record, RecordError
 from spikecanary.supervise import folders, log
-from spikecanary.texts import abridge, count
+from spikecanary.texts import abridge, count, sentences
 from spikecanary.tsv import TableError, read_tsv, write_tsv
 
 if TYPE_CHECKING:
@@ -363,9 +363,9 @@ def describe_groups(rows: Iterable[Mapping[str, Any]], most: int = 5) -> list[st
         more = f" and {len(members) - most} more" if len(members) > most else ""
         what = ", ".join(filter(None, [state or first["outcome"], first.get("failure")]))
         lines.append(f"  {len(members)} {what}: {names}{more}")
-        reason = abridge(_reason(first), 300).rstrip(".")
+        reason = abridge(_reason(first), 300)
         whose = f"{first['recording']}: " if len(members) > 1 else ""
-        lines.append(f"    {whose}{reason}. {first.get('remedy', '')}".rstrip())
+        lines.append(f"    {whose}{sentences(reason, first.get('remedy', ''))}")
         lines += [f"    log: {first['log']}"] if first.get("log") else []
     return lines
 

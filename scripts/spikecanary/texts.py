@@ -53,6 +53,12 @@ def quote(value: Any) -> str:
     return one_line(repr(value), LONGEST_QUOTE)
 
 
+def sentences(*texts: Any) -> str:
+    """Join texts as sentences, each with an end of its own; empty ones are left out."""
+    told = [str(text).rstrip() for text in texts if str(text).strip()]
+    return " ".join(text if text[-1] in ".?!:" else f"{text}." for text in told)
+
+
 def duration(seconds: float) -> str:
     """Return a time in s as people say it."""
     minutes, rest = divmod(round(seconds), 60)

@@ -200,7 +200,7 @@ def test_every_stream_that_a_person_would_sort_and_no_other(tree, tmp_path, caps
     assert "raw samples do not say" in by_path[tree.name]
     assert "imec0.ap-SYNC, imec0.lf, imec0.lf-SYNC" in text
     assert "recording.dat" not in said
-    assert "day1: 2.5 s, 1 channels\n  no probe" in said
+    assert "day1: 2.5 s, 1 channels\n  kilosort4 needs the positions of the channels" in said
 
 
 def test_plan_finds_nothing_new(tree, tmp_path, capsys):
@@ -208,8 +208,17 @@ def test_plan_finds_nothing_new(tree, tmp_path, capsys):
     said = capsys.readouterr().out
     table = plan.make(Config(), list(rows.values()), tmp_path, 2)
     problems = {problem for text in table["problems"] for problem in text.split("; ") if problem}
-    assert problems == {"no probe"}
-    assert said.count("no probe\n") == sum(table["problems"] == "no probe") + 2  # NI-DAQ
+    assert all("has no probe" in each for each in problems)
+    assert said.count("has no probe.") == sum(table["problems"] != "")
+    assert said.count("no probe\n") == 2  # NI-DAQ
+
+
+def test_folder_without_a_known_format_is_named(tmp_path):
+    for name in ("mat/m1.mat", "packed/a.zip"):
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).write_bytes(b"x")
+    text = run(tmp_path, tmp_path)[2]
+    assert f"{tmp_path}\t\tno file of a known format, of those there (.mat, .zip)" in text
 
 
 def test_raw_file_with_a_row_by_hand_is_not_named_again(tmp_path, capsys):

@@ -12,7 +12,7 @@ from typing import Any
 
 from spikecanary.failures import ClassifiedSortFailure
 from spikecanary.sentinel import package_versions, run_began
-from spikecanary.texts import PlainError, abridge, printable
+from spikecanary.texts import PlainError, abridge, printable, sentences
 
 logger = logging.getLogger("spikecanary")
 
@@ -90,7 +90,7 @@ class _Printable(logging.Formatter):
 
 def _log_uncaught(kind: Any, error: BaseException, trace: Any) -> None:
     if isinstance(error, ClassifiedSortFailure):
-        logger.error("%s. %s", str(error).rstrip("."), error.remedy)
+        logger.error("%s", sentences(error, error.remedy))
     elif isinstance(error, PlainError):
         logger.error("%s", error)
     else:
