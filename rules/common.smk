@@ -64,11 +64,15 @@ if workflow.is_main_process:
 # Every name in them is checked once, by the main process.
 checked = functools.partial(inputcheck.check_inputs, files=workflow.configfiles)
 read = checked if workflow.is_main_process else inputcheck.read_inputs
+if not isinstance(config, dict):
+    sys.exit(f"config: takes keys and values (key: value), got {config}")
 try:
     SETTINGS, RECORDINGS = read(config)
 except BadInputError as err:
     sys.exit(str(err))  # a WorkflowError would show lines of this file
 RESULTS = Path(PREFIX.replace_prefix(PATHVARS.apply("<results>")))
+if re.search(r"^~|[{}<>]", str(RESULTS)):
+    sys.exit(f"pathvars: results: takes a folder, without ~, {{, }}, < and >, got {RESULTS}")
 if os.path.lexists(RESULTS) and not RESULTS.is_dir():
     sys.exit(f"{RESULTS} is no folder: move it, or choose another in pathvars: results")
 if misplaced := find_misplaced(RESULTS):

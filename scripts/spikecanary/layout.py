@@ -89,6 +89,11 @@ class Layout:
         return cls(dtype=np.dtype(options["dtype"]).str, **named)
 
     @property
+    def is_float(self) -> bool:
+        """Whether samples are floating-point numbers."""
+        return np.dtype(self.dtype).kind == "f"
+
+    @property
     def frame_bytes(self) -> int:
         """Bytes of one sample of all channels."""
         return np.dtype(self.dtype).itemsize * self.num_channels
@@ -169,12 +174,18 @@ def find_better(path: str, declared: Layout, rate_hz: float) -> tuple[Layout, fl
     its = byte_bits(path, declared, slow_bytes)
     if its is None:
         return None
+    scored = [(byte_bits(path, other, slow_bytes), other) for other in _other_types(declared, its)]
+    known = [(bits, other) for bits, other in scored if bits is not None]
     best, least = declared, its
-    for other in _other_types(declared, its):
-        bits = byte_bits(path, other, slow_bytes)
+    for bits, other in known:
         odds = RARE_BITS if np.dtype(other.dtype).itemsize == 1 else 0.0
-        if bits is not None and bits + odds < least:
+        if bits + odds < least:
             best, least = other, bits + odds
+    # Of one exponent, floating-point numbers are as good as integers.
+    floats = (other for bits, other in known if other.is_float and bits < NO_SIGNAL_BITS)
+    if best != declared and not best.is_float:
+        same = (best.frame_bytes, best.num_channels)
+        best = next((x for x in floats if (x.frame_bytes, x.num_channels) == same), best)
     if its - least > BETTER_BYTE_BITS:
         further = find_order(path, best, rate_hz)
         return further[0] if further else best, least, its
@@ -187,11 +198,11 @@ def _other_types(declared: Layout, bits: float) -> Iterator[Layout]:
     Floating-point numbers that may be samples are no integers: of one exponent, these would be as
     good.
     """
-    n_bytes, is_float = declared.frame_bytes, np.dtype(declared.dtype).kind == "f"
+    n_bytes = declared.frame_bytes
     for name in DTYPES:
         dtype = np.dtype(name)
         if dtype == np.dtype(declared.dtype) or (
-            is_float and bits < NO_SIGNAL_BITS and dtype.kind != "f"
+            declared.is_float and bits < NO_SIGNAL_BITS and dtype.kind != "f"
         ):
             continue
         yield replace(declared, dtype=name)
@@ -261,11 +272,22 @@ def find_order(path: str, declared: Layout, rate_hz: float) -> tuple[Layout, flo
     channel, split = divmod(declared.remainder(path), np.dtype(declared.dtype).itemsize)
     if channel and not split and n_now > 1:
         first, within = (numbers.gain(1, each, n_now) for each in (0, channel))
-        if first - BETTER_LAG * within > BETTER_LAG_BITS:
+        is_better = first - BETTER_LAG * within > BETTER_LAG_BITS
+        is_header = declared.file_offset or _begins_with_header(path, declared, channel)
+        if is_better and is_header:
             left = declared.remainder(path)
             other = replace(declared, file_offset=declared.file_offset + left)
             return other, -first, -within
     return None
+
+
+def _begins_with_header(path: str, declared: Layout, channel: int) -> bool:
+    """Whether the numbers before a file's first sample are none: zeros, or far from the others."""
+    (first, *_), *others = _read_pieces(path, declared)
+    following = np.concatenate(others).astype(np.float64)[:, :channel]
+    usual, before = np.median(following, axis=0), first[:channel].astype(np.float64)
+    far = np.abs(before - usual) > ARTEFACT_MAD / 3 * _spread(following - usual, 1e-9)
+    return bool(far.any() or not before.any())
 
 
 @dataclass(frozen=True)

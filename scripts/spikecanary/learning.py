@@ -13,6 +13,7 @@ from spikecanary.failures import (
 )
 from spikecanary.recording import open_recording
 from spikecanary.sorter import BATCHES, SortTask, prepare, sorter_class, with_device
+from spikecanary.texts import count
 
 #: From a shifted start the sort must learn so many times the clips that it needs: whitening is
 #: learned from other batches then, too.
@@ -51,14 +52,14 @@ class Learned(BaseModel):
         at = ", ".join(f"{start_s:g}" for start_s in list(self.counts)[:3])
         more = " s, ..." if len(self.counts) > 3 else " s"  # noqa: PLR2004
         batches = f"the batches at {at}{more}" if len(self.counts) > 1 else "the first batch"
-        clips = f"{self.n_clips} clip{'s' * (self.n_clips != 1)}"
-        return f"{clips}, of {self.needed} needed, in {batches}"
+        spikes = count(self.n_clips, "spike")
+        return f"{spikes} to learn templates from, of {self.needed} needed, in {batches}"
 
 
 def explain_too_few(learned: Learned, task: SortTask, *, silent: bool) -> ClassifiedSortFailure:
     """Return why a full sort that learns from too few clips is certain to fail, and the way out."""
     name, start_s = task.sorter.name, learned.start_s
-    msg = f"{name} learns its templates from {learned.describe()}"
+    msg = f"{name} finds {learned.describe()}"
     if start_s is None and silent:
         return InsufficientActivityError(msg, n_spikes=learned.n_clips)
     evidence: dict[str, Any] = {"sorter": name}

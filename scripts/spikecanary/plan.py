@@ -291,6 +291,11 @@ def describe(table: "pd.DataFrame", most: int = 20) -> str:
     return "\n".join([*lines, "", describe_totals(table)])
 
 
+def _size(size_mb: float) -> str:
+    """Return a size as people say it."""
+    return f"{size_mb:.0f} MB" if size_mb < 100 else f"{size_mb / 1000:.1f} GB"  # noqa: PLR2004
+
+
 def describe_totals(table: "pd.DataFrame") -> str:
     """Describe a plan's totals: recordings by action, jobs, device time, disk."""
     counts = table["action"].value_counts()
@@ -304,6 +309,5 @@ def describe_totals(table: "pd.DataFrame") -> str:
         f"At most {count(n_canaries, 'canary', 'canaries')}, {count(n_sorts, 'sort')}, and the "
         f"outputs of {count(n_made, 'recording')}. Canaries and sorts take "
         f"{duration(jobs_s.sum())} in all (median {duration(jobs_s.median())}, longest "
-        f"{duration(jobs_s.max())}), and {table['disk_mb'].max() / 1000:.1f} GB of disk for the "
-        "largest"
+        f"{duration(jobs_s.max())}), and {_size(table['disk_mb'].max())} of disk for the largest"
     )

@@ -105,7 +105,8 @@ def _read(path: str, row: Recording) -> "ProbeGroup":
         read = read_probeinterface(path)
     except Exception as err:
         msg = f"the probe file {path} cannot be read: {type(err).__name__}: {err}"
-        raise refuse(row, msg, "Give a probeinterface JSON file in column probe.") from err
+        remedy = "Mend it, or give another file of probeinterface (JSON) in column probe."
+        raise refuse(row, msg, remedy) from err
     if not read.probes:
         raise refuse(row, f"{path} holds no probe", "Give the probe's file in column probe.")
     first = 0

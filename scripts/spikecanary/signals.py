@@ -26,6 +26,7 @@ from spikecanary.probes import shorten
 from spikecanary.recording import cut_window, find_chunks, open_recording
 from spikecanary.sentinel import BadPeriod, MapRow
 from spikecanary.table import Recording
+from spikecanary.texts import count
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -43,6 +44,8 @@ RAILED_SHARE = 0.5
 #: A period is bad where this share of the channels that carry a signal elsewhere carry none, or
 #: where the noise is so many times higher or lower than elsewhere, for at least so many s.
 BAD_SHARE, NOISE_FACTOR, LEAST_BAD_S = 0.5, 4.0, 0.5
+#: Noise of fewer counts jumps between them: that of a piece tells nothing.
+LEAST_COUNTS = 2.0
 #: A channel that carries no signal in this share of the pieces carries none.
 ALWAYS = 0.9
 #: One that carries none in so many pieces is named.
@@ -99,10 +102,15 @@ class SignalReport(BaseModel):
 
     def describe_bad_periods(self) -> str:
         """Name the bad periods in one line."""
-        bad, most = self.bad_periods, MOST_NAMED_PERIODS
-        named = "; ".join(f"{p.start_s:.2f} to {p.end_s:.2f} s ({p.what})" for p in bad[:most])
-        more = f"; and {len(bad) - most} more" if len(bad) > most else ""
-        return f"{len(bad)} period{'s' * (len(bad) != 1)} without a usable signal: {named}{more}"
+        dead = [period for period in self.bad_periods if period.is_dead]
+        odd = [period for period in self.bad_periods if not period.is_dead]
+        told = []
+        for periods, what in ((dead, "without a signal"), (odd, "unlike the rest")):
+            most = MOST_NAMED_PERIODS
+            named = [f"{p.start_s:.2f} to {p.end_s:.2f} s ({p.what})" for p in periods[:most]]
+            named += [f"and {len(periods) - most} more"] * (len(periods) > most)
+            told += [f"{count(len(periods), 'period')} {what}: {'; '.join(named)}"] * bool(periods)
+        return "; ".join(told)
 
     def warnings(self) -> list[str]:
         """Describe what may spoil the sort, naming channels and periods."""
@@ -309,6 +317,7 @@ def _find_bad_periods(
         noise = np.median((seen.noise * scale)[:, good], axis=1)
         return flat[:, good].mean(axis=1), railed[:, good].mean(axis=1), noise
 
+    step_size = float(np.median(scale[good])) if recording.get_dtype().kind in "iu" else 0.0
     flat, railed, noise = measure(pieces)
     is_alive = (flat + railed < 1 - BAD_SHARE) & (noise > 0)
     usual = _find_usual(noise[is_alive], pieces.active[is_alive][:, good].mean(axis=1))
@@ -317,7 +326,8 @@ def _find_bad_periods(
         """Say what is wrong in each piece; nothing where it is good."""
         flat, railed, noise = measure(seen)
         is_dead = flat + railed >= BAD_SHARE
-        is_noisy, is_quiet = noise > NOISE_FACTOR * usual, noise < usual / NOISE_FACTOR
+        is_noisy = noise > NOISE_FACTOR * usual
+        is_quiet = (noise < usual / NOISE_FACTOR) & (usual > LEAST_COUNTS * step_size)
         conditions = [is_dead & (railed >= flat), is_dead, is_noisy, is_quiet]
         found: list[str] = np.select(conditions, ["railed", "flat", "noisy", "quiet"], "").tolist()
         return found
@@ -357,7 +367,7 @@ def _find_usual(levels: "NDArray[Any]", activity: "NDArray[Any]") -> float:
     """
     if not levels.size:
         return np.nan
-    low, high = np.percentile(levels, [25, 75])
+    low, high = np.percentile(levels, [25, 85])
     of_low, of_high = (activity[np.abs(np.log2(levels / each)) < 1] for each in (low, high))
     is_unplugged = high > NOISE_FACTOR * low and of_high.mean() > ACTIVE_TIMES * of_low.mean()
     return float(high if is_unplugged else low)

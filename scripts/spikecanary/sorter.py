@@ -209,6 +209,8 @@ def load_plugin(path: str | Path) -> list[str]:
     ------
     DependencyError
         The file is missing, or a module that it imports.
+    SorterUnavailableError
+        It raises something else.
     """
     from spikeinterface.sorters import BaseSorter, sorter_dict
 
@@ -227,6 +229,11 @@ def load_plugin(path: str | Path) -> list[str]:
     except ImportError as err:
         msg = f"the sorter plugin {path} cannot be imported: {err}"
         raise DependencyError(msg, module=err.name or str(path)) from err
+    except (MemoryError, OSError):
+        raise
+    except (Exception, SystemExit) as err:
+        msg = f"the sorter plugin {path} fails when it is imported: {type(err).__name__}: {err}"
+        raise SorterUnavailableError(msg, remedy="Mend the file (sorter.plugin).") from err
     classes: list[Any] = [
         value
         for value in vars(module).values()

@@ -63,6 +63,8 @@ COUNTS = ("n_sorted", "n_units", "n_good", "canary_units", "n_channels", "attemp
 DRAFT = "python -m spikecanary.failures.classify LOG... --draft"
 #: Failures of the environment that are the same on every host.
 NOT_OF_HOST = ("RecordingLayoutError", "SettingsError", "SorterParameterError")
+#: How a sort failed that could not say so, and what to do.
+KILLED, KILLED_REMEDY = "killed", "Did the machine run out of memory (job.mem_mb)? Run again."
 #: What describe_recordings shows.
 SCREEN_COLUMNS = ("recording", "verdict", "outcome", "category", "sort", "n_units", "reason")
 
@@ -157,6 +159,8 @@ def _row(folder: Path, recording: str) -> dict[str, Any]:
     known = canary or sort
     if known is None:
         return row
+    killed = folders.find_killed(folder, "sort") if row["sort"] == "pending" else []
+    row["sort"] = "failed" if killed else row["sort"]
     decisive = failed or (sort if sort and sort.outcome == "unsortable" else known)
     warnings = [text for each in (canary, sort or failed) if each for text in each.warnings]
     row |= {
@@ -190,7 +194,9 @@ def _row(folder: Path, recording: str) -> dict[str, Any]:
         # Of a canary that proved nothing, the log that says why.
         "log": (failed or (known if known.outcome == "unexpected" else sort) or known).log,
     }
-    return row
+    reason = f"the job of the sort was killed on {killed[0]}" if killed else ""
+    of_killed = {"failure": KILLED, "reason": reason, "remedy": KILLED_REMEDY, "log": ""}
+    return row | of_killed if killed else row
 
 
 def _is_superseded(sort: Record, canary: Record) -> bool:
@@ -294,7 +300,7 @@ def describe_unknown(rows: Iterable[Mapping[str, Any]]) -> str:
         row
         for row in rows
         if row.get("outcome") == "unexpected"
-        or (row["sort"] == "failed" and not row.get("category"))
+        or (row["sort"] == "failed" and not row.get("category") and row.get("failure") != KILLED)
     ]
     lines = ["Not recognised:", *describe_groups(unknown)]
     return "\n".join([*lines, f"  So that the next is recognised: {DRAFT}"]) if unknown else ""
@@ -367,6 +373,8 @@ def describe_groups(rows: Iterable[Mapping[str, Any]], most: int = 5) -> list[st
         whose = f"{first['recording']}: " if len(members) > 1 else ""
         lines.append(f"    {whose}{sentences(reason, first.get('remedy', ''))}")
         lines += [f"    log: {first['log']}"] if first.get("log") else []
+        if (state, first.get("category")) == ("stopped", "biological"):
+            lines.append(f"    to sort it all the same: canary: {{force: [{names}]}} in the config")
     return lines
 
 

@@ -323,7 +323,24 @@ def test_float64_of_float32_is_believed_and_found(tmp_path, traces, scale):
     assert better == Layout("<f8", 16)
 
 
-@pytest.mark.parametrize("n_bytes", [2, 12, 70, 100])
+@pytest.mark.parametrize("n_bytes", [2, 4, 6])
+@pytest.mark.parametrize("kind", ["the third is dead", "the first is beside the last"])
+def test_copy_that_is_cut_within_a_sample_is_not_stopped(tmp_path, kind, n_bytes):
+    made = spikes(8, seed=31)
+    made = made[:, [0, 2, 4, 6, 7, 5, 3, 1]] if "beside" in kind else made[:, :4] * [1, 1, 0, 1]
+    path = write(tmp_path / "x.raw", made.astype("int16"))
+    with (tmp_path / "x.raw").open("ab") as file:
+        file.write(bytes(n_bytes))
+    assert layout.find_better(path, Layout("<i2", made.shape[1]), RATE_HZ) is None
+
+
+def test_floating_point_numbers_with_hum_that_are_read_as_integers(tmp_path):
+    path = write(tmp_path / "x.raw", FLOATS["hum"](spikes(16, seed=5)).astype("float32"))
+    better, _, _ = layout.find_better(path, Layout("<i2", 16), RATE_HZ)
+    assert better == Layout("<f4", 16)
+
+
+@pytest.mark.parametrize("n_bytes", [12, 70, 100])
 @pytest.mark.parametrize("n_channels", [16, 32])
 def test_header_that_shifts_the_channels_is_found(tmp_path, n_channels, n_bytes):
     path = write(tmp_path / "x.raw", spikes(n_channels, seed=1), header=bytes(n_bytes))

@@ -18,7 +18,7 @@ def test_draft_of_an_unexpected_log_makes_it_known(tmp_path, capsys):
     log.write_text(
         "x\nTraceback (most recent call last):\nValueError: gain 2.5 of '/a/b' is (not) 7\n"
     )
-    assert classify.main([str(log), "--draft"]) == 0
+    assert classify.main([str(log), "--draft"]) == 1
     drafted = capsys.readouterr().out
     table.write_text(drafted)
     with pytest.raises(ValueError, match="entry 1: class: "):

@@ -153,7 +153,7 @@ def test_totals(rows, config, tmp_path):
     assert f"take {duration(time_s)} in all" in text
     assert "1 recording with problems:" in text
     assert "no_probe: no probe" in text
-    assert "0.0 GB of disk for the largest" in text
+    assert f"{table['disk_mb'].max():.0f} MB of disk for the largest" in text
     none = plan.describe(plan.make(config, [rows["missing"]], tmp_path, 1))
     assert "missing: /no/such.raw does not exist" in none
 

@@ -152,11 +152,17 @@ def test_bad_period_is_named_with_its_place(spoil, what, duration_s, start_s, en
     assert period.what == what
     assert (period.start_s, period.end_s) == pytest.approx((start_s, end_s), abs=0.05)
     assert seen.failure() is None
-    assert f"1 period without a usable signal: {period.start_s:.2f} to" in seen.warnings()[0]
+    kind = "unlike the rest" if what == "noisy" else "without a signal"
+    assert f"1 period {kind}: {period.start_s:.2f} to" in seen.warnings()[0]
     stopped = seen.failure(bad_periods_stop=True)
     assert isinstance(stopped, SaturatedSignalError) == (what != "noisy")
     bad = [row for row in seen.rows if row.flat == 4 or row.railed == 4]
     assert bool(bad) is (what != "noisy")
+
+
+def test_noise_of_less_than_a_count_is_not_judged():
+    traces = np.round(noise(30.0, scale=0.5)).astype("int16")
+    assert report(traces, gain=12.0).bad_periods == []
 
 
 @pytest.mark.parametrize("begins", [True, False])

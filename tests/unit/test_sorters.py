@@ -185,6 +185,16 @@ def test_device_parameters_still_exist():
         assert param in sorter_dict[name].default_params()
 
 
+@pytest.mark.parametrize("text", ["raise RuntimeError('no licence')", "exit('no licence')", "x ="])
+def test_plugin_that_fails_when_it_is_imported(tmp_path, text):
+    (tmp_path / "plug.py").write_text(text)
+    with pytest.raises(
+        SorterUnavailableError, match=r"plug\.py fails when it is imported: "
+    ) as err:
+        sorter.load_plugin(tmp_path / "plug.py")
+    assert err.value.category == "environment"
+
+
 def test_plugin_registers_its_sorters():
     assert "quick" in sorter.load_plugin(PLUGIN)
     assert sorter.version_of(sorter.sorter_class("quick")) == "1.0"

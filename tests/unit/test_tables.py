@@ -1,7 +1,9 @@
 """Waves, the gate's table, the summary, what the screen shows."""
 
 import json
+import os
 import re
+import socket
 from pathlib import Path
 
 import pandas as pd
@@ -218,6 +220,27 @@ def test_host_that_kills_is_named_by_what_its_jobs_left(tmp_path, monkeypatch):
     assert line.endswith("'--exclude=n2'\"")
     monkeypatch.setenv(sentinel.RUN_BEGAN, "2126-01-01T00:00:00+00:00")
     assert summary.describe_hosts(tmp_path, rows) == []  # they are of an earlier run
+
+
+def test_sort_whose_job_was_killed_needs_somebody(tmp_path, monkeypatch):
+    monkeypatch.setenv("SPIKECANARY_RUN_BEGAN", "2020-01-01T00:00:00+00:00")
+    sentinel.write_record(tmp_path / "r/canary.json", make_record(recording="r"))
+    (tmp_path / f"r/.sort-{socket.gethostname()}-{os.getpid()}").mkdir()
+    (row,) = summary.describe(tmp_path, {"r": {}})
+    assert row["sort"] == "pending"  # it runs
+    (tmp_path / f"r/.sort-{socket.gethostname()}-{os.getpid()}").rmdir()
+    (tmp_path / "r/.sort-n2.lab-17").mkdir()
+    (row,) = summary.describe(tmp_path, {"r": {}})
+    assert (row["sort"], row["failure"]) == ("failed", "killed")
+    text = summary.describe_needs([row])
+    assert "1 failed, killed: r\n    the job of the sort was killed on n2.lab. Did the" in text
+    assert summary.describe_unknown([row]) == ""
+
+
+def test_stop_for_the_data_says_how_to_sort_all_the_same(tmp_path):
+    sentinel.write_record(tmp_path / "r/canary.json", stopped("biological"))
+    lines = summary.describe_groups(summary.describe(tmp_path, {"r": {}}))
+    assert lines[-1] == "    to sort it all the same: canary: {force: [r]} in the config"
 
 
 def test_what_waits_for_a_machine_is_told_in_the_run_that_tried_it(tmp_path, monkeypatch):

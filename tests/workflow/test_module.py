@@ -121,6 +121,12 @@ def test_replaced_prefix_is_refused(tmp_path):
     assert "use pathvars: results, logs, benchmarks" in run.output
 
 
+def test_folder_with_a_wildcard_is_refused(tmp_path):
+    run = Importer(tmp_path, 'pathvars:\n        results="so{rt}ed"', "all").run()
+    assert run.done() == "exit 1"
+    assert "pathvars: results: takes a folder, without ~, {, }, < and >, got so{rt}ed" in run.output
+
+
 @pytest.mark.slow
 def test_oldest_snakemake(tmp_path, monkeypatch):
     """The newest is the pinned one, with which all other tests run."""

@@ -200,7 +200,10 @@ def _classify_lines(path: Path, signatures: Path | None) -> None:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Classify logs from the command line; exit status 2 where a file cannot be read."""
+    """Classify logs from the command line; exit status 1 where one is not recognised.
+
+    2 where a file cannot be read.
+    """
     parser = argparse.ArgumentParser(
         prog="python -m spikecanary.failures.classify",
         description="Tell from a log why a sort failed: class, category, evidence and remedy.",
@@ -221,12 +224,14 @@ def main(arguments: list[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     if not given.logs and given.jsonl is None:
         parser.error("name a LOG, or --jsonl FILE")
+    unknown = False
     try:
         if given.jsonl is not None:
             _classify_lines(given.jsonl, given.signatures)
         for path in given.logs:
             text = path.read_text(encoding="utf-8", errors="replace")
             failure = by_text(text, signatures=given.signatures)
+            unknown |= failure is None
             if given.draft and failure is None:
                 sys.stdout.write(draft(text, str(path)))
                 continue
@@ -236,7 +241,7 @@ def main(arguments: list[str] | None = None) -> int:
     except (OSError, ValueError) as err:
         sys.stderr.write(f"{err}\n")
         return 2
-    return 0
+    return int(unknown)
 
 
 if __name__ == "__main__":

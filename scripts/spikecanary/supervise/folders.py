@@ -116,16 +116,20 @@ def sweep(results: Path) -> list[Path]:
     return removed
 
 
-def find_killed(results: Path) -> list[str]:
+def find_killed(results: Path, *kinds: str) -> list[str]:
     """Return the hosts of canaries and sorts of a recording that were killed in this run.
 
     Each has left its work folder, which the next job of that recording on that host removes.
+    ``kinds``: ``canary`` or ``sort`` alone.
     """
     found, began_s = [], run_began().timestamp()
-    for path in [*results.glob(".canary-*-*"), *results.glob(".sort-*-*")]:
-        with contextlib.suppress(OSError):
-            if path.stat().st_mtime >= began_s:
-                found.append(path.name.partition("-")[2].rpartition("-")[0])
+    for kind in kinds or ("canary", "sort"):
+        for path in results.glob(f".{kind}-*-*"):
+            host, _, pid = path.name.partition("-")[2].rpartition("-")
+            is_running = host == socket.gethostname() and psutil.pid_exists(int(pid))
+            with contextlib.suppress(OSError):
+                if path.stat().st_mtime >= began_s and not is_running:
+                    found.append(host)
     return found
 
 
