@@ -111,9 +111,9 @@ def results_path(*parts):
 @functools.cache
 def state_of(recording):
     """Return a recording's records beside the settings of now, each read once."""
-    if recording in {row.id for row in RECORDINGS} - {*ROWS}:
-        sys.exit(NO_FOLDERS)
     if recording not in ROWS:
+        if any(row.id == recording for row in RECORDINGS):
+            sys.exit(NO_FOLDERS)
         hint = did_you_mean(recording, ROWS)
         sys.exit(f"no recording {recording!r} in {SETTINGS.recordings}{hint}")
     return State(SETTINGS, ROWS[recording], results_path(recording), dry=DRY)

@@ -15,6 +15,7 @@ from spikecanary.supervise import folders, watchdogs
 from spikecanary.supervise.job import Job
 from spikecanary.supervise.processes import Interrupted
 from spikecanary.supervise.run import Ended, Supervision
+from spikecanary.texts import sentences
 
 logger = logging.getLogger(__name__)
 
@@ -91,8 +92,9 @@ def run(
         sentinel.append_interrupted(journal, "sort", task.row.id, sort.started_at, err)
         raise
     if record.outcome == "failed":
-        remedy = f" {record.failure.remedy}" if record.failure else ""
-        msg = f"{task.row.id}: the sort failed: {record.reason.rstrip('.')}.{remedy} See {job.log}"
+        remedy = record.failure.remedy if record.failure else ""
+        why = sentences(f"{task.row.id}: the sort failed: {record.reason}", remedy)
+        msg = f"{why} See {job.log}"
         raise SortFailedError(msg)
     logger.info("%s: %s: %s", record.recording, record.outcome, record.reason)
     return record

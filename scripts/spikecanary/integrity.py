@@ -245,8 +245,8 @@ def _equal(one: Any, other: Any) -> bool:
 
 def _first_place(places: Sequence[Any], ids: Sequence[Any]) -> str:
     """Name the first channel that has two places, or the part that has none."""
-    if None in (known := [None if each is None else True for each in places]):
-        return f"which only the {'second' if known[0] is None else 'first'} one has"
+    if any(each is None for each in places):
+        return f"which only the {'second' if places[0] is None else 'first'} one has"
     at = int(np.argmax(~np.isclose(*places).all(axis=1)))
     one, other = (", ".join(f"{each:g}" for each in where[at]) for where in places)
     return f"such as {ids[at]} at ({one}) and at ({other}) um"

@@ -269,13 +269,13 @@ def find_order(path: str, declared: Layout, rate_hz: float) -> tuple[Layout, flo
                 other = replace(declared, time_axis=1)
             return (other, -gains[lag], -gains[n_now]) if other != declared else None
     # Of a header that was not skipped, a part of a sample is left at the end.
-    channel, split = divmod(declared.remainder(path), np.dtype(declared.dtype).itemsize)
+    left = declared.remainder(path)
+    channel, split = divmod(left, np.dtype(declared.dtype).itemsize)
     if channel and not split and n_now > 1:
         first, within = (numbers.gain(1, each, n_now) for each in (0, channel))
         is_better = first - BETTER_LAG * within > BETTER_LAG_BITS
         is_header = declared.file_offset or _begins_with_header(path, declared, channel)
         if is_better and is_header:
-            left = declared.remainder(path)
             other = replace(declared, file_offset=declared.file_offset + left)
             return other, -first, -within
     return None
@@ -315,15 +315,11 @@ class _Numbers:
         shared = float(one @ other) / max(float(np.sqrt((one @ one) * (other @ other))), 1e-300)
         return -0.5 * float(np.log2(1 - min(max(shared, 0.0), MOST_SHARED) ** 2))
 
-    def gains_of(self, lag: int, n_channels: int) -> "NDArray[np.float64]":
-        """Bits that are saved of each channel, as declared."""
-        return np.array([self.gain(lag, each, n_channels) for each in range(n_channels)])
-
     def is_alike(self, lag: int, n_channels: int) -> bool:
         """Whether the number so many before predicts all channels, as declared, alike."""
         if lag % n_channels == 0:
             return True
-        gains = self.gains_of(lag, n_channels)
+        gains = np.array([self.gain(lag, each, n_channels) for each in range(n_channels)])
         parts = [part[~np.isnan(part)] for part in np.split(gains, [lag % n_channels])]
         if not all(map(len, parts)):
             return False

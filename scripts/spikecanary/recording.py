@@ -397,12 +397,16 @@ def _check_kind(
     recording: "BaseRecording", made: "BaseRecording", steps: Mapping[str, Mapping[str, Any]]
 ) -> None:
     """Raise PreprocessingError where unsigned numbers wrap, or where spikes are filtered away."""
-    kinds = [recording.get_dtype().kind]
-    for step, partly in _try_prefixes(recording, steps):
-        kinds.append("" if partly is None else partly.get_dtype().kind)
-        if step == "astype" and kinds[-2:] == ["u", "i"]:
-            msg = f"preprocessing: step {step!r} makes negative numbers of large unsigned ones"
-            raise PreprocessingError(msg, step=step, remedy=UNSIGNED_REMEDY)
+    if "astype" in steps:  # to build steps takes time: some read samples for it
+        names = list(steps)
+        at = names.index("astype")
+        kinds = [
+            preprocess(recording, {name: steps[name] for name in names[:end]}).get_dtype().kind
+            for end in (at, at + 1)
+        ]
+        if kinds == ["u", "i"]:
+            msg = "preprocessing: step 'astype' makes negative numbers of large unsigned ones"
+            raise PreprocessingError(msg, step="astype", remedy=UNSIGNED_REMEDY)
     if (rate_hz := made.get_sampling_frequency()) < integrity.LEAST_RATE_HZ:
         msg = (
             f"preprocessing: at {rate_hz:g} Hz, to which the recording is resampled, are no spikes"

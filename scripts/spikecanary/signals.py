@@ -104,9 +104,8 @@ class SignalReport(BaseModel):
         """Name the bad periods in one line."""
         dead = [period for period in self.bad_periods if period.is_dead]
         odd = [period for period in self.bad_periods if not period.is_dead]
-        told = []
+        told, most = [], MOST_NAMED_PERIODS
         for periods, what in ((dead, "without a signal"), (odd, "unlike the rest")):
-            most = MOST_NAMED_PERIODS
             named = [f"{p.start_s:.2f} to {p.end_s:.2f} s ({p.what})" for p in periods[:most]]
             named += [f"and {len(periods) - most} more"] * (len(periods) > most)
             told += [f"{count(len(periods), 'period')} {what}: {'; '.join(named)}"] * bool(periods)

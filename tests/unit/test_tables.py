@@ -229,6 +229,9 @@ def test_sort_whose_job_was_killed_needs_somebody(tmp_path, monkeypatch):
     (row,) = summary.describe(tmp_path, {"r": {}})
     assert row["sort"] == "pending"  # it runs
     (tmp_path / f"r/.sort-{socket.gethostname()}-{os.getpid()}").rmdir()
+    (tmp_path / "r/.sort-by-me").mkdir()  # a person's
+    (row,) = summary.describe(tmp_path, {"r": {}})
+    assert row["sort"] == "pending"
     (tmp_path / "r/.sort-n2.lab-17").mkdir()
     (row,) = summary.describe(tmp_path, {"r": {}})
     assert (row["sort"], row["failure"]) == ("failed", "killed")

@@ -323,6 +323,7 @@ def _draw_window(task: SortTask, settings: AnalysisSettings, record: sentinel.Re
         start_s, end_s = max(0.0, failed_s - WINDOW_S / 2), min(failed_s + WINDOW_S / 2, duration_s)
     elif record.windows:
         start_s, end_s = record.windows[-1].start_s, record.windows[-1].end_s
+    place = f"{start_s:g} to {end_s:g} s"
     if failed_s is not None:  # a filter would spread what is not finite over all
         filtered, how = _finite(cut_window(raw, start_s, end_s)), "NaN as 0"
         start_s, end_s = 0.0, end_s - start_s
@@ -339,7 +340,7 @@ def _draw_window(task: SortTask, settings: AnalysisSettings, record: sentinel.Re
     axis.set_xlabel("noise (MAD), uV" if in_uv else "noise (MAD), counts")
     axis.set_ylabel("channel")
     figure.suptitle(
-        f"{record.reason}\n{length_s:g} s of the window {start_s:g} to {end_s:g} s, {how}; "
+        f"{record.reason}\n{length_s:g} s of the window {place}, {how}; "
         "noise of each channel; the whole recording below"
     )
     return figure

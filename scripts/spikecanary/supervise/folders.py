@@ -24,7 +24,7 @@ logger = logging.getLogger(__name__)
 #: touches its folder with every line of progress, each minute at most.
 ABANDONED_S = 3_600.0
 #: Names of work folders by what makes them; no other folder is ours to remove.
-_NAME = re.compile(r"^\.(?:canary|sort|analyze|curate|node)-(?P<host>.+)-(?P<pid>\d+)$")
+_NAME = re.compile(r"^\.(?P<purpose>canary|sort|analyze|curate|node)-(?P<host>.+)-(?P<pid>\d+)$")
 _TEMPORARY = re.compile(r"^\..+\.(?P<host>[^/]+)\.(?P<pid>\d+)\.tmp$")
 
 
@@ -123,13 +123,15 @@ def find_killed(results: Path, *kinds: str) -> list[str]:
     ``kinds``: ``canary`` or ``sort`` alone.
     """
     found, began_s = [], run_began().timestamp()
-    for kind in kinds or ("canary", "sort"):
-        for path in results.glob(f".{kind}-*-*"):
-            host, _, pid = path.name.partition("-")[2].rpartition("-")
-            is_running = host == socket.gethostname() and psutil.pid_exists(int(pid))
-            with contextlib.suppress(OSError):
-                if path.stat().st_mtime >= began_s and not is_running:
-                    found.append(host)
+    for path in results.glob(".*-*-*"):
+        match = _NAME.match(path.name)
+        if match is None or match["purpose"] not in (kinds or ("canary", "sort")):
+            continue
+        host, is_here = match["host"], match["host"] == socket.gethostname()
+        with contextlib.suppress(OSError):
+            is_dead = not is_here or _is_abandoned(path, host, int(match["pid"]))
+            if is_dead and path.stat().st_mtime >= began_s:
+                found.append(host)
     return found
 
 
