@@ -222,14 +222,11 @@ def byte_bits(path: str, layout: Layout, slow_bytes: float) -> float | None:
     pieces = _read_pieces(path, layout)
     if not pieces:
         return None
-    dtype, values = np.dtype(layout.dtype), np.concatenate([piece.ravel() for piece in pieces])
-    if dtype.kind != "f":
-        limits = np.iinfo(dtype)
-        if ((values == limits.min) | (values == limits.max)).mean() > LEAST_RAILED:
-            return None  # nothing can be told, and the signal map says why
-    elif not np.isfinite(values).any():
+    dtype, rows = np.dtype(layout.dtype), np.concatenate(pieces)
+    values = rows[:, (rows != rows[0]).any(axis=0)].ravel()  # constant channels tell nothing
+    if not _tells(values):
         return None
-    elif not _is_signal(values):
+    if dtype.kind == "f" and not _is_signal(values):
         return NO_SIGNAL_BITS
     numbers, n_slow = _finite(values), layout.n_slow(slow_bytes)
     # The code of floating-point numbers that were integers is as short as that of integers.
@@ -238,10 +235,12 @@ def byte_bits(path: str, layout: Layout, slow_bytes: float) -> float | None:
     )
     if not is_whole:
         return (_mantissa_bits(values) + GAUSSIAN_BITS) / dtype.itemsize
-    spreads = [_spread(_without_slow(_finite(piece), n_slow), LEAST_SPREAD) for piece in pieces]
     # Low bits that are always zero cost nothing.
     used = 1 if dtype.kind == "f" else int(np.bitwise_or.reduce(values)) or 1
-    sample_bits = float(np.log2(spreads).mean()) + GAUSSIAN_BITS - (used & -used).bit_length() + 1
+    step = float(used & -used)
+    pieces = [_without_slow(_finite(piece) / step, n_slow) for piece in pieces]
+    spreads = [_spread(piece, LEAST_SPREAD) for piece in pieces]
+    sample_bits = float(np.log2(spreads).mean()) + GAUSSIAN_BITS
     return max(sample_bits, LEAST_BITS) / dtype.itemsize
 
 
@@ -402,6 +401,15 @@ def _read_pieces(path: str, layout: Layout, times: int = 1) -> "list[NDArray[Any
             columns = [read_bytes(path, at, length * item) for at in map(int, first)]
             pieces.append(np.stack([np.frombuffer(c, layout.dtype) for c in columns], axis=1))
     return pieces
+
+
+def _tells(values: "NDArray[Any]") -> bool:
+    """Whether there are numbers that are not at their type's limits; if not, the map says why."""
+    if values.dtype.kind == "f":
+        return bool(np.isfinite(values).any())
+    limits = np.iinfo(values.dtype)
+    is_railed = (values == limits.min) | (values == limits.max)
+    return len(values) > 0 and bool(is_railed.mean() <= LEAST_RAILED)
 
 
 def _is_signal(values: "NDArray[Any]") -> bool:

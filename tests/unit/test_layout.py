@@ -244,6 +244,7 @@ def plugged_for_a_second(traces):
 ODD = {
     "tetrode with offsets": tetrode_offsets,
     "every second dead": lambda x: np.where(np.arange(x.shape[1]) % 2, 0, x),
+    "all dead but the first": lambda x: np.where(np.arange(x.shape[1]), 0, x),
     "every second at an offset": lambda x: np.where(np.arange(x.shape[1]) % 2, 1000, x),
     "the same on two": lambda x: np.repeat(x[:, ::2], 2, axis=1),
     "blanked": blanked,
@@ -321,6 +322,12 @@ def test_float64_of_float32_is_believed_and_found(tmp_path, traces, scale):
     assert layout.find_better(path, Layout("<f8", 16), RATE_HZ) is None
     better, _, _ = layout.find_better(path, Layout("<f4", 16), RATE_HZ)
     assert better == Layout("<f8", 16)
+
+
+def test_float64_of_channels_that_are_constant_but_one(tmp_path, traces):
+    made = np.where(np.arange(16) < 15, 1000, traces) * 0.195e-6
+    path = write(tmp_path / "x.raw", made)
+    assert layout.find_better(path, Layout("<f8", 16), RATE_HZ) is None
 
 
 @pytest.mark.parametrize("n_bytes", [2, 4, 6])
