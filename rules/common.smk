@@ -39,6 +39,7 @@ from snakemake_logger_plugin_spikecanary.quiet import quieten
 from spikecanary import forecast, gate, inputcheck, outputs, reruns
 from spikecanary import report as page, sentinel, summary
 from spikecanary.config import BadInputError, as_set
+from spikecanary.outputs import phy
 from spikecanary.reruns import OUTPUT_VERSIONS, SORT_VERSION, State, compare, digest, limits_of
 from spikecanary.supervise import gpus, processes
 from spikecanary.table import ID_PATTERN, find_misplaced
@@ -186,6 +187,15 @@ def of_batch(wildcards, output):
 def task_of(wildcards):
     """Return the full sort of a recording, for what is made of its sorting."""
     return state_of(wildcards.recording).sort_settings["task"]
+
+
+def with_work_by_hand(kind, pattern):
+    """Return a function of the version of an output, and of the work in Phy that it is made of."""
+    version = {kind: OUTPUT_VERSIONS[kind]}
+    look = functools.partial(
+        phy.look_for_work, pattern=pattern, manual=SETTINGS.curation.manual, dry=DRY
+    )
+    return signed(lambda wildcards: version | look(results_path(wildcards.recording)))
 
 
 def times_attempt(constant):

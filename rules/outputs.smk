@@ -1,8 +1,6 @@
 # REQUIRED INPUTS: <results>/{recording}/sorting, <results>/{recording}/sort.json
 # OUTPUTS: <results>/{recording}/analyzer, metrics.tsv, units.tsv, curated, and what `outputs` names
 
-from spikecanary.outputs import phy
-
 OUTPUT_RESOURCES = {
     "mem_mb": times_attempt(SETTINGS.job.output_mem_mb),
     "runtime": times_attempt(240),
@@ -28,13 +26,7 @@ rule analyze:
     resources:
         **OUTPUT_RESOURCES,
     params:
-        version=lambda wildcards: {"analyze": OUTPUT_VERSIONS["analyze"]}
-        | phy.look_for_work(
-            results_path(wildcards.recording),
-            "spike_clusters.npy",
-            SETTINGS.curation.manual,
-            dry=DRY,
-        ),
+        version=with_work_by_hand("analyze", "spike_clusters.npy"),
         task=task_of,
         analysis=as_set(SETTINGS.analysis),
     script:
@@ -58,10 +50,7 @@ rule curate:
     resources:
         **OUTPUT_RESOURCES,
     params:
-        version=lambda wildcards: {"curate": OUTPUT_VERSIONS["curate"]}
-        | phy.look_for_work(
-            results_path(wildcards.recording), "cluster_*.tsv", SETTINGS.curation.manual, dry=DRY
-        ),
+        version=with_work_by_hand("curate", "cluster_*.tsv"),
         curation=as_set(SETTINGS.curation),
     script:
         "../scripts/curate.py"
@@ -104,7 +93,7 @@ use rule export_npz as export_nwb with:
         "<logs>/export_nwb/{recording}.log",
     params:
         version={"nwb": OUTPUT_VERSIONS["nwb"]},
-        row=lambda wildcards: state_of(wildcards.recording).named_row,
+        row=signed(lambda wildcards: state_of(wildcards.recording).named_row),
         settings={"nwb": as_set(SETTINGS.exports.nwb, exclude={"by"})},
 
 

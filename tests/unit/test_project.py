@@ -10,7 +10,7 @@ import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from spikecanary import plan, reference, summary
+from spikecanary import __version__, plan, reference, summary
 from spikecanary.config import Config
 from spikecanary.table import Recording
 from workbench import ROOT
@@ -48,6 +48,13 @@ def test_all_that_the_package_needs_is_pinned_at_a_version_that_it_takes():
         if each.name != project["name"]:
             (pinned,) = PINNED[canonicalize_name(each.name)]
             assert each.specifier.contains(pinned.version), each
+
+
+def test_the_version_is_that_of_the_changelog_and_the_citation():
+    cited = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    heading = f"## {__version__}, {cited['date-released']}"
+    assert cited["version"] == __version__
+    assert heading in (ROOT / "CHANGELOG.md").read_text().splitlines()
 
 
 def test_generated_pages_are_in_step():
