@@ -15,6 +15,8 @@ import yaml
 
 from workbench import ROOT
 
+#: Recordings of a batch.
+IDS = "a b c d e f"
 OPTIONS = '{"sampling_frequency": 30000, "dtype": "int16", "num_channels": 4}'
 STUBS = {"canary.py": "canary", "sort.py": "sort", "node.py": "node"} | dict.fromkeys(
     ("analyze.py", "curate.py", "export.py", "figures.py", "canary_figure.py"), "output"

@@ -7,9 +7,10 @@ import pytest
 import yaml
 from spikeinterface.sorters import sorter_dict
 
-from spikecanary import parameters
-from spikecanary.config import SorterSettings
+from spikecanary import config, inputcheck, parameters, sorter
+from spikecanary.config import BadInputError, Config, SorterSettings
 from spikecanary.sorter import defaults_of
+from spikecanary.table import Recording
 
 
 @pytest.mark.parametrize(
@@ -131,3 +132,49 @@ def test_switches_are_parameters_of_their_sorters():
     for names, param, value, _ in parameters.SWITCHES:
         for name in names:
             assert defaults_of(name)[param] is not value
+
+
+def test_presets_reach_the_sort_and_no_other_recording(tmp_path):
+    given = {
+        "preprocessing": {"whiten": {}},
+        "sorter": {"params": {"nblocks": 5, "Th_universal": 8}},
+    }
+    given["preprocessing_of"] = {"mine": {"whiten": {}, "common_reference": {}}}
+    settings = config.load(given)
+    plain = Recording(id="x", paths=("a",), reader="mda")
+    named = plain.model_copy(
+        update={"preprocessing": "neuropixels1", "params": "kilosort4_tetrodes"}
+    )
+    task = sorter.make_task(named, settings)
+    assert list(task.preprocessing) == ["phase_shift", "highpass_filter", "common_reference"]
+    assert task.sorter.params == {"nblocks": 0, "Th_universal": 8}
+    assert sorter.make_task(plain, settings).as_set()["row"] == task.as_set()["row"]
+    assert {*task.as_set()["row"]} == {"id", "paths", "reader"}
+    assert sorter.make_task(plain, settings).preprocessing == {"whiten": {}}
+    none = plain.model_copy(update={"preprocessing": "none"})
+    assert sorter.make_task(none, settings).preprocessing == {}
+    read = Config.model_validate(config.as_set(settings))
+    assert list(read.preprocessing_of["mine"]) == ["whiten", "common_reference"]
+    assert list(read.preprocessing_of) == [*Config().preprocessing_of, "mine"]
+
+
+def test_presets_that_are_not_there_or_have_bad_names(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "t.tsv").write_text(
+        "recording\tpath\treader\tpreprocessing\tparams\n"
+        "a\tx\tmda\ttetrode\tmine\n"
+        "b\tx\tmda\tmine\t\n"
+        "c\tx\tmda\t\tnothing\n"
+    )
+    given = {
+        "preprocessing_of": {"mine": {"bandpas_filter": {}}},
+        "params_of": {"mine": {"nblock": 0}},
+    }
+    with pytest.raises(BadInputError) as caught:
+        inputcheck.check_inputs(given | {"recordings": "t.tsv"})
+    text = "\n".join(caught.value.problems)
+    assert "line 2 (recording 'a'), column preprocessing" in text
+    assert "'tetrode' (did you mean 'tetrodes'?)" in text
+    assert "(recording 'c'), column params: not in the config's params_of: 'nothing'" in text
+    assert "preprocessing_of.mine: unknown step 'bandpas_filter'" in text
+    assert "params_of.mine (recording 'a'): kilosort4 has no parameter 'nblock'" in text
