@@ -7,6 +7,7 @@ import pytest
 
 from spikecanary.failures import (
     DependencyError,
+    GPUUnavailableError,
     InsufficientActivityError,
     MatlabRuntimeError,
     RecordingUnreadableError,
@@ -51,6 +52,46 @@ def test_logs_that_stand_in_quotes():
     assert classify.by_text(f"The forum says:\n  {slurm}") is None
     window = "Error preprocessing! Undefined function 'spikedetector3' for input arguments of type"
     assert isinstance(classify.by_text(f"{window} 'gpuArray'."), MatlabRuntimeError)
+
+
+def as_spikeinterface_writes(trace):
+    """Return the list of lines that SpikeInterface 0.105 puts into its log of a sort."""
+    first, *others = trace.splitlines()
+    return [first, *(line if line.startswith(" ") else f"  {line}" for line in others)]
+
+
+def before_each_line(prefix):
+    return lambda trace: "".join(f"{prefix}{line}\n" for line in trace.splitlines())
+
+
+FORMS = {
+    "log": lambda trace: json.dumps({"error_trace": as_spikeinterface_writes(trace)}, indent=4),
+    "printed log": lambda trace: pprint.pformat({"error_trace": as_spikeinterface_writes(trace)}),
+    "list": lambda trace: f"SpikeSortingError: error trace:\n{as_spikeinterface_writes(trace)}\n",
+    "rank": before_each_line("[rank0]: "),
+    "container": before_each_line("sorter_1  | "),
+    "time": before_each_line("2026-01-01 10:00:00,123 ERROR "),
+    "quoted": before_each_line("> "),
+    "indented": before_each_line("    "),
+    "colours": lambda trace: trace.replace("RuntimeError", "\x1b[31mRuntimeError\x1b[0m"),
+    "blank": lambda trace: trace.replace("RuntimeError:", "RuntimeError :"),
+    "Kilosort's window": lambda trace: trace.replace("RuntimeError: ", "RuntimeError\n:\n"),
+    "VS Code": lambda trace: (
+        "Exception has occurred: " + trace[trace.rindex("Run") :].replace(": ", "\n", 1)
+    ),
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_forms_of_a_traceback(form):
+    trace = frame("torch/cuda/__init__:_lazy_init") + "RuntimeError: No CUDA GPUs are available\n"
+    written = FORMS[form](f"Traceback (most recent call last):\n{trace}")
+    assert isinstance(classify.by_text(written), GPUUnavailableError)
+
+
+def test_indented_words_are_no_exception():
+    text = "rule sort:\n    message: x\n    RuntimeError: No CUDA GPUs are available\n"
+    assert classify.by_text(text) is None
 
 
 @pytest.mark.parametrize(

@@ -60,11 +60,13 @@ _OF_CODE = {
     "AttributeError",
     "IndexError",
     "KeyError",
+    "LinAlgError",
     "NameError",
     "TypeError",
     "UnboundLocalError",
     "ValueError",
     "ZeroDivisionError",
+    "_LinAlgError",
 }
 
 

@@ -10,7 +10,7 @@ from typing import NamedTuple
 #: stands alone, without module, must be called like one; a log's "INFO: ..." is none.
 _ERROR = (
     r"(?:(?:\w+\.)+(?P<dotted>_*[A-Z]\w*|error|timeout)|(?P<plain>_?[A-Z]\w*(?:Error|Exception|"
-    r"Failure|Timeout|Expired)|Exception|Timeout|NVMLError_\w+))(?::[ ]?(?P<message>.*))?$"
+    r"Failure|Timeout|Expired)|Exception|Timeout|NVMLError_\w+))(?:[ ]?:[ ]?(?P<message>.*))?$"
 )
 _ERROR_LINE = re.compile(f"^{_ERROR}", flags=re.MULTILINE)
 #: Marks that Python puts below a frame's source line, and carriage returns of progress bars.
@@ -30,6 +30,22 @@ _PRINTED = re.compile(
     rf"^ *(?:\{{?'\w+': )?\[?({_PIECE}(?:\n +{_PIECE})*)[\],}}]*$", flags=re.MULTILINE
 )
 _PRINTS = re.compile(r"^ *\{?'(?:runtime|error)_trace': ", flags=re.MULTILINE)
+#: ... and as Python writes that list in a line, in the exception that SpikeInterface raises of it.
+_LIST = re.compile(rf"^\[{_PIECE}(?:, {_PIECE})+\]$", flags=re.MULTILINE)
+#: In that list, the line that names the exception stands two spaces to the right.
+_BELOW_FRAME = re.compile(rf"^((?:  File \"| {{4}}).*\n) {{2}}(?={_ERROR})", flags=re.MULTILINE)
+#: A traceback of which each line has the same before it: a rank, a container's name, an indent.
+_PREFIXED = re.compile(
+    r"^(?P<prefix>.*[ \t])Traceback \(most recent call last\):\n"
+    r"(?:(?P=prefix) .*\n)+(?P=prefix)\S.*$",
+    flags=re.MULTILINE,
+)
+_COLOURS = re.compile(r"\x1b\[[\d;]*m")
+#: An exception in VS Code's window, and in Kilosort's own, which prints its parts on lines.
+_IN_WINDOW = re.compile(
+    r"^Exception has occurred: ([\w.]+)\n(?=\S)|^(\w+(?:Error|Exception))\n:\s*\n(?=\S)",
+    flags=re.MULTILINE,
+)
 #: How the window of Kilosort in MATLAB begins what MATLAB said.
 _WINDOW = re.compile(r"^Error (?:preprocessing|running kilosort)! (?=\S)", flags=re.MULTILINE)
 #: What Nextflow quotes of a task, two spaces to the right.
@@ -71,19 +87,30 @@ class Frame(NamedTuple):
 def clean(text: str) -> str:
     """Remove marks below source lines and carriage returns; write out lines, slashes in paths.
 
-    What stands behind a bar of progress begins a line, and so does what another program quotes.
+    What stands behind a bar of progress begins a line, and so does what another program quotes or
+    puts a prefix before.
     An exception of C++ that ended a process is written as the one that Python would have raised.
     """
+    text = _COLOURS.sub("", text)
     if _QUOTES.search(text) is not None:
         text = _QUOTED.sub(lambda line: json.loads(line[1], strict=False), text)
     if _PRINTS.search(text) is not None:
         text = _PRINTED.sub(_read, text)
-    text = _TASK.sub(lambda task: re.sub(r"^  ", "", task[0], flags=re.MULTILINE), text)
+    text = _LIST.sub(lambda line: "\n".join(ast.literal_eval(line[0])), text)
+    text = _BELOW_FRAME.sub(r"\1", text)
+    text = _PREFIXED.sub(lambda found: _without(found["prefix"], found[0]), text)
+    text = _IN_WINDOW.sub(lambda found: f"{found[1] or found[2]}: ", text)
+    text = _TASK.sub(lambda task: _without("  ", task[0]), text)
     text = _NOTEBOOK.sub(r'  File "\g<path>", line 0, in \g<function>\n    \g<source>', text)
     text = _WINDOW.sub("", text)
     text = _REPR.sub(lambda line: _write_out(line[0]), text)
     text = _WINDOWS.sub(lambda path: path[0].replace("\\", "/"), text)
     return _WHAT.sub(r"\1RuntimeError: ", _BAR.sub(r"\1\n", _MARKS.sub("", text)))
+
+
+def _without(prefix: str, lines: str) -> str:
+    """Take a prefix away from lines."""
+    return re.sub(f"^{re.escape(prefix)}", "", lines, flags=re.MULTILINE)
 
 
 def _read(line: re.Match[str]) -> str:
