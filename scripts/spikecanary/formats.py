@@ -87,10 +87,12 @@ def walk(folder: str, seen: set[str]) -> Iterator[Recognised]:
         given = iter([(str(Path(folder).parent), [], [Path(folder).name])])
     for root, folders, files in given:
         real = os.path.realpath(root)
-        if real in seen or (RESULTS & {*files} and "binary.json" not in files):
+        is_walked = Path(folder).is_dir()
+        if is_walked and (real in seen or (RESULTS & {*files} and "binary.json" not in files)):
             folders.clear()
             continue
-        seen.add(real)
+        if is_walked:
+            seen.add(real)
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         if {"binary.json", ".zgroup", "zarr.json"} & {*files}:
             folders.clear()

@@ -4,12 +4,11 @@ import contextlib
 import functools
 import re
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from spikecanary import clock, integrity
+from spikecanary import clock, integrity, stamps
 from spikecanary.failures import (
     ClassifiedSortFailure,
     DependencyError,
@@ -51,13 +50,11 @@ SPOILT_REMEDY = (
 
 
 def size_bytes(row: Recording) -> int:
-    """Return the size of a recording's files, those that exist."""
+    """Return the size of a recording's data files, those that exist."""
     total = 0
-    for path in map(Path, row.files()):
-        files = path.rglob("*") if path.is_dir() else [path]
-        for file in files:
-            with contextlib.suppress(OSError):
-                total += file.stat().st_size
+    for path in row.files():
+        with contextlib.suppress(OSError):
+            total += sum(size for _, size, _ in stamps.data_files(path, row.reader))
     return total
 
 

@@ -230,10 +230,15 @@ def package_versions() -> dict[str, str]:
     return versions
 
 
+def _temporary(path: Path) -> Path:
+    """Return the name of a path until it is whole, which tells whose it is."""
+    return path.with_name(f".{path.name}~{socket.gethostname()}~{os.getpid()}.tmp")
+
+
 def write_atomic(path: Path, text: str) -> None:
     """Write a text file so that it appears whole or not at all, and survives a power cut."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{socket.gethostname()}.{os.getpid()}.tmp")
+    temporary = _temporary(path)
     try:
         with temporary.open("w", encoding="utf-8") as file:
             file.write(text)
@@ -259,8 +264,7 @@ def move(source: Path, target: Path) -> None:
     DiskExhaustionError
         It cannot be copied there.
     """
-    mark = f"{socket.gethostname()}.{os.getpid()}.tmp"
-    new, old = (target.with_name(f".{target.name}.{word}.{mark}") for word in ("new", "old"))
+    new, old = (_temporary(target.with_suffix(suffix)) for suffix in (".new", ".old"))
     try:
         try:
             source.rename(new)

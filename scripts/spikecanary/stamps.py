@@ -167,10 +167,13 @@ def describe_changes(before: Mapping[str, Any] | None, now: Mapping[str, Any] | 
     """Name the files whose stamps differ, with their sizes; empty where none do."""
     if not before or not now or before == now:
         return ""
-    was = {stamp[0]: stamp for stamp in before["paths"]}
+    was = [*before["paths"]]
     changes = []
     for stamp in now["paths"]:
-        old = was.pop(stamp[0], None)
+        same_name = [each for each in was if each[0] == stamp[0]]
+        old = next((each for each in same_name if each == stamp), next(iter(same_name), None))
+        if old is not None:
+            was.remove(old)
         if old is None:
             changes.append(f"{stamp[0]} is new")
         elif old != stamp:
@@ -180,7 +183,7 @@ def describe_changes(before: Mapping[str, Any] | None, now: Mapping[str, Any] | 
                 f"{stamp[0]}: "
                 + (same if sizes[0] == sizes[1] else f"{sizes[0]:,} bytes then, {sizes[1]:,} now")
             )
-    changes += [f"{name} is no longer read" for name in was]
+    changes += [f"{name} is no longer read" for name, *_ in was]
     changes += [
         f"another {name} file" for name in ("probe", "plugin") if before.get(name) != now.get(name)
     ]

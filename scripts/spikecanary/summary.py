@@ -10,8 +10,6 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pydantic import ValidationError
-
 from spikecanary import quality, sentinel
 from spikecanary.outputs import FILES
 from spikecanary.sentinel import Failure, Record, RecordError
@@ -107,7 +105,7 @@ def read_waiting(results: Path) -> dict[str, dict[str, str]]:
             failure = Failure.model_validate(found["failure"])
             columns = {name: str(found[name]) for name in ("reason", "host", "log")}
             recordings = list(found["recordings"])
-        except (OSError, ValueError, KeyError, TypeError, ValidationError) as err:
+        except (OSError, ValueError, KeyError, TypeError) as err:
             logger.warning("%s cannot be read: %s", path, err)
             continue
         columns |= {"category": failure.category or "", "failure": failure.class_name}
@@ -245,9 +243,10 @@ def _failed_sort(journal: Path, canary: Record | None) -> Record | None:
             return None
         try:
             record = Record.model_validate(entry)
-        except ValidationError:  # of another version
+            ended = [datetime.fromisoformat(x.finished_at) for x in (record, canary) if x]
+        except ValueError:  # of another version
             return None
-        return record if canary is None or record.finished_at >= canary.finished_at else None
+        return record if ended[0] >= ended[-1] else None
     return None
 
 

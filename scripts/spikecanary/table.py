@@ -407,7 +407,7 @@ class GrowingTable:
         """Remember a row, and one that a person made a comment."""
         fields = next(csv.reader([line.lstrip("# ")], delimiter="\t"))
         row = {name: text.strip() for name, text in zip(self.columns, fields, strict=False)}
-        if not row.get("reader"):
+        if not all(map(row.get, ("reader", "recording", "path"))):
             return
         self.ids.add(row["recording"])
         for path in _split_paths(row["path"]):

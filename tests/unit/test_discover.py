@@ -221,6 +221,21 @@ def test_folder_without_a_known_format_is_named(tmp_path):
     assert f"{tmp_path}\t\tno file of a known format, of those there (.mat, .zip)" in text
 
 
+def test_files_and_their_folder(tmp_path, capsys):
+    for name in "abc":
+        nwb(tmp_path / f"{name}.nwb", {"raw": 30_000.0})
+    a, b = (tmp_path / f"{name}.nwb" for name in "ab")
+    assert [*run(tmp_path, a, b)[1]] == ["a", "b"]
+    (tmp_path / "recordings.tsv").unlink()
+    assert [*run(tmp_path, a, tmp_path)[1]] == ["a", "b", "c"]
+
+
+def test_comments_in_a_table_whose_last_column_is_the_name(tmp_path):
+    table = tmp_path / "recordings.tsv"
+    table.write_text("path\treader\trecording\nx.raw\tmda\tx\n# y.raw\tmda\n")
+    assert [*run(tmp_path, tmp_path)[1]] == ["x"]
+
+
 def test_raw_file_with_a_row_by_hand_is_not_named_again(tmp_path, capsys):
     for name in ("by_hand.dat", "other.dat"):
         (tmp_path / name).write_bytes(b"x")

@@ -10,6 +10,7 @@ import time
 import psutil
 import pytest
 
+from spikecanary import sentinel
 from spikecanary.failures import ConcurrentSortError
 from spikecanary.supervise import folders
 
@@ -76,7 +77,7 @@ def test_sweep_takes_what_is_dead_and_only_that(tmp_path):
     alive = [folders.work_path(tmp_path, "sort"), tmp_path / f".sort-elsewhere-{pid}"]
     for folder in [*dead, *alive, tmp_path / "sorting"]:
         (folder / "work").mkdir(parents=True)
-    torn = tmp_path / f".canary.json.{HOST}.{pid}.tmp"
+    torn = tmp_path / f".canary.json~{HOST}~{pid}.tmp"
     torn.touch()
     (tmp_path / "canary.json").touch()
     removed = folders.sweep(tmp_path)
@@ -84,6 +85,20 @@ def test_sweep_takes_what_is_dead_and_only_that(tmp_path):
     assert sorted(tmp_path.iterdir()) == sorted(
         [*alive, tmp_path / "sorting", tmp_path / "canary.json"]
     )
+
+
+@pytest.mark.parametrize("host", ["n1.lab.org", "node-01"])
+def test_sweep_of_outputs_on_hosts_of_any_name(tmp_path, monkeypatch, host):
+    monkeypatch.setattr(folders.socket, "gethostname", lambda: host)
+    monkeypatch.setattr(folders.os, "getpid", dead_pid)
+    made = [
+        folders.work_path(tmp_path, name) for name in ("figures", "export_phy", "canary_figure")
+    ]
+    for folder in made:
+        folder.mkdir()
+    made.append(sentinel._temporary(tmp_path / "canary.json"))
+    made[-1].touch()
+    assert {*folders.sweep(tmp_path)} == {*made}
 
 
 def test_sweep_of_another_host_waits_for_an_hour_of_silence(tmp_path):

@@ -5,9 +5,11 @@ import pytest
 from spikecanary import canary, diagnosis, forecast, fullsort, sentinel
 from spikecanary.config import CanarySettings
 from spikecanary.fullsort import SortFailedError, SortStoppedError
+from spikecanary.recording import size_bytes
 from spikecanary.supervise import watchdogs
 from spikecanary.supervise.job import Job
 from spikecanary.supervise.run import Ended
+from spikecanary.table import Recording
 from workbench import with_params, with_traces
 
 
@@ -127,3 +129,9 @@ def test_recording_cut_during_a_sort_that_ends_well_fails(task, monkeypatch, tmp
     if words:
         assert "the recording shrank while it was sorted" in str(seen.failure)
         assert words in str(seen.failure)
+
+
+def test_only_data_files_count_as_the_size_of_a_recording(tmp_path):
+    (tmp_path / "a_t0.imec0.ap.bin").write_bytes(bytes(10))
+    (tmp_path / "notes.txt").write_text("a note")
+    assert size_bytes(Recording(id="x", paths=(str(tmp_path),), reader="spikeglx")) == 10

@@ -26,6 +26,14 @@ def test_each_attempt_has_a_log_of_its_own(tmp_path):
     assert found == {"canary.1.log": "one", "canary.2.log": "two", "canary.3.log": "three"}
 
 
+def test_file_of_a_person_beside_the_logs_costs_no_job(tmp_path):
+    path = tmp_path / "canary/a.log"
+    attempt(path, "one")
+    (tmp_path / "canary/a.logs/canary.old.log").touch()
+    attempt(path, "two")
+    assert (tmp_path / "canary/a.logs/canary.2.log").read_text() == "two"
+
+
 def test_names_of_recordings_that_look_like_numbered_logs(tmp_path):
     for name in ("a.log", "a", "a.1", "a.1.log", "a.logs", "a.log"):
         attempt(tmp_path / f"sort/{name}.log", name)

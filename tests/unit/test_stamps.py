@@ -130,6 +130,20 @@ def test_what_was_noted_and_what_has_changed(tmp_path, is_folder):
     assert stamps.are_noted({"paths": [["run", 2, 11, "abc", "d"]]}, before, some_away=False)
 
 
+def test_changes_of_two_files_of_one_name(tmp_path):
+    for folder, size in (("a", 20), ("b", 30)):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "x.bin").write_bytes(bytes(size))
+    both = row(tmp_path).model_copy(
+        update={"paths": tuple(str(tmp_path / folder / "x.bin") for folder in "ab")}
+    )
+    before = stamps.of_recording(both, None)
+    (tmp_path / "b/x.bin").write_bytes(bytes(31))
+    now = stamps.of_recording(both, None)
+    assert stamps.describe_changes(before, now) == "x.bin: 30 bytes then, 31 now"
+    assert stamps.describe_changes(before, before) == ""
+
+
 def test_emptied_folder_is_away(tmp_path):
     (tmp_path / "notes.txt").write_text("archived")
     assert of(tmp_path, "spikeglx") is None

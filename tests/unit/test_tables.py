@@ -123,6 +123,14 @@ def test_failure_of_an_older_sort_is_not_told_after_a_newer_canary(tmp_path):
     assert summary.to_frame(summary.describe(tmp_path, {"a": {}})).loc[0, "sort"] == "pending"
 
 
+def test_failure_is_told_whatever_the_time_zones_of_canary_and_sort(tmp_path):
+    failed = make_record(outcome="failed", finished_at="2026-01-01T02:10:00+01:00")
+    sentinel.append_journal(tmp_path / "a/attempts.jsonl", "sort", failed)
+    canary = make_record(finished_at="2026-01-01T02:50:00+02:00")
+    sentinel.write_record(tmp_path / "a/canary.json", canary)
+    assert summary.to_frame(summary.describe(tmp_path, {"a": {}})).loc[0, "sort"] == "failed"
+
+
 def test_screen_shows_trouble_first_and_says_what_it_leaves_out(tmp_path):
     for number in range(5):
         record = make_record(recording=f"r{number}", outcome="sorted")

@@ -84,7 +84,9 @@ def run(
     drawings: dict[str, Callable[[], Figure]] = {
         "traces_raw": lambda: draw_traces(raw, middle_s, SNIPPET_S),
         "traces_filtered": lambda: draw_traces(filtered, middle_s, SNIPPET_S),
-        "signal_map": lambda: draw_signal_map(signals.check(raw, whole=False)),
+        "signal_map": lambda: draw_signal_map(
+            signals.check(raw, whole=False, remote=task.row.is_remote)
+        ),
     }
     if analyzer.get_num_units():
         units = curation.read_units(units_path)

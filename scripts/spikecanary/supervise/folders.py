@@ -24,8 +24,9 @@ logger = logging.getLogger(__name__)
 #: touches its folder with every line of progress, each minute at most.
 ABANDONED_S = 3_600.0
 #: Names of work folders by what makes them; no other folder is ours to remove.
-_NAME = re.compile(r"^\.(?P<purpose>canary|sort|analyze|curate|node)-(?P<host>.+)-(?P<pid>\d+)$")
-_TEMPORARY = re.compile(r"^\..+\.(?P<host>[^/]+)\.(?P<pid>\d+)\.tmp$")
+PURPOSES = "canary|sort|analyze|curate|node|figures|canary_figure|export_[a-z]+"
+_NAME = re.compile(rf"^\.(?P<purpose>{PURPOSES})-(?P<host>.+)-(?P<pid>\d+)$")
+_TEMPORARY = re.compile(r"^\.[^~]+~(?P<host>[^~]+)~(?P<pid>\d+)\.tmp$")
 
 
 def work_path(results: Path, purpose: str) -> Path:

@@ -35,8 +35,8 @@ def new_log(log: str | Path) -> None:
     folder, rule = path.with_suffix(".logs"), path.parent.name
     with contextlib.suppress(OSError):
         folder.mkdir(parents=True, exist_ok=True)
-        numbers = [int(each.name.split(".")[-2]) for each in folder.glob(f"{rule}.*{path.suffix}")]
-        number = max(numbers, default=0) + 1
+        numbers = [each.name.split(".")[-2] for each in folder.glob(f"{rule}.*{path.suffix}")]
+        number = max([int(each) for each in numbers if each.isdigit()], default=0) + 1
         if path.exists() and not path.is_symlink():  # of a Spike Canary before 0.2
             path.rename(folder / f"{rule}.{number}{path.suffix}")
             number += 1
