@@ -1,41 +1,32 @@
 """Rule analyze: make a SortingAnalyzer of a sorting, and the metrics of its units."""
 
-import logging
-import sys
 from pathlib import Path
 from typing import Any
 
 from spikecanary.config import AnalysisSettings
-from spikecanary.outputs import OutputError, analysis
+from spikecanary.outputs import analysis
 from spikecanary.sorter import SortTask
 from spikecanary.supervise import folders, log, processes
 
-logger = logging.getLogger("spikecanary")
 
-
-def main(snakemake: Any) -> int:
+def main(snakemake: Any) -> None:
     """Unpack Snakemake's object and analyze."""
     processes.exit_on_signals()
     log.refuse_again(snakemake.log[0], snakemake.resources.get("attempt", 1))
     log.configure(snakemake.log[0], rule="analyze", threads=snakemake.threads)
     folder = Path(snakemake.output.analyzer).parent
     folders.sweep(folder)
-    try:
-        analysis.run(
-            SortTask.model_validate(snakemake.params.task | {"n_jobs": snakemake.threads}),
-            AnalysisSettings.model_validate(snakemake.params.analysis),
-            sorting_path=Path(snakemake.input.sorting),
-            record_path=Path(snakemake.input.record),
-            analyzer_path=Path(snakemake.output.analyzer),
-            metrics_path=Path(snakemake.output.metrics),
-            phy_path=folder / "phy" if "phy" in snakemake.params.version else None,
-            gui="gui" in snakemake.params.version,
-        )
-    except OutputError as err:
-        logger.error("%s", err)  # noqa: TRY400 - one line; the traceback tells nothing more
-        return 1
-    return 0
+    analysis.run(
+        SortTask.model_validate(snakemake.params.task | {"n_jobs": snakemake.threads}),
+        AnalysisSettings.model_validate(snakemake.params.analysis),
+        sorting_path=Path(snakemake.input.sorting),
+        record_path=Path(snakemake.input.record),
+        analyzer_path=Path(snakemake.output.analyzer),
+        metrics_path=Path(snakemake.output.metrics),
+        phy_path=folder / "phy" if "phy" in snakemake.params.version else None,
+        gui="gui" in snakemake.params.version,
+    )
 
 
 if __name__ == "__main__":
-    sys.exit(main(snakemake))  # noqa: F821 - Snakemake defines it
+    main(snakemake)  # noqa: F821 - Snakemake defines it

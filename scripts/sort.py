@@ -7,7 +7,6 @@ from typing import Any
 
 from spikecanary import fullsort, screen
 from spikecanary.config import ForecastSettings
-from spikecanary.sentinel import RecordError
 from spikecanary.sorter import SortTask, asked_device
 from spikecanary.supervise import gpus
 from spikecanary.supervise.job import Job, job_limit
@@ -18,7 +17,7 @@ logger = logging.getLogger("spikecanary")
 
 
 def main(snakemake: Any) -> int:
-    """Unpack Snakemake's object and run the sort; exit status 1 where it failed."""
+    """Unpack Snakemake's object and run the sort; exit status 1 where it cannot write."""
     exit_on_signals()
     log, params, resources = Path(snakemake.log[0]), snakemake.params, snakemake.resources
     new_log(log)
@@ -46,7 +45,7 @@ def main(snakemake: Any) -> int:
             forced=params.batch["forced"],
             keep_output=limits["keep_output"],
         )
-    except (fullsort.SortStoppedError, fullsort.SortFailedError, RecordError, OSError) as err:
+    except OSError as err:
         logger.error("%s", err)  # noqa: TRY400 - one line; the traceback tells nothing more
         return 1
     screen.print_lines("sort", results.parent, params.batch)

@@ -15,7 +15,7 @@ from spikecanary.supervise import folders, watchdogs
 from spikecanary.supervise.job import Job
 from spikecanary.supervise.processes import Interrupted
 from spikecanary.supervise.run import Ended, Supervision
-from spikecanary.texts import sentences
+from spikecanary.texts import PlainError, sentences
 
 logger = logging.getLogger(__name__)
 
@@ -26,11 +26,11 @@ EVIDENCE = {"mem_mb": "limit_mb", "runtime": "limit_s"}
 MORE = 1.05
 
 
-class SortStoppedError(RuntimeError):
+class SortStoppedError(PlainError):
     """The canary's verdict forbids this sort."""
 
 
-class SortFailedError(RuntimeError):
+class SortFailedError(PlainError):
     """The sort failed; the message is one line for people."""
 
 

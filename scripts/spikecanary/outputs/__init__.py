@@ -5,6 +5,7 @@ from typing import Any
 
 from spikecanary.config import Config, Output
 from spikecanary.table import Recording
+from spikecanary.texts import PlainError
 
 #: The file or folder of each output, below the recording's results folder.
 FILES: dict[Output, str] = {
@@ -21,7 +22,7 @@ FILES: dict[Output, str] = {
 CANARY_FIGURE = "canary.png"
 
 
-class OutputError(ValueError):
+class OutputError(PlainError):
     """Why an output is not made, for people."""
 
 
