@@ -94,10 +94,13 @@ def test_sweep_of_outputs_on_hosts_of_any_name(tmp_path, monkeypatch, host):
     made = [
         folders.work_path(tmp_path, name) for name in ("figures", "export_phy", "canary_figure")
     ]
-    for folder in made:
+    file = folders.work_path(tmp_path, "export_nwb")
+    made.append(file.with_name(f"{file.name}.nwb"))
+    for folder in made[:-1]:
         folder.mkdir()
     made.append(sentinel._temporary(tmp_path / "canary.json"))
-    made[-1].touch()
+    for file in made[-2:]:
+        file.touch()
     assert {*folders.sweep(tmp_path)} == {*made}
 
 

@@ -106,6 +106,7 @@ def run(
 @contextmanager
 def appears_whole(path: Path, purpose: str) -> Iterator[Path]:
     """Yield a path beside another, for a file or a folder, that takes its place at the end."""
+    folders.sweep(path.parent)
     temporary = folders.work_path(path.parent, purpose)
     temporary = temporary.with_name(temporary.name + path.suffix)
     try:

@@ -25,7 +25,7 @@ logger = logging.getLogger(__name__)
 ABANDONED_S = 3_600.0
 #: Names of work folders by what makes them; no other folder is ours to remove.
 PURPOSES = "canary|sort|analyze|curate|node|figures|canary_figure|export_[a-z]+"
-_NAME = re.compile(rf"^\.(?P<purpose>{PURPOSES})-(?P<host>.+)-(?P<pid>\d+)$")
+_NAME = re.compile(rf"^\.(?P<purpose>{PURPOSES})-(?P<host>.+)-(?P<pid>\d+)(\.\w+)?$")
 _TEMPORARY = re.compile(r"^\.[^~]+~(?P<host>[^~]+)~(?P<pid>\d+)\.tmp$")
 
 
