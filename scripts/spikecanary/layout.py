@@ -42,6 +42,13 @@ GAUSSIAN_BITS = 2.047
 #: With more than this share of its samples at the limits of their type, a file has no signal. Of
 #: 32-bit integers that are read as 16-bit ones half of them are.
 LEAST_RAILED = 0.9
+#: A channel is clipped with so much of it at the ends of its range, this share of which stays there
+#: for a sample more, if its range has more counts; where more of the channels are, nothing is said
+#: of the type.
+CLIPPED_SHARE, ALL_CLIPPED, CLIPPED_STAYS = 0.05, 0.98, 0.25
+CLIPPED_RANGE, CLIPPED_CHANNELS = 256, 0.1
+#: A tone has a bin of the spectrum so many times as strong as the median of so many in its band.
+TONE, TONE_BINS, LEAST_WINDOW = 10.0, 101, 0.2
 #: MAD of a normal distribution over its standard deviation.
 MAD_TO_SD = 0.6745
 #: Integers vary by no less, and floating-point numbers beyond this are none.
@@ -171,7 +178,7 @@ def find_better(path: str, declared: Layout, rate_hz: float) -> tuple[Layout, fl
         or, of the same type, those of a sample that are not predicted.
     """
     slow_bytes = SLOW_S * rate_hz * declared.frame_bytes
-    its = byte_bits(path, declared, slow_bytes)
+    its = None if _is_clipped(path, declared) else byte_bits(path, declared, slow_bytes)
     if its is None:
         return None
     scored = [(byte_bits(path, other, slow_bytes), other) for other in _other_types(declared, its)]
@@ -190,6 +197,22 @@ def find_better(path: str, declared: Layout, rate_hz: float) -> tuple[Layout, fl
         further = find_order(path, best, rate_hz)
         return further[0] if further else best, least, its
     return find_order(path, declared, rate_hz)
+
+
+def _is_clipped(path: str, declared: Layout) -> bool:
+    """Whether channels stay at the ends of their ranges, whose code would be too short."""
+    pieces = _read_pieces(path, declared)
+    if not pieces or declared.is_float:
+        return False
+    rows = np.concatenate(pieces)
+    lowest, highest = rows.min(axis=0), rows.max(axis=0)
+    at_end = (rows == lowest) | (rows == highest)
+    share, stays = at_end.mean(axis=0), (at_end[1:] & at_end[:-1]).mean(axis=0)
+    is_wide = highest.astype(np.float64) - lowest > CLIPPED_RANGE
+    # Of wider numbers that are read in halves, all upper ones are at the ends.
+    is_clipped = is_wide & (share > CLIPPED_SHARE) & (share < ALL_CLIPPED)
+    is_clipped &= stays > CLIPPED_STAYS * share
+    return bool(is_clipped.mean() > CLIPPED_CHANNELS)
 
 
 def _other_types(declared: Layout, bits: float) -> Iterator[Layout]:
@@ -339,7 +362,7 @@ def _read_numbers(path: str, layout: Layout, n_columns: int, n_slow: int) -> _Nu
         varies = maximum_filter1d(changes, HELD)
         if varies.sum() < LEAST_ROWS:
             continue
-        piece = _without_slow(piece, n_slow)
+        piece = _without_tones(_without_slow(piece, n_slow))
         spread = np.median(np.abs(piece[varies]), axis=0) / MAD_TO_SD
         scaled = piece / np.where(spread > 0, spread, 1.0)
         strongest = maximum_filter1d(np.abs(scaled), min(n_slow, len(piece)), axis=0)
@@ -438,3 +461,19 @@ def _without_slow(piece: "NDArray[np.float64]", n_slow: int) -> "NDArray[np.floa
 
     slow: NDArray[np.float64] = uniform_filter1d(piece, min(n_slow, len(piece)), axis=0)
     return piece - slow
+
+
+def _without_tones(piece: "NDArray[np.float64]") -> "NDArray[np.float64]":
+    """Take narrow bands out of each channel that has some, since a tone repeats."""
+    from scipy.signal.windows import hann
+
+    window = hann(len(piece))[:, None]
+    spectrum = np.fft.rfft(piece * window, axis=0)
+    size = np.abs(spectrum)
+    bands = np.array_split(size, max(1, len(size) // TONE_BINS))
+    is_tone = np.concatenate([band > TONE * np.median(band, axis=0) for band in bands])
+    is_tone[: len(bands[0])] = False  # slow signals are out of that band already
+    if not is_tone.any():
+        return piece
+    left = np.fft.irfft(np.where(is_tone, 0.0, spectrum), len(piece), axis=0)
+    return np.where(is_tone.any(axis=0), left / np.maximum(window, LEAST_WINDOW), piece)

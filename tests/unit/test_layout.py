@@ -241,7 +241,25 @@ def plugged_for_a_second(traces):
     return np.where(np.arange(len(traces))[:, None] < 30_000, traces, 0)
 
 
+def tone(traces, rate_hz=8000, amplitude=400):
+    samples = np.arange(len(traces))[:, None]
+    return traces + amplitude * np.cos(2 * np.pi * samples * rate_hz / RATE_HZ + 0.3)
+
+
+def open_inputs(traces):
+    """Return the first quarter of the channels, beside inputs whose hum is clipped."""
+    n_samples, n_channels = traces.shape
+    phases = np.random.default_rng(3).uniform(0, 0.3, n_channels)
+    hum = 50_000 * np.sin(2 * np.pi * 50 * np.arange(n_samples)[:, None] / RATE_HZ + phases)
+    is_open = np.arange(n_channels) >= n_channels // 4
+    return np.clip(np.where(is_open, hum, traces), -32768, 32767)
+
+
 ODD = {
+    "a tone of 8 kHz": tone,
+    "a tone of 10 kHz": lambda x: tone(x, 10_000),
+    "a loud tone of 12 kHz": lambda x: tone(x, 12_000, 10_000),
+    "open inputs": open_inputs,
     "tetrode with offsets": tetrode_offsets,
     "every second dead": lambda x: np.where(np.arange(x.shape[1]) % 2, 0, x),
     "all dead but the first": lambda x: np.where(np.arange(x.shape[1]), 0, x),
