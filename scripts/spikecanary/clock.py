@@ -11,7 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from spikecanary.integrity import find_gaps, open_ephys_streams
+from spikecanary.integrity import (
+    CLOCKS_DIFFER_S,
+    MOST_KNOTS,
+    find_fault,
+    find_gaps,
+    open_ephys_streams,
+)
 from spikecanary.sentinel import Part
 
 if TYPE_CHECKING:
@@ -31,20 +37,27 @@ FORMATS = ("%d %b %Y %H:%M:%S", "%d-%b-%Y %H%M%S", "%y%m%d_%H%M%S")
 def describe_part(path: str, segment: int, opened: "BaseRecording", start_sample: int) -> Part:
     """Describe a segment of a path that begins at a sample of the sort, with its clock.
 
-    A list of times is kept as its first and last, and those around each gap.
+    A list of times is kept as its first and last, and those around each gap; of one that cannot be
+    used (:func:`~spikecanary.integrity.find_fault`) only the first is.
     """
     n_samples, knots = opened.get_num_samples(segment), {}
+    start_s = float(opened.get_start_time(segment))
     if opened.has_time_vector(segment):
-        times = opened.get_times(segment)
-        gaps = find_gaps(times, 1 / opened.get_sampling_frequency())
-        wanted = {0, n_samples - 1, *(at - 1 for at, _ in gaps), *(at for at, _ in gaps)}
-        knots = {at: float(times[at]) for at in sorted(wanted)}
+        times, step_s = opened.get_times(segment), 1 / opened.get_sampling_frequency()
+        if find_fault(times, step_s):
+            start_s = start_s if np.isfinite(start_s) else 0.0
+        else:
+            gaps = find_gaps(times, step_s)
+            wanted = {0, n_samples - 1, *(at - 1 for at, _ in gaps), *(at for at, _ in gaps)}
+            if len(gaps) > MOST_KNOTS:  # it jitters: the curve that it follows
+                wanted = {*np.linspace(0, n_samples - 1, MOST_KNOTS).astype(int).tolist()}
+            knots = {at: float(times[at]) for at in sorted(wanted)}
     return Part(
         file=path,
         segment=segment,
         start_sample=start_sample,
         n_samples=n_samples,
-        t_start_s=float(opened.get_start_time(segment)),
+        t_start_s=start_s,
         began=read_start(opened, path),
         clock=list(knots.items()),
     )
@@ -107,6 +120,28 @@ def lags_s(parts: Sequence[Part], rate_hz: float) -> Iterator[float]:
         lag_s = float(max(part.lag_s, free_s - first_s))
         yield lag_s
         free_s = end_s + lag_s
+
+
+def describe_joins(parts: Sequence[Part], rate_hz: float) -> Iterator[str]:
+    """Say where time has passed between segments, and which files do not follow each other."""
+    for before, after in itertools.pairwise(parts):
+        end = np.array([before.start_sample + before.n_samples])
+        later_s = after.t_start_s - float(_part_times(before, end, rate_hz)[0])
+        if before.file == after.file and before.segment < after.segment:
+            if later_s > 1 / rate_hz and after.t_start_s > 0:
+                yield (
+                    f"segment {after.segment} of {after.file} begins {later_s:.6g} s after the one "
+                    "before has ended. The sort counts samples, as if there were no pause"
+                )
+        elif Path(before.file).exists() and Path(before.file).samefile(after.file):
+            yield f"{after.file} is named twice"
+        elif before.began and after.began and before.began != after.began:
+            began = [datetime.fromisoformat(part.began) for part in (before, after) if part.began]
+            passed_s = (began[1] - began[0]).total_seconds()
+            if passed_s < 0:
+                yield f"{after.file} began before {before.file}: is their order right?"
+            elif passed_s < before.n_samples / rate_hz - CLOCKS_DIFFER_S:
+                yield f"{after.file} began before {before.file} had ended"
 
 
 def read_start(opened: "BaseRecording", path: str) -> str | None:

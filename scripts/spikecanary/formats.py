@@ -93,7 +93,10 @@ def walk(folder: str, seen: set[str]) -> Iterator[Recognised]:
             continue
         if is_walked:
             seen.add(real)
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        folders[:] = sorted(
+            (name for name in folders if not name.startswith(".")),
+            key=lambda name: (Path(root, name).is_symlink(), name),  # the real one first
+        )
         if {"binary.json", ".zgroup", "zarr.json"} & {*files}:
             folders.clear()
             is_nwb = (Path(root) / "specifications").exists()
@@ -122,7 +125,11 @@ def _recognise(root: str, files: Sequence[str], seen: set[str]) -> Iterator[Reco
     found: dict[str, str] = {}
     for name in files:
         path = Path(root) / name
-        marks = (mark for pattern, mark in MARKS.items() if re.fullmatch(pattern, name.lower()))
+        marks = (
+            mark
+            for pattern, mark in MARKS.items()
+            if re.fullmatch(pattern, name.lower(), re.DOTALL)
+        )
         reader, above = next(marks, None) or (_look_into(path) if path.is_file() else "", 0)
         if reader == "spikeglx" and path.with_suffix(".cbin").exists():
             continue

@@ -1,6 +1,7 @@
 """Whether an opened file is a whole recording of spikes: its stream, size, clock and parts."""
 
 import contextlib
+import glob
 import json
 import re
 import time
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 #: Below this rate, in Hz, a signal is a field potential: spikes are sampled at 10 kHz and more,
 #: field potentials at 0.5 to 2.5 kHz.
 LEAST_RATE_HZ = 5_000.0
+#: Below this rate not even a field potential is sampled.
+LEAST_OF_FIELDS_HZ = 100.0
 #: Streams without electrodes, by their names in SpikeGLX, Open Ephys and Intan.
 NO_ELECTRODES = re.compile(
     r"(?i)\bsync\b|[-_ ]?sync$|digital|supply voltage|temperature|auxiliary|\badc (input|channel)|"
@@ -32,13 +35,16 @@ COPY_REMEDY = "Finish the copy, and compare the file with the original."
 #: Clocks of two computers differ by less, in s.
 CLOCKS_DIFFER_S = 120.0
 #: Open Ephys writes samples and their numbers in blocks, which a crash leaves of unequal length, s.
-BUFFERED_S = 1.0
+BUFFERED_S, BUFFERED_SHARE = 1.0, 0.1
 #: An interval between two samples of more than so many samples is a gap.
 GAP_SAMPLES = 1.5
 #: Times are read so many at once.
 TIMES_AT_ONCE = 10_000_000
-#: Gaps that a warning names.
-MOST_GAPS = 3
+#: Gaps that a warning names; with more than so many, a clock jitters.
+MOST_GAPS, MOST_KNOTS = 3, 1_000
+#: A clock and a header disagree where their rates differ by this share; clocks of recording
+#: systems differ by less than a tenth of it. So many times off, the clock is in another unit.
+RATES_DIFFER, OTHER_UNIT = 1e-3, 3.0
 
 
 def check_stream(opened: "BaseRecording", path: str) -> None:
@@ -48,6 +54,10 @@ def check_stream(opened: "BaseRecording", path: str) -> None:
     is_digital = not getattr(opened, "has_voltage_channels", True)
     if is_digital or (name and NO_ELECTRODES.search(str(name))):
         msg = f"{stream} of {path} holds no electrodes (a synchronisation or auxiliary signal)"
+    elif not np.isfinite(rate_hz) or rate_hz < LEAST_OF_FIELDS_HZ:
+        msg = f"{stream} of {path} is sampled at {rate_hz:g} Hz: its times are not in seconds"
+        remedy = 'Name the true rate in reader_options: {"sampling_frequency": ...}.'
+        raise RecordingLayoutError(msg, path=path, remedy=remedy)
     elif rate_hz < LEAST_RATE_HZ:
         msg = f"{stream} of {path} is sampled at {rate_hz:g} Hz: a field potential has no spikes"
     else:
@@ -63,47 +73,121 @@ def check_stream(opened: "BaseRecording", path: str) -> None:
 
 def check_complete(opened: "BaseRecording", path: str, row: Recording, notes: list[str]) -> None:
     """Raise RecordingUnreadableError if a file holds less than its header announces."""
-    for name, size, announced, unit in _announced(opened, path, row):
+    if row.reader == "openephysbinary":
+        _check_open_ephys(opened, path, row)
+    known = ANNOUNCED.get(row.reader)
+    for name, size, announced, unit in known(opened, path) if known else ():
         if size < announced:
+            share = f"{size / announced:.0%}".replace("100%", "nearly all")
             msg = (
                 f"{name} is not whole: {size:,} of {announced:,} {unit} are there "
-                f"({size / announced:.0%} of what its header announces); is the copy finished?"
+                f"({share} of what its header announces); is the copy finished?"
             )
             raise refuse(row, msg, COPY_REMEDY, path)
         if size > announced:
             notes.append(f"{name} has {size:,} {unit}, more than the {announced:,} of its header")
 
 
-def _announced(
-    opened: "BaseRecording", path: str, row: Recording
-) -> Iterator[tuple[str, int, int, str]]:
-    """Yield file, what is there, what its header announces, and the unit of both."""
-    if row.reader == "spikeglx":
-        for (_, stream), info in opened.neo_reader.signals_info_dict.items():
-            announced = info["meta"].get("fileSizeBytes")
-            if announced and str(opened.stream_id).removesuffix("-SYNC") == stream:
-                file = Path(info["bin_file"])
-                yield str(file), file.stat().st_size, int(announced), "bytes"
-    elif row.reader == "openephysbinary":
-        for info in open_ephys_streams(opened):
-            file = Path(info["raw_filename"])
-            there = file.stat().st_size // (2 * len(info["channels"]))
-            announced = len(_sample_numbers(file))
-            if announced and abs(announced - there) > info["sample_rate"] * BUFFERED_S:
-                yield str(file), there, announced, "samples"
-    elif row.reader in ("compressedbinaryibl", "ibl_recording"):
-        for header in Path(path).glob("*.ch"):
-            with contextlib.suppress(ValueError, KeyError, IndexError, OSError):
-                announced = json.loads(header.read_text(encoding="utf-8"))["chunk_offsets"][-1]
-                file = header.with_suffix(".cbin")
-                yield str(file), file.stat().st_size, int(announced), "bytes"
-    elif row.reader in ("spikeinterface", "zarr") and not path.startswith("http"):
-        root = getattr(opened, "_root", None)  # of zarr; a web server lists no chunks
-        arrays = root.arrays() if root is not None else ()
-        for name, array in (each for each in arrays if each[0].startswith("traces")):
-            there = array.nchunks_initialized
-            if there or not is_url(path):  # none, where a bucket may not be listed
-                yield f"{path}/{name}", there, array.nchunks, "chunks"
+#: File, what is there, what its header announces, and the unit of both.
+_Sizes = Iterator[tuple[str, int, int, str]]
+
+
+def _of_spikeglx(opened: "BaseRecording", _path: str) -> _Sizes:
+    for (_, stream), info in opened.neo_reader.signals_info_dict.items():
+        if str(opened.stream_id).removesuffix("-SYNC") != stream:
+            continue
+        file, header = Path(info["bin_file"]), Path(info["meta_file"])
+        size, frame_bytes = file.stat().st_size, 2 * int(info["meta"]["nSavedChans"])
+        if announced := info["meta"].get("fileSizeBytes"):
+            yield str(file), size, int(announced), "bytes"
+        if file.suffix == ".bin" and size % frame_bytes:  # a channel more or less than the header's
+            yield str(file), size, -(-size // frame_bytes) * frame_bytes, "bytes"
+        # Another part of the run, of which the header is there already.
+        for other in header.parent.glob(re.sub(r"_t\d+\.", "_t*.", glob.escape(header.name))):
+            there = any(other.with_suffix(suffix).exists() for suffix in (".bin", ".cbin"))
+            noted = re.search(r"fileSizeBytes=(\d+)", other.read_text(errors="replace"))
+            if noted and not there:
+                yield str(other.with_suffix(".bin")), 0, int(noted[1]), "bytes"
+
+
+def _of_open_ephys(opened: "BaseRecording", _path: str) -> _Sizes:
+    for info in open_ephys_streams(opened):
+        file = Path(info["raw_filename"])
+        there = file.stat().st_size // (2 * len(info["channels"]))
+        announced = len(_sample_numbers(file))
+        buffered = min(info["sample_rate"] * BUFFERED_S, BUFFERED_SHARE * announced)
+        if announced and abs(announced - there) > buffered:
+            yield str(file), there, announced, "samples"
+
+
+def _check_open_ephys(opened: "BaseRecording", path: str, row: Recording) -> None:
+    """Raise RecordingUnreadableError if recordings of one experiment differ in their set-up."""
+    first, *others = open_ephys_streams(opened)
+    for other in others:
+        named = [
+            {c["channel_name"]: c.get("bit_volts") for c in x["channels"]} for x in (first, other)
+        ]
+        names = [[*each] for each in named]
+        rates = first["sample_rate"], other["sample_rate"]
+        facts = {
+            f"sampling rate {rates[0]:g} and {rates[1]:g} Hz": rates[0] != rates[1],
+            f"{len(names[0])} and {len(names[1])} channels": len(names[0]) != len(names[1]),
+            "names or order of the channels": names[0] != names[1],
+            "gains": names[0] == names[1] and named[0] != named[1],
+        }
+        if different := [fact for fact, holds in facts.items() if holds]:
+            msg = f"recordings of {path} cannot be sorted together: {'; '.join(different)}"
+            raise refuse(row, msg, "Move them into folders of their own, and sort each.", path)
+
+
+def _of_intan(opened: "BaseRecording", path: str) -> _Sizes:
+    """Of files for each signal or channel: all have a number for each of ``time.dat``."""
+    folder, times = Path(path).parent, Path(path).with_name("time.dat")
+    is_amplifier = "amplifier" in str(opened.stream_name).lower()
+    if not (is_amplifier and re.fullmatch(r"info\.rh[ds]", Path(path).name) and times.exists()):
+        return
+    n_samples = times.stat().st_size // 4
+    widths = dict.fromkeys(sorted(folder.glob("amp-*.dat")), 1)
+    widths = widths or {folder / "amplifier.dat": opened.get_num_channels()}
+    for file, width in widths.items():
+        yield str(file), file.stat().st_size, 2 * width * n_samples, "bytes"
+
+
+def _of_compressed(_opened: "BaseRecording", path: str) -> _Sizes:
+    for header in Path(path).glob("*.ch"):
+        with contextlib.suppress(ValueError, KeyError, IndexError, OSError):
+            announced = json.loads(header.read_text(encoding="utf-8"))["chunk_offsets"][-1]
+            file = header.with_suffix(".cbin")
+            yield str(file), file.stat().st_size, int(announced), "bytes"
+
+
+def _of_zarr(opened: "BaseRecording", path: str) -> _Sizes:
+    root = getattr(opened, "_root", None)
+    if root is None or path.startswith("http"):  # a web server lists no chunks
+        return
+    for name, array in (each for each in root.arrays() if each[0].startswith("traces")):
+        there = _count_chunks(array)
+        if there or not is_url(path):  # none, where a bucket may not be listed
+            yield f"{path}/{name}", there, array.nchunks, "chunks"
+
+
+ANNOUNCED = {
+    "spikeglx": _of_spikeglx,
+    "openephysbinary": _of_open_ephys,
+    "intan": _of_intan,
+    "compressedbinaryibl": _of_compressed,
+    "ibl_recording": _of_compressed,
+    "spikeinterface": _of_zarr,
+    "zarr": _of_zarr,
+}
+
+
+def _count_chunks(array: Any) -> int:
+    """Count the chunks of a zarr array that are there; what a copy left unfinished is none."""
+    from zarr.storage import listdir
+
+    names = listdir(array.chunk_store, array.path)
+    return sum(re.fullmatch(r"\d+(\.\d+)*", name) is not None for name in names)
 
 
 def open_ephys_streams(opened: "BaseRecording") -> Iterator[dict[str, Any]]:
@@ -127,7 +211,13 @@ def describe_gaps(opened: "BaseRecording", row: Recording) -> Iterator[str]:
     """Name the gaps of a recording's clock, and where samples were lost."""
     rate_hz = opened.get_sampling_frequency()
     for name, clock, step, unit in _clocks(opened, row):
-        if gaps := find_gaps(clock, step):
+        if fault := find_fault(clock, step):
+            yield f"{name} {fault}. Times are counted from its begin, by the sampling rate"
+            continue
+        gaps = find_gaps(clock, step)
+        if len(gaps) > MOST_KNOTS:
+            yield f"{name} does not go on evenly: {len(gaps):,} of its steps are not of one sample"
+        elif gaps:
             shown = "; ".join(
                 f"{size:,.6g} {unit} after {at / rate_hz:.3f} s (sample {at:,})"
                 for at, size in gaps[:MOST_GAPS]
@@ -137,17 +227,22 @@ def describe_gaps(opened: "BaseRecording", row: Recording) -> Iterator[str]:
                 f"{name} has {len(gaps)} gap{'s' * (len(gaps) != 1)}: {shown}{more}. The sort "
                 "counts samples, as if there were none"
             )
+        rates = step / _steps(clock)
+        if abs(np.median(rates) - 1) > RATES_DIFFER:
+            yield f"{name} runs at {np.median(rates) * rate_hz:.6g} Hz, its header says {rate_hz:g}"
 
 
 def _clocks(
     opened: "BaseRecording", row: Recording
 ) -> "Iterator[tuple[str, NDArray[Any], float, str]]":
     """Yield the name of each clock, its value at each sample, its usual step, and its unit."""
-    n_segments = opened.get_num_segments()
+    n_segments, step_s = opened.get_num_segments(), 1 / opened.get_sampling_frequency()
     for index in filter(opened.has_time_vector, range(n_segments)):
         where = f" of segment {index}" if n_segments > 1 else ""
-        step_s = 1 / opened.get_sampling_frequency()
         yield f"the clock{where}", opened.get_times(index), step_s, "s"
+    series: Any = getattr(getattr(opened, "_reader", None), "series", ())  # of NWB
+    if row.reader == "nwb" and not opened.has_time_vector(0) and "timestamps" in series:
+        yield "its list of timestamps", series["timestamps"], step_s, "s"
     for info in open_ephys_streams(opened) if row.reader == "openephysbinary" else ():
         numbers = _sample_numbers(Path(info["raw_filename"]))
         if numbers.dtype.kind in "iu":
@@ -159,9 +254,34 @@ def find_gaps(clock: "NDArray[Any]", step: float) -> list[tuple[int, float]]:
     gaps: list[tuple[int, float]] = []
     for start in range(0, len(clock) - 1, TIMES_AT_ONCE):
         steps = np.diff(np.asarray(clock[start : start + TIMES_AT_ONCE + 1]))
-        odd = np.flatnonzero((steps > GAP_SAMPLES * step) | (steps < 0))
+        odd = np.flatnonzero((steps > GAP_SAMPLES * step) | (steps <= 0))
         gaps += [(start + int(at) + 1, float(steps[at]) - step) for at in odd]
     return gaps
+
+
+def _steps(clock: "NDArray[Any]") -> "NDArray[np.float64]":
+    """Return the mean steps of a clock over even stretches, which jitter does not enter."""
+    length = max(1, len(clock) // MOST_KNOTS)
+    steps: NDArray[np.float64] = np.diff(np.asarray(clock[::length], dtype=np.float64)) / length
+    return steps
+
+
+def find_fault(clock: "NDArray[Any]", step: float) -> str:
+    """Say why a clock cannot be used: no numbers, no progress, another unit; empty where it can."""
+    if len(clock) < MOST_GAPS:
+        return ""
+    n_odd = sum(
+        int((~np.isfinite(clock[start : start + TIMES_AT_ONCE])).sum())
+        for start in range(0, len(clock), TIMES_AT_ONCE)
+    )
+    if n_odd:
+        return f"is not a number at {n_odd:,} of {len(clock):,} samples"
+    usual = float(np.median(_steps(clock)))
+    if usual == 0:
+        return "stands still"
+    if not 1 / OTHER_UNIT < usual / step < OTHER_UNIT:
+        return f"goes on by {usual:.6g} a sample, not {step:.6g}: is it in another unit?"
+    return ""
 
 
 def read_ends(opened: "BaseRecording", path: str, row: Recording) -> None:
@@ -170,7 +290,7 @@ def read_ends(opened: "BaseRecording", path: str, row: Recording) -> None:
         n_samples = opened.get_num_samples(index)
         for at in {0, n_samples - 1} if n_samples else ():
             try:
-                opened.get_traces(segment_index=index, start_frame=at, end_frame=at + 1)
+                read = opened.get_traces(segment_index=index, start_frame=at, end_frame=at + 1)
             except MemoryError:
                 raise
             except Exception as err:
@@ -179,6 +299,9 @@ def read_ends(opened: "BaseRecording", path: str, row: Recording) -> None:
                     f"{type(err).__name__}: {err}"
                 )
                 raise refuse(row, msg, COPY_REMEDY, path) from err
+            if read.shape[1] != (n_named := opened.get_num_channels()):
+                msg = f"{path} holds {read.shape[1]} channels, its header names {n_named}"
+                raise refuse(row, msg, COPY_REMEDY, path)
 
 
 def describe_future(row: Recording) -> Iterator[str]:

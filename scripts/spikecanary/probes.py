@@ -127,6 +127,7 @@ def _wire(probe: "Probe", row: Recording, path: str, first: int) -> None:
             probe.wiring_to_device(row.wiring, channel_offset=first)
         except Exception as err:
             hint = did_you_mean(row.wiring, ["identity", *get_available_pathways()])
+            hint = f": {err}" if row.wiring in get_available_pathways() else hint
             msg = f"the probe {path} cannot be wired as {row.wiring!r}{hint}"
             raise refuse(row, msg, "Mend column wiring of the recordings table.") from err
     if probe.device_channel_indices is None:

@@ -100,6 +100,9 @@ def open_recording(
     notes = [] if notes is None else notes
     try:
         recording, filled = _concatenate(row, notes, opened, thorough=thorough)
+        if thorough and len(filled) > 1:
+            described = _describe_filled(filled)
+            notes += clock.describe_joins(described, recording.get_sampling_frequency())
         if parts is not None:
             parts += _describe_parts(filled, row)
         return _cut(place_channels(recording, row, notes), row)
@@ -146,12 +149,18 @@ def _concatenate(
     return concatenate_recordings(segments, sampling_frequency_max_diff=most_hz), filled
 
 
-def _describe_parts(filled: list[_Opened], row: Recording) -> Iterator[Part]:
-    """Describe the parts of a recording, as far as they are sorted."""
+def _describe_filled(filled: list[_Opened]) -> list[Part]:
+    """Describe the parts of a recording, one behind the other."""
     found: list[Part] = []
     for path, index, part in filled:
         start = found[-1].start_sample + found[-1].n_samples if found else 0
         found.append(clock.describe_part(path, index, part, start))
+    return found
+
+
+def _describe_parts(filled: list[_Opened], row: Recording) -> Iterator[Part]:
+    """Describe the parts of a recording, as far as they are sorted."""
+    found = _describe_filled(filled)
     rate_hz = filled[0][2].get_sampling_frequency()
     last = found[-1].start_sample + found[-1].n_samples
     lags_s = clock.lags_s(found, rate_hz)

@@ -43,11 +43,13 @@ LEAST_FETCHED_BYTES = 500e3
 RAILED_SHARE = 0.5
 #: A period is bad where this share of the channels that carry a signal elsewhere carry none, or
 #: where the noise is so many times higher or lower than elsewhere, for at least so many s.
-BAD_SHARE, NOISE_FACTOR, LEAST_BAD_S = 0.5, 4.0, 0.5
+BAD_SHARE, NOISE_FACTOR, LEAST_BAD_S = 0.9, 4.0, 0.5
 #: Noise of fewer counts jumps between them: that of a piece tells nothing.
 LEAST_COUNTS = 2.0
 #: A channel that carries no signal in this share of the pieces carries none.
 ALWAYS = 0.9
+#: Where none carries more, all of them carry none with this share.
+ALL_ALWAYS = 0.99
 #: One that carries none in so many pieces is named.
 LEAST_PIECES = 3
 #: Rows of the map that is kept, and periods that a warning names.
@@ -178,6 +180,9 @@ def check(recording: "BaseRecording", *, whole: bool = True, remote: bool = Fals
     flat, railed = pieces.find_dead(pieces.limits())
     flat &= pieces.finite
     always_flat, always_railed = flat.mean(axis=0) >= ALWAYS, railed.mean(axis=0) >= ALWAYS
+    if (always_flat | always_railed).all():  # of a short signal the rest is a bad period
+        is_dead = (flat | railed).mean(axis=0) >= ALL_ALWAYS
+        always_flat, always_railed = always_flat & is_dead, always_railed & is_dead
     good = ~(always_flat | always_railed)
     gains = recording.get_channel_gains()
     scale = np.ones(len(good)) if gains is None else np.abs(np.asarray(gains, dtype=float))
@@ -259,7 +264,9 @@ def _fetch(recording: "BaseRecording", start: int, end: int) -> None:
     root = recording
     while (parent := root.get_parent()) is not None:
         root = parent
-    is_whole = root.get_num_samples() == recording.get_num_samples()
+    is_whole = (
+        root.get_num_segments() == 1 and root.get_num_samples() == recording.get_num_samples()
+    )
     if is_whole and root.is_binary_compatible():
         raw = root.get_binary_description()
         if raw["time_axis"] == 0:

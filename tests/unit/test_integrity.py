@@ -3,12 +3,16 @@
 import os
 import shutil
 import time
+from datetime import UTC, datetime
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from pynwb import NWBHDF5IO, NWBFile
+from pynwb.ecephys import ElectricalSeries
 from spikeinterface.core import NumpyRecording
 
-from spikecanary import integrity, plan
+from spikecanary import clock, integrity, plan, signals
 from spikecanary.config import Config
 from spikecanary.failures import (
     DependencyError,
@@ -240,3 +244,143 @@ def test_plan_of_a_table_in_which_every_row_is_broken(tmp_path):
     }.items():
         assert words in problems[name]
     assert set(table["action"]) == {"canary"}
+
+
+def notes_of(row):
+    notes, parts = [], []
+    open_recording(row, notes, thorough=True, parts=parts)
+    return " ".join(notes), parts
+
+
+TIMES = np.arange(60_000) / RATE_HZ
+
+
+@pytest.mark.parametrize(
+    ("times", "said", "at_1_s"),
+    [
+        (np.full(60_000, np.nan), "is not a number at 60,000 of 60,000 samples", 1.0),
+        (np.where(TIMES < 1.5, TIMES, np.nan), "is not a number at 15,000 of", 1.0),
+        (np.full(60_000, -1.0), "the clock stands still", 0.0),
+        (TIMES * 1000, "goes on by 0.0333", 1.0),
+        (TIMES * 1.5, "runs at 20000 Hz, its header says 30000", 1.5),
+        (TIMES * 1.01, "runs at 29703 Hz, its header says 30000", 1.01),
+        (np.minimum(TIMES, 1.2), "does not go on evenly: 23,999 of its steps", 1.0),
+        (np.round(TIMES, 3), "does not go on evenly", 1.0),
+        (TIMES * 1.00005, "", 1.00005),
+    ],
+    ids=lambda value: value[:24] if isinstance(value, str) else "",
+)
+def test_clocks_that_are_none(tmp_path, times, said, at_1_s):
+    text, parts = notes_of(saved(save(tmp_path / "x", times=times)))
+    assert said in text
+    assert bool(text) == bool(said)
+    assert len(parts[0].clock) <= integrity.MOST_KNOTS
+    told = clock.times_s(np.array([30_000]), parts, RATE_HZ)
+    assert told == pytest.approx([at_1_s], abs=0.003)
+
+
+def test_times_that_jitter_make_no_record_of_megabytes(tmp_path):
+    times = TIMES + np.random.default_rng(0).normal(0, 50e-6, len(TIMES))
+    text, parts = notes_of(saved(save(tmp_path / "x", times=times)))
+    assert "does not go on evenly" in text
+    assert len(parts[0].model_dump_json()) < 100_000
+
+
+def test_empty_segment_leaves_a_signal_map(tmp_path):
+    recording = open_recording(open_ephys(tmp_path / "empty", 2.0, 0.0))
+    assert signals.check(recording).failure() is None
+
+
+@pytest.mark.parametrize(
+    ("channels", "rate_hz", "gain", "said"),
+    [
+        ("1 2 3 4", 20_000, "0.195", "sampling rate 30000 and 20000 Hz"),
+        ("1 2 3", 30_000, "0.195", "4 and 3 channels"),
+        ("4 3 2 1", 30_000, "0.195", "names or order of the channels"),
+        ("1 2 3 4", 30_000, "1.95", "gains"),
+    ],
+)
+def test_recordings_of_an_experiment_are_of_one_set_up(tmp_path, channels, rate_hz, gain, said):
+    row = open_ephys(tmp_path, 1.0)
+    names = [f"CH{number}" for number in channels.split()]
+    second = tmp_path / "Record Node 101/experiment1/recording2"
+    write_open_ephys(second, {"Acquisition_Board-100.Rhythm_Data": (names, rate_hz)})
+    header = second / "structure.oebin"
+    header.write_text(header.read_text().replace("0.195", gain))
+    assert f"cannot be sorted together: {said}" in refusal(row)
+
+
+def test_spikeglx_part_of_which_only_the_header_is_there(tmp_path):
+    path = spikeglx(tmp_path / "run")
+    (meta,) = tmp_path.glob("run/*/*.meta")
+    shutil.copy(meta, meta.with_name(meta.name.replace("_t0.", "_t1.")))
+    assert "_t1.imec0.ap.bin is not whole: 0 of 300,000 bytes" in refusal(of_spikeglx(path))
+
+
+def test_spikeglx_file_of_another_number_of_channels(tmp_path):
+    path = spikeglx(tmp_path / "run", announced=299_998)
+    (file,) = tmp_path.glob("run/*/*.bin")
+    file.write_bytes(file.read_bytes()[:-2])
+    assert "299,998 of 300,000 bytes are there" in refusal(of_spikeglx(path))
+
+
+def test_intan_files_have_a_number_for_each_time(tmp_path):
+    opened = SimpleNamespace(stream_name="RHD2000 amplifier channel", get_num_channels=lambda: 4)
+    (tmp_path / "time.dat").write_bytes(bytes(4 * 100))
+    (tmp_path / "amplifier.dat").write_bytes(bytes(2 * 4 * 90))
+    row = Recording(id="x", paths=(str(tmp_path / "info.rhd"),), reader="intan")
+    with pytest.raises(RecordingUnreadableError, match="720 of 800 bytes are there"):
+        integrity.check_complete(opened, row.paths[0], row, [])
+    for name, n_samples in (("amp-A-000.dat", 100), ("amp-A-001.dat", 30)):
+        (tmp_path / name).write_bytes(bytes(2 * n_samples))
+    with pytest.raises(RecordingUnreadableError, match=r"amp-A-001.dat .* 60 of 200 bytes"):
+        integrity.check_complete(opened, row.paths[0], row, [])
+
+
+def test_unfinished_copy_of_a_chunk_is_none(tmp_path):
+    path = save(tmp_path / "x.zarr", format="zarr", chunk_duration="0.5s")
+    chunk = tmp_path / "x.zarr/traces_seg0/2.0"
+    chunk.rename(chunk.with_name("2.0.4f2a.partial"))
+    assert "3 of 4 chunks are there (75%" in refusal(saved(path))
+
+
+def test_nwb_timestamps_that_the_reader_leaves_out(tmp_path):
+    times = TIMES.copy()
+    times[45_000:] += 36_000
+    text, _ = notes_of(write_nwb(tmp_path / "gap.nwb", times))
+    assert "its list of timestamps has 1 gap: 36,000 s after 1.500 s" in text
+    for name, times in (("rounded", np.round(TIMES, 3)), ("ms", TIMES * 1000)):
+        row = write_nwb(tmp_path / f"{name}.nwb", times)
+        assert "its times are not in seconds" in refusal(row, RecordingLayoutError)
+
+
+def write_nwb(path, times):
+    file = NWBFile("a", "b", datetime(2024, 1, 1, tzinfo=UTC))
+    group = file.create_electrode_group("shank0", "", "", file.create_device("probe"))
+    for _ in range(N):
+        file.add_electrode(group=group, location="CA1")
+    region = file.create_electrode_table_region(list(range(N)), "all")
+    series = {"data": traces(), "electrodes": region, "timestamps": times, "conversion": 1e-6}
+    file.add_acquisition(ElectricalSeries(name="raw", **series))
+    with NWBHDF5IO(path, "w") as io:
+        io.write(file)
+    return Recording(id="x", paths=(str(path),), reader="nwb")
+
+
+def test_pauses_between_segments_and_order_of_files(tmp_path):
+    row = open_ephys(tmp_path, 1.0, 1.0)
+    for path in tmp_path.rglob("recording2/**/sample_numbers.npy"):
+        np.save(path, np.load(path) + 330_000)
+    assert "segment 1 of" in notes_of(row)[0]
+    assert "10 s after the one before has ended" in notes_of(row)[0]
+    runs = []
+    for number in (0, 1):
+        folder = tmp_path / f"r{number}"
+        created = f"2026-01-01T1{number}:00:00"
+        write_spikeglx(folder, f"r_g{number}_t0.imec0.ap", duration_s=1.0, created=created)
+        runs.append(str(folder))
+    for paths, said in ((runs, ""), (runs[::-1], "is their order right?"), (runs[:1] * 2, "twice")):
+        row = Recording(id="x", paths=tuple(paths), reader="spikeglx", stream_id="imec0.ap")
+        text, _ = notes_of(row)
+        assert said in text
+        assert bool(text) == bool(said)

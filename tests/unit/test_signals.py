@@ -229,3 +229,20 @@ def test_silenced_periods_are_zero_and_nothing_else_is():
     part = signals.silence(recording.frame_slice(75_000, 150_000), periods, start_s=2.5)
     assert not part.get_traces(end_frame=15_000).any()
     assert part.get_traces(start_frame=15_000).any(axis=1).mean() > 0.9
+
+
+def test_half_of_the_channels_that_die_are_named_and_no_bad_period():
+    traces = noise(20.0, 16)
+    traces[len(traces) // 2 :, 8:] = 0.0
+    seen = report(traces)
+    assert seen.bad_periods == []
+    assert seen.partly == [str(number) for number in range(8, 16)]
+
+
+def test_a_short_signal_before_zeros_is_one():
+    traces = noise(60.0)
+    traces[len(traces) // 12 :] = 0.0
+    seen = report(traces)
+    assert seen.failure() is None
+    assert [(p.what, round(p.start_s)) for p in seen.bad_periods] == [("flat", 5)]
+    assert isinstance(report(np.zeros_like(traces)).failure(), SaturatedSignalError)
