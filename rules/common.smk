@@ -71,11 +71,16 @@ try:
     SETTINGS, RECORDINGS = read(config)
 except BadInputError as err:
     sys.exit(str(err))  # a WorkflowError would show lines of this file
-RESULTS = Path(PREFIX.replace_prefix(PATHVARS.apply("<results>")))
-if re.search(r"^~|[{}<>]", str(RESULTS)):
-    sys.exit(f"pathvars: results: takes a folder, without ~, {{, }}, < and >, got {RESULTS}")
-if os.path.lexists(RESULTS) and not RESULTS.is_dir():
-    sys.exit(f"{RESULTS} is no folder: move it, or choose another in pathvars: results")
+PLACES = {
+    name: Path(PREFIX.replace_prefix(PATHVARS.apply(f"<{name}>")))
+    for name in ("results", "logs", "benchmarks")
+}
+for name, place in PLACES.items():
+    if re.search(r"^\.?$|^~|[{}<>]", str(place)):
+        sys.exit(f"pathvars: {name}: takes a folder, without ~, {{, }}, < and >, got {place}")
+    if os.path.lexists(place) and not place.is_dir():
+        sys.exit(f"{place} is no folder: move it, or choose another in pathvars: {name}")
+RESULTS = PLACES["results"]
 if misplaced := find_misplaced(RESULTS):
     sys.exit(f"{'; '.join(misplaced)}: move it away")
 if workflow.is_main_process and not DRY and os.access(RESULTS, os.W_OK):

@@ -7,6 +7,9 @@ from snakemake.common.configfile import load_configfile
 from snakemake.exceptions import WorkflowError
 
 CONFIG = Path("config/config.yaml")
+given = workflow.overwrite_configfiles or workflow.modifier.skip_configfile
+if not CONFIG.is_file() and (not given or CONFIG.exists()):
+    sys.exit(f"{CONFIG} is no file that can be read: make it, or name one (--configfile FILE)")
 try:
     if CONFIG.exists():
         load_configfile(CONFIG)

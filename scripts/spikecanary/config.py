@@ -6,14 +6,12 @@
 
 import json
 import math
-import os
 import re
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Annotated, Any, Literal, Self, cast
 
 from pydantic import (
-    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -22,7 +20,6 @@ from pydantic import (
     NonNegativeInt,
     PositiveFloat,
     PositiveInt,
-    StringConstraints,
     ValidationError,
     ValidationInfo,
     field_serializer,
@@ -31,6 +28,8 @@ from pydantic import (
 )
 
 from spikecanary.failures import CATEGORIES, Category
+from spikecanary.pathtypes import Folder, UserPath
+from spikecanary.presets import PREPROCESSING
 from spikecanary.texts import count, did_you_mean, one_line, quote
 
 #: Less than this, in s, holds nothing to sort.
@@ -53,7 +52,7 @@ MESSAGES = {
     "model_type": "takes keys and values (name: value)",
     "dict_type": "takes keys and values (name: value)",
     "list_type": "takes a list ([a, b])",
-    "string_pattern_mismatch": "takes a folder, without ~, {, }, <, > and control characters",
+    "string_pattern_mismatch": "takes a folder, without ~, $, {, }, <, > and control characters",
 }
 
 
@@ -66,17 +65,6 @@ class BadInputError(ValueError):
         heading = f"{count(len(self.problems), 'problem')} in the configuration or the table:"
         pages = "\nEvery key: docs/settings.md. Every column: docs/own-data.md."
         super().__init__("\n  - ".join([heading, *self.problems]) + pages)
-
-
-def _expand(path: str) -> str:
-    """Return a path with ``~`` as the home folder; of a user that is not known as it is."""
-    return os.path.expanduser(path)  # noqa: PTH111 - pathlib raises
-
-
-#: A path as a person writes it.
-UserPath = Annotated[str, Field(min_length=1), AfterValidator(_expand)]
-#: A folder as Snakemake takes it: ~ is not expanded, and what is in brackets is a pattern.
-Folder = Annotated[str, StringConstraints(pattern=r"^[^~{}<>\x00-\x1f][^{}<>\x00-\x1f]*$")]
 
 
 def as_steps(given: Any) -> Any:
@@ -243,7 +231,7 @@ class JobSettings(Settings):
     """Memory of the analysis and of each output, in MB."""
     gpu: NonNegativeInt | None = None
     """GPUs of a canary or sort, leased from those of the machine; null: 1 where it may use one."""
-    scratch: Annotated[str, Field(min_length=1)] | None = None
+    scratch: Annotated[str, Field(pattern=r"^[^\x00-\x1f]+$")] | None = None
     """A folder of the node, such as `$TMPDIR`, where canaries and sorts work; null: the results."""
 
 
@@ -376,29 +364,6 @@ class ExportSettings(Settings):
     """Units that have a page in `figures/units/`: those with the most spikes."""
 
 
-#: Named preprocessing. Neuropixels: as in SpikeInterface's tutorial of Neuropixels and
-#: aind-ephys-pipeline (samples aligned to one instant; slow waves and what all channels share taken
-#: out). The four channels of a tetrode see the same spikes, so what they share stays.
-PREPROCESSING: dict[str, dict[str, dict[str, Any]]] = {
-    "neuropixels1": {
-        "phase_shift": {},
-        "highpass_filter": {"freq_min": 300.0},
-        "common_reference": {},
-    },
-    "neuropixels2": {
-        "phase_shift": {},
-        "bandpass_filter": {"freq_min": 300.0, "freq_max": 6000.0},
-        "common_reference": {},
-    },
-    "tetrodes": {"bandpass_filter": {"freq_min": 300.0, "freq_max": 6000.0}},
-    "mea": {
-        "bandpass_filter": {"freq_min": 300.0, "freq_max": 6000.0},
-        "common_reference": {},
-    },
-    "none": {},
-}
-
-
 class Config(Settings):
     """The whole configuration."""
 
@@ -457,9 +422,26 @@ def load_valid(config: Mapping[str, Any]) -> tuple[Config, set[str], list[str]]:
     except ValidationError as err:
         # Of what is a boolean or a dict, what is wrong with the dict.
         errors = [e for e in err.errors() if (e["loc"][-1], e["type"][:5]) != ("bool", "bool_")]
-    invalid = {str(error["loc"][0]) for error in errors}
-    valid = {k: v for k, v in given.items() if isinstance(k, str) and k not in invalid}
-    return Config.model_validate(valid), invalid, [_describe(error) for error in errors]
+    problems = [_describe(error) for error in errors]
+    invalid = {str(error["loc"][0]) for error in errors if len(error["loc"]) == 1}
+    # What else is wrong in a section is told, too.
+    valid = {key: value for key, value in given.items() if isinstance(key, str)}
+    try:
+        for error in errors:
+            valid = _without(valid, error["loc"])
+        return Config.model_validate(valid), invalid, problems
+    except ValidationError:
+        return Config(), {*given}, problems
+
+
+def _without(given: Any, loc: Sequence[Any]) -> Any:
+    """Return a config without the key that pydantic names, as far as it is one of the config's."""
+    first, *further = loc
+    if not isinstance(given, Mapping) or first not in given:
+        return given
+    left = _without(given[first], further) if further else None
+    others = {key: value for key, value in given.items() if key != first}
+    return others if left is None or left == given[first] else {**others, first: left}
 
 
 def as_set(settings: BaseModel, **include_or_exclude: Any) -> dict[str, Any]:

@@ -9,20 +9,20 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeGuard
+from typing import Any, Literal, TypeGuard, get_origin
 
 import yaml
 
 from spikecanary import config as configuration
 from spikecanary import parameters
 from spikecanary.config import (
-    PREPROCESSING,
     AnalysisSettings,
     BadInputError,
     Config,
     CurationSettings,
 )
 from spikecanary.failures.signatures import load_signatures
+from spikecanary.presets import PREPROCESSING
 from spikecanary.recording import RATES_DIFFER, preprocessing_steps, readers
 from spikecanary.sorter import defaults_of
 from spikecanary.table import ID_PATTERN, Recording, not_readable, read_table, read_valid
@@ -32,6 +32,11 @@ from spikecanary.texts import did_you_mean, quote
 OPERATORS = ("average", "std", "median", "mad")
 #: Of what type parameters are whose default is None.
 OF_NONE: Mapping[str, Any] = {"operators": [], "metric_names": [], "metric_params": {}}
+
+#: Parameters of extensions that are no number at 0.
+ABOVE_0 = {"bin_ms", "window_ms", "n_components", "max_spikes_per_unit"}
+#: A docstring's line that names all values of a parameter: method : "a" | "b", default: "a".
+ALL_VALUES = re.compile(r""" ?: (?:["']\w+["'] ?\| ?)+["']\w+["'](?:, .*)?$""")
 
 
 def read_inputs(given: Mapping[str, Any]) -> tuple[Config, list[Recording]]:
@@ -258,7 +263,10 @@ def _check_call(
         if name == "dtype" and not is_dtype(value):
             yield f"config: {where}.dtype: no type of numbers: {quote(value)}"
         problems = unknown(f"config: {where}.{name}: unknown value", given, values)
-        yield from (each for each in problems if "did you mean" in each)  # not all are named
+        names_all = get_origin(named[name].annotation) is Literal or (
+            in_doc is not None and ALL_VALUES.search(in_doc[0]) is not None
+        )
+        yield from (each for each in problems if names_all or "did you mean" in each)
 
 
 def check_analysis(settings: AnalysisSettings) -> Iterator[str]:
@@ -297,6 +305,8 @@ def check_analysis(settings: AnalysisSettings) -> Iterator[str]:
             numbers = [each for each in (known_as.default, params.get(key)) if is_number(each)]
             if len(numbers) > 1 and numbers[0] > 0 > numbers[1]:
                 yield f"config: {where}.{key} is {numbers[1]}, less than 0"
+            elif key in ABOVE_0 and numbers[1:] == [0]:
+                yield f"config: {where}.{key} is 0: it takes a number above 0"
         metrics = {each.metric_name: each for each in getattr(extension, "metric_list", ())}
         of_metrics = params.get("metric_params")
         of_metrics = of_metrics if isinstance(of_metrics, dict) else {}
@@ -360,6 +370,7 @@ def check_exports(config: Config, rows: list[Recording]) -> Iterator[str]:
 
         to_phy = partial(export_to_phy, None)  # its folder is not to be chosen either
         yield from _check_call("exports.phy", to_phy, config.exports.phy, job_keys)
+        yield from _check_jobs("exports.phy", config.exports.phy)
     given = {"config: exports.nwb": config.exports.nwb.model_dump(mode="json", exclude={"by"})}
     seen: list[dict[str, str]] = [{}]
     for row in rows if "nwb" in config.outputs else ():  # of texts, what may not be any
@@ -378,6 +389,28 @@ def check_exports(config: Config, rows: list[Recording]) -> Iterator[str]:
         yield from _check_nwb(given)
 
 
+def _check_jobs(where: str, params: Mapping[str, Any]) -> Iterator[str]:
+    """Find values that SpikeInterface's processes do not take."""
+    from multiprocessing import get_all_start_methods
+
+    from spikeinterface.core.job_tools import convert_string_to_bytes, fix_job_kwargs, job_keys
+
+    context = params.get("mp_context")
+    known = get_all_start_methods()
+    if context is not None and context not in known:
+        yield from unknown(f"config: {where}.mp_context: unknown value", [str(context)], known)
+    jobs = {name: value for name, value in params.items() if name in job_keys}
+    try:
+        fix_job_kwargs(jobs)
+    except (AssertionError, TypeError, ValueError) as err:
+        yield f"config: {where}: {err}"
+    for name in ("chunk_memory", "total_memory"):
+        try:
+            _ = jobs.get(name) is None or convert_string_to_bytes(jobs[name])
+        except (AssertionError, KeyError, TypeError, ValueError):
+            yield f"config: {where}.{name}: takes a size, such as 500M, got {quote(jobs[name])}"
+
+
 def _check_nwb(given: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> Iterator[str]:
     """Find fields that NWB does not have, and values that it does not take."""
     from hdmf.utils import get_docval
@@ -386,12 +419,13 @@ def _check_nwb(given: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> Iterator
     from pynwb.file import Subject
 
     needed = {"session_start_time": datetime.now(UTC).isoformat(), "session_description": "x"}
-    for where, sections in given.items():
-        misspelt: list[str] = []
+    for where, all_sections in given.items():
+        sections, misspelt = {**all_sections}, list[str]()
         for section in (NWBFile, Subject):
             known = [each["name"] for each in get_docval(section.__init__)]
             what = f"{where}.{section.__name__}: unknown field"
             misspelt += unknown(what, sections[section.__name__], known)
+            sections[section.__name__] = _known(sections[section.__name__], known)
         yield from misspelt
         file = {"identifier": "x", **needed, **sections["NWBFile"]}
         if isinstance(file.get("experimenter"), str):
@@ -399,10 +433,15 @@ def _check_nwb(given: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> Iterator
         subject = {"Subject": {"sex": "U", **sections["Subject"]}} if sections["Subject"] else {}
         try:
             with warnings.catch_warnings(action="ignore"):  # dates without a time zone
-                _ = misspelt or make_nwbfile_from_metadata({"NWBFile": file, **subject})
+                make_nwbfile_from_metadata({"NWBFile": file, **subject})
         except Exception as err:  # noqa: BLE001 - of jsonschema, hdmf, datetime
             field = "".join(f"{each}: " for each in getattr(err, "path", ()))
             yield f"{where}: NWB: {field}{getattr(err, 'message', err)}"
+
+
+def _known(given: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:
+    """Return what has one of these names."""
+    return {name: given[name] for name in names if name in given}
 
 
 def check_files(config: Config) -> Iterator[str]:

@@ -273,7 +273,7 @@ def is_usable(row: Recording, results: Path, config: Config, *, dry: bool) -> bo
     if dry or os.access(folder, os.W_OK):
         return True
     state = State(config, row, folder)
-    return state.sort_stands or not state.may_proceed
+    return state.is_done or not state.may_proceed
 
 
 def disagreement(

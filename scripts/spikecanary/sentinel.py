@@ -264,7 +264,7 @@ def move(source: Path, target: Path) -> None:
     DiskExhaustionError
         It cannot be copied there.
     """
-    new, old = (_temporary(target.with_suffix(suffix)) for suffix in (".new", ".old"))
+    new, old = (_temporary(target.with_name(f"{target.name}.{word}.")) for word in ("new", "old"))
     try:
         try:
             source.rename(new)

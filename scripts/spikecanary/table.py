@@ -26,7 +26,8 @@ from pydantic import (
     model_validator,
 )
 
-from spikecanary.config import SHORTEST_S, BadInputError, UserPath
+from spikecanary.config import SHORTEST_S, BadInputError
+from spikecanary.pathtypes import UserPath
 from spikecanary.sentinel import write_atomic
 from spikecanary.texts import did_you_mean, printable, quote
 

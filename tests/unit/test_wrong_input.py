@@ -109,6 +109,11 @@ TABLES = {
 }
 #: Settings, and what is said of them.
 SETTINGS = {
+    "folder with a dot": ({"pathvars": {"results": "./res"}}, "pathvars.results: write res, got"),
+    "folder with a slash": ({"pathvars": {"logs": "l//x/"}}, "pathvars.logs: write l/x, got"),
+    "this folder": ({"pathvars": {"results": "."}}, "pathvars.results: write a folder in it, got"),
+    "folder by a variable": ({"pathvars": {"results": "$HOME/x"}}, "pathvars.results: takes a fol"),
+    "scratch with a zero byte": ({"job": {"scratch": "a\0b"}}, "job.scratch: takes a folder"),
     "key misspelt": ({"canary": {"windw_s": 3}}, "unknown key (did you mean 'window_s'?)"),
     "section misspelt": ({"canry": {}}, "unknown key (did you mean 'canary'?)"),
     "key a number": ({1: 2}, "config: 1: Keys should be strings"),
@@ -158,6 +163,21 @@ SETTINGS = {
 }
 #: Settings of the steps after the sort.
 LATE = {
+    "start of processes": ({"exports": {"phy": {"mp_context": "frok"}}}, "(did you mean 'fork'?)"),
+    "size of chunks": ({"exports": {"phy": {"chunk_memory": "1Q"}}}, "takes a size, such as 500M"),
+    "number of processes": ({"exports": {"phy": {"n_jobs": 0}}}, "n_jobs must be a non-zero int"),
+    "no such method": (
+        {"analysis": {"sparsity": {"method": "xyz"}}},
+        "analysis.sparsity.method: unknown value 'xyz' (known: amplitude, best_channels",
+    ),
+    "no such mode": (
+        {"analysis": {"extensions": {"principal_components": {"mode": "xyz"}}}},
+        "principal_components.mode: unknown value 'xyz' (known: by_channel_global",
+    ),
+    "bins of no width": (
+        {"analysis": {"extensions": {"correlograms": {"bin_ms": 0}}}},
+        "correlograms.bin_ms is 0: it takes a number above 0",
+    ),
     "extension": ({"analysis": {"extensions": {"wavforms": {}}}}, "(did you mean 'waveforms'?)"),
     "waveforms": (
         {"analysis": {"extensions": {"waveforms": {"ms_befor": 1}}}},
@@ -309,6 +329,36 @@ def test_problems_of_all_rows_are_told_together(held):
         "line 3 (recording 'a'): unknown reader 'binry'",
         "line 4 (recording 'b'), column path: is empty",
         "line 5 (recording 'c'), column reader: is empty",
+    ):
+        assert expected in told
+    held()
+
+
+def test_problems_of_one_section_are_told_together(held):
+    settings = {
+        "analysis": {
+            "redundant_units": 5,
+            "sparsity": {"methd": 1},
+            "extensions": {"wavforms": {}},
+        },
+        "exports": {
+            "unit_pages": -1,
+            "phy": {"copy_binry": 1},
+            "nwb": {"NWBFile": {"labb": 1}, "Subject": {"sex": "male"}},
+        },
+        "sorter": {"device": "gpu", "params": {"nblock": 1}},
+    }
+    told = problems(PLAIN.encode(), settings)
+    for expected in (
+        "analysis.redundant_units: ",
+        "'methd' (did you mean 'method'?)",
+        "'wavforms' (did you mean",
+        "exports.unit_pages: ",
+        "'copy_binry' (did you mean",
+        "'labb' (did you mean 'lab'?)",
+        "sex: 'male' is not one of",
+        "unknown value 'gpu'",
+        "'nblock' (did you mean 'nblocks'?)",
     ):
         assert expected in told
     held()

@@ -2,6 +2,8 @@
 
 import re
 import shutil
+import subprocess
+import sys
 
 import pytest
 
@@ -131,6 +133,18 @@ def test_config_that_is_no_yaml(project, text, expected):
     assert run.returncode == 1
     assert expected in run.output
     assert not re.search(r"Traceback|Snakefile|\.smk", run.output), run.output
+
+
+@pytest.mark.parametrize("is_link", [False, True])
+def test_config_that_is_not_there(tmp_path, is_link):
+    if is_link:
+        (tmp_path / "config").mkdir()
+        (tmp_path / "config/config.yaml").symlink_to(tmp_path / "gone.yaml")
+    command = [sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "Snakefile"), "-n"]
+    run = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert run.returncode == 1
+    assert "config/config.yaml is no file that can be read: make it, or name one" in run.stderr
+    assert not re.search(r"Traceback|Snakefile|\.smk", run.stdout + run.stderr)
 
 
 @pytest.mark.medium
