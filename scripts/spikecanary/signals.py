@@ -320,7 +320,9 @@ def _find_bad_periods(
     def measure(seen: _Pieces) -> "tuple[NDArray[np.float64], ...]":
         """Return the shares of flat and of railed channels, and the noise, of each piece."""
         flat, railed = seen.find_dead(limits)
-        noise = np.median((seen.noise * scale)[:, good], axis=1)
+        levels = np.where(flat | railed, np.nan, seen.noise * scale)[:, good]
+        with warnings.catch_warnings(action="ignore", category=RuntimeWarning):
+            noise = np.nanmedian(levels, axis=1)  # of the channels that carry a signal
         return flat[:, good].mean(axis=1), railed[:, good].mean(axis=1), noise
 
     step_size = float(np.median(scale[good])) if recording.get_dtype().kind in "iu" else 0.0
