@@ -212,7 +212,7 @@ def describe_gaps(opened: "BaseRecording", row: Recording) -> Iterator[str]:
     rate_hz = opened.get_sampling_frequency()
     for name, clock, step, unit in _clocks(opened, row):
         if fault := find_fault(clock, step):
-            yield f"{name} {fault}. Times are counted from its begin, by the sampling rate"
+            yield f"{name} {fault}. Times are counted from its start, by the sampling rate"
             continue
         gaps = find_gaps(clock, step)
         if len(gaps) > MOST_KNOTS:
