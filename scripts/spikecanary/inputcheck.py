@@ -406,7 +406,8 @@ def _check_jobs(where: str, params: Mapping[str, Any]) -> Iterator[str]:
         yield f"config: {where}: {err}"
     for name in ("chunk_memory", "total_memory"):
         try:
-            _ = jobs.get(name) is None or convert_string_to_bytes(jobs[name])
+            if jobs.get(name) is not None:
+                convert_string_to_bytes(jobs[name])
         except (AssertionError, KeyError, TypeError, ValueError):
             yield f"config: {where}.{name}: takes a size, such as 500M, got {quote(jobs[name])}"
 
@@ -425,7 +426,8 @@ def _check_nwb(given: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> Iterator
             known = [each["name"] for each in get_docval(section.__init__)]
             what = f"{where}.{section.__name__}: unknown field"
             misspelt += unknown(what, sections[section.__name__], known)
-            sections[section.__name__] = _known(sections[section.__name__], known)
+            of_section = sections[section.__name__]
+            sections[section.__name__] = {n: of_section[n] for n in known if n in of_section}
         yield from misspelt
         file = {"identifier": "x", **needed, **sections["NWBFile"]}
         if isinstance(file.get("experimenter"), str):
@@ -437,11 +439,6 @@ def _check_nwb(given: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> Iterator
         except Exception as err:  # noqa: BLE001 - of jsonschema, hdmf, datetime
             field = "".join(f"{each}: " for each in getattr(err, "path", ()))
             yield f"{where}: NWB: {field}{getattr(err, 'message', err)}"
-
-
-def _known(given: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:
-    """Return what has one of these names."""
-    return {name: given[name] for name in names if name in given}
 
 
 def check_files(config: Config) -> Iterator[str]:

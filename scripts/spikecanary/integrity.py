@@ -260,9 +260,14 @@ def find_gaps(clock: "NDArray[Any]", step: float) -> list[tuple[int, float]]:
     return gaps
 
 
+def _stretch(clock: "NDArray[Any]") -> int:
+    """Return how many samples of a clock are looked at together."""
+    return max(1, len(clock) // MOST_KNOTS)
+
+
 def _steps(clock: "NDArray[Any]") -> "NDArray[np.float64]":
     """Return the mean steps of a clock over even stretches, which jitter does not enter."""
-    length = max(1, len(clock) // MOST_KNOTS)
+    length = _stretch(clock)
     steps: NDArray[np.float64] = np.diff(np.asarray(clock[::length], dtype=np.float64)) / length
     return steps
 
@@ -271,8 +276,7 @@ def _is_even(clock: "NDArray[Any]", step: float) -> bool:
     """Whether a clock runs at its rate, by a thousand of its samples, which show each gap."""
     steps = _steps(clock)
     usual = float(np.median(steps))
-    length = max(1, len(clock) // MOST_KNOTS)
-    is_even = np.abs(steps - usual) * length < (GAP_SAMPLES - 1) * step
+    is_even = np.abs(steps - usual) * _stretch(clock) < (GAP_SAMPLES - 1) * step
     return bool(is_even.all()) and abs(usual / step - 1) < RATES_DIFFER
 
 

@@ -100,11 +100,13 @@ def open_recording(
     notes = [] if notes is None else notes
     try:
         recording, filled = _concatenate(row, notes, opened, thorough=thorough)
-        if thorough and len(filled) > 1:
+        described: list[Part] = []
+        if parts is not None or (thorough and len(filled) > 1):
             described = _describe_filled(filled)
+        if thorough:
             notes += clock.describe_joins(described, recording.get_sampling_frequency())
         if parts is not None:
-            parts += _describe_parts(filled, row)
+            parts += _cut_parts(described, row, filled[0][2].get_sampling_frequency())
         return _cut(place_channels(recording, row, notes), row)
     except (ClassifiedSortFailure, MemoryError):
         raise
@@ -158,10 +160,8 @@ def _describe_filled(filled: list[_Opened]) -> list[Part]:
     return found
 
 
-def _describe_parts(filled: list[_Opened], row: Recording) -> Iterator[Part]:
-    """Describe the parts of a recording, as far as they are sorted."""
-    found = _describe_filled(filled)
-    rate_hz = filled[0][2].get_sampling_frequency()
+def _cut_parts(found: list[Part], row: Recording, rate_hz: float) -> Iterator[Part]:
+    """Yield the parts of a recording, as far as they are sorted."""
     last = found[-1].start_sample + found[-1].n_samples
     lags_s = clock.lags_s(found, rate_hz)
     found = [
