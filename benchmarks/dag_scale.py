@@ -73,7 +73,8 @@ Path(snakemake.output.record).write_text(json.dumps(record))
 OUTPUT = """
 from pathlib import Path
 for path in map(Path, snakemake.output):
-    path.write_text("unit") if path.suffix in (".tsv", ".nwb") else path.mkdir()
+    is_file = path.suffix or path.name == ".exported"
+    path.write_text("unit") if is_file else path.mkdir()
 """
 STATIC = """
 RECORDINGS = open("names.txt").read().split()
