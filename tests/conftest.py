@@ -34,7 +34,7 @@ GROUPS = {
     "test_slurm.py": "slurm",
     "test_sorts.py": "serial",
 }
-#: Of tests that no other waits for, these begin, so that no worker is left alone with one.
+#: These begin, and then the groups, so that no worker is left alone with one.
 LONGEST = tuple(
     f"tests/{name}.py" for name in ("workflow/test_real_sorters", "workflow/test_fault_bench")
 )
@@ -62,13 +62,14 @@ class Groups(LoadScopeScheduling):
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Groups:
-    """Choose the scheduler."""
+    """Choose the scheduler, which takes the tests in the order in which they are collected."""
+    config.option.loadscopereorder = False
     return Groups(config, log)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark the unit tests that take long, others where they stand; begin with the longest."""
-    items.sort(key=lambda item: not item.nodeid.startswith(LONGEST))
+    """Mark the unit tests that take long, others where they stand; begin with what takes longest."""
+    items.sort(key=lambda item: (not item.nodeid.startswith(LONGEST), item.path.name not in GROUPS))
     for item in items:
         if item.nodeid.startswith(MEDIUM):
             item.add_marker(pytest.mark.medium)
