@@ -20,7 +20,9 @@ import yaml
 
 from spikecanary import preflight, sorter
 from spikecanary.config import load
+from spikecanary.failures import ClassifiedSortFailure
 from spikecanary.table import Recording
+from spikecanary.texts import sentences
 from spikecanary.tsv import read_tsv, write_tsv
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -63,8 +65,11 @@ class Machine:
         """Return what the machine lacks for these settings, each with its remedy."""
         row = Recording(id="x", paths=("recordings/healthy",), reader="spikeinterface")
         task = sorter.make_task(row, load(self.config))
-        found = preflight.check_node(task, self.folder, HEADER)
-        return [each.line() for each in found if each.level == "fail"]
+        try:
+            preflight.check_node(task, self.folder, HEADER)
+        except ClassifiedSortFailure as err:
+            return [sentences(err, err.remedy)]
+        return []
 
     def make_recordings(self) -> None:
         """Make the demo's recordings."""

@@ -5,13 +5,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from spikecanary.config import as_steps
 from spikecanary.failures import ClassifiedSortFailure, RecordingLayoutError, SorterParameterError
 from spikecanary.layout import MAD_TO_SD
 from spikecanary.probes import count_largest_group
 from spikecanary.recording import open_recording, preprocess
 from spikecanary.sorter import SortTask
-from spikecanary.table import Recording
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -39,9 +37,7 @@ NEEDS_NEIGHBOURS = ("kilosort4",)
 TETRODE = 4
 
 
-def scan(
-    row: Mapping[str, Any], preprocessing: Any, batch_s: float, shortest_s: float
-) -> dict[str, Any]:
+def scan(task: SortTask, batch_s: float, shortest_s: float) -> dict[str, Any]:
     """Find where a recording is most active; for a supervised child process.
 
     It is silent where the most active stretch of ``batch_s``, from which the sorter learns, has no
@@ -58,8 +54,8 @@ def scan(
     """
     from spikeinterface.core import get_random_data_chunks
 
-    opened = open_recording(Recording.model_validate(row))
-    handed = get_random_data_chunks(preprocess(opened, as_steps(preprocessing)), seed=0)
+    opened = open_recording(task.row)
+    handed = get_random_data_chunks(preprocess(opened, task.preprocessing), seed=0)
     recording = _band_pass(opened)
     chunks = get_random_data_chunks(recording, concatenated=False, seed=0)
     # The median, where get_noise_levels has the mean: a few artefacts must not hide the activity.

@@ -30,9 +30,9 @@ from spikecanary.texts import count, sentences
 
 logger = logging.getLogger(__name__)
 
-#: Where these are raised, another process may have used the memory or the disk, and storage or a
-#: server may answer again: they say little of the full sort, and do not stop it. What a watchdog
-#: found does.
+#: Where others raise what becomes these, another process may have used the memory or the disk, and
+#: storage or a server may answer again: they say little of the full sort, and do not stop it. What
+#: a watchdog or the preflight found does.
 RAW_RESOURCES = (HostMemoryWatchdogError, DiskExhaustionError, IOStallError)
 #: A second window that begins this near to the first is the same, in s.
 SAME_WINDOW_S = 0.5
@@ -57,15 +57,13 @@ class Evidence:
 
     skip: str = ""  # why there is no canary
     header: Mapping[str, Any] = field(default_factory=dict)
-    failed: Ended | None = None  # a step before the sort that failed
-    failure: ClassifiedSortFailure | None = None  # of the preflight, or the signal check
+    failed: Ended | None = None  # the inspection before the sort, where it failed
+    certain: ClassifiedSortFailure | None = None  # why the full sort cannot end well
     signals: SignalReport | None = None
     attempts: list[Attempt] = field(default_factory=list)  # the last decides
     is_silent: bool | None = None  # whether a scan saw no activity; None: no scan was made
     learned: Learned | None = None  # where the window did not teach enough
-    explanation: ClassifiedSortFailure | None = None  # why too little was found in active data
     expected: Forecast = field(default_factory=dict)  # of the full sort
-    capacity: ClassifiedSortFailure | None = None  # why the full sort cannot fit
     warnings: list[str] = field(default_factory=list)
 
     @property
@@ -125,7 +123,7 @@ def run(
     try:
         with folders.work_folders(results, "canary", job.scratch) as folder:
             if refused:
-                evidence.failure = SettingsError("; ".join(refused))
+                evidence.certain = SettingsError("; ".join(refused))
             elif job.attempt == 1:
                 _Canary(task, settings, job, results, folder, evidence).collect()
         decision = decide(evidence, settings.stop_on) if job.attempt == 1 else KILLED
@@ -169,7 +167,7 @@ class _Canary:
             evidence.skip = "no canary: canary.window_s is 0"
             return
         self._inspect()
-        if evidence.skip or evidence.failed or evidence.failure:
+        if evidence.skip or evidence.failed or evidence.certain:
             return
         self._sort(0.0, self.window_s, "leading")
         if evidence.attempts[-1].is_suspicious:
@@ -187,22 +185,20 @@ class _Canary:
             supervision=self._supervision(),
             canary=self.settings,
         )
-        evidence, found = self.evidence, inspection.ended.result
+        evidence, found = self.evidence, inspection.result
+        evidence.header = inspection.facts.get("header", {})
         if found is None:
-            evidence.failed = inspection.ended
+            evidence.failed = inspection
             return
-        evidence.header, evidence.skip = found["header"], found["skip"]
-        evidence.failure = inspection.ended.failure
-        # The first is the reason, if it is a failure.
-        checks = inspection.checks[1:] if evidence.failure else inspection.checks
-        evidence.warnings += [*found["notes"], *(check.line() for check in checks)]
-        if evidence.skip or evidence.failure:
+        evidence.skip = found["skip"]
+        evidence.warnings += found["notes"]
+        if evidence.skip:
             return
         report = evidence.signals = SignalReport.model_validate(found["signals"])
         evidence.warnings += report.warnings()
         if self.task.silence_bad_periods and any(each.is_dead for each in report.bad_periods):
             evidence.warnings.append("its flat and railed periods are set to zero for the sort")
-        evidence.failure = report.failure(bad_periods_stop=self.settings.bad_periods == "stop")
+        evidence.certain = report.failure(bad_periods_stop=self.settings.bad_periods == "stop")
         self.window_s = found["window_s"]
         if self.window_s > self.settings.window_s:
             evidence.warnings.append(
@@ -218,8 +214,7 @@ class _Canary:
 
         with folders.work_folder(self.folder / why.replace(" ", "-")) as folder:
             window_task = self.task.for_canary(start_s, end_s)
-            *_, tried = diagnosis.tries(window_task, self.job.retry, folder, sort)
-        ended = tried.ended
+            *_, (_, ended) = diagnosis.tries(window_task, self.job.retry, folder, sort)
         found = ended.result or {}
         message = f"{found['n_units']} units" if found else ended.describe()
         logger.info(
@@ -235,7 +230,7 @@ class _Canary:
             measured=_without_copy(self.task, ended),
         )
         self.evidence.attempts.append(Attempt(window, ended))
-        self.evidence.warnings += [*tried.warnings, *ended.warnings]
+        self.evidence.warnings += ended.warnings
 
     def _ask_again(self) -> None:
         """Give a second opinion on too little activity: by what the full sort will learn from.
@@ -258,19 +253,14 @@ class _Canary:
             return
         scan = self._scan(learn_s, shortest_s) if learned else scan
         if scan and not evidence.is_silent and not (learned and learned.start_s is not None):
-            evidence.explanation = activity.explain_missed(scan, self.task, evidence.header)
-        if learned is not None and not learned.is_enough and evidence.explanation is None:
+            evidence.certain = activity.explain_missed(scan, self.task, evidence.header)
+        if learned is not None and not learned.is_enough and evidence.certain is None:
             silent = evidence.is_silent is not False
-            evidence.explanation = learning.explain_too_few(learned, self.task, silent=silent)
+            evidence.certain = learning.explain_too_few(learned, self.task, silent=silent)
 
     def _scan(self, learn_s: float, shortest_s: float) -> dict[str, Any] | None:
         """Scan the recording for activity."""
-        arguments = {
-            "row": self.task.row.model_dump(mode="json"),
-            "preprocessing": list(self.task.preprocessing.items()),
-            "batch_s": learn_s,
-            "shortest_s": shortest_s,
-        }
+        arguments = {"task": self.task, "batch_s": learn_s, "shortest_s": shortest_s}
         folder = self.folder / "scan"
         scanned = call(activity.scan, arguments, folder=folder, supervision=self._supervision())
         scan: dict[str, Any] | None = scanned.result
@@ -282,7 +272,7 @@ class _Canary:
         if not learning.is_countable(self.task):
             return None
         folder = self.folder / "learning"
-        arguments = {"task": self.task.model_dump(mode="json"), "folder": str(folder)}
+        arguments = {"task": self.task, "folder": folder}
         counted = call(
             learning.count_clips, arguments, folder=folder, supervision=self._supervision()
         )
@@ -300,7 +290,7 @@ class _Canary:
             costs["results_mb"] = costs["disk_mb"].model_copy(update={"low": 0.0})
             room = forecast.available(self.results, job.forecast, job.watchdogs)
             available["results_mb"] = room["disk_mb"]
-        evidence.capacity, tight = forecast.check_capacity(costs, available, self.task)
+        evidence.certain, tight = forecast.check_capacity(costs, available, self.task)
         evidence.warnings += tight
 
     def _supervision(self) -> Supervision:
@@ -319,13 +309,11 @@ def decide(evidence: Evidence, stop_on: Collection[str]) -> Decision:
     if evidence.skip:
         return Decision("skipped", evidence.skip)
     counted = evidence.counted
-    certain = evidence.failure
     if counted and counted.window.n_units == 0 and evidence.is_silent:
         msg = "the sorter found no units, and a scan of the recording no activity"
-        certain = InsufficientActivityError(msg)
-    certain = certain or evidence.explanation or evidence.capacity
-    if certain is not None:
-        return _stop(certain, stop_on)
+        return _stop(InsufficientActivityError(msg), stop_on)
+    if evidence.certain is not None:
+        return _stop(evidence.certain, stop_on)
     if counted is None:
         return _decide_failed(evidence.failed or Ended(), stop_on)
     if counted.window.n_units is None:
@@ -360,7 +348,7 @@ def _decide_failed(ended: Ended, stop_on: Collection[str]) -> Decision:
     if failure is None:
         reason = f"not a known failure, so the canary proved nothing: {ended.describe()}"
         return Decision("unexpected", reason, Failure(class_name=name, message=ended.describe()))
-    if ended.by_job_limit or (ended.stopped_by is None and isinstance(failure, RAW_RESOURCES)):
+    if ended.by_job_limit or (isinstance(failure, RAW_RESOURCES) and not ended.is_found_by_us):
         known = type(failure).__name__
         unclassified = Failure(
             class_name=known if ended.by_job_limit else name, message=ended.describe()

@@ -3,9 +3,8 @@
 import itertools
 import logging
 import re
-import signal
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +13,10 @@ from spikecanary.config import CanarySettings, RetrySettings
 from spikecanary.failures import (
     BiologicalFailure,
     ClassifiedSortFailure,
-    DependencyError,
     GpuMemoryWatchdogError,
     GPUOutOfMemoryError,
     RecordingUnreadableError,
-    restore,
 )
-from spikecanary.failures.classify import by_text, classify
 from spikecanary.recording import size_bytes
 from spikecanary.sentinel import Record, SorterInfo
 from spikecanary.sorter import SortTask
@@ -43,14 +39,6 @@ TRANSIENT = re.compile(
 )
 
 
-@dataclass(frozen=True)
-class Inspection:
-    """What was seen before a sort."""
-
-    ended: Ended  # :func:`spikecanary.preflight.inspect_recording_and_node`, and its failure
-    checks: list[preflight.Check]  # of the node, those that found something, failures first
-
-
 def inspect(
     task: SortTask,
     *,
@@ -59,28 +47,14 @@ def inspect(
     supervision: Supervision,
     canary: CanarySettings | None = None,
     layout: bool = True,
-) -> Inspection:
+) -> Ended:
     """Inspect recording and node, and for a canary the signal, in a supervised child process."""
-    ended = call(
+    return call(
         preflight.inspect_recording_and_node,
-        {
-            "task": task.model_dump(mode="json"),
-            "folder": str(folder),
-            "strict": strict,
-            "layout": layout,
-            "canary": canary and canary.model_dump(mode="json"),
-        },
+        {"task": task, "folder": folder, "canary": canary, "strict": strict, "layout": layout},
         folder=folder / "inspect",
         supervision=supervision,
     )
-    if ended.result is None:
-        return Inspection(replace(ended, failure=read_ending(ended, supervision.signatures)), [])
-    checks = [
-        preflight.Check(check["code"], check["level"], restore(check["failure"]))
-        for check in ended.result.get("preflight", [])
-    ]
-    failed = next((check.failure for check in checks if check.level == "fail"), None)
-    return Inspection(replace(ended, failure=failed), checks)
 
 
 def make_record(
@@ -120,33 +94,12 @@ def make_record(
     )
 
 
-def read_ending(ended: Ended, signatures: str | None = None) -> ClassifiedSortFailure | None:
-    """Classify the failure by the exception, the log and how the child ended."""
-    if ended.stopped_by is not None:
-        return ended.stopped_by
-    own = Path(signatures) if signatures else None
-    log = f"{ended.facts.get('sorter_log', '')}\n{ended.log}"
-    if ended.error is not None:
-        return classify(ended.error, log, own)
-    if ended.died_of == -signal.SIGILL:
-        return DependencyError("a program uses instructions that this machine's CPU does not have")
-    return None if ended.result is not None else by_text("", log, own)
-
-
-@dataclass(frozen=True)
-class Try:
-    """One try of a sort: how it ended, and why it is not the first."""
-
-    folder: Path
-    ended: Ended
-    warnings: tuple[str, ...] = ()
-
-
 def tries(
     task: SortTask, retry: RetrySettings, folder: Path, attempt: Callable[[SortTask, Path], Ended]
-) -> Iterator[Try]:
-    """Yield each try of a sort; the last decides. Its folder is removed when the next is asked for.
+) -> Iterator[tuple[Path, Ended]]:
+    """Yield the folder of each try of a sort, and how it ended; the last decides.
 
+    The folder is removed when the next is asked for, and warnings say why one is not the first.
     What lacks GPU memory is tried again with smaller batches, as often as the config says; after an
     error of the GPU that comes and goes, the same sort is tried once more.
     """
@@ -155,7 +108,7 @@ def tries(
     for number in itertools.count(1):
         with folders.work_folder(folder / f"try-{number}") as work:
             ended = attempt(task, work)
-            yield Try(work, ended, warnings)
+            yield work, replace(ended, warnings=(*warnings, *ended.warnings))
         lacks_memory = times > 0 and isinstance(ended.failure, GPU_MEMORY)
         smaller = task.with_less_memory(SMALLER) if lacks_memory else None
         if smaller is not None:
@@ -190,11 +143,7 @@ def sort(
         What the sorter wrote for this very task; it is read instead of sorting.
     """
     before = size_bytes(task.row)
-    arguments = {
-        "task": task.model_dump(mode="json"),
-        "folder": str(folder),
-        "finished": finished and str(finished),
-    }
+    arguments = {"task": task, "folder": folder, "finished": finished}
     ended = supervise(sorter.sort, arguments, folder=folder, supervision=supervision)
     after = size_bytes(task.row)
     if shrank := _describe_shrunk(ended, before, after):
@@ -230,18 +179,18 @@ def _diagnose(
     ended: Ended, task: SortTask, folder: Path, supervision: Supervision
 ) -> ClassifiedSortFailure | None:
     """Classify a sort's failure, by its data where the text alone is no proof."""
-    failure = read_ending(ended, supervision.signatures)
-    header = ended.facts.get("header")
-    in_sorter = ended.error is not None and ended.facts.get("stage") in ("sort", "read")
+    failure = ended.failure
+    in_sorter = ended.error is not None and ended.facts["stage"] in ("sort", "read")
     may_be_data = failure is None or isinstance(failure, BiologicalFailure)
-    if header is None or not in_sorter or not may_be_data:
+    if not in_sorter or not may_be_data:
         return failure
+    header = ended.facts["header"]
     start_s, end_s = task.window_s or (0.0, header["duration_s"])
     if task.check_length(round((end_s - start_s) * header["sampling_frequency_hz"])):
         return None
     checked = call(
         signals.check_window,
-        {"row": task.row.model_dump(mode="json"), "window_s": task.window_s},
+        {"row": task.row, "window_s": task.window_s},
         folder=folder,
         supervision=supervision,
     )

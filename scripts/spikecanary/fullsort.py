@@ -1,7 +1,6 @@
 """The full sort: obey the sentinel, lock, sort, write the sorting and how it ended."""
 
 import logging
-from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -74,19 +73,20 @@ def run(
             folders.work_folders(results, "sort", job.scratch) as folder,
         ):
             finished = sorteroutput.find(results, job.recorded_settings) if keep_output else None
-            for tried in sort.tries(folder, finished):
-                record = sort.describe(tried)
-                if keep_output and tried.ended.facts.get("sorter_ended_well"):
-                    work, version = tried.folder / "sorter", record.sorter.version
-                    sorteroutput.keep(work, results, record.settings, version)
+            attempt = partial(sort.attempt, folder=folder, finished=finished)
+            for work, ended in diagnosis.tries(task, job.retry, folder, attempt):
+                record = sort.describe(ended)
+                if keep_output and ended.facts.get("sorter_ended_well"):
+                    version = record.sorter.version
+                    sorteroutput.keep(work / "sorter", results, record.settings, version)
                 if record.outcome != "failed":
-                    _move_sorting(tried, record, results / "sorting")
+                    _move_sorting(work / "sorting", record, results / "sorting")
                     sentinel.write_record(results / "sort.json", record)
                 sentinel.append_journal(journal, "sort", record)
                 if record.outcome == "sorted" and finished is None:
                     forecast.remember(results.parent, canary, record)
     except ClassifiedSortFailure as err:
-        record = sort.describe(diagnosis.Try(results, Ended(failure=err)))
+        record = sort.describe(Ended(failure=err))
         sentinel.append_journal(journal, "sort", record)
     except Interrupted as err:
         sentinel.append_interrupted(journal, "sort", task.row.id, sort.started_at, err)
@@ -128,7 +128,7 @@ def _refuse_repetition(journal: Path, job: Job) -> None:
     has left no line in the journal.
     """
     ended = sentinel.read_attempts_of_run(journal, "sort")
-    last: Mapping[str, Any] = {"attempt": job.attempt, **ended[-1]} if ended else {}
+    last: dict[str, Any] = {"attempt": job.attempt, **ended[-1]} if ended else {}
     if last.get("outcome") != "failed" or last["attempt"] >= job.attempt:
         return
     failure, why = last.get("failure") or {}, "it would fail again"
@@ -144,12 +144,10 @@ def _refuse_repetition(journal: Path, job: Job) -> None:
     raise SortFailedError(msg)
 
 
-def _move_sorting(tried: diagnosis.Try, record: Record, path: Path) -> None:
-    """Move the sorting of a try to its place, in one step."""
-    made = tried.folder / "sorting"
-    if record.outcome == "unsortable":
-        header = tried.ended.facts["header"]
-        sorter.save_empty_sorting(made, header["sampling_frequency_hz"])
+def _move_sorting(made: Path, record: Record, path: Path) -> None:
+    """Move the sorting of a try to its place, in one step; an empty one of what is unsortable."""
+    if record.outcome == "unsortable" and record.sampling_frequency_hz:
+        sorter.save_empty_sorting(made, record.sampling_frequency_hz)
     sentinel.move(made, path)
 
 
@@ -164,27 +162,15 @@ class _Sort:
     forced: bool
     started_at: str = field(default_factory=sentinel.now)
 
-    def tries(self, folder: Path, finished: Path | None) -> Iterator[diagnosis.Try]:
-        """Yield each try; the last decides. Its folder is removed when the next is asked for."""
-        if finished is None:
-            yield from diagnosis.tries(
-                self.task,
-                self.job.retry,
-                folder,
-                lambda task, work: self._inspect_and_sort(task, folder, work),
-            )
-            return
-        note = f"not sorted again: read from {finished}, which was written for these settings"
-        logger.warning("%s: %s", self.task.row.id, note)
-        with folders.work_folder(folder / "try-again") as work:
+    def attempt(self, task: SortTask, work: Path, *, folder: Path, finished: Path | None) -> Ended:
+        """Inspect and sort once, or read what the sorter wrote for this very task."""
+        if finished is not None:
+            note = f"not sorted again: read from {finished}, which was written for these settings"
+            logger.warning("%s: %s", task.row.id, note)
             supervision = self._supervision()
-            ended = diagnosis.sort(
-                self.task, folder=work, supervision=supervision, finished=finished
-            )
-            yield diagnosis.Try(work, ended, (note,))
-
-    def _inspect_and_sort(self, task: SortTask, folder: Path, work: Path) -> Ended:
-        inspection = diagnosis.inspect(
+            ended = diagnosis.sort(task, folder=work, supervision=supervision, finished=finished)
+            return replace(ended, warnings=(note, *ended.warnings))
+        inspected = diagnosis.inspect(
             task,
             strict=self.job.preflight.strict,
             folder=folder,
@@ -192,12 +178,10 @@ class _Sort:
             # A canary has looked already; what is forced is sorted as it is declared.
             layout=self.canary.outcome == "skipped" and not self.forced,
         )
-        inspected = inspection.ended
-        notes = inspected.result["notes"] if inspected.result else []
-        for line in (*notes, *(check.line() for check in inspection.checks)):
+        if inspected.result is None:
+            return inspected
+        for line in inspected.result["notes"]:
             logger.warning("%s: %s", task.row.id, line)
-        if inspected.result is None or inspected.failure:
-            return replace(inspected, result=None)
         supervision = self._supervision(inspected.result["header"]["duration_s"])
         if self.canary.forecast:
             expected = self.canary.forecast["wall_s"]
@@ -213,9 +197,9 @@ class _Sort:
         limit_s = watchdogs.inactivity_limit_s(self.job.watchdogs, duration_s)
         return self.job.supervision(self.task, self.results, limit_s)
 
-    def describe(self, tried: diagnosis.Try) -> Record:
+    def describe(self, ended: Ended) -> Record:
         """Describe how a try ended; where its outcome is ``failed``, the job fails."""
-        ended, canary = tried.ended, self.canary
+        canary = self.canary
         header, found = ended.facts.get("header") or {}, ended.result or {}
         outcome: Outcome = "failed"
         reason = ended.describe() if ended.failure is None else str(ended.failure)
@@ -244,7 +228,7 @@ class _Sort:
             outcome=outcome,
             reason=reason,
             failure=Failure.of(ended.failure) if ended.failure else None,
-            warnings=[*tried.warnings, *ended.warnings, *odd],
+            warnings=[*ended.warnings, *odd],
             n_units=n_units,
             n_spikes=found.get("n_spikes"),
             forced=self.forced,

@@ -1,6 +1,6 @@
 """What a full sort will learn its templates from: clips in every 25th batch of Kilosort 4."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -91,8 +91,8 @@ def is_countable(task: SortTask) -> bool:
     return settings.name in BATCHES and settings.container is None and bool(learns)
 
 
-def count_clips(task: Mapping[str, Any], folder: str) -> dict[str, Any]:
-    """Count the clips that a full sort learns from, as :class:`Learned`; for a child process.
+def count_clips(task: SortTask, folder: Path) -> Learned:
+    """Count the clips that a full sort learns from, for a supervised child process.
 
     Kilosort itself opens, filters and whitens, in an empty folder; where it would extract clips
     from batches 0, 25, 50, ... (kilosort 4.1.7, ``extract_wPCA_wTEMP``), its own
@@ -102,11 +102,8 @@ def count_clips(task: Mapping[str, Any], folder: str) -> dict[str, Any]:
     from kilosort import spikedetect
     from spikeinterface.sorters import run_sorter
 
-    what = SortTask.model_validate(task)
-    recording = prepare(open_recording(what.row), what)
-    params = with_device(
-        what.sorter.name, sorter_class(what.sorter.name).default_params(), what.sorter
-    )
+    recording = prepare(open_recording(task.row), task)
+    params = with_device(sorter_class(task.sorter.name).default_params(), task.sorter)
     found: list[Learned] = []
 
     def count(ops: Any, bfile: Any, **options: Any) -> None:
@@ -117,14 +114,14 @@ def count_clips(task: Mapping[str, Any], folder: str) -> dict[str, Any]:
     try:
         # None: the samples are read as they are needed, without a copy of them all.
         params |= {"use_binary_file": None, "save_preprocessed_copy": False}
-        run_sorter(what.sorter.name, recording, folder=str(Path(folder) / "sorter"), **params)
+        run_sorter(task.sorter.name, recording, folder=str(folder / "sorter"), **params)
     except Exception:
         if not found:
             raise
     finally:
         spikedetect.extract_wPCA_wTEMP = extract
     (learned,) = found
-    return learned.model_dump()
+    return learned
 
 
 def _count(ops: Any, bfile: Any, nskip: int, **of_snippets: Any) -> Learned:

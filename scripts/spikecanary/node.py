@@ -3,11 +3,11 @@
 import json
 import logging
 import socket
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from spikecanary import diagnosis, preflight, sentinel, sorter
+from spikecanary import preflight, sentinel, sorter
 from spikecanary.config import Config, SorterSettings, as_set
 from spikecanary.failures import (
     ClassifiedSortFailure,
@@ -82,12 +82,11 @@ def run(
         limit_s = watchdogs.canary_inactivity_s(SHORTEST_S)
         ended = call(
             try_sorter,
-            {"task": task.model_dump(mode="json"), "folder": str(folder / "trial")},
+            {"task": task, "folder": folder / "trial"},
             folder=folder / "trial",
             supervision=job.supervision(task, record.parent, limit_s),
         )
-    failure = diagnosis.read_ending(ended, job.signatures)
-    failed = record.with_suffix(".failed.json")
+    failure, failed = ended.failure, record.with_suffix(".failed.json")
     if isinstance(failure, EnvironmentFailure) and not isinstance(failure, OF_RECORDING):
         found = {
             "failure": Failure.of(failure).model_dump(mode="json", by_alias=True),
@@ -106,9 +105,7 @@ def run(
     return None
 
 
-def try_sorter(
-    task: Mapping[str, Any], folder: str, stage: Callable[[str], None], tell: Callable[..., None]
-) -> dict[str, Any]:
+def try_sorter(task: SortTask, folder: Path, tell: Callable[..., None]) -> dict[str, Any]:
     """Make a recording in a folder, check this node, and sort; for a supervised child process.
 
     Raises
@@ -120,9 +117,8 @@ def try_sorter(
     """
     from spikeinterface.generation import generate_ground_truth_recording
 
-    sort = SortTask.model_validate(task)
-    stage("make")
-    batch_s = sort.batch_s(RATE_HZ) or 0.0
+    tell(stage="make")
+    batch_s = task.batch_s(RATE_HZ) or 0.0
     recording, _ = generate_ground_truth_recording(
         durations=[max(SHORTEST_S, sorter.LEAST_BATCHES * batch_s)],
         sampling_frequency=RATE_HZ,
@@ -130,14 +126,12 @@ def try_sorter(
         num_units=N_UNITS,
         seed=0,
     )
-    recording.save(folder=Path(folder) / "recording", verbose=False, progress_bar=False)
-    stage("inspect")
-    sort = sort.model_copy(update={"row": _row(Path(folder) / "recording")})
-    header = describe_header(open_recording(sort.row))
-    for check in preflight.check_node(sort, Path(folder), header):
-        if check.level == "fail":
-            raise check.failure
-    return sorter.sort(sort.model_dump(mode="json"), folder, stage, tell)
+    recording.save(folder=folder / "recording", verbose=False, progress_bar=False)
+    tell(stage="inspect")
+    task = task.model_copy(update={"row": _row(folder / "recording")})
+    header = describe_header(open_recording(task.row))
+    preflight.check_node(task, folder, header)
+    return sorter.sort(task, folder, tell)
 
 
 def _row(path: Path) -> Recording:

@@ -208,8 +208,8 @@ def _choose_action(state: State, header: Mapping[str, Any]) -> tuple[Action, lis
 
 def _find_certain(task: SortTask, header: Mapping[str, Any]) -> ClassifiedSortFailure | None:
     """Return why a recording cannot be sorted, where its header tells it."""
-    failed = (check.failure for check in preflight.check_channels(task, header))
-    return task.check_length(header["n_samples"]) or next(failed, None)
+    certain = preflight.check_channels(task, header)
+    return task.check_length(header["n_samples"]) or next(certain, None)
 
 
 def _size_bytes(row: Recording, header: Mapping[str, Any]) -> int:

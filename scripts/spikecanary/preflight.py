@@ -8,9 +8,8 @@ import socket
 import tempfile
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import psutil
 
@@ -21,7 +20,6 @@ from spikecanary.failures import (
     ContainerEnvironmentError,
     DiskExhaustionError,
     FolderNotWritableError,
-    GPUOutOfMemoryError,
     GPUUnavailableError,
     HDF5PluginMissingError,
     HostMemoryWatchdogError,
@@ -51,27 +49,14 @@ NOT_READ = (
     "it is at a URL, so the canary did not read it whole: gaps of its clock, and NaN outside of "
     "the pieces of the signal map, are not looked for"
 )
-#: Less free disk is a failure; less free memory of the host or of every GPU is a warning.
-MIN_FREE_DISK_MB, MIN_FREE_RAM_MB, MIN_FREE_VRAM_MB = 1000.0, 2000.0, 2000.0
-
-
-@dataclass(frozen=True)
-class Check:
-    """What one check found: its code, how bad it is, and the failure that it would be."""
-
-    code: str
-    level: Literal["warn", "fail"]
-    failure: ClassifiedSortFailure
-
-    def line(self) -> str:
-        """Describe the check in one line, with its remedy."""
-        return f"preflight {self.code}: {sentences(self.failure, self.failure.remedy)}"
+#: Less free disk is a failure; less free memory is a warning.
+MIN_FREE_DISK_MB, MIN_FREE_RAM_MB = 1000.0, 2000.0
 
 
 def inspect_recording_and_node(
-    task: Mapping[str, Any],
-    folder: str,
-    canary: Mapping[str, Any] | None,
+    task: SortTask,
+    folder: Path,
+    canary: CanarySettings | None,
     tell: Callable[..., None],
     *,
     strict: bool = False,
@@ -79,56 +64,47 @@ def inspect_recording_and_node(
 ) -> dict[str, Any]:
     """Open a recording, check the node, and for a canary the signal too; in a child process.
 
-    ``task`` and ``canary`` are a dumped :class:`SortTask` and :class:`CanarySettings`. Without the
-    latter, for a full sort, the signal is not read, and no recording is too short. ``folder`` is
-    where results go, and ``tell`` takes facts that are wanted even if this fails. ``strict`` turns
-    warnings of the checks into failures; ``layout``: check whether raw files are what they are
-    declared to be.
+    Without ``canary``, for a full sort, the signal is not read, and no recording is too short.
+    ``folder`` is where results go, and ``tell`` takes facts that are wanted even if this fails.
+    ``strict`` turns warnings of the node's checks into failures; ``layout``: check whether raw
+    files are what they are declared to be.
 
     Returns
     -------
     dict
-        ``header``; ``notes``: what people should know of the recording; ``skip``: why there is no
-        canary, or an empty text; ``window_s``: length of the window; ``preflight``: the checks that
-        found something; ``signals``: a :class:`spikecanary.signals.SignalReport`. What was not
-        reached is missing.
+        ``header``; ``notes``: what people should know of the recording and the node; ``skip``: why
+        there is no canary, or an empty text; ``window_s``: length of the window; ``signals``: a
+        :class:`spikecanary.signals.SignalReport`. What was not reached is missing.
 
     Raises
     ------
-    RecordingUnreadableError
-        The recording cannot be opened.
-    RecordingLayoutError
-        It is not what it is declared to be.
-    PreprocessingError
-        A step of the preprocessing cannot be applied, or spoils the samples.
-    SorterParameterError
-        It is too short for its sorter to sort any of it.
+    ClassifiedSortFailure
+        The recording cannot be opened, is not what it is declared to be or too short for its
+        sorter, a step of the preprocessing fails or spoils the samples, or the node cannot sort.
     """
-    sort, notes = SortTask.model_validate(task), list[str]()
-    recording = open_recording(sort.row, notes, thorough=True)
+    notes = list[str]()
+    recording = open_recording(task.row, notes, thorough=True)
     header = describe_header(recording)
     tell(header=header)
-    if too_short := sort.check_length(header["n_samples"]):
+    if too_short := task.check_length(header["n_samples"]):
         raise too_short
     found: dict[str, Any] = {"header": header, "skip": "", "notes": notes}
-    remote = sort.row.is_remote
-    settings = None if canary is None else CanarySettings.model_validate(canary)
-    if settings is not None:
+    remote = task.row.is_remote
+    if canary is not None:
         notes += [NOT_READ] * remote
-        found |= _choose_window(sort, settings, header)
+        found |= _choose_window(task, canary, header)
         if found["skip"]:
             return found
     if layout:
-        notes += check_layout(sort.row, header["sampling_frequency_hz"])
-    checks = check_node(sort, Path(folder), header)
-    if strict:
-        checks = [replace(check, level="fail") for check in checks]
-    found["preflight"] = [vars(check) | {"failure": check.failure.describe()} for check in checks]
-    if settings is not None and not any(check.level == "fail" for check in checks):
-        check_preprocessed(recording, sort.preprocessing)
-        whole = settings.check_finite and not remote
-        report = signals.check(recording, whole=whole, remote=remote)
-        found["signals"] = report.model_dump()
+        notes += check_layout(task.row, header["sampling_frequency_hz"])
+    doubts = check_node(task, folder, header)
+    if strict and doubts:
+        raise doubts[0]
+    notes += [f"preflight: {sentences(doubt, doubt.remedy)}" for doubt in doubts]
+    if canary is not None:
+        check_preprocessed(recording, task.preprocessing)
+        whole = canary.check_finite and not remote
+        found["signals"] = signals.check(recording, whole=whole, remote=remote)
     return found
 
 
@@ -149,35 +125,32 @@ def _choose_window(
     return {"window_s": window_s, "skip": ""}
 
 
-def check_node(task: SortTask, folder: Path, header: Mapping[str, Any]) -> list[Check]:
-    """Run all checks on this node; return those that found something, failures first."""
-    found = [
-        *_check_sorter(task),
-        *check_channels(task, header),
-        *_check_steps(task),
+def check_node(
+    task: SortTask, folder: Path, header: Mapping[str, Any]
+) -> list[ClassifiedSortFailure]:
+    """Raise what is certain to keep a sort from this node, and return what may, as checks do."""
+    doubts = [*_check_sorter(task), *_check_steps(task)]
+    for certain in check_channels(task, header):
+        raise certain
+    _check_device(task)
+    _check_folder(folder)
+    return [
+        *doubts,
         *_check_templates(task),
-        *_check_device(task),
         *_check_container(task),
         *_check_hdf5(task),
-        *_check_folder(folder),
         *_check_disk(folder, header),
         *_check_memory(),
-        *_check_vram(task),
         *_check_limits(),
     ]
-    return sorted(found, key=lambda check: check.level)
 
 
-def _check_sorter(task: SortTask) -> Iterator[Check]:
+def _check_sorter(task: SortTask) -> Iterator[ClassifiedSortFailure]:
     """Check that the sorter is known, installed, and of a version that was tried."""
     settings = task.sorter
-    try:
-        if settings.plugin:
-            sorter.load_plugin(settings.plugin)
-        cls = sorter.sorter_class(settings.name, container=settings.container is not None)
-    except ClassifiedSortFailure as err:
-        yield Check("sorter", "fail", err)
-        return
+    if settings.plugin:
+        sorter.load_plugin(settings.plugin)
+    cls = sorter.sorter_class(settings.name, container=settings.container is not None)
     if settings.name in TESTED and settings.container is None:
         from packaging.version import InvalidVersion, Version
 
@@ -188,39 +161,36 @@ def _check_sorter(task: SortTask) -> Iterator[Check]:
             was_tried = False
         if not was_tried:
             msg = f"{settings.name} {version} was not tried here (tried: {first} to before {after})"
-            failure = SorterUnavailableError(msg, sorter=settings.name)
-            yield Check("sorter_version", "warn", failure)
+            yield SorterUnavailableError(msg, sorter=settings.name)
 
 
-def _check_steps(task: SortTask) -> Iterator[Check]:
+def _check_steps(task: SortTask) -> Iterator[ClassifiedSortFailure]:
     """Check that the steps that the sorter leaves out are done before."""
     for problem in parameters.describe_switched_off(task.sorter, task.preprocessing):
-        failure = SorterParameterError(problem, sorter=task.sorter.name)
-        yield Check("preprocessing", "warn", failure)
+        yield SorterParameterError(problem, sorter=task.sorter.name)
 
 
-def check_channels(task: SortTask, header: Mapping[str, Any]) -> Iterator[Check]:
-    """Check that the sorter can sort so many channels and probes."""
+def check_channels(task: SortTask, header: Mapping[str, Any]) -> Iterator[ClassifiedSortFailure]:
+    """Yield why the sorter cannot sort so many channels and probes."""
     from spikeinterface.sorters import sorter_dict
 
     name, cls = task.sorter.name, sorter_dict.get(task.sorter.name)
     if not header["n_probes"] and cls is not None and cls.requires_locations:
         msg = f"{name} needs the positions of the channels, and the recording has no probe"
         remedy = "Give a probe in column probe of the recordings table."
-        yield Check("probe", "fail", SorterParameterError(msg, remedy=remedy, sorter=name))
+        yield SorterParameterError(msg, remedy=remedy, sorter=name)
     if header["n_probes"] > 1 and name in ONE_PROBE:
         msg = f"{name} sorts one probe, and the recording has {header['n_probes']}"
         remedy = "Sort one probe a row (column channels, such as group=0), or use another sorter."
-        yield Check("probes", "fail", SorterParameterError(msg, remedy=remedy, sorter=name))
+        yield SorterParameterError(msg, remedy=remedy, sorter=name)
     reference = COMMON_REFERENCE.get(name)
     if header["n_channels"] == 1 and reference and task.sorter.params.get(reference, True):
         msg = f"{name} subtracts the common reference of all channels: of one, nothing is left"
         remedy = f"Set sorter.params: {reference}: false."
-        failure = SorterParameterError(msg, remedy=remedy, sorter=name, parameter=reference)
-        yield Check("reference", "fail", failure)
+        yield SorterParameterError(msg, remedy=remedy, sorter=name, parameter=reference)
 
 
-def _check_templates(task: SortTask) -> Iterator[Check]:
+def _check_templates(task: SortTask) -> Iterator[ClassifiedSortFailure]:
     """Check that kilosort4 finds its built-in templates where it shall not learn any.
 
     It downloads a file that is missing, into a folder that it does not make (utils.py, 4.1.7).
@@ -231,7 +201,7 @@ def _check_templates(task: SortTask) -> Iterator[Check]:
     if (nt := settings.params.get("nt", KILOSORT_NT)) != KILOSORT_NT:
         msg = f"kilosort4's built-in templates have {KILOSORT_NT} samples, and nt is {nt}"
         remedy = "Remove nt from sorter.params, or templates_from_data: false."
-        yield Check("nt", "fail", SorterParameterError(msg, remedy=remedy, parameter="nt"))
+        raise SorterParameterError(msg, remedy=remedy, parameter="nt")
     named = os.environ.get(KILOSORT_FOLDER)
     path = (Path(named) if named else Path.home() / ".kilosort") / "wTEMP.npz"
     if settings.container is not None or path.exists():
@@ -239,19 +209,19 @@ def _check_templates(task: SortTask) -> Iterator[Check]:
     spec = importlib.util.find_spec("kilosort")
     wheel = Path(spec.origin).parent if spec and spec.origin else "the installed kilosort's folder"
     remedy = f"Set the environment variable {KILOSORT_FOLDER}={wheel}, which has the file."
-    level: Literal["warn", "fail"] = "fail"
     msg = f"kilosort4's built-in templates, {path}, are not there"
-    if path.parent.is_dir() and not named:
-        try:
-            if not urllib.request.getproxies().get("https"):
-                socket.create_connection((KILOSORT_HOST, 443), timeout=3).close()
-            msg, level = f"{msg}, and will be downloaded", "warn"
-        except OSError as err:
-            msg = f"{msg}, and {KILOSORT_HOST} cannot be reached ({err})"
-    yield Check("templates", level, ModelLoadingError(msg, remedy=remedy, path=str(path)))
+    if named or not path.parent.is_dir():
+        raise ModelLoadingError(msg, remedy=remedy, path=str(path))
+    try:
+        if not urllib.request.getproxies().get("https"):
+            socket.create_connection((KILOSORT_HOST, 443), timeout=3).close()
+    except OSError as err:
+        msg = f"{msg}, and {KILOSORT_HOST} cannot be reached ({err})"
+        raise ModelLoadingError(msg, remedy=remedy, path=str(path)) from err
+    yield ModelLoadingError(f"{msg}, and will be downloaded", remedy=remedy, path=str(path))
 
 
-def _check_device(task: SortTask) -> Iterator[Check]:
+def _check_device(task: SortTask) -> None:
     """Check that the GPU is there that the sorter needs, or that was asked for."""
     from spikeinterface.sorters import sorter_dict
 
@@ -267,7 +237,7 @@ def _check_device(task: SortTask) -> Iterator[Check]:
     if msg is not None:
         is_param = settings.device != device
         remedy = "Change the device in sorter.params, or run where it is." if is_param else ""
-        yield Check("device", "fail", GPUUnavailableError(msg, remedy=remedy, device=device))
+        raise GPUUnavailableError(msg, remedy=remedy, device=device)
 
 
 def _why_torch_has_none(device: str) -> str | None:
@@ -287,36 +257,33 @@ def _why_torch_has_none(device: str) -> str | None:
     return None
 
 
-def _check_container(task: SortTask) -> Iterator[Check]:
+def _check_container(task: SortTask) -> Iterator[ClassifiedSortFailure]:
     """Check that the container runtime answers, and the image is there."""
     from spikeinterface.sorters import utils
 
-    kind = task.sorter.container
-    if kind is None:
-        return
-
-    def fail(reason: str, message: str) -> Check:
-        image = task.sorter.image
-        failure = ContainerEnvironmentError(message, reason=reason, image=image)
-        return Check("container", "fail", failure)
-
-    if kind == "singularity":
-        image = Path(task.sorter.image or "")
-        if not utils.has_singularity():
-            yield fail("runtime_missing", "singularity or apptainer is not installed")
-        elif not utils.has_spython():
-            yield fail("client_missing", "the Python package spython is not installed")
-        elif image.suffix == ".sif" and "://" not in str(task.sorter.image) and not image.is_file():
-            yield fail("image_pull_failed", f"the image {image} does not exist")
-    elif shutil.which("docker") is None:
-        yield fail("client_missing", "the docker client is not installed")
-    elif not utils.has_docker_python():
-        yield fail("client_missing", "the Python package docker is not installed")
-    else:
-        yield from _check_docker(task, fail)
+    kind, image = task.sorter.container, task.sorter.image or ""
+    needed = {
+        "singularity": (
+            ("runtime_missing", "singularity or apptainer", utils.has_singularity),
+            ("client_missing", "the Python package spython", utils.has_spython),
+        ),
+        "docker": (
+            ("client_missing", "the docker client", utils.has_docker),
+            ("client_missing", "the Python package docker", utils.has_docker_python),
+        ),
+    }
+    for reason, what, is_there in needed[kind] if kind else ():
+        if not is_there():
+            msg = f"{what} is not installed"
+            raise ContainerEnvironmentError(msg, reason=reason, image=task.sorter.image)
+    if kind == "docker":
+        yield from _check_docker(task)
+    elif kind and image.endswith(".sif") and "://" not in image and not Path(image).is_file():
+        msg = f"the image {image} does not exist"
+        raise ContainerEnvironmentError(msg, reason="image_pull_failed", image=image)
 
 
-def _check_docker(task: SortTask, fail: Any) -> Iterator[Check]:
+def _check_docker(task: SortTask) -> Iterator[ClassifiedSortFailure]:
     """Check that the docker daemon answers; an image that is missing is a warning."""
     import docker
     from spikeinterface.sorters.runsorter import SORTER_DOCKER_MAP
@@ -327,27 +294,28 @@ def _check_docker(task: SortTask, fail: Any) -> Iterator[Check]:
         denied = "permission denied" in str(err).lower()
         reason = "permission_denied" if denied else "daemon_down"
         what = "may not be used by this user" if denied else "does not answer"
-        yield fail(reason, f"the docker daemon {what}: {err}")
-        return
+        msg = f"the docker daemon {what}: {err}"
+        raise ContainerEnvironmentError(msg, reason=reason, image=task.sorter.image) from err
     image = task.sorter.image or SORTER_DOCKER_MAP.get(task.sorter.name, "")
     try:
         client.images.get(image)
     except docker.errors.DockerException:
         msg = f"the image {image} is not on this machine and will be pulled"
-        failure = ContainerEnvironmentError(msg, reason="image_pull_failed", image=image)
-        yield Check("image", "warn", failure)
+        yield ContainerEnvironmentError(msg, reason="image_pull_failed", image=image)
 
 
-def _check_hdf5(task: SortTask) -> Iterator[Check]:
+def _check_hdf5(task: SortTask) -> Iterator[ClassifiedSortFailure]:
     """Check that the folder exists that HDF5_PLUGIN_PATH names."""
     path = os.environ.get("HDF5_PLUGIN_PATH")
     if path and not any(Path(part).is_dir() for part in path.split(os.pathsep)):
         msg = f"HDF5_PLUGIN_PATH names {path}, which is no folder"
-        level: Literal["warn", "fail"] = "fail" if task.row.reader == "maxwell" else "warn"
-        yield Check("hdf5_plugin_path", level, HDF5PluginMissingError(msg, path=path))
+        missing = HDF5PluginMissingError(msg, path=path)
+        if task.row.reader == "maxwell":  # whose files cannot be read without
+            raise missing
+        yield missing
 
 
-def _check_folder(folder: Path) -> Iterator[Check]:
+def _check_folder(folder: Path) -> None:
     """Check by writing that results can be written."""
     try:
         with tempfile.NamedTemporaryFile(dir=folder, prefix=".preflight-") as file:
@@ -356,10 +324,10 @@ def _check_folder(folder: Path) -> Iterator[Check]:
             os.fsync(file.fileno())
     except OSError as err:
         msg = f"{folder} cannot be written: {err}"
-        yield Check("folder", "fail", FolderNotWritableError(msg, path=str(folder)))
+        raise FolderNotWritableError(msg, path=str(folder)) from err
 
 
-def _check_disk(folder: Path, header: Mapping[str, Any]) -> Iterator[Check]:
+def _check_disk(folder: Path, header: Mapping[str, Any]) -> Iterator[ClassifiedSortFailure]:
     """Check the free disk against the copy of the recording that most sorters write."""
     import numpy as np
 
@@ -368,35 +336,24 @@ def _check_disk(folder: Path, header: Mapping[str, Any]) -> Iterator[Check]:
     copy_mb = header["n_samples"] * header["n_channels"] * itemsize / MB
     if free_mb < MIN_FREE_DISK_MB:
         msg = f"{free_mb:.0f} MB of disk are free in {folder}, less than {MIN_FREE_DISK_MB:g} MB"
-        yield Check("disk", "fail", DiskExhaustionError(msg, path=str(folder)))
-    elif free_mb < copy_mb + MIN_FREE_DISK_MB:
+        raise DiskExhaustionError(msg, path=str(folder))
+    if free_mb < copy_mb + MIN_FREE_DISK_MB:
         msg = (
             f"{free_mb:.0f} MB of disk are free in {folder}, and a copy of the recording, which "
             f"many sorters write, has {copy_mb:.0f} MB"
         )
-        yield Check("disk", "warn", DiskExhaustionError(msg, path=str(folder)))
+        yield DiskExhaustionError(msg, path=str(folder))
 
 
-def _check_memory() -> Iterator[Check]:
+def _check_memory() -> Iterator[ClassifiedSortFailure]:
     """Check the free memory of the host."""
     free_mb = psutil.virtual_memory().available / MB
     if free_mb < MIN_FREE_RAM_MB:
         msg = f"{free_mb:.0f} MB of memory are free, less than {MIN_FREE_RAM_MB:g} MB"
-        yield Check("memory", "warn", HostMemoryWatchdogError(msg))
+        yield HostMemoryWatchdogError(msg)
 
 
-def _check_vram(task: SortTask) -> Iterator[Check]:
-    """Check the free memory of the GPUs, where there are any that the sort may use."""
-    if sorter.asked_device(task.sorter) == "cpu":
-        return
-    # None without a driver, which is another check.
-    free_mb = [memory.free / MB for memory in gpus.memories()]
-    if free_mb and max(free_mb) < MIN_FREE_VRAM_MB:
-        msg = f"{max(free_mb):.0f} MB are free on the emptiest GPU, less than {MIN_FREE_VRAM_MB:g}"
-        yield Check("vram", "warn", GPUOutOfMemoryError(msg))
-
-
-def _check_limits() -> Iterator[Check]:
+def _check_limits() -> Iterator[ClassifiedSortFailure]:
     """Check limits of this process (ulimit) that sorts run into."""
     for name, least, what in (
         ("RLIMIT_NOFILE", 256, "open files"),
@@ -406,4 +363,4 @@ def _check_limits() -> Iterator[Check]:
         soft, _ = resource.getrlimit(getattr(resource, name))
         if soft != resource.RLIM_INFINITY and soft < least:
             msg = f"the limit on {what} is {soft} (ulimit), less than {least:g}"
-            yield Check("limits", "warn", HostMemoryWatchdogError(msg))
+            yield HostMemoryWatchdogError(msg)

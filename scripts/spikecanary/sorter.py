@@ -277,13 +277,13 @@ def defaults_of(name: str) -> dict[str, Any]:
         return {}
 
 
-def with_device(name: str, defaults: Mapping[str, Any], settings: SorterSettings) -> dict[str, Any]:
+def with_device(defaults: Mapping[str, Any], settings: SorterSettings) -> dict[str, Any]:
     """Return the sorter's parameters with the device set, for sorters that have a choice."""
     params = dict(settings.params)
     if settings.device == "auto":
         return params
     known = [param for param in DEVICE_PARAMS if param in defaults]
-    param = DEVICE_PARAM_OF.get(name) or (known[0] if known else None)
+    param = DEVICE_PARAM_OF.get(settings.name) or (known[0] if known else None)
     if param is not None:
         params.setdefault(param, settings.device)
     return params
@@ -304,21 +304,17 @@ def version_of(cls: Any) -> str | None:
 
 
 def sort(
-    task: Mapping[str, Any],
-    folder: str,
-    stage: Callable[[str], None],
-    tell: Callable[..., None],
-    finished: str | None = None,
+    task: SortTask, folder: Path, tell: Callable[..., None], finished: Path | None = None
 ) -> dict[str, Any]:
     """Sort one recording, or a window of it; for a supervised child process.
 
     The one function behind the canary and the full sort. Leaves a SpikeInterface
     sorting folder in ``folder/sorting`` and the sorter's own folder in ``folder/sorter``.
 
-    ``task`` is a dumped :class:`SortTask`; ``folder`` exists and is empty. ``stage`` takes the name
-    of each stage as it begins, ``tell`` facts that are wanted even if the sort fails. Where
-    ``finished`` names a folder that :mod:`spikecanary.sorteroutput` keeps, what a sorter wrote for
-    this very task, that is read, and nothing is sorted.
+    ``folder`` exists and is empty. ``tell`` takes each stage as it begins, and facts that are
+    wanted even if the sort fails. Where ``finished`` names a folder that
+    :mod:`spikecanary.sorteroutput` keeps, what a sorter wrote for this very task, that is read, and
+    nothing is sorted.
 
     Returns
     -------
@@ -332,45 +328,44 @@ def sort(
     Exception
         What SpikeInterface or the sorter raised.
     """
-    what = SortTask.model_validate(task)
-    stage("load")
+    tell(stage="load")
     from spikeinterface.core import set_global_job_kwargs
     from spikeinterface.sorters import read_sorter_folder
 
-    set_global_job_kwargs(n_jobs=what.n_readers, progress_bar=False)
+    set_global_job_kwargs(n_jobs=task.n_readers, progress_bar=False)
     parts: list[sentinel.Part] = []
-    recording = open_recording(what.row, parts=parts if what.window_s is None else None)
-    tell(header=describe_header(recording), parts=[part.model_dump() for part in parts])
-    if what.sorter.plugin:
-        load_plugin(what.sorter.plugin)
-    work = Path(folder) / "sorter"
+    recording = open_recording(task.row, parts=parts if task.window_s is None else None)
+    tell(header=describe_header(recording), parts=parts)
+    if task.sorter.plugin:
+        load_plugin(task.sorter.plugin)
+    work = folder / "sorter"
     if finished is None:
-        _run_sorter(what, recording, work, stage, tell)
+        _run_sorter(task, recording, work, tell)
     else:
-        params = {**defaults_of(what.sorter.name), **what.sorter.params}
+        params = {**defaults_of(task.sorter.name), **task.sorter.params}
         wanted = params.get(sorteroutput.KEEP_GOOD_ONLY)
-        sorteroutput.lay_out(Path(finished), work, keep_good_only=wanted)
-    tell(n_samples_after=open_recording(what.row).get_num_samples())
-    stage("read")
+        sorteroutput.lay_out(finished, work, keep_good_only=wanted)
+    tell(n_samples_after=open_recording(task.row).get_num_samples())
+    tell(stage="read")
     ran_with = (work / "spikeinterface_params.json").read_text(encoding="utf-8")
     # With defaults; infinity as a text.
     tell(sorter_params=json.loads(ran_with, parse_constant=str).get("sorter_params"))
     # Registering a recording fails, as saving does, where Kilosort's reader has no units.
     sorting = cast("Any", read_sorter_folder(work, register_recording=False))
-    stage("save")
+    tell(stage="save")
     if not len(sorting.unit_ids):
-        if what.sorter.params.get(sorteroutput.KEEP_GOOD_ONLY):
+        if task.sorter.params.get(sorteroutput.KEEP_GOOD_ONLY):
             msg = (
-                f"SpikeInterface finds nothing to read in what {what.sorter.name} wrote: "
+                f"SpikeInterface finds nothing to read in what {task.sorter.name} wrote: "
                 "keep_good_only is true, and no unit is labelled good. Set sorter.params: "
                 "keep_good_only: false"
             )
             raise NoGoodUnitsError(msg)
-        save_empty_sorting(Path(folder) / "sorting", recording.get_sampling_frequency())
+        save_empty_sorting(folder / "sorting", recording.get_sampling_frequency())
         return {"n_units": 0, "n_spikes": 0}
-    sorting.save(folder=Path(folder) / "sorting")
+    sorting.save(folder=folder / "sorting")
     samples = sorting.to_spike_vector()["sample_index"]
-    sorted_ = recording if what.window_s is None else cut_window(recording, *what.window_s)
+    sorted_ = recording if task.window_s is None else cut_window(recording, *task.window_s)
     return {
         "n_units": len(sorting.unit_ids),
         "n_spikes": len(samples),
@@ -400,24 +395,18 @@ def prepare(recording: "BaseRecording", task: SortTask) -> "BaseRecording":
     )
 
 
-def _run_sorter(
-    what: SortTask,
-    recording: Any,
-    folder: Path,
-    stage: Callable[[str], None],
-    tell: Callable[..., None],
-) -> None:
+def _run_sorter(task: SortTask, recording: Any, folder: Path, tell: Callable[..., None]) -> None:
     """Preprocess and sort; the sorter leaves its files in a folder."""
     from spikeinterface.sorters import run_sorter
 
-    stage("preprocess")
-    recording = prepare(recording, what)
+    tell(stage="preprocess")
+    recording = prepare(recording, task)
     if not recording.is_binary_compatible():
         tell(copied_mb=recording.get_total_memory_size() / 1e6)
-    stage("sort")
-    settings = what.sorter
+    tell(stage="sort")
+    settings = task.sorter
     cls = sorter_class(settings.name, container=settings.container is not None)
-    params = with_device(settings.name, cls.default_params(), settings)
+    params = with_device(cls.default_params(), settings)
     tell(sorter_version=version_of(cls))
     # SpikeInterface collects garbage after each second that it copies for the sorter: with torch
     # and numba in memory 0.2 s each time, unless what is there by now is left out.

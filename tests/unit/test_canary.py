@@ -153,7 +153,7 @@ def test_hang_that_computes_stops_after_a_limit_of_the_real_window(run, task, mo
 
     def lengthen(*arguments, **options):
         found = inspect(*arguments, **options)
-        found.ended.result["window_s"] = 2.0
+        found.result["window_s"] = 2.0
         return found
 
     monkeypatch.setattr(diagnosis, "inspect", lengthen)

@@ -109,9 +109,7 @@ def test_bad_periods_are_silenced_for_the_sort(unplugged, tmp_path):
     silent = unplugged.model_copy(update={"silence_bad_periods": True, "window_s": (4.0, 8.0)})
     assert silent.as_set()["silence_bad_periods"] is True
     assert "silence_bad_periods" not in unplugged.as_set()
-    sorter.sort(
-        silent.model_dump(mode="json"), str(tmp_path / "work"), lambda _: None, lambda **_: None
-    )
+    sorter.sort(silent, tmp_path / "work", lambda **_: None)
     work = tmp_path / "work/sorter"
     handed = load(work / "spikeinterface_recording.pickle", base_folder=work).get_traces()
     assert handed[:29_000].any()

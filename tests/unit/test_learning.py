@@ -6,7 +6,6 @@ from probeinterface import generate_linear_probe, write_probeinterface
 
 from spikecanary import learning, sorter
 from spikecanary.config import Config, SorterSettings
-from spikecanary.learning import Learned
 from spikecanary.table import Recording
 
 RATE_HZ, N_CHANNELS, DURATION_S = 20_000.0, 8, 12.0
@@ -47,35 +46,31 @@ def make_task(tmp_path):
     return make
 
 
-def count(task, folder):
-    return Learned.model_validate(learning.count_clips(task.model_dump(mode="json"), str(folder)))
-
-
 def test_reading_ends_with_enough_clips(make_task, tmp_path):
-    found = count(make_task((0.0, 12.0)), tmp_path)
+    found = learning.count_clips(make_task((0.0, 12.0)), tmp_path)
     assert list(found.counts) == [0.0]
     assert found.is_enough
     assert found.richest_s == 0.0
-    late = count(make_task((4.5, 6.0)), tmp_path / "late")
+    late = learning.count_clips(make_task((4.5, 6.0)), tmp_path / "late")
     assert list(late.counts) == [0.0, 5.0]
     assert (late.counts[0.0], late.richest_s) == (0, 5.0)
 
 
 def test_start_from_which_it_would_sort(make_task, tmp_path):
-    found = count(make_task((1.0, 4.0)), tmp_path)  # nothing at 0, 5 and 10 s
+    found = learning.count_clips(make_task((1.0, 4.0)), tmp_path)  # nothing at 0, 5 and 10 s
     assert found.counts == {0.0: 0, 5.0: 0, 10.0: 0}
     assert not found.is_enough
     assert found.start_s == pytest.approx(1.0, abs=0.3)
 
 
 def test_silent_recording_has_no_start(make_task, tmp_path):
-    found = count(make_task(), tmp_path)
+    found = learning.count_clips(make_task(), tmp_path)
     assert (found.n_clips, found.start_s) == (0, None)
 
 
 def test_batches_that_are_read_at_all(make_task, tmp_path):
     # Of every second batch every 25th: those at 0 and 10 s.
-    found = count(make_task((4.5, 6.0), batch_downsampling=2), tmp_path)
+    found = learning.count_clips(make_task((4.5, 6.0), batch_downsampling=2), tmp_path)
     assert found.counts == {0.0: 0, 10.0: 0}
     assert found.start_s == pytest.approx(4.5, abs=0.3)
 

@@ -160,8 +160,7 @@ def test_only_the_pieces_are_searched_for_nan(bucket, monkeypatch, tmp_path):
     monkeypatch.setattr(signals, "check", lambda of, **how: asked.update(how) or check(of, **how))
     inspect = preflight.inspect_recording_and_node
     settings = CanarySettings(window_s=WINDOW_S, min_recording_s=4)
-    given = (make_task(zarr_row()).model_dump(), str(tmp_path), settings.model_dump())
-    found = inspect(*given, tell=lambda **_: None)
+    found = inspect(make_task(zarr_row()), tmp_path, settings, lambda **_: None)
     assert asked == {"whole": False, "remote": True}
     assert found["notes"] == [preflight.NOT_READ]
 

@@ -123,8 +123,8 @@ def kilosort(tmp_path, write_binary, reader_options, tetrode):
         )
         params = {"batch_size": 15_000, "nblocks": 0} | params
         settings = SorterSettings(name="kilosort4", device="cpu", params=params)
-        task = SortTask(row=row, sorter=settings).model_dump(mode="json")
-        return sorter.sort(task, str(folder), lambda _: None, lambda **_: None, finished)
+        task = SortTask(row=row, sorter=settings)
+        return sorter.sort(task, folder, lambda **_: None, finished)
 
     return sort
 
@@ -143,7 +143,7 @@ def test_sort_without_a_good_unit_is_read_when_all_are_wanted(kilosort, tmp_path
     with pytest.raises(NoGoodUnitsError, match=r"no unit is labelled good\. Set sorter.params"):
         kilosort(120_000, "good", **strict, keep_good_only=True)
     sorteroutput.keep(tmp_path / "good/sorter", tmp_path, {"task": {}}, None)
-    kept = str(tmp_path / "sorter_output")
+    kept = tmp_path / "sorter_output"
     with pytest.raises(NoGoodUnitsError):
         kilosort(120_000, "again", kept, **strict, keep_good_only=True)
     assert kilosort(120_000, "all", kept, **strict)["n_units"] > 0
@@ -166,11 +166,12 @@ def test_digest_follows_what_decides():
 def test_device():
     defaults = sorter_dict["kilosort4"].default_params()
     cpu = SorterSettings(device="cpu")
-    assert sorter.with_device("kilosort4", defaults, cpu) == {"torch_device": "cpu"}
-    assert sorter.with_device("kilosort4", defaults, SorterSettings()) == {}
-    assert sorter.with_device("simple", sorter_dict["simple"].default_params(), cpu) == {}
+    simple = SorterSettings(name="simple", device="cpu")
+    assert sorter.with_device(defaults, cpu) == {"torch_device": "cpu"}
+    assert sorter.with_device(defaults, SorterSettings()) == {}
+    assert sorter.with_device(sorter_dict["simple"].default_params(), simple) == {}
     said = SorterSettings(device="cpu", params={"torch_device": "cuda:1"})
-    assert sorter.with_device("kilosort4", defaults, said) == {"torch_device": "cuda:1"}
+    assert sorter.with_device(defaults, said) == {"torch_device": "cuda:1"}
     assert sorter.asked_device(said) == "cuda:1"
     assert sorter.asked_device(cpu) == "cpu"
 
@@ -237,9 +238,12 @@ def test_sort_of_a_window(tmp_path, write_binary, reader_options):
         preprocessing={"common_reference": {}},
         window_s=(1.0, 3.0),
     )
-    result = sorter.sort(
-        task.model_dump(mode="json"), str(tmp_path), stages.append, lambda **f: facts.update(f)
-    )
+
+    def tell(**told):
+        stages.extend([told["stage"]] if "stage" in told else [])
+        facts.update(told)
+
+    result = sorter.sort(task, tmp_path, tell)
     assert gc.get_freeze_count() > 0  # copying for the sorter is slow otherwise
     gc.unfreeze()
     assert stages == ["load", "preprocess", "sort", "read", "save"]

@@ -21,25 +21,25 @@ from spikecanary.supervise.run import Supervision, supervise
 CHILD = """
 import os, signal, subprocess, sys, time
 
-def good(x, stage, tell):
-    stage("load")
+def good(x, tell):
+    tell(stage="load")
     tell(header={"rate": 30000.0})
     time.sleep(0.3)
-    stage("sort")
+    tell(stage="sort")
     print("line for the log", flush=True)
     block = bytearray(200_000_000)
     time.sleep(1.2)
     return {"x": x + 1}
 
-def bad(stage):
-    stage("sort")
+def bad(tell):
+    tell(stage="sort")
     try:
         {}["key"]
     except KeyError as err:
         raise ValueError("no key, \\u00b5V") from err
 
-def die(how, stage):
-    stage("sort")
+def die(how, tell):
+    tell(stage="sort")
     if how == "exit":
         os._exit(3)
     os.kill(os.getpid(), getattr(signal, how))
@@ -54,8 +54,8 @@ def orphan():
     subprocess.Popen(["sh", "-c", f"sleep 302.{os.getppid()} & exit"])
     return "done"
 
-def flood(megabytes, stage):
-    stage("sort")
+def flood(megabytes, tell):
+    tell(stage="sort")
     line = b"x" * 999 + b"\\n"
     for _ in range(megabytes * 1000):
         sys.stdout.buffer.write(line)

@@ -71,7 +71,7 @@ def spikes() -> np.ndarray:
 def describe_handed(task: SortTask, folder: Path) -> dict:
     """Sort, and describe the traces and parameters that the sorter was handed."""
     folder.mkdir()
-    sorter.sort(task.model_dump(mode="json"), str(folder), lambda _: None, lambda **_: None)
+    sorter.sort(task, folder, lambda **_: None)
     work = folder / "sorter"
     traces = load(work / "spikeinterface_recording.json").get_traces()
     params = json.loads((work / "spikeinterface_params.json").read_text())
@@ -95,9 +95,7 @@ def make_sort(folder: Path) -> dict:
     return {
         "plain": describe_handed(plain, folder / "one"),
         "cut": describe_handed(cut, folder / "two"),
-        "device": sorter.with_device(
-            "kilosort4", {"torch_device": "auto"}, SorterSettings(device="cpu")
-        ),
+        "device": sorter.with_device({"torch_device": "auto"}, SorterSettings(device="cpu")),
         "copies": list(sorteroutput.COPIES),
     }
 

@@ -1,11 +1,11 @@
 """What runs inside a supervised child process: one function of this package.
 
 ``python -m spikecanary.supervise.child CALL EVENTS LIFELINE`` reads the call (JSON: ``target`` as
-``module:function`` and ``arguments``), runs it and appends what happens to the events
-file, one JSON object a line: stages as they begin, facts, and last its result or its
-error. A file and not a pipe, so that what was written is there however the child ends.
-LIFELINE is a pipe that nobody writes to: it closes when the supervisor ends, and then the
-child ends too, with all its process group.
+``module:function`` and ``arguments``, which become what the function's annotations say), runs it
+and appends what happens to the events file, one JSON object a line: stages as they begin, facts,
+and last its result or its error. A file and not a pipe, so that what was written is there however
+the child ends. LIFELINE is a pipe that nobody writes to: it closes when the supervisor ends, and
+then the child ends too, with all its process group.
 """
 
 import faulthandler
@@ -21,6 +21,9 @@ import traceback
 from pathlib import Path
 from typing import Any
 
+from pydantic import validate_call
+from pydantic_core import to_jsonable_python
+
 from spikecanary.failures import ClassifiedSortFailure
 
 
@@ -31,15 +34,13 @@ class Events:
         self._file = path.open("a", encoding="utf-8")
 
     def tell(self, **facts: Any) -> None:
-        """Append facts as one line."""
-        self._file.write(json.dumps(facts, default=str) + "\n")
+        """Append facts as one line; a ``stage`` that begins is shown in the log too."""
+        if "stage" in facts:
+            sys.stdout.write(f"spikecanary: stage {facts['stage']}\n")
+            sys.stdout.flush()
+        line = to_jsonable_python({**facts, "at": time.monotonic()}, fallback=str)
+        self._file.write(json.dumps(line) + "\n")
         self._file.flush()
-
-    def stage(self, name: str) -> None:
-        """Say that a stage begins; shown in the log too."""
-        sys.stdout.write(f"spikecanary: stage {name}\n")
-        sys.stdout.flush()
-        self.tell(stage=name, at=time.monotonic())
 
 
 def describe_error(error: BaseException) -> dict[str, Any]:
@@ -81,16 +82,14 @@ def main(call_path: str, events_path: str, lifeline: str) -> int:
     module, function = call["target"].split(":")
     try:
         target = getattr(importlib.import_module(module), function)
-        offered = {"stage": events.stage, "tell": events.tell}
-        wanted = inspect.signature(target).parameters
-        hooks = {name: hook for name, hook in offered.items() if name in wanted}
-        result = target(**call["arguments"], **hooks)
+        hook = {"tell": events.tell} if "tell" in inspect.signature(target).parameters else {}
+        result = validate_call(target)(**call["arguments"], **hook)
     except Exception as err:  # noqa: BLE001 - the parent gets it, whatever it is
         if not isinstance(err, ClassifiedSortFailure):  # whose one line says it all
             traceback.print_exception(err, file=sys.stdout)
-        events.tell(error=describe_error(err), at=time.monotonic())
+        events.tell(error=describe_error(err))
         return 1
-    events.tell(result=result, at=time.monotonic())
+    events.tell(result=result)
     return 0
 
 

@@ -13,11 +13,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TextIO
 
-from spikecanary.failures import ClassifiedSortFailure
+from pydantic_core import to_jsonable_python
+
+from spikecanary.failures import ClassifiedSortFailure, DependencyError
+from spikecanary.failures.classify import by_text, classify
 from spikecanary.sentinel import Measured
 from spikecanary.supervise import containers, processes
 from spikecanary.supervise.folders import work_folder
@@ -36,7 +39,7 @@ PROGRESS_S = 30.0
 #: A signal to the whole job (scancel) may reach the child before it reaches this process.
 SIGNAL_LAG_S = 0.5
 #: What events hold, where they hold it.
-EVENT_TYPES = {("at", float), ("stage", str), ("error", dict)}
+EVENT_TYPES = {"at": float, "stage": str, "error": dict}
 MAX_LOG_BYTES = 100_000_000
 
 
@@ -49,7 +52,7 @@ class Ended:
     error: Mapping[str, Any] | None = None  # by :func:`spikecanary.supervise.child.describe_error`
     stopped_by: ClassifiedSortFailure | None = None
     died_of: int | None = None  # exit status without a word; negative: the signal that killed it
-    failure: ClassifiedSortFailure | None = None  # what it is called, once it is classified
+    failure: ClassifiedSortFailure | None = None  # what it is called, if it is known
     by_job_limit: bool = False  # it was stopped by a limit of its job, memory or time
     facts: dict[str, Any] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
@@ -60,6 +63,12 @@ class Ended:
     def error_name(self) -> str:
         """Name of the exception's type; of a child that died without one, ProcessDied."""
         return "ProcessDied" if self.error is None else name_of(self.error)
+
+    @property
+    def is_found_by_us(self) -> bool:
+        """Whether a watchdog or a check found the failure, and not a text that tells it."""
+        raised = (self.error or {}).get("failure") or {}
+        return self.stopped_by is not None or raised.get("class") == type(self.failure).__name__
 
     def describe(self) -> str:
         """One line: how it ended."""
@@ -121,11 +130,11 @@ def supervise(
     folder: Path,
     supervision: Supervision,
 ) -> Ended:
-    """Run a function in a child process of its own.
+    """Run a function in a child process of its own, and classify its failure.
 
-    If it names them, the function is given ``stage`` and ``tell``
-    (:class:`spikecanary.supervise.child.Events`). Its keyword arguments must survive JSON. The
-    size of the work folder is what ``disk_mb`` measures.
+    Its keyword arguments go there as JSON, and become again what its annotations say. If it names
+    it, the function is given ``tell`` (:class:`spikecanary.supervise.child.Events`), for stages as
+    they begin and for facts. The size of the work folder is what ``disk_mb`` measures.
 
     Raises
     ------
@@ -134,7 +143,8 @@ def supervise(
     """
     target = f"{function.__module__}:{function.__qualname__}"
     request, events_path = folder / "call.json", folder / "events.jsonl"
-    request.write_text(json.dumps({"target": target, "arguments": arguments}), encoding="utf-8")
+    asked = to_jsonable_python({"target": target, "arguments": arguments})
+    request.write_text(json.dumps(asked), encoding="utf-8")
     events_path.touch()
     started = time.monotonic()
     lifeline, our_end = os.pipe()  # the child ends when this process does, however it does
@@ -167,7 +177,8 @@ def supervise(
             os.close(lifeline)
             os.close(our_end)
         events.seek(0)
-        return _read_end(events, watch, stopped_by, started)
+        ended = _read_end(events, watch, stopped_by, started)
+    return replace(ended, failure=_classify(ended, supervision.signatures))
 
 
 def _environment(threads: int, folder: Path) -> dict[str, str]:
@@ -184,42 +195,34 @@ def _environment(threads: int, folder: Path) -> dict[str, str]:
     }
 
 
+@dataclass
 class _Watch:
     """The polling loop over one child."""
 
-    def __init__(
-        self,
-        process: subprocess.Popen[bytes],
-        folder: Path,
-        log: ChildLog,
-        events: TextIO,
-        supervision: Supervision,
-    ) -> None:
-        self.process = process
-        self.folder = folder
-        self.log = log
-        self.events = events
-        self.watchdogs = supervision.watchdogs
-        expected_s = supervision.expected_s
-        self.expected = "" if expected_s is None else f" of about {expected_s:.0f} s"
-        self.sampler = Sampler(
-            process.pid,
-            folder,
-            supervision.folders,
-            with_containers=supervision.with_containers,
-        )
-        self.peak_rss_mb = self.peak_disk_mb = 0.0
-        self.peak_vram_mb: float | None = None
-        self.warned: dict[Watchdog, str] = {}
-        self.by_job_limit = False
-        self.stage = "start"
-        self.shown = time.monotonic()
+    process: subprocess.Popen[bytes]
+    folder: Path
+    log: ChildLog
+    events: TextIO
+    supervision: Supervision
+    peak_rss_mb: float = 0.0
+    peak_disk_mb: float = 0.0
+    peak_vram_mb: float | None = None
+    warned: dict[Watchdog, str] = field(default_factory=dict)
+    by_job_limit: bool = False
+    stage: str = "start"
+    shown: float = field(default_factory=time.monotonic)
 
     def until_end(self) -> ClassifiedSortFailure | None:
         """Watch until the child ends, or a watchdog names a failure."""
+        sampler = Sampler(
+            self.process.pid,
+            self.folder,
+            self.supervision.folders,
+            with_containers=self.supervision.with_containers,
+        )
         while True:
             looked = time.process_time()
-            failure = self._look()
+            failure = self._look(sampler)
             if failure is not None or self.process.returncode is not None:
                 break
             pause_s = max(POLL_S, (time.process_time() - looked) / LOOK_SHARE)
@@ -230,11 +233,11 @@ class _Watch:
             time.sleep(SIGNAL_LAG_S)
         return failure
 
-    def _look(self) -> ClassifiedSortFailure | None:
+    def _look(self, sampler: Sampler) -> ClassifiedSortFailure | None:
         """Take a sample, show progress, ask the watchdogs."""
         self.log.shorten()
         is_last = self.process.returncode is not None
-        sample = self.sampler.take(self.log.output_bytes(), is_last=is_last)
+        sample = sampler.take(self.log.output_bytes(), is_last=is_last)
         self.peak_rss_mb = max(self.peak_rss_mb, sample.rss_mb)
         self.peak_disk_mb = max(self.peak_disk_mb, sample.disk_mb)
         if sample.gpus:
@@ -242,7 +245,7 @@ class _Watch:
             self.peak_vram_mb = max(self.peak_vram_mb or 0.0, vram_mb)
         if time.monotonic() - self.shown >= PROGRESS_S:
             self._show_progress(sample)
-        for watchdog in self.watchdogs:
+        for watchdog in self.supervision.watchdogs:
             found = watchdog(sample)
             if isinstance(found, ClassifiedSortFailure):
                 self._log(logging.ERROR, f"ended by a watchdog: {found}")
@@ -258,9 +261,11 @@ class _Watch:
         self.shown = time.monotonic()
         for event in _read_events(self.events):
             self.stage = event.get("stage", self.stage)
+        expected_s = self.supervision.expected_s
+        expected = "" if expected_s is None else f" of about {expected_s:.0f} s"
         self._log(
             logging.INFO,
-            f"stage {self.stage}, {sample.elapsed_s:.0f} s{self.expected}, "
+            f"stage {self.stage}, {sample.elapsed_s:.0f} s{expected}, "
             f"{sample.rss_mb:.0f} MB of memory, {sample.disk_mb:.0f} MB of disk; "
             f"last line: {self.log.last_line()}",
         )
@@ -293,15 +298,13 @@ def _read_end(
             facts.update(event)
         outcome = event if is_end else outcome
     facts["stage"] = list(stages)[-2 if "error" in outcome else -1]
-    ending: dict[str, Any] = {}
-    if stopped_by is not None and "result" not in outcome:
-        ending = {"stopped_by": stopped_by, "by_job_limit": watch.by_job_limit}
-    elif outcome:
-        ending = {name: outcome[name] for name in ("result", "error") if name in outcome}
-    else:
-        ending = {"died_of": watch.process.returncode}
+    is_stopped = stopped_by is not None and "result" not in outcome
     return Ended(
-        **ending,
+        result=outcome.get("result"),
+        error=None if is_stopped else outcome.get("error"),
+        stopped_by=stopped_by if is_stopped else None,
+        died_of=None if is_stopped or outcome else watch.process.returncode,
+        by_job_limit=is_stopped and watch.by_job_limit,
         facts=facts,
         warnings=tuple(watch.warned.values()),
         log=watch.log.tail(),
@@ -315,6 +318,19 @@ def _read_end(
     )
 
 
+def _classify(ended: Ended, signatures: str | None) -> ClassifiedSortFailure | None:
+    """Classify a failure by the watchdog, the exception, the log and how the child ended."""
+    own = Path(signatures) if signatures else None
+    log = f"{ended.facts.get('sorter_log', '')}\n{ended.log}"
+    if ended.stopped_by is not None or ended.result is not None:
+        return ended.stopped_by
+    if ended.error is not None:
+        return classify(ended.error, log, own)
+    if ended.died_of == -signal.SIGILL:
+        return DependencyError("a program uses instructions that this machine's CPU does not have")
+    return by_text("", log, own)
+
+
 def _read_events(events: Iterable[str]) -> Iterable[dict[str, Any]]:
     """Read events, without lines that the child could not finish, or that others wrote."""
     for line in events:
@@ -322,11 +338,8 @@ def _read_events(events: Iterable[str]) -> Iterable[dict[str, Any]]:
             event = json.loads(line)
         except (ValueError, RecursionError):
             event = None
-        if (
-            isinstance(event, dict)
-            and EVENT_TYPES
-            | {(name, type(event[name])) for name in ("at", "stage", "error") if name in event}
-            == EVENT_TYPES
+        if isinstance(event, dict) and all(
+            isinstance(event[name], type_) for name, type_ in EVENT_TYPES.items() if name in event
         ):
             yield event
         elif line.strip():
