@@ -4,9 +4,7 @@ import importlib.util
 import os
 import resource
 import shutil
-import socket
 import tempfile
-import urllib.request
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -25,7 +23,6 @@ from spikecanary.failures import (
     HostMemoryWatchdogError,
     ModelLoadingError,
     SorterParameterError,
-    SorterUnavailableError,
 )
 from spikecanary.layout import check as check_layout
 from spikecanary.recording import check_preprocessed, describe_header, open_recording
@@ -34,16 +31,14 @@ from spikecanary.supervise import gpus
 from spikecanary.texts import sentences
 
 MB = 1e6
-#: Versions of sorters that were tried with this Spike Canary: first, and first not tried.
-TESTED = {"kilosort4": ("4.1.1", "4.2")}
 #: Sorters that take one probe (recording.get_probe() in SpikeInterface 0.105).
 ONE_PROBE = ("tridesclous2", "lupin", "spykingcircus2")
 #: The parameter, on by default, that subtracts the median of all channels.
 COMMON_REFERENCE = {"kilosort4": "do_CAR"} | dict.fromkeys(
     ("kilosort", "kilosort2", "kilosort2_5", "kilosort3"), "car"
 )
-#: Kilosort 4's built-in templates: where it looks for them, where it gets them, their length.
-KILOSORT_FOLDER, KILOSORT_HOST, KILOSORT_NT = "KILOSORT_LOCAL_DOWNLOADS_PATH", "osf.io", 61
+#: Kilosort 4's built-in templates: what names their folder, and their length in samples.
+KILOSORT_FOLDER, KILOSORT_NT = "KILOSORT_LOCAL_DOWNLOADS_PATH", 61
 #: What is not looked at where that would read all of a recording over the network.
 NOT_READ = (
     "it is at a URL, so the canary did not read it whole: gaps of its clock, and NaN outside of "
@@ -128,46 +123,28 @@ def _choose_window(
 def check_node(
     task: SortTask, folder: Path, header: Mapping[str, Any]
 ) -> list[ClassifiedSortFailure]:
-    """Raise what is certain to keep a sort from this node, and return what may, as checks do."""
-    doubts = [*_check_sorter(task), *_check_steps(task)]
+    """Raise what is certain to keep a sort from this node, and return what may; so does each check.
+
+    ``header`` is the recording's, as of :func:`spikecanary.recording.describe_header`.
+    """
+    settings = task.sorter
+    if settings.plugin:
+        sorter.load_plugin(settings.plugin)
+    sorter.sorter_class(settings.name, container=settings.container is not None)
     for certain in check_channels(task, header):
         raise certain
+    _check_templates(task)
     _check_device(task)
     _check_folder(folder)
+    switched_off = parameters.describe_switched_off(settings, task.preprocessing)
     return [
-        *doubts,
-        *_check_templates(task),
+        *(SorterParameterError(each, sorter=settings.name) for each in switched_off),
         *_check_container(task),
         *_check_hdf5(task),
         *_check_disk(folder, header),
         *_check_memory(),
         *_check_limits(),
     ]
-
-
-def _check_sorter(task: SortTask) -> Iterator[ClassifiedSortFailure]:
-    """Check that the sorter is known, installed, and of a version that was tried."""
-    settings = task.sorter
-    if settings.plugin:
-        sorter.load_plugin(settings.plugin)
-    cls = sorter.sorter_class(settings.name, container=settings.container is not None)
-    if settings.name in TESTED and settings.container is None:
-        from packaging.version import InvalidVersion, Version
-
-        version, (first, after) = sorter.version_of(cls), TESTED[settings.name]
-        try:
-            was_tried = Version(first) <= Version(str(version)) < Version(after)
-        except InvalidVersion:  # none, or a developer's own
-            was_tried = False
-        if not was_tried:
-            msg = f"{settings.name} {version} was not tried here (tried: {first} to before {after})"
-            yield SorterUnavailableError(msg, sorter=settings.name)
-
-
-def _check_steps(task: SortTask) -> Iterator[ClassifiedSortFailure]:
-    """Check that the steps that the sorter leaves out are done before."""
-    for problem in parameters.describe_switched_off(task.sorter, task.preprocessing):
-        yield SorterParameterError(problem, sorter=task.sorter.name)
 
 
 def check_channels(task: SortTask, header: Mapping[str, Any]) -> Iterator[ClassifiedSortFailure]:
@@ -190,7 +167,7 @@ def check_channels(task: SortTask, header: Mapping[str, Any]) -> Iterator[Classi
         yield SorterParameterError(msg, remedy=remedy, sorter=name, parameter=reference)
 
 
-def _check_templates(task: SortTask) -> Iterator[ClassifiedSortFailure]:
+def _check_templates(task: SortTask) -> None:
     """Check that kilosort4 finds its built-in templates where it shall not learn any.
 
     It downloads a file that is missing, into a folder that it does not make (utils.py, 4.1.7).
@@ -203,22 +180,14 @@ def _check_templates(task: SortTask) -> Iterator[ClassifiedSortFailure]:
         remedy = "Remove nt from sorter.params, or templates_from_data: false."
         raise SorterParameterError(msg, remedy=remedy, parameter="nt")
     named = os.environ.get(KILOSORT_FOLDER)
-    path = (Path(named) if named else Path.home() / ".kilosort") / "wTEMP.npz"
-    if settings.container is not None or path.exists():
-        return
-    spec = importlib.util.find_spec("kilosort")
-    wheel = Path(spec.origin).parent if spec and spec.origin else "the installed kilosort's folder"
-    remedy = f"Set the environment variable {KILOSORT_FOLDER}={wheel}, which has the file."
-    msg = f"kilosort4's built-in templates, {path}, are not there"
-    if named or not path.parent.is_dir():
-        raise ModelLoadingError(msg, remedy=remedy, path=str(path))
-    try:
-        if not urllib.request.getproxies().get("https"):
-            socket.create_connection((KILOSORT_HOST, 443), timeout=3).close()
-    except OSError as err:
-        msg = f"{msg}, and {KILOSORT_HOST} cannot be reached ({err})"
-        raise ModelLoadingError(msg, remedy=remedy, path=str(path)) from err
-    yield ModelLoadingError(f"{msg}, and will be downloaded", remedy=remedy, path=str(path))
+    folder = Path(named) if named else Path.home() / ".kilosort"
+    is_found = (folder / "wTEMP.npz").exists() if named else folder.is_dir()
+    if settings.container is None and not is_found:
+        spec = importlib.util.find_spec("kilosort")
+        wheel = Path(spec.origin).parent if spec and spec.origin else "the installed kilosort's"
+        remedy = f"Set the environment variable {KILOSORT_FOLDER}={wheel}, which has the file."
+        msg = f"kilosort4's built-in templates, {folder / 'wTEMP.npz'}, are not there"
+        raise ModelLoadingError(msg, remedy=remedy, path=str(folder / "wTEMP.npz"))
 
 
 def _check_device(task: SortTask) -> None:

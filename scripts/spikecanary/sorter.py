@@ -215,12 +215,9 @@ def load_plugin(path: str | Path) -> list[str]:
     from spikeinterface.sorters import BaseSorter, sorter_dict
 
     path = Path(path).absolute()
-    if not path.is_file():
-        msg = f"the sorter plugin {path} does not exist"
-        raise DependencyError(msg, module=str(path))
     spec = importlib.util.spec_from_file_location(f"spikecanary_plugin_{path.stem}", path)
-    if spec is None or spec.loader is None:
-        msg = f"the sorter plugin {path} is not a Python file"
+    if spec is None or spec.loader is None or not path.is_file():
+        msg = f"the sorter plugin {path} does not exist, or is no Python file"
         raise DependencyError(msg, module=str(path))
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module
@@ -234,15 +231,13 @@ def load_plugin(path: str | Path) -> list[str]:
     except (Exception, SystemExit) as err:
         msg = f"the sorter plugin {path} fails when it is imported: {type(err).__name__}: {err}"
         raise SorterUnavailableError(msg, remedy="Mend the file (sorter.plugin).") from err
-    classes: list[Any] = [
-        value
-        for value in vars(module).values()
-        if inspect.isclass(value)
-        and issubclass(value, BaseSorter)
-        and value.__module__ == module.__name__
-    ]
-    sorter_dict.update({cls.sorter_name: cls for cls in classes})
-    return [cls.sorter_name for cls in classes]
+    found: dict[str, Any] = {
+        cls.sorter_name: cls
+        for _, cls in inspect.getmembers(module, inspect.isclass)
+        if issubclass(cls, BaseSorter) and cls.__module__ == module.__name__
+    }
+    sorter_dict.update(found)
+    return list(found)
 
 
 def sorter_class(name: str, *, container: bool = False) -> Any:

@@ -8,7 +8,6 @@ those of the files, they are read again instead of sorting.
 import hashlib
 import json
 import logging
-import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -65,7 +64,7 @@ def keep(work: Path, results: Path, settings: Mapping[str, Any], version: str | 
         shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
     for path in [path for pattern in BESIDE for path in work.glob(pattern)]:
         path.rename(source / path.name)
-    files = {name: [*stamp, _digest(source / name)] for name, stamp in _list_files(source).items()}
+    files = {name: [size, _digest(source / name)] for name, size in _list_sizes(source).items()}
     note = {"settings": settings, "sorter_version": version, "files": files}
     sentinel.write_atomic(source / NOTE, json.dumps(note) + "\n")
     if target.exists():
@@ -117,20 +116,16 @@ def _keep_changed(target: Path) -> None:
 
 
 def _is_changed(folder: Path, note: Mapping[str, Any], *, added: bool = False) -> bool:
-    """Whether a file that a sorter wrote is gone or another, or (asked for) one was added.
-
-    A copy of the folder has other times: then the contents decide.
-    """
-    now, then = _list_files(folder), note["files"]
+    """Whether a file that a sorter wrote is gone or another, or (asked for) one was added."""
+    now, then = _list_sizes(folder), note["files"]
     now.pop(NOTE, None)
     if added and now.keys() != then.keys():
         return True
-    for name, (size, time_s, *digest) in then.items():
-        if now.get(name, [None])[0] != size:
-            return True
-        if now[name][1] != time_s and [_digest(folder / name)] != digest:
-            return True
-    return False
+    # A note of before has a time, too.
+    return any(
+        now.get(name) != size or _digest(folder / name) != digest
+        for name, (size, *_, digest) in then.items()
+    )
 
 
 def _digest(path: Path) -> str:
@@ -138,15 +133,13 @@ def _digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()[:16]
 
 
-def _list_files(folder: Path) -> dict[str, list[int]]:
-    """Return size and time (s) of each file of a folder, by its path in it."""
-    found = {}
-    for root, _, names in os.walk(folder):
-        for name in names:
-            path = Path(root, name)
-            status = path.lstat()
-            found[str(path.relative_to(folder))] = [status.st_size, int(status.st_mtime)]
-    return dict(sorted(found.items()))
+def _list_sizes(folder: Path) -> dict[str, int]:
+    """Return the size in bytes of each file of a folder, by its path in it."""
+    return {
+        str(path.relative_to(folder)): path.lstat().st_size
+        for path in sorted(folder.rglob("*"))
+        if not path.is_dir()
+    }
 
 
 def _read_note(folder: Path) -> Mapping[str, Any] | None:

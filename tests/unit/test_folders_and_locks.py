@@ -188,15 +188,15 @@ def test_lock_of_another_host_that_is_renewed_is_held(elsewhere):
     thread.join()
 
 
-@pytest.mark.parametrize(("text", "holder"), [("17\nelsewhere\n", "elsewhere"), ("", "unknown")])
-def test_lock_that_nobody_renews_is_never_taken_over(tmp_path, text, holder):
+@pytest.mark.parametrize("text", ["17\nelsewhere\n", ""])
+def test_lock_that_nobody_renews_is_never_taken_over(tmp_path, text):
     """One of an earlier version, or an empty file after a loss of power: the message helps."""
     path = tmp_path / ".sort.lock"
     path.write_text(text)
     os.utime(path, (1_700_000_000, 1_700_000_000))
     held = folders.hold(path, "sorts")
     with (
-        pytest.raises(ConcurrentSortError, match=f"on host {holder}, last seen 2023-11-") as caught,
+        pytest.raises(ConcurrentSortError, match="another process, last seen 2023-11-") as caught,
         held,
     ):
         pass

@@ -125,7 +125,7 @@ def test_result_stages_and_measurements(run, tmp_path):
 def test_error_comes_back_with_its_chain(run):
     ended = run("bad")
     assert ended.describe() == "ValueError: no key, \u00b5V"
-    assert ended.error["types"][0] == "builtins.ValueError"
+    assert ended.error["name"] == "ValueError"
     assert "KeyError: 'key'\n\nThe above exception was the direct cause" in ended.error["text"]
     assert ended.facts["stage"] == "sort"
 

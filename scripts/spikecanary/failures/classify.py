@@ -90,7 +90,7 @@ def classify(
         if not isinstance(own, WRAPPERS):
             return own
     told: ClassifiedSortFailure | None
-    if "builtins.ModuleNotFoundError" in error["types"]:
+    if error["name"] == "ModuleNotFoundError":
         match = re.match(r"No module named '([\w.]+)'", error["message"])
         told = DependencyError(error["message"], module=match and match[1])
     else:

@@ -49,11 +49,11 @@ def describe_error(error: BaseException) -> dict[str, Any]:
     Returns
     -------
     dict
-        ``types``: its class and that class's bases, by name; ``message``; ``text``: the
-        traceback, with its whole chain; ``failure``: what it describes, if it is a classified one.
+        ``name`` of its class; ``message``; ``text``: the traceback, with its whole chain;
+        ``failure``: what it describes, if it is a classified one.
     """
     return {
-        "types": [f"{cls.__module__}.{cls.__qualname__}" for cls in type(error).__mro__],
+        "name": type(error).__name__,
         "message": str(error),
         "text": "".join(traceback.format_exception(error)),
         "failure": error.describe() if isinstance(error, ClassifiedSortFailure) else None,

@@ -34,18 +34,11 @@ def remove(folder: Path) -> None:
 
 def _containers(folder: Path, **which: bool) -> Iterator[Any]:
     """Yield the containers that mount a folder or something in it; running ones only."""
-    try:
+    with contextlib.suppress(Exception):  # no client, no daemon, or it went away
         import docker
 
-        client = docker.from_env(timeout=10)
-    except Exception:  # noqa: BLE001 - no client or no daemon: no containers
-        return
-    try:
-        for container in client.containers.list(ignore_removed=True, **which):
-            mounts = (mount.get("Source", "") for mount in container.attrs.get("Mounts", []))
-            if any(Path(source).is_relative_to(folder) for source in mounts if source):
-                yield container
-    except Exception:  # noqa: BLE001 - the daemon went away
-        return
-    finally:
-        client.close()
+        with contextlib.closing(docker.from_env(timeout=10)) as client:
+            for container in client.containers.list(ignore_removed=True, **which):
+                mounts = (mount.get("Source", "") for mount in container.attrs.get("Mounts", []))
+                if any(Path(source).is_relative_to(folder) for source in mounts if source):
+                    yield container

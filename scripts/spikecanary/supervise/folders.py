@@ -169,16 +169,22 @@ def hold(path: Path, what: str) -> Iterator[None]:
     """
     from filelock import SoftFileLease, Timeout
 
+    def describe_holder() -> str:
+        owner = lock.owner
+        return f"process {owner.pid} on host {owner.hostname}" if owner else "another process"
+
     path.parent.mkdir(parents=True, exist_ok=True)
-    lock = SoftFileLease(path, lease_duration=LEASE_S)
-    wait_s = TAKE_OVER_S
+    lock, wait_s = SoftFileLease(path, lease_duration=LEASE_S), TAKE_OVER_S
     if lock.owner is not None and lock.owner.hostname != socket.gethostname():
-        logger.info("waiting whether %s lives", _describe_holder(path))
+        logger.info("waiting whether %s lives", describe_holder())
         wait_s += LEASE_S
     try:
         lock.acquire(timeout=wait_s, poll_interval=wait_s / 20)
     except Timeout:
-        holder = _describe_holder(path)
+        holder = describe_holder()
+        with contextlib.suppress(OSError):
+            seen = datetime.fromtimestamp(path.stat().st_mtime).astimezone()
+            holder += f", last seen {seen.isoformat(timespec='seconds')}"
         msg = (
             f"{holder}, {what}. If that process has ended (this host cannot see another's), "
             f"remove {path}"
@@ -188,15 +194,3 @@ def hold(path: Path, what: str) -> Iterator[None]:
         yield
     finally:
         lock.release()
-
-
-def _describe_holder(path: Path) -> str:
-    """Name a lock's holder: process, host, and when it was last seen."""
-    try:
-        text = path.read_text(encoding="utf-8", errors="replace")
-        seen = datetime.fromtimestamp(path.stat().st_mtime).astimezone()
-    except OSError:
-        return "another process"
-    found = re.findall(r"^(?:pid=|host=)?([^=/\s]+)$", text, re.MULTILINE)
-    pid, host = [*found, "unknown", "unknown"][:2]
-    return f"process {pid} on host {host}, last seen {seen.isoformat(timespec='seconds')}"

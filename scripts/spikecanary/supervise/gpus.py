@@ -77,8 +77,7 @@ def _visible(nvml: Any) -> list[Any]:
 
 
 def _uuid(nvml: Any, device: Any) -> str:
-    uuid = _ask(nvml.nvmlDeviceGetUUID, device) or ""
-    return uuid.decode() if isinstance(uuid, bytes) else str(uuid)
+    return _ask(nvml.nvmlDeviceGetUUID, device) or ""
 
 
 def count() -> int:
@@ -176,11 +175,10 @@ def used_by(pids: set[int]) -> tuple[Gpu, ...]:
 
 
 def _describe(nvml: Any, index: int, device: Any, own: list[Any]) -> Gpu:
-    name = _ask(nvml.nvmlDeviceGetName, device) or "?"
     memory = _ask(nvml.nvmlDeviceGetMemoryInfo, device)
     use = _ask(nvml.nvmlDeviceGetUtilizationRates, device)
     return Gpu(
-        name=f"GPU {index} ({name.decode() if isinstance(name, bytes) else name})",
+        name=f"GPU {index} ({_ask(nvml.nvmlDeviceGetName, device) or '?'})",
         used_mb=memory.used / MB if memory else 0.0,
         total_mb=memory.total / MB if memory else 0.0,
         tree_mb=sum(process.usedGpuMemory or 0 for process in own) / MB,

@@ -62,7 +62,7 @@ class Ended:
     @property
     def error_name(self) -> str:
         """Name of the exception's type; of a child that died without one, ProcessDied."""
-        return "ProcessDied" if self.error is None else name_of(self.error)
+        return "ProcessDied" if self.error is None else str(self.error["name"])
 
     @property
     def is_found_by_us(self) -> bool:
@@ -75,27 +75,16 @@ class Ended:
         if self.stopped_by is not None:
             return str(self.stopped_by)
         if self.error is not None:
-            return describe_error(self.error)
+            lines = [line.strip() for line in self.error["message"].splitlines() if line.strip()]
+            if self.error_name == "SpikeSortingError":  # it holds the sorter's own traceback
+                inner = [line for line in lines if not line.startswith("Spike sorting failed.")]
+                return inner[-1] if inner else self.error_name
+            return f"{self.error_name}: {lines[0]}" if lines else self.error_name
         if self.died_of is None:
             return "ended well"
         if self.died_of < 0:
             return f"the process was killed by {signal.Signals(-self.died_of).name}"
         return f"the process ended with exit status {self.died_of} without a result"
-
-
-def name_of(error: Mapping[str, Any]) -> str:
-    """Return the name of an exception's type."""
-    return str(error["types"][0]).rsplit(".", 1)[-1]
-
-
-def describe_error(error: Mapping[str, Any]) -> str:
-    """Return the last line of an exception's own text that names the error."""
-    name = name_of(error)
-    lines = [line.strip() for line in str(error["message"]).splitlines() if line.strip()]
-    if name == "SpikeSortingError":  # its text holds the sorter's own traceback
-        inner = [line for line in lines if not line.startswith("Spike sorting failed.")]
-        return inner[-1] if inner else name
-    return f"{name}: {lines[0]}" if lines else name
 
 
 @dataclass(frozen=True)
