@@ -231,9 +231,10 @@ def load_plugin(path: str | Path) -> list[str]:
     except (Exception, SystemExit) as err:
         msg = f"the sorter plugin {path} fails when it is imported: {type(err).__name__}: {err}"
         raise SorterUnavailableError(msg, remedy="Mend the file (sorter.plugin).") from err
-    found: dict[str, Any] = {
+    members: list[tuple[str, Any]] = inspect.getmembers(module, inspect.isclass)
+    found = {
         cls.sorter_name: cls
-        for _, cls in inspect.getmembers(module, inspect.isclass)
+        for _, cls in members
         if issubclass(cls, BaseSorter) and cls.__module__ == module.__name__
     }
     sorter_dict.update(found)

@@ -1,6 +1,7 @@
 """A laboratory's own table of failures: drafted, checked, and handed to the jobs."""
 
 import json
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -45,7 +46,7 @@ def test_own_table_reaches_the_job(tmp_path):
     assert "signatures" not in limits_of(Config())
     task = SimpleNamespace(n_jobs=1, sorter=SimpleNamespace(container=None))
     job = Job(log=tmp_path / "log", signatures="lab.yaml")
-    assert job.supervision(task, tmp_path, None).signatures == "lab.yaml"
+    assert job.supervision(task, tmp_path, None).signatures == Path("lab.yaml")
 
 
 def test_evidence_of_an_entry_is_its_classs(tmp_path):

@@ -1,7 +1,6 @@
 """What can go wrong with a sort: failure classes, their categories and remedies."""
 
 import typing
-from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
 
 from pydantic import TypeAdapter
@@ -328,12 +327,6 @@ class CapacityForecastError(ResourceFailure):
     low: float
     high: float
     room: float
-
-
-def restore(described: Mapping[str, Any]) -> ClassifiedSortFailure:
-    """Return the failure that was described."""
-    cls = all_classes()[described["class"]]
-    return cls(described["message"], remedy=described["remedy"], **described["evidence"])
 
 
 def all_classes() -> dict[str, type[ClassifiedSortFailure]]:

@@ -86,7 +86,8 @@ def classify(
     """
     own = None  # what this package itself raised in the child
     if (found := error.get("failure")) is not None:
-        own = failures.restore(found)
+        cls = failures.all_classes()[found["class"]]
+        own = cls(found["message"], remedy=found["remedy"], **found["evidence"])
         if not isinstance(own, WRAPPERS):
             return own
     told: ClassifiedSortFailure | None

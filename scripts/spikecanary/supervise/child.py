@@ -9,6 +9,7 @@ then the child ends too, with all its process group.
 """
 
 import faulthandler
+import functools
 import importlib
 import inspect
 import json
@@ -19,7 +20,7 @@ import threading
 import time
 import traceback
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from pydantic import validate_call
 from pydantic_core import to_jsonable_python
@@ -27,20 +28,14 @@ from pydantic_core import to_jsonable_python
 from spikecanary.failures import ClassifiedSortFailure
 
 
-class Events:
-    """Appends what happens to the events file, flushed line by line."""
-
-    def __init__(self, path: Path) -> None:
-        self._file = path.open("a", encoding="utf-8")
-
-    def tell(self, **facts: Any) -> None:
-        """Append facts as one line; a ``stage`` that begins is shown in the log too."""
-        if "stage" in facts:
-            sys.stdout.write(f"spikecanary: stage {facts['stage']}\n")
-            sys.stdout.flush()
-        line = to_jsonable_python({**facts, "at": time.monotonic()}, fallback=str)
-        self._file.write(json.dumps(line) + "\n")
-        self._file.flush()
+def append(events: TextIO, **facts: Any) -> None:
+    """Append facts as one line; a ``stage`` that begins is shown in the log too."""
+    if "stage" in facts:
+        sys.stdout.write(f"spikecanary: stage {facts['stage']}\n")
+        sys.stdout.flush()
+    line = to_jsonable_python({**facts, "at": time.monotonic()}, fallback=str)
+    events.write(json.dumps(line) + "\n")
+    events.flush()
 
 
 def describe_error(error: BaseException) -> dict[str, Any]:
@@ -78,18 +73,19 @@ def main(call_path: str, events_path: str, lifeline: str) -> int:
         stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     hang_on(int(lifeline))
     call = json.loads(Path(call_path).read_text(encoding="utf-8"))
-    events = Events(Path(events_path))
     module, function = call["target"].split(":")
-    try:
-        target = getattr(importlib.import_module(module), function)
-        hook = {"tell": events.tell} if "tell" in inspect.signature(target).parameters else {}
-        result = validate_call(target)(**call["arguments"], **hook)
-    except Exception as err:  # noqa: BLE001 - the parent gets it, whatever it is
-        if not isinstance(err, ClassifiedSortFailure):  # whose one line says it all
-            traceback.print_exception(err, file=sys.stdout)
-        events.tell(error=describe_error(err))
-        return 1
-    events.tell(result=result)
+    with Path(events_path).open("a", encoding="utf-8") as events:
+        tell = functools.partial(append, events)
+        try:
+            target = getattr(importlib.import_module(module), function)
+            hook = {"tell": tell} if "tell" in inspect.signature(target).parameters else {}
+            result = validate_call(target)(**call["arguments"], **hook)
+        except Exception as err:  # noqa: BLE001 - the parent gets it, whatever it is
+            if not isinstance(err, ClassifiedSortFailure):  # whose one line says it all
+                traceback.print_exception(err, file=sys.stdout)
+            tell(error=describe_error(err))
+            return 1
+        tell(result=result)
     return 0
 
 

@@ -42,7 +42,7 @@ class Job:
     watchdogs: WatchdogSettings = field(default_factory=WatchdogSettings)
     retry: RetrySettings = field(default_factory=RetrySettings)
     forecast: ForecastSettings = field(default_factory=ForecastSettings)
-    signatures: str | None = None  # the laboratory's own table of failures
+    signatures: Path | None = None  # the laboratory's own table of failures
     mem_mb: float | None = None  # that the job asked for; None: no limit
     runtime_min: float | None = None  # ... from ``started`` on; None: no limit
     scratch: str | None = None  # where to work; None: in the results folder

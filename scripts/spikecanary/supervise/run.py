@@ -96,7 +96,7 @@ class Supervision:
     watchdogs: Sequence[Watchdog] = ()
     folders: Sequence[Path] = ()  # whose free space is watched, besides the work folder
     with_containers: bool = False  # whether a child has containers work for it
-    signatures: str | None = None  # the laboratory's own table, which tells failures first
+    signatures: Path | None = None  # the laboratory's own table, which tells failures first
     expected_s: float | None = None  # what the forecast says that it takes
 
 
@@ -122,7 +122,7 @@ def supervise(
     """Run a function in a child process of its own, and classify its failure.
 
     Its keyword arguments go there as JSON, and become again what its annotations say. If it names
-    it, the function is given ``tell`` (:class:`spikecanary.supervise.child.Events`), for stages as
+    it, the function is given ``tell`` (:func:`spikecanary.supervise.child.append`), for stages as
     they begin and for facts. The size of the work folder is what ``disk_mb`` measures.
 
     Raises
@@ -307,17 +307,16 @@ def _read_end(
     )
 
 
-def _classify(ended: Ended, signatures: str | None) -> ClassifiedSortFailure | None:
+def _classify(ended: Ended, signatures: Path | None) -> ClassifiedSortFailure | None:
     """Classify a failure by the watchdog, the exception, the log and how the child ended."""
-    own = Path(signatures) if signatures else None
     log = f"{ended.facts.get('sorter_log', '')}\n{ended.log}"
     if ended.stopped_by is not None or ended.result is not None:
         return ended.stopped_by
     if ended.error is not None:
-        return classify(ended.error, log, own)
+        return classify(ended.error, log, signatures)
     if ended.died_of == -signal.SIGILL:
         return DependencyError("a program uses instructions that this machine's CPU does not have")
-    return by_text("", log, own)
+    return by_text("", log, signatures)
 
 
 def _read_events(events: Iterable[str]) -> Iterable[dict[str, Any]]:

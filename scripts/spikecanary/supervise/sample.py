@@ -5,7 +5,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import psutil
@@ -33,35 +33,27 @@ class _Use:
     """Counters of a tree: what they were when it last showed life."""
 
     at: float
+    written: tuple[int, float]  # to the log, in bytes, and to the work folder, in MB
     cpu_s: float
     disk_bytes: int
     moved_bytes: int
-    output_bytes: int
-    work_bytes: int
     faults: int
 
 
+@dataclass
 class Sampler:
     """Looks at a child's process tree again and again, and at the free space of folders."""
 
-    def __init__(
-        self,
-        pid: int,
-        folder: Path,
-        folders: Sequence[Path] = (),
-        *,
-        with_containers: bool = False,
-    ) -> None:
-        self.pid = pid
-        self.folder = folder
-        self.folders = list(dict.fromkeys([folder, *folders]))
-        self.with_containers = with_containers
-        self.started = time.monotonic()
-        self._last: dict[Callable[[_Use, _Use], bool], _Use] = {}
-        self._slow = Sample()
-        self._slow_at = float("-inf")
-        self._thread: threading.Thread | None = None
-        self._strangers: list[psutil.Process] = []
+    pid: int
+    folder: Path
+    folders: Sequence[Path] = ()
+    with_containers: bool = False
+    started: float = field(default_factory=time.monotonic)
+    _last: dict[Callable[[_Use, _Use], bool], _Use] = field(default_factory=dict)
+    _slow: Sample = field(default_factory=Sample)
+    _slow_at: float = float("-inf")
+    _thread: threading.Thread | None = None
+    _strangers: list[psutil.Process] = field(default_factory=list)
 
     def take(self, output_bytes: int = 0, *, is_last: bool = False) -> Sample:
         """Take one sample; ``output_bytes`` changes with what the child prints.
@@ -72,15 +64,9 @@ class Sampler:
         family = processes.tree(self.pid)
         self._look_slowly(family, is_last=is_last)
         counted = [_count(process) for process in [*family, *self._strangers]]
-        use = _Use(
-            at=now,
-            cpu_s=sum(each.cpu_s for each in counted),
-            disk_bytes=sum(each.disk_bytes for each in counted),
-            moved_bytes=sum(each.moved_bytes for each in counted),
-            output_bytes=output_bytes,
-            work_bytes=round(self._slow.disk_mb * MB),
-            faults=sum(each.faults for each in counted),
-        )
+        counters = ("cpu_s", "disk_bytes", "moved_bytes", "faults")
+        sums = {name: sum(getattr(each, name) for each in counted) for name in counters}
+        use = _Use(at=now, written=(output_bytes, self._slow.disk_mb), **sums)
         busy_gpu = any(gpu.busy for gpu in self._slow.gpus)
         waits = any(each.status == psutil.STATUS_DISK_SLEEP for each in counted)
         runs = any(each.status == psutil.STATUS_RUNNING for each in counted)
@@ -126,7 +112,7 @@ class Sampler:
         largest = sorted(files, reverse=True)[:N_LARGEST]
         self._strangers = strangers
         self._slow = Sample(
-            free_mb={str(folder): _free_mb(folder) for folder in self.folders},
+            free_mb={str(folder): _free_mb(folder) for folder in (self.folder, *self.folders)},
             disk_mb=sum(size for size, _ in files) / MB,
             largest=tuple(f"{path}: {size / MB:.0f} MB" for size, path in largest),
             gpus=gpus.used_by({process.pid for process in [*family, *strangers]}),
@@ -183,9 +169,9 @@ def _faults(pid: int) -> int:
 
 def _shows_life(before: _Use, now: _Use) -> bool:
     """Whether a tree did something between two counts; a process that ended counts too."""
-    if now.output_bytes != before.output_bytes or now.disk_bytes != before.disk_bytes:
+    if now.written != before.written or now.disk_bytes != before.disk_bytes:
         return True
-    if now.work_bytes != before.work_bytes or now.cpu_s < before.cpu_s:
+    if now.cpu_s < before.cpu_s:
         return True
     # Turned round, so that a count that is no number (NaN) is life.
     return not now.cpu_s - before.cpu_s <= max(LEAST_CPU_S, WAITING_SHARE * (now.at - before.at))

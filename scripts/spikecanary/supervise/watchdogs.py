@@ -7,7 +7,7 @@ tree has been idle) is measured by the sampler.
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 
 from spikecanary.config import WatchdogSettings
@@ -36,7 +36,7 @@ class Sample:
     stalled_s: float = 0.0  # since when a process waits uninterruptibly and nothing moves
     free_ram_mb: float = math.inf  # of the node, available to anybody
     total_ram_mb: float = math.inf  # of the node
-    free_mb: Mapping[str, float | None] | None = None  # by folder; None where that is gone
+    free_mb: Mapping[str, float | None] = field(default_factory=dict)  # None: it is gone
     largest: tuple[str, ...] = ()  # files of the work folder with their sizes
     gpus: tuple[Gpu, ...] = ()  # that the tree uses
 
@@ -82,10 +82,7 @@ def make_watchdogs(
         check_gpu_memory: settings.gpu_memory_abort_percent or math.inf,
         check_gpu_temperature: settings.gpu_abort_c or math.inf,
     }
-    return [
-        check_folders,
-        *(partial(check, limit=limit) for check, limit in limits.items() if limit is not None),
-    ]
+    return [partial(check, limit=limit) for check, limit in limits.items() if limit is not None]
 
 
 def is_of_job(watchdog: Watchdog) -> bool:
@@ -157,9 +154,14 @@ def check_node_memory(sample: Sample, limit: float) -> Found:
 
 
 def check_free_disk(sample: Sample, limit: float) -> Found:
-    """Check the free space of the work and the results folder, in MB."""
-    free = (sample.free_mb or {}).items()
-    known = {path: mb for path, mb in free if mb is not None and mb >= 0}
+    """Check that the work and the results folder are there, and their free space in MB."""
+    known: dict[str, float] = {}
+    for path, mb in sample.free_mb.items():
+        if mb is None:
+            msg = f"the folder {path} was removed while the sort ran"
+            return FolderNotWritableError(msg, path=path)
+        if mb >= 0:
+            known[path] = mb
     if not known:
         return None
     path, free_mb = min(known.items(), key=lambda item: item[1])
@@ -168,15 +170,6 @@ def check_free_disk(sample: Sample, limit: float) -> Found:
         msg += f"; {limit:.0f} MB are to stay free (watchdogs.min_free_disk_mb)"
         return DiskExhaustionError(msg, path=path, free_mb=free_mb, largest=list(sample.largest))
     return msg if free_mb < WARN_TIMES * limit else None
-
-
-def check_folders(sample: Sample) -> Found:
-    """Check that the work and the results folder are still there."""
-    for path, free_mb in (sample.free_mb or {}).items():
-        if free_mb is None:
-            msg = f"the folder {path} was removed while the sort ran"
-            return FolderNotWritableError(msg, path=path)
-    return None
 
 
 def check_gpu_memory(sample: Sample, limit: float) -> Found:
