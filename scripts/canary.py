@@ -9,7 +9,6 @@ from spikecanary import canary, inputcheck, screen
 from spikecanary.config import CanarySettings, Config
 from spikecanary.sorter import SortTask, asked_device
 from spikecanary.supervise import gpus
-from spikecanary.supervise.folders import LeftoverError
 from spikecanary.supervise.job import Job
 from spikecanary.supervise.log import configure, new_log
 from spikecanary.supervise.processes import exit_on_signals
@@ -43,8 +42,7 @@ def main(snakemake: Any) -> int:
         refused = inputcheck.check_late(Config.model_validate(late), []) if late else []
         canary.run(task, settings, results, job, params.attempt, refused=refused)
     except OSError as err:
-        what = "" if isinstance(err, LeftoverError) else "the sentinel cannot be written: "
-        logger.error("%s%s", what, err)  # noqa: TRY400 - one line
+        logger.error("%s", err)  # noqa: TRY400 - one line; the traceback tells nothing more
         return 1
     screen.print_lines("canary", results.parent, params.batch)
     return 0

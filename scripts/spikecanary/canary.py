@@ -1,12 +1,12 @@
 """The canary: sort a short window of a recording, write the verdict to the sentinel."""
 
 import logging
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from spikecanary import activity, diagnosis, forecast, learning, sentinel, stamps
+from spikecanary import activity, diagnosis, forecast, learning, preflight, sentinel, stamps
 from spikecanary.config import CanarySettings
 from spikecanary.failures import (
     BiologicalFailure,
@@ -178,17 +178,12 @@ class _Canary:
 
     def _inspect(self) -> None:
         """Look at header, node and signal, and choose the window's length."""
-        inspection = diagnosis.inspect(
-            self.task,
-            strict=self.job.preflight.strict,
-            folder=self.folder,
-            supervision=self._supervision(),
-            canary=self.settings,
-        )
-        evidence, found = self.evidence, inspection.result
-        evidence.header = inspection.facts.get("header", {})
+        evidence, inspect = self.evidence, preflight.inspect_recording_and_node
+        how = {"canary": self.settings, "strict": self.job.preflight.strict}
+        ended = self._call(inspect, folder=self.folder, **how)
+        evidence.header, found = ended.facts.get("header", {}), ended.result
         if found is None:
-            evidence.failed = inspection
+            evidence.failed = ended
             return
         evidence.skip = found["skip"]
         evidence.warnings += found["notes"]
@@ -260,9 +255,7 @@ class _Canary:
 
     def _scan(self, learn_s: float, shortest_s: float) -> dict[str, Any] | None:
         """Scan the recording for activity."""
-        arguments = {"task": self.task, "batch_s": learn_s, "shortest_s": shortest_s}
-        folder = self.folder / "scan"
-        scanned = call(activity.scan, arguments, folder=folder, supervision=self._supervision())
+        scanned = self._call(activity.scan, batch_s=learn_s, shortest_s=shortest_s)
         scan: dict[str, Any] | None = scanned.result
         self.evidence.is_silent = None if scan is None else scan["silent"]
         return scan
@@ -271,11 +264,7 @@ class _Canary:
         """Count what the full sort will learn from, where that can be told."""
         if not learning.is_countable(self.task):
             return None
-        folder = self.folder / "learning"
-        arguments = {"task": self.task, "folder": folder}
-        counted = call(
-            learning.count_clips, arguments, folder=folder, supervision=self._supervision()
-        )
+        counted = self._call(learning.count_clips, folder=self.folder / "clips")
         return None if counted.result is None else Learned.model_validate(counted.result)
 
     def _forecast(self) -> None:
@@ -292,6 +281,15 @@ class _Canary:
             available["results_mb"] = room["disk_mb"]
         evidence.certain, tight = forecast.check_capacity(costs, available, self.task)
         evidence.warnings += tight
+
+    def _call(self, function: Callable[..., Any], **arguments: Any) -> Ended:
+        """Call a function with the task in a supervised child process."""
+        return call(
+            function,
+            {"task": self.task, **arguments},
+            folder=self.folder / function.__name__,
+            supervision=self._supervision(),
+        )
 
     def _supervision(self) -> Supervision:
         """Return how the next child process is watched."""

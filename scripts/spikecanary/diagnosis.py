@@ -1,4 +1,4 @@
-"""What a canary and a full sort do alike: inspect, sort, tell the failure, describe the end."""
+"""What a canary and a full sort do alike: sort, tell the failure, describe the end."""
 
 import itertools
 import logging
@@ -8,8 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from spikecanary import preflight, sentinel, signals, sorter
-from spikecanary.config import CanarySettings, RetrySettings
+from spikecanary import sentinel, signals, sorter
+from spikecanary.config import RetrySettings
 from spikecanary.failures import (
     BiologicalFailure,
     ClassifiedSortFailure,
@@ -37,24 +37,6 @@ TRANSIENT = re.compile(
     r"CU\w+_STATUS_(?:EXECUTION_FAILED|INTERNAL_ERROR|NOT_INITIALIZED))",
     re.MULTILINE,
 )
-
-
-def inspect(
-    task: SortTask,
-    *,
-    strict: bool,
-    folder: Path,
-    supervision: Supervision,
-    canary: CanarySettings | None = None,
-    layout: bool = True,
-) -> Ended:
-    """Inspect recording and node, and for a canary the signal, in a supervised child process."""
-    return call(
-        preflight.inspect_recording_and_node,
-        {"task": task, "folder": folder, "canary": canary, "strict": strict, "layout": layout},
-        folder=folder / "inspect",
-        supervision=supervision,
-    )
 
 
 def make_record(

@@ -6,14 +6,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from spikecanary import diagnosis, forecast, quality, sentinel, sorter, sorteroutput
+from spikecanary import diagnosis, forecast, preflight, quality, sentinel, sorter, sorteroutput
 from spikecanary.failures import BiologicalFailure, ClassifiedSortFailure
 from spikecanary.sentinel import Failure, Outcome, Record
 from spikecanary.sorter import SortTask
 from spikecanary.supervise import folders, watchdogs
 from spikecanary.supervise.job import Job
 from spikecanary.supervise.processes import Interrupted
-from spikecanary.supervise.run import Ended, Supervision
+from spikecanary.supervise.run import Ended, Supervision, call
 from spikecanary.texts import PlainError, sentences
 
 logger = logging.getLogger(__name__)
@@ -73,7 +73,7 @@ def run(
             folders.work_folders(results, "sort", job.scratch) as folder,
         ):
             finished = sorteroutput.find(results, job.recorded_settings) if keep_output else None
-            attempt = partial(sort.attempt, folder=folder, finished=finished)
+            attempt = partial(sort.attempt, finished=finished)
             for work, ended in diagnosis.tries(task, job.retry, folder, attempt):
                 record = sort.describe(ended)
                 if keep_output and ended.facts.get("sorter_ended_well"):
@@ -162,7 +162,7 @@ class _Sort:
     forced: bool
     started_at: str = field(default_factory=sentinel.now)
 
-    def attempt(self, task: SortTask, work: Path, *, folder: Path, finished: Path | None) -> Ended:
+    def attempt(self, task: SortTask, work: Path, *, finished: Path | None) -> Ended:
         """Inspect and sort once, or read what the sorter wrote for this very task."""
         if finished is not None:
             note = f"not sorted again: read from {finished}, which was written for these settings"
@@ -170,13 +170,19 @@ class _Sort:
             supervision = self._supervision()
             ended = diagnosis.sort(task, folder=work, supervision=supervision, finished=finished)
             return replace(ended, warnings=(note, *ended.warnings))
-        inspected = diagnosis.inspect(
-            task,
-            strict=self.job.preflight.strict,
-            folder=folder,
-            supervision=self._supervision(),
+        arguments = {
+            "task": task,
+            "folder": work,
+            "canary": None,
+            "strict": self.job.preflight.strict,
             # A canary has looked already; what is forced is sorted as it is declared.
-            layout=self.canary.outcome == "skipped" and not self.forced,
+            "layout": self.canary.outcome == "skipped" and not self.forced,
+        }
+        inspected = call(
+            preflight.inspect_recording_and_node,
+            arguments,
+            folder=work.with_name("inspect"),
+            supervision=self._supervision(),
         )
         if inspected.result is None:
             return inspected

@@ -149,14 +149,14 @@ def test_which_errors_of_a_gpu_come_and_go(text, comes_and_goes):
 
 def test_hang_that_computes_stops_after_a_limit_of_the_real_window(run, task, monkeypatch):
     monkeypatch.setattr(watchdogs, "CANARY_INACTIVITY_S", (1.5, 9.0, 1.5))
-    inspect = diagnosis.inspect
+    call = canary.call
 
     def lengthen(*arguments, **options):
-        found = inspect(*arguments, **options)
+        found = call(*arguments, **options)
         found.result["window_s"] = 2.0
         return found
 
-    monkeypatch.setattr(diagnosis, "inspect", lengthen)
+    monkeypatch.setattr(canary, "call", lengthen)
     record = run(with_params(task, fail_in="window", fail_how="spin"), window_s=1)
     assert (record.verdict, record.failure.class_name) == ("stop", "SorterTimeoutError")
     assert "it computes, but without" in record.reason
