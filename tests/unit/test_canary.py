@@ -7,9 +7,12 @@ import pytest
 
 from spikecanary import canary, diagnosis, learning, sentinel, sorter
 from spikecanary.config import CanarySettings, ForecastSettings, RetrySettings
+from spikecanary.failures import CATEGORIES, DiskExhaustionError
 from spikecanary.fullsort import SortFailedError
 from spikecanary.supervise import folders, watchdogs
+from spikecanary.supervise.child import describe_error
 from spikecanary.supervise.job import Job
+from spikecanary.supervise.run import Ended
 from workbench import ROOT, with_params
 
 
@@ -274,6 +277,18 @@ def test_classified_failure_stops(run, task):
     assert [window.ended for window in record.windows] == [
         "AssertionError: Torch not compiled with CUDA enabled"
     ]
+
+
+@pytest.mark.parametrize(
+    ("raised", "outcome"),
+    [
+        (DiskExhaustionError("800 MB of disk are free"), "stopped"),
+        (OSError(28, "No space left on device"), "unexpected"),
+    ],
+)
+def test_full_disk_that_a_check_finds_stops_and_one_that_others_meet_does_not(raised, outcome):
+    ended = Ended(error=describe_error(raised), failure=DiskExhaustionError("the disk is full"))
+    assert canary.decide(canary.Evidence(failed=ended), CATEGORIES).outcome == outcome
 
 
 def test_missing_recording_stops_without_a_window(run, task):
