@@ -2,13 +2,14 @@
 
 import contextlib
 import glob
+import itertools
 import json
 import re
 import time
 from collections.abc import Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -24,8 +25,6 @@ if TYPE_CHECKING:
 #: Below this rate, in Hz, a signal is a field potential: spikes are sampled at 10 kHz and more,
 #: field potentials at 0.5 to 2.5 kHz.
 LEAST_RATE_HZ = 5_000.0
-#: Below this rate not even a field potential is sampled.
-LEAST_OF_FIELDS_HZ = 100.0
 #: Streams without electrodes, by their names in SpikeGLX, Open Ephys and Intan.
 NO_ELECTRODES = re.compile(
     r"(?i)\bsync\b|[-_ ]?sync$|digital|supply voltage|temperature|auxiliary|\badc (input|channel)|"
@@ -54,12 +53,11 @@ def check_stream(opened: "BaseRecording", path: str) -> None:
     is_digital = not getattr(opened, "has_voltage_channels", True)
     if is_digital or (name and NO_ELECTRODES.search(str(name))):
         msg = f"{stream} of {path} holds no electrodes (a synchronisation or auxiliary signal)"
-    elif not np.isfinite(rate_hz) or rate_hz < LEAST_OF_FIELDS_HZ:
-        msg = f"{stream} of {path} is sampled at {rate_hz:g} Hz: its times are not in seconds"
-        remedy = 'Name the true rate in reader_options: {"sampling_frequency": ...}.'
-        raise RecordingLayoutError(msg, path=path, remedy=remedy)
-    elif rate_hz < LEAST_RATE_HZ:
-        msg = f"{stream} of {path} is sampled at {rate_hz:g} Hz: a field potential has no spikes"
+    elif not LEAST_RATE_HZ <= rate_hz < np.inf:
+        msg = (
+            f"{stream} of {path} is sampled at {rate_hz:g} Hz: a field potential has no spikes (or "
+            "its times are not in seconds)"
+        )
     else:
         return
     streams: Sequence[str] = []
@@ -122,22 +120,18 @@ def _of_open_ephys(opened: "BaseRecording", _path: str) -> _Sizes:
 
 def _check_open_ephys(opened: "BaseRecording", path: str, row: Recording) -> None:
     """Raise RecordingUnreadableError if recordings of one experiment differ in their set-up."""
-    first, *others = open_ephys_streams(opened)
-    for other in others:
-        named = [
-            {c["channel_name"]: c.get("bit_volts") for c in x["channels"]} for x in (first, other)
-        ]
-        names = [[*each] for each in named]
-        rates = first["sample_rate"], other["sample_rate"]
-        facts = {
-            f"sampling rate {rates[0]:g} and {rates[1]:g} Hz": rates[0] != rates[1],
-            f"{len(names[0])} and {len(names[1])} channels": len(names[0]) != len(names[1]),
-            "names or order of the channels": names[0] != names[1],
-            "gains": names[0] == names[1] and named[0] != named[1],
-        }
-        if different := [fact for fact, holds in facts.items() if holds]:
-            msg = f"recordings of {path} cannot be sorted together: {'; '.join(different)}"
-            raise refuse(row, msg, "Move them into folders of their own, and sort each.", path)
+    set_ups = [
+        _SetUp(
+            info["sample_rate"],
+            {
+                "channels": [channel["channel_name"] for channel in info["channels"]],
+                "gains": [channel.get("bit_volts") for channel in info["channels"]],
+            },
+        )
+        for info in open_ephys_streams(opened)
+    ]
+    for other in set_ups[1:]:
+        _refuse_unlike(set_ups[0], other, f"recordings of {path}", row, path)
 
 
 def _of_intan(opened: "BaseRecording", path: str) -> _Sizes:
@@ -333,65 +327,56 @@ def describe_future(row: Recording) -> Iterator[str]:
                 break
 
 
+class _SetUp(NamedTuple):
+    """What parts that are sorted together have in common: the rate, and other facts by name."""
+
+    rate_hz: float
+    facts: dict[str, Sequence[Any] | None]
+
+
 def check_alike(parts: Sequence["BaseRecording"], row: Recording) -> None:
     """Raise RecordingUnreadableError if parts differ in their set-up; all differences are named."""
-    first = parts[0]
-    for path, part in zip(row.paths[1:], parts[1:], strict=True):
-        if different := list(_find_differences(first, part, row)):
-            msg = f"{row.paths[0]} and {path} cannot be sorted together: {'; '.join(different)}"
-            remedy = "Sort them in rows of their own, or name parts of one set-up in column path."
-            if "sampling rate" in different[0]:
-                remedy += (
-                    " A small difference of the rate is allowed by reader_options: "
-                    '{"sampling_frequency_max_diff": ...} (in Hz).'
-                )
-            raise refuse(row, msg, remedy, path)
+    set_ups = []
+    for part in parts:
+        of_data = part.has_probe() and row.probe is None
+        facts = {
+            "channels": [str(name) for name in part.channel_ids],
+            "types of samples": [str(part.get_dtype())],
+            "gains in uV per count": part.get_channel_gains(),
+            "offsets in uV": part.get_channel_offsets(),
+            "positions of channels in um": part.get_channel_locations() if of_data else None,
+        }
+        set_ups.append(_SetUp(part.get_sampling_frequency(), facts))
+    for path, other in zip(row.paths[1:], set_ups[1:], strict=True):
+        _refuse_unlike(set_ups[0], other, f"{row.paths[0]} and {path}", row, path)
 
 
-def _find_differences(
-    first: "BaseRecording", second: "BaseRecording", row: Recording
-) -> Iterator[str]:
-    """Name what differs between the headers of two parts."""
-    rates = first.get_sampling_frequency(), second.get_sampling_frequency()
-    if abs(rates[0] - rates[1]) > row.reader_options.get("sampling_frequency_max_diff", 0.0):
-        yield f"sampling rate {rates[0]:.12g} and {rates[1]:.12g} Hz"
-    ids = list(first.channel_ids), list(second.channel_ids)
-    if len(ids[0]) != len(ids[1]):
-        yield f"{len(ids[0])} and {len(ids[1])} channels"
-        return
-    if ids[0] != ids[1]:
-        yield f"channel ids {ids[0][0]} ... and {ids[1][0]} ..."
-    if first.get_dtype() != second.get_dtype():
-        yield f"{first.get_dtype()} and {second.get_dtype()} samples"
-    for name, unit in (("gains", "uV per count"), ("offsets", "uV")):
-        one, other = (getattr(part, f"get_channel_{name}")() for part in (first, second))
-        if not _equal(one, other):
-            yield f"{name} {_range(one)} and {_range(other)} {unit}"
-    if row.probe is None:
-        places = [p.get_channel_locations() if p.has_probe() else None for p in (first, second)]
-        if not _equal(*places):
-            yield f"positions of the channels, {_first_place(places, ids[0])}"
+def _refuse_unlike(first: _SetUp, other: _SetUp, what: str, row: Recording, path: str) -> None:
+    """Raise RecordingUnreadableError if two set-ups differ, with the first values that do."""
+    different = []
+    remedy = (
+        "Sort each in a row of its own (recordings of one Open Ephys experiment: from a folder of "
+        "its own), or name parts of one set-up in column path."
+    )
+    rates_differ = abs(first.rate_hz - other.rate_hz)
+    if rates_differ > row.reader_options.get("sampling_frequency_max_diff", 0.0):
+        different.append(f"sampling rates ({first.rate_hz:.12g} and {other.rate_hz:.12g} Hz)")
+        remedy += (
+            " A small difference of the rate is allowed by reader_options: "
+            '{"sampling_frequency_max_diff": ...} (in Hz).'
+        )
+    for name, values in first.facts.items():
+        both = (["none"] if each is None else [*each] for each in (values, other.facts[name]))
+        pairs = itertools.zip_longest(*both, fillvalue="none")
+        if unlike := next((pair for pair in pairs if not _is_like(*pair)), None):
+            different.append(f"{name} ({unlike[0]} and {unlike[1]})")
+    if different:
+        msg = f"{what} cannot be sorted together, since they differ: {'; '.join(different)}"
+        raise refuse(row, msg, remedy, path)
 
 
-def _equal(one: Any, other: Any) -> bool:
-    """Whether two arrays, or None, are the same but for rounding."""
-    if one is None or other is None:
-        return one is other
+def _is_like(one: Any, other: Any) -> bool:
+    """Whether two texts are equal, or two numbers (or places) but for rounding."""
+    if isinstance(one, str) or isinstance(other, str):
+        return str(one) == str(other)
     return bool(np.allclose(one, other, atol=1e-12, equal_nan=True))
-
-
-def _first_place(places: Sequence[Any], ids: Sequence[Any]) -> str:
-    """Name the first channel that has two places, or the part that has none."""
-    if any(each is None for each in places):
-        return f"which only the {'second' if places[0] is None else 'first'} one has"
-    at = int(np.argmax(~np.isclose(*places).all(axis=1)))
-    one, other = (", ".join(f"{each:g}" for each in where[at]) for where in places)
-    return f"such as {ids[at]} at ({one}) and at ({other}) um"
-
-
-def _range(values: Any) -> str:
-    """Describe numbers by the lowest and the highest."""
-    if values is None:
-        return "none"
-    low, high = float(np.min(values)), float(np.max(values))
-    return f"{low:g}" if low == high else f"{low:g} to {high:g}"

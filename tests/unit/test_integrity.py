@@ -59,12 +59,12 @@ def refusal(row, failure=RecordingUnreadableError, **thorough):
 @pytest.mark.parametrize(
     ("other", "words"),
     [
-        ({"gain": 0.39}, "gains 0.195 and 0.39 uV per count"),
-        ({"depths": [9, 8, 7, 6]}, "positions of the channels, which only the second one has"),
-        ({"rate_hz": 30_000.02}, "sampling rate 30000 and 30000.02 Hz"),
-        ({"ids": ["a", "b", "c", "d"]}, "channel ids 0 ... and a ..."),
-        ({"samples": traces()[:, :3]}, "4 and 3 channels"),
-        ({"samples": traces().astype("float32")}, "int16 and float32 samples"),
+        ({"gain": 0.39}, "gains in uV per count (0.195 and 0.39)"),
+        ({"depths": [9, 8, 7, 6]}, "positions of channels in um (none and [0. 9.])"),
+        ({"rate_hz": 30_000.02}, "sampling rates (30000 and 30000.02 Hz)"),
+        ({"ids": ["a", "b", "c", "d"]}, "channels (0 and a)"),
+        ({"samples": traces()[:, :3]}, "channels (3 and none)"),
+        ({"samples": traces().astype("float32")}, "types of samples (int16 and float32)"),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
 )
@@ -79,7 +79,7 @@ def test_parts_of_other_set_ups_are_refused_with_both_named(tmp_path, other, wor
 def test_parts_with_the_same_positions_in_another_order(tmp_path):
     first = save(tmp_path / "one", depths=[0, 20, 40, 60])
     text = refusal(saved(first, save(tmp_path / "two", depths=[0, 40, 20, 60])))
-    assert "positions of the channels, such as 1 at (0, 20) and at (0, 40) um" in text
+    assert "positions of channels in um ([ 0. 20.] and [ 0. 40.])" in text
 
 
 def test_small_difference_of_the_rate_can_be_allowed(tmp_path):
@@ -234,7 +234,7 @@ def test_plan_of_a_table_in_which_every_row_is_broken(tmp_path):
     assert problems.index.tolist() == list(rows)
     for name, words in {
         "missing": "/no/such does not exist",
-        "gain": "gains 0.195 and 1 uV per count",
+        "gain": "gains in uV per count (0.195 and 1.0)",
         "module": "MEArec",
         "probe": "the probe file",
         "channels": "no channel 'CH9'",
@@ -294,9 +294,9 @@ def test_empty_segment_leaves_a_signal_map(tmp_path):
 @pytest.mark.parametrize(
     ("channels", "rate_hz", "gain", "said"),
     [
-        ("1 2 3 4", 20_000, "0.195", "sampling rate 30000 and 20000 Hz"),
-        ("1 2 3", 30_000, "0.195", "4 and 3 channels"),
-        ("4 3 2 1", 30_000, "0.195", "names or order of the channels"),
+        ("1 2 3 4", 20_000, "0.195", "sampling rates (30000 and 20000 Hz)"),
+        ("1 2 3", 30_000, "0.195", "channels (CH4 and none)"),
+        ("4 3 2 1", 30_000, "0.195", "channels (CH1 and CH4)"),
         ("1 2 3 4", 30_000, "1.95", "gains"),
     ],
 )
@@ -307,7 +307,7 @@ def test_recordings_of_an_experiment_are_of_one_set_up(tmp_path, channels, rate_
     write_open_ephys(second, {"Acquisition_Board-100.Rhythm_Data": (names, rate_hz)})
     header = second / "structure.oebin"
     header.write_text(header.read_text().replace("0.195", gain))
-    assert f"cannot be sorted together: {said}" in refusal(row)
+    assert f"cannot be sorted together, since they differ: {said}" in refusal(row)
 
 
 def test_spikeglx_part_of_which_only_the_header_is_there(tmp_path):
