@@ -26,9 +26,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-#: In which texts beside a file programs note when it began: milliseconds since 1970; a date.
+#: How Open Ephys notes beside its files when it began: milliseconds since 1970; a date.
 UNIX_MS = re.compile(r"(?i)since midnight Jan 1st 1970 UTC\): *(\d{12,})")
-CREATED = re.compile(r"(?m)^fileCreateTime(?:_original)?=(\S+)|<DATE>([^<]+)</DATE>")
+CREATED = re.compile(r"<DATE>([^<]+)</DATE>")
 #: How Intan's program ends the names of its files and folders, which hold no date.
 INTAN_NAME = re.compile(r"_(\d{6}_\d{6})$")
 FORMATS = ("%d %b %Y %H:%M:%S", "%d-%b-%Y %H%M%S", "%y%m%d_%H%M%S")
@@ -75,18 +75,23 @@ def _part_times(part: Part, samples: "NDArray[Any]", rate_hz: float) -> "NDArray
     return found
 
 
-def cut(parts: Sequence[Part], pieces: Iterable[tuple[int, int]], rate_hz: float) -> Iterator[Part]:
-    """Yield what pieces [first, last) of a recording, joined, leave of its parts."""
+def cut(
+    parts: Sequence[Part], pieces: Iterable[tuple[float, float | None]], rate_hz: float
+) -> Iterator[Part]:
+    """Yield what pieces of a recording (from, to, in s), joined, leave of its parts."""
     free = 0
-    for (first, last), part in itertools.product(pieces, parts):
-        begin = max(first, part.start_sample)
-        end = min(last, part.start_sample + part.n_samples)
+    lagging = [*zip(parts, lags_s(parts, rate_hz), strict=True)]
+    for (first_s, last_s), (part, lag_s) in itertools.product(pieces, lagging):
+        begin = max(round(first_s * rate_hz), part.start_sample)
+        end = part.start_sample + part.n_samples
+        end = end if last_s is None else min(end, round(last_s * rate_hz))
         if begin < end:
             found = {
                 "start_sample": free,
                 "first_sample": part.first_sample + begin - part.start_sample,
                 "n_samples": end - begin,
                 "t_start_s": float(_part_times(part, np.array([begin]), rate_hz)[0]),
+                "lag_s": lag_s,
             }
             free += end - begin
             yield part.model_copy(update=found)
@@ -138,10 +143,9 @@ def describe_joins(parts: Sequence[Part], rate_hz: float) -> Iterator[str]:
         elif before.began and after.began and before.began != after.began:
             began = [datetime.fromisoformat(part.began) for part in (before, after) if part.began]
             passed_s = (began[1] - began[0]).total_seconds()
-            if passed_s < 0:
-                yield f"{after.file} began before {before.file}: is their order right?"
-            elif passed_s < before.n_samples / rate_hz - CLOCKS_DIFFER_S:
-                yield f"{after.file} began before {before.file} had ended"
+            if passed_s < max(0.0, before.n_samples / rate_hz - CLOCKS_DIFFER_S):
+                said = f"{after.file} began before {before.file} had ended"
+                yield f"{said}: is their order right?"
 
 
 def read_start(opened: "BaseRecording", path: str) -> str | None:
@@ -161,19 +165,18 @@ def _noted(opened: "BaseRecording", path: str) -> Iterator[Any]:
     """Yield what is noted of a recording's beginning: dates, as objects or texts."""
     reader: Any = getattr(opened, "neo_reader", None)
     kind = type(reader).__name__.removesuffix("RawIO")
-    texts: list[Path] = []
-    if kind == "SpikeGLX":
-        texts = [Path(info["meta_file"]) for info in reader.signals_info_dict.values()]
-    elif kind == "OpenEphysBinary":
-        for info in open_ephys_streams(opened):
-            folder = Path(info["raw_filename"]).parents[2]
-            number = folder.parent.name.removeprefix("experiment")
-            settings = "settings.xml" if number == "1" else f"settings_{number}.xml"
-            texts += [folder / "sync_messages.txt", folder.parents[1] / settings]
-    for text in filter(Path.is_file, texts):
-        said = text.read_text(encoding="utf-8", errors="replace")
-        yield from (datetime.fromtimestamp(int(ms) / 1000, UTC) for ms in UNIX_MS.findall(said))
-        yield from (one or other for one, other in CREATED.findall(said))
+    for info in reader.signals_info_dict.values() if kind == "SpikeGLX" else ():
+        meta = info["meta"]  # CatGT keeps the time of its input apart
+        yield meta.get("fileCreateTime_original", meta.get("fileCreateTime"))
+    for info in open_ephys_streams(opened) if kind == "OpenEphysBinary" else ():
+        folder = Path(info["raw_filename"]).parents[2]
+        number = folder.parent.name.removeprefix("experiment")
+        settings = "settings.xml" if number == "1" else f"settings_{number}.xml"
+        texts = (folder / "sync_messages.txt", folder.parents[1] / settings)
+        for text in filter(Path.is_file, texts):
+            said = text.read_text(encoding="utf-8", errors="replace")
+            yield from (datetime.fromtimestamp(int(ms) / 1000, UTC) for ms in UNIX_MS.findall(said))
+            yield from CREATED.findall(said)
     if kind == "Intan":
         names = (Path(path).stem, Path(path).parent.name)
         yield from (match[1] for name in names if (match := INTAN_NAME.search(name)))

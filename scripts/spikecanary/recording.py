@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import itertools
 import re
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
@@ -100,13 +101,12 @@ def open_recording(
     notes = [] if notes is None else notes
     try:
         recording, filled = _concatenate(row, notes, opened, thorough=thorough)
-        described: list[Part] = []
-        if parts is not None or (thorough and len(filled) > 1):
-            described = _describe_filled(filled)
+        rate_hz = recording.get_sampling_frequency()
+        described = _describe(filled) if thorough or parts is not None else []
         if thorough:
-            notes += clock.describe_joins(described, recording.get_sampling_frequency())
+            notes += clock.describe_joins(described, rate_hz)
         if parts is not None:
-            parts += _cut_parts(described, row, filled[0][2].get_sampling_frequency())
+            parts += clock.cut(described, row.pieces(), rate_hz)
         return _cut(place_channels(recording, row, notes), row)
     except (ClassifiedSortFailure, MemoryError):
         raise
@@ -151,27 +151,11 @@ def _concatenate(
     return concatenate_recordings(segments, sampling_frequency_max_diff=most_hz), filled
 
 
-def _describe_filled(filled: list[_Opened]) -> list[Part]:
+def _describe(filled: list[_Opened]) -> list[Part]:
     """Describe the parts of a recording, one behind the other."""
-    found: list[Part] = []
-    for path, index, part in filled:
-        start = found[-1].start_sample + found[-1].n_samples if found else 0
-        found.append(clock.describe_part(path, index, part, start))
-    return found
-
-
-def _cut_parts(found: list[Part], row: Recording, rate_hz: float) -> Iterator[Part]:
-    """Yield the parts of a recording, as far as they are sorted."""
-    last = found[-1].start_sample + found[-1].n_samples
-    lags_s = clock.lags_s(found, rate_hz)
-    found = [
-        part.model_copy(update={"lag_s": lag_s}) for part, lag_s in zip(found, lags_s, strict=True)
-    ]
-    pieces = [
-        (round(start_s * rate_hz), last if end_s is None else min(round(end_s * rate_hz), last))
-        for start_s, end_s in row.pieces()
-    ]
-    yield from clock.cut(found, pieces, rate_hz)
+    lengths = (opened.get_num_samples(index) for _, index, opened in filled)
+    starts = itertools.accumulate(lengths, initial=0)
+    return [clock.describe_part(*each, start) for each, start in zip(filled, starts, strict=False)]
 
 
 def _open_path(
@@ -196,10 +180,6 @@ def _open_path(
         raise refuse(row, msg, remedy, path) from err
     if isinstance(opened, tuple):  # readers of simulated data return (recording, sorting)
         opened = opened[0]
-    from spikeinterface.core import BaseRecording
-
-    if not isinstance(opened, BaseRecording):
-        raise refuse(row, f"{path} holds a {type(opened).__name__}, not a recording", path=path)
     integrity.check_stream(opened, path)
     integrity.check_complete(opened, path, row, notes)
     if thorough:
@@ -270,11 +250,8 @@ def _cut(recording: "BaseRecording", row: Recording) -> "BaseRecording":
     for start_s, last_s in row.pieces():
         end_s = duration_s if last_s is None else last_s
         if start_s >= duration_s or end_s > duration_s + one_sample_s:
-            given = f"start_s {start_s:g} s, end_s {end_s:g} s"
-            given = f"chunk {start_s:g}-{end_s:g} s" if row.chunks else given
-            msg = f"{given}: the recording {row.id} ends at {duration_s:.3f} s"
-            columns = "chunks" if row.chunks else "start_s and end_s"
-            remedy = f"Mend {columns} of the recordings table, in seconds."
+            msg = f"{start_s:g}-{end_s:g} s: the recording {row.id} ends at {duration_s:.3f} s"
+            remedy = "Mend start_s and end_s, or chunks, of the recordings table, in seconds."
             raise refuse(row, msg, remedy, row.paths[0])
         cut.append(cut_window(recording, start_s, end_s))
     return concatenate_recordings(cut) if row.chunks else cut[0]
@@ -304,32 +281,6 @@ def cut_window(recording: "BaseRecording", start_s: float, end_s: float) -> "Bas
     return recording.frame_slice(start_frame=round(start_s * rate), end_frame=end)
 
 
-def preprocess(
-    recording: "BaseRecording", steps: Mapping[str, Mapping[str, Any]]
-) -> "BaseRecording":
-    """Apply SpikeInterface's ``PreprocessingPipeline`` of these steps, lazily.
-
-    Raises
-    ------
-    PreprocessingError
-        A step cannot be built for this recording, or leaves no channel.
-    MemoryError
-        There is not enough memory.
-    """
-    if not steps:
-        return recording
-    try:
-        return _apply(recording, steps)
-    except MemoryError:
-        raise
-    except Exception as err:
-        failed = (name for name, found in _try_prefixes(recording, steps) if found is None)
-        step = next(failed, list(steps)[-1])
-        msg = f"preprocessing: step {step!r} cannot be applied: {_first_words(err)}"
-        remedy = UNSIGNED_REMEDY if re.search(r"(?i)\bunsigned\b", str(err)) else ""
-        raise PreprocessingError(msg, step=step, remedy=remedy) from err
-
-
 def preprocessing_steps() -> dict[str, Any]:
     """Return SpikeInterface's preprocessing steps by name."""
     from spikeinterface import preprocessing
@@ -338,31 +289,41 @@ def preprocessing_steps() -> dict[str, Any]:
     return {**known, **{name: getattr(preprocessing, name) for name in NOT_IN_PIPELINE}}
 
 
-def _apply(recording: "BaseRecording", steps: Mapping[str, Mapping[str, Any]]) -> "BaseRecording":
-    """Apply all steps; raise whatever one raises."""
-    from spikeinterface.preprocessing import PreprocessingPipeline, apply_preprocessing_pipeline
-
-    made = recording
-    for name, params in steps.items():
-        if name in NOT_IN_PIPELINE:
-            made = preprocessing_steps()[name](made, **params)
-        else:
-            made = apply_preprocessing_pipeline(made, PreprocessingPipeline({name: dict(params)}))
-    if not made.get_num_channels() or not made.get_num_samples():
-        msg = "no channels or no samples are left"
-        raise ValueError(msg)
-    return made
-
-
-def _try_prefixes(
+def preprocess(
     recording: "BaseRecording", steps: Mapping[str, Mapping[str, Any]]
-) -> Iterator[tuple[str, "BaseRecording | None"]]:
-    """Yield each step, and what it makes after those before it; None where it cannot be applied."""
-    for number, step in enumerate(steps, start=1):
+) -> "BaseRecording":
+    """Apply preprocessing steps of SpikeInterface, lazily.
+
+    Raises
+    ------
+    PreprocessingError
+        A step cannot be built for this recording, or leaves no channel.
+    MemoryError
+        There is not enough memory.
+    """
+    made = [recording, *(each for _, each in _apply(recording, steps))]
+    return made[-1]
+
+
+def _apply(
+    recording: "BaseRecording", steps: Mapping[str, Mapping[str, Any]]
+) -> Iterator[tuple[str, "BaseRecording"]]:
+    """Yield each step, and what it makes of what those before it have made."""
+    known = preprocessing_steps() if steps else {}
+    made = recording
+    for step, params in steps.items():
         try:
-            yield step, _apply(recording, dict(list(steps.items())[:number]))
-        except Exception:  # noqa: BLE001 - the caller has it already
-            yield step, None
+            made = known[step](made, **params)
+        except MemoryError:
+            raise
+        except Exception as err:
+            msg = f"preprocessing: step {step!r} cannot be applied: {_first_words(err)}"
+            remedy = UNSIGNED_REMEDY if re.search(r"(?i)\bunsigned\b", str(err)) else ""
+            raise PreprocessingError(msg, step=step, remedy=remedy) from err
+        if not made.get_num_channels() or not made.get_num_samples():
+            msg = f"preprocessing: step {step!r} leaves no channels or no samples"
+            raise PreprocessingError(msg, step=step)
+        yield step, made
 
 
 def check_preprocessed(recording: "BaseRecording", steps: Mapping[str, Mapping[str, Any]]) -> None:
@@ -371,12 +332,24 @@ def check_preprocessed(recording: "BaseRecording", steps: Mapping[str, Mapping[s
     Raises
     ------
     PreprocessingError
-        A step makes NaN of finite samples, or one value of different ones.
+        A step makes NaN of finite samples, one value of different ones, or negative numbers of
+        unsigned ones; spikes are filtered away.
     """
     if not steps:
         return
-    made = preprocess(recording, steps)
-    _check_kind(recording, made, steps)
+    stages = [("", recording), *_apply(recording, steps)]
+    kinds = [each.get_dtype().kind for _, each in stages]
+    for (step, _), *of_both in zip(stages[1:], kinds[:-1], kinds[1:], strict=True):
+        if step == "astype" and of_both == ["u", "i"]:
+            msg = "preprocessing: step 'astype' makes negative numbers of large unsigned ones"
+            raise PreprocessingError(msg, step=step, remedy=UNSIGNED_REMEDY)
+    last, made = stages[-1]
+    if (rate_hz := made.get_sampling_frequency()) < integrity.LEAST_RATE_HZ:
+        msg = (
+            f"preprocessing: at {rate_hz:g} Hz, to which the recording is resampled, are no spikes"
+        )
+        remedy = "Leave step resample out of the config's preprocessing, or raise its rate."
+        raise PreprocessingError(msg, step="resample", remedy=remedy)
     n_samples = min(recording.get_num_samples(), made.get_num_samples())
     length = min(n_samples, round(CHECKED_S * recording.get_sampling_frequency()))
     for start in np.linspace(0, n_samples - length, N_CHECKED).astype(int).tolist():
@@ -387,38 +360,15 @@ def check_preprocessed(recording: "BaseRecording", steps: Mapping[str, Mapping[s
             raise
         except Exception as err:
             msg = f"preprocessing: its samples cannot be read: {_first_words(err)}"
-            raise PreprocessingError(msg, step=list(steps)[-1]) from err
+            raise PreprocessingError(msg, step=last) from err
         if not _spoilt(before, after)[0]:
             continue
-        for step, partly in _try_prefixes(recording, steps):
-            after = {} if partly is None else _read_with_ids(partly, start, length)
-            channels, fault = _spoilt(before, after)
+        for step, partly in stages[1:]:
+            channels, fault = _spoilt(before, _read_with_ids(partly, start, length))
             if channels:
                 msg = f"preprocessing: step {step!r} makes {fault} on {shorten(channels)}"
                 remedy = SPOILT_REMEDY.format(step=step)
                 raise PreprocessingError(msg, step=step, channels=channels, remedy=remedy)
-
-
-def _check_kind(
-    recording: "BaseRecording", made: "BaseRecording", steps: Mapping[str, Mapping[str, Any]]
-) -> None:
-    """Raise PreprocessingError where unsigned numbers wrap, or where spikes are filtered away."""
-    if "astype" in steps:  # to build steps takes time: some read samples for it
-        names = list(steps)
-        at = names.index("astype")
-        kinds = [
-            preprocess(recording, {name: steps[name] for name in names[:end]}).get_dtype().kind
-            for end in (at, at + 1)
-        ]
-        if kinds == ["u", "i"]:
-            msg = "preprocessing: step 'astype' makes negative numbers of large unsigned ones"
-            raise PreprocessingError(msg, step="astype", remedy=UNSIGNED_REMEDY)
-    if (rate_hz := made.get_sampling_frequency()) < integrity.LEAST_RATE_HZ:
-        msg = (
-            f"preprocessing: at {rate_hz:g} Hz, to which the recording is resampled, are no spikes"
-        )
-        remedy = "Leave step resample out of the config's preprocessing, or raise its rate."
-        raise PreprocessingError(msg, step="resample", remedy=remedy)
 
 
 def _read_with_ids(recording: "BaseRecording", start: int, length: int) -> dict[str, Any]:

@@ -45,14 +45,14 @@ def test_gap_of_a_clock_is_kept_and_its_drift():
     found = clock.describe_part("x", 0, opened, 0)
     assert [at for at, _ in found.clock] == [0, 499, 500, 1999]
     assert times(np.arange(2000), [found]) == pytest.approx(stamps)
-    (cut,) = clock.cut([found], [(100, 1500)], RATE_HZ)
+    (cut,) = clock.cut([found], [(0.1, 1.5)], RATE_HZ)
     assert (cut.first_sample, cut.n_samples) == (100, 1400)
     assert times(np.arange(1400), [cut]) == pytest.approx(stamps[100:1500])
 
 
 def test_cut_leaves_parts_out():
     parts = [part(0, 1000, 0.0), part(1000, 1000, 50.0), part(2000, 1000, 90.0)]
-    found = list(clock.cut(parts, [(1500, 2200)], RATE_HZ))
+    found = list(clock.cut(parts, [(1.5, 2.2)], RATE_HZ))
     assert [(p.start_sample, p.first_sample, p.n_samples, p.t_start_s) for p in found] == [
         (0, 500, 500, 50.5),
         (500, 0, 200, 90.0),
@@ -120,11 +120,12 @@ def began(reader, path="x.raw"):
 
 
 def test_beginning_is_read_from_headers_and_names(tmp_path):
-    meta = tmp_path / "x.meta"
-    meta.write_text("appVersion=1\nfileCreateTime=2023-04-15T15:56:51\nfileName=x\n")
-    reader = reader_of("SpikeGLX", signals_info_dict={0: {"meta_file": str(meta)}})
+    meta = {"fileCreateTime": "2023-04-15T15:56:51"}
+    reader = reader_of("SpikeGLX", signals_info_dict={0: {"meta": meta}})
     assert began(reader) == "2023-04-15T15:56:51"
-    meta.write_text("appVersion=1\n")
+    meta["fileCreateTime_original"] = "2023-04-14T15:56:51"
+    assert began(reader) == "2023-04-14T15:56:51"
+    meta.clear()
     assert began(reader) is None
     recording = tmp_path / "node/experiment2/recording1"
     (recording / "continuous/s").mkdir(parents=True)
