@@ -41,10 +41,8 @@ BESIDE = {
     "neuronexus": (r".+\.xdat\.json", r"{stem}.*\.xdat"),
     "neuroscope": (".+", r"{stem}\.(xml|dat)"),
 }
-#: What a stamp of a file has beside its name.
-OF_FILE = ("size", "time (ns)")
-#: Where a stamp of so many entries has its size: of a file the second, of a folder the third.
-SIZE_AT = {3: 1, 4: 2, 5: 2}
+#: A file's stamp has so many entries: name, size, time (ns).
+N_OF_FILE = 3
 
 
 def of_recording(row: Recording, plugin: str | None) -> dict[str, Any] | None:
@@ -108,9 +106,8 @@ def are_noted(now: Mapping[str, Any] | None, noted: Any, *, some_away: bool) -> 
 def _is_noted(now: list[Any], noted: list[Any], *, some_away: bool) -> bool:
     if now == noted or now[0] != noted[0]:
         return now == noted
-    _, *rest = now
-    if len(rest) == len(OF_FILE):
-        return rest == [noted[1], _whole_s(noted[2])]
+    if len(now) == N_OF_FILE:
+        return now[1:] == [noted[1], _whole_s(noted[2])]
     lacks_some = now[1] < noted[1] and now[2] < noted[2]
     is_same = now[1:3] == noted[1:3] and now[3] in noted[3:]
     return is_same or (some_away and lacks_some)
@@ -167,23 +164,15 @@ def describe_changes(before: Mapping[str, Any] | None, now: Mapping[str, Any] | 
     """Name the files whose stamps differ, with their sizes; empty where none do."""
     if not before or not now or before == now:
         return ""
-    was = [*before["paths"]]
     changes = []
-    for stamp in now["paths"]:
-        same_name = [each for each in was if each[0] == stamp[0]]
-        old = next((each for each in same_name if each == stamp), next(iter(same_name), None))
-        if old is not None:
-            was.remove(old)
-        if old is None:
-            changes.append(f"{stamp[0]} is new")
-        elif old != stamp:
-            sizes = [each[SIZE_AT.get(len(each), 0)] for each in (old, stamp)]
-            same = "other contents or another time"
-            changes.append(
-                f"{stamp[0]}: "
-                + (same if sizes[0] == sizes[1] else f"{sizes[0]:,} bytes then, {sizes[1]:,} now")
-            )
-    changes += [f"{name} is no longer read" for name, *_ in was]
+    for old, new in zip(before["paths"], now["paths"], strict=False):
+        if old[0] != new[0]:
+            changes.append(f"{new[0]} instead of {old[0]}")
+        elif old != new:
+            was, size = (each[1 if len(each) == N_OF_FILE else 2] for each in (old, new))
+            told = "other contents or another time"
+            told = told if was == size else f"{was:,} bytes then, {size:,} now"
+            changes.append(f"{new[0]}: {told}")
     changes += [
         f"another {name} file" for name in ("probe", "plugin") if before.get(name) != now.get(name)
     ]
