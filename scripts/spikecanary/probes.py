@@ -67,9 +67,7 @@ def _attach(
     wired = group.get_global_device_channel_indices()["device_channel_indices"]
     wired = wired[wired >= 0]
     remedy = f"Mend device_channel_indices in {path} (column probe): channels 0 to {n_channels - 1}"
-    if not len(wired):
-        raise refuse(row, f"the probe {path} wires no contact to a channel", f"{remedy}.")
-    if wired.max() >= n_channels:
+    if wired.max(initial=0) >= n_channels:
         msg = (
             f"the probe {path} wires channel {wired.max()}, but the recording has only channels 0 "
             f"to {n_channels - 1}"
@@ -184,7 +182,7 @@ def _select(recording: "BaseRecording", row: Recording) -> "BaseRecording":
     kept = [name for name in kept if name not in bad]
     if not kept:
         msg = f"no channel is left of {len(ids)}"
-        raise refuse(row, msg, "Mend columns channels and bad_channels of the recordings table.")
+        raise refuse(row, msg, "Mend columns channels, bad_channels or probe of the table.")
     return recording if kept == ids else recording.select_channels(kept)
 
 
@@ -228,7 +226,7 @@ def _find_part(recording: "BaseRecording", names: list[str], part: str) -> Seque
 
 
 def _check_positions(recording: "BaseRecording", row: Recording, notes: list[str]) -> None:
-    """Check that positions are finite, distinct, and a plausible distance apart."""
+    """Check that positions are finite, and a plausible distance apart."""
     from scipy.spatial import cKDTree
 
     group = recording.get_probegroup()
@@ -248,8 +246,6 @@ def _check_positions(recording: "BaseRecording", row: Recording, notes: list[str
         return
     _check_probes_apart(group.probes, row)
     nearest = cKDTree(positions).query(positions, k=2)[0][:, 1]
-    if (same := names[nearest == 0]).size:
-        raise refuse(row, f"channels at one and the same place: {shorten(same.tolist())}", remedy)
     pitch_um, (low, high) = float(np.median(nearest)), PLAUSIBLE_PITCH_UM
     if not low <= pitch_um <= high:
         msg = (
