@@ -14,6 +14,7 @@ import numpy as np
 from spikecanary.integrity import (
     CLOCKS_DIFFER_S,
     MOST_KNOTS,
+    choose_knots,
     find_fault,
     find_gaps,
     open_ephys_streams,
@@ -50,7 +51,7 @@ def describe_part(path: str, segment: int, opened: "BaseRecording", start_sample
             gaps = find_gaps(times, step_s)
             wanted = {0, n_samples - 1, *(at - 1 for at, _ in gaps), *(at for at, _ in gaps)}
             if len(gaps) > MOST_KNOTS:  # it jitters: the curve that it follows
-                wanted = {*np.linspace(0, n_samples - 1, MOST_KNOTS).astype(int).tolist()}
+                wanted = {*choose_knots(n_samples).tolist()}
             knots = {at: float(times[at]) for at in sorted(wanted)}
     return Part(
         file=path,

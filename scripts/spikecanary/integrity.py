@@ -37,9 +37,7 @@ CLOCKS_DIFFER_S = 120.0
 BUFFERED_S, BUFFERED_SHARE = 1.0, 0.1
 #: An interval between two samples of more than so many samples is a gap.
 GAP_SAMPLES = 1.5
-#: Times are read so many at once.
-TIMES_AT_ONCE = 10_000_000
-#: Gaps that a warning names; with more than so many, a clock jitters.
+#: Gaps that a warning names; a clock is read at so many samples first, and with more gaps jitters.
 MOST_GAPS, MOST_KNOTS = 3, 1_000
 #: A clock and a header disagree where their rates differ by this share; clocks of recording
 #: systems differ by less than a tenth of it. So many times off, the clock is in another unit.
@@ -205,6 +203,8 @@ def describe_gaps(opened: "BaseRecording", row: Recording) -> Iterator[str]:
     """Name the gaps of a recording's clock, and where samples were lost."""
     rate_hz = opened.get_sampling_frequency()
     for name, clock, step, unit in _clocks(opened, row):
+        if len(clock) <= 1:
+            continue
         if fault := find_fault(clock, step):
             yield f"{name} {fault}. Times are counted from its start, by the sampling rate"
             continue
@@ -221,9 +221,9 @@ def describe_gaps(opened: "BaseRecording", row: Recording) -> Iterator[str]:
                 f"{name} has {len(gaps)} gap{'s' * (len(gaps) != 1)}: {shown}{more}. The sort "
                 "counts samples, as if there were none"
             )
-        rates = step / _steps(clock)
-        if abs(np.median(rates) - 1) > RATES_DIFFER:
-            yield f"{name} runs at {np.median(rates) * rate_hz:.6g} Hz, its header says {rate_hz:g}"
+        share = step / _usual_step(clock)
+        if abs(share - 1) > RATES_DIFFER:
+            yield f"{name} runs at {share * rate_hz:.6g} Hz, its header says {rate_hz:g}"
 
 
 def _clocks(
@@ -236,7 +236,7 @@ def _clocks(
         yield f"the clock{where}", opened.get_times(index), step_s, "s"
     series: Any = getattr(getattr(opened, "_reader", None), "series", None)  # of NWB
     times = series.get("timestamps") if hasattr(series, "keys") else None
-    if times is not None and not opened.has_time_vector(0) and not _is_even(times, step_s):
+    if times is not None and not opened.has_time_vector(0):
         yield "its list of timestamps", times, step_s, "s"
     for info in open_ephys_streams(opened) if row.reader == "openephysbinary" else ():
         numbers = _sample_numbers(Path(info["raw_filename"]))
@@ -244,47 +244,39 @@ def _clocks(
             yield info["raw_filename"], numbers, 1.0, "samples"
 
 
+def choose_knots(n_samples: int) -> "NDArray[np.intp]":
+    """Return samples at even distances, the first and the last among them."""
+    return np.unique(np.linspace(0, n_samples - 1, MOST_KNOTS).astype(int))
+
+
 def find_gaps(clock: "NDArray[Any]", step: float) -> list[tuple[int, float]]:
-    """Return after which samples a clock does not go on by ``step``, and how far it is off."""
+    """Return after which samples a clock does not go on by ``step``, and how far it is off.
+
+    It is read where the time between two knots is not that of the samples between them.
+    """
     gaps: list[tuple[int, float]] = []
-    for start in range(0, len(clock) - 1, TIMES_AT_ONCE):
-        steps = np.diff(np.asarray(clock[start : start + TIMES_AT_ONCE + 1]))
+    knots = choose_knots(len(clock))
+    off = np.diff(np.asarray(clock[knots], dtype=np.float64)) - np.diff(knots) * step
+    for index in np.flatnonzero(np.abs(off) >= (GAP_SAMPLES - 1) * step):
+        start, end = knots[index : index + 2].tolist()
+        steps = np.diff(np.asarray(clock[start : end + 1]))
         odd = np.flatnonzero((steps > GAP_SAMPLES * step) | (steps <= 0))
         gaps += [(start + int(at) + 1, float(steps[at]) - step) for at in odd]
     return gaps
 
 
-def _stretch(clock: "NDArray[Any]") -> int:
-    """Return how many samples of a clock are looked at together."""
-    return max(1, len(clock) // MOST_KNOTS)
-
-
-def _steps(clock: "NDArray[Any]") -> "NDArray[np.float64]":
-    """Return the mean steps of a clock over even stretches, which jitter does not enter."""
-    length = _stretch(clock)
-    steps: NDArray[np.float64] = np.diff(np.asarray(clock[::length], dtype=np.float64)) / length
-    return steps
-
-
-def _is_even(clock: "NDArray[Any]", step: float) -> bool:
-    """Whether a clock runs at its rate, by a thousand of its samples, which show each gap."""
-    steps = _steps(clock)
-    usual = float(np.median(steps))
-    is_even = np.abs(steps - usual) * _stretch(clock) < (GAP_SAMPLES - 1) * step
-    return bool(is_even.all()) and abs(usual / step - 1) < RATES_DIFFER
+def _usual_step(clock: "NDArray[Any]") -> float:
+    """Return by how much a clock goes on from sample to sample, without its gaps and jitter."""
+    knots = choose_knots(len(clock))
+    times = np.asarray(clock[knots], dtype=np.float64)
+    return float(np.median(np.diff(times) / np.diff(knots)))
 
 
 def find_fault(clock: "NDArray[Any]", step: float) -> str:
     """Say why a clock cannot be used: no numbers, no progress, another unit; empty where it can."""
-    if len(clock) < MOST_GAPS:
-        return ""
-    n_odd = sum(
-        int((~np.isfinite(clock[start : start + TIMES_AT_ONCE])).sum())
-        for start in range(0, len(clock), TIMES_AT_ONCE)
-    )
-    if n_odd:
-        return f"is not a number at {n_odd:,} of {len(clock):,} samples"
-    usual = float(np.median(_steps(clock)))
+    usual = _usual_step(clock)
+    if not np.isfinite(usual):
+        return "is not a number at some samples"
     if usual == 0:
         return "stands still"
     if not 1 / OTHER_UNIT < usual / step < OTHER_UNIT:

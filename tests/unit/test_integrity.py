@@ -258,8 +258,8 @@ TIMES = np.arange(60_000) / RATE_HZ
 @pytest.mark.parametrize(
     ("times", "said", "at_1_s"),
     [
-        (np.full(60_000, np.nan), "is not a number at 60,000 of 60,000 samples", 1.0),
-        (np.where(TIMES < 1.5, TIMES, np.nan), "is not a number at 15,000 of", 1.0),
+        (np.full(60_000, np.nan), "is not a number at some samples", 1.0),
+        (np.where(TIMES < 1.5, TIMES, np.nan), "is not a number at some samples", 1.0),
         (np.full(60_000, -1.0), "the clock stands still", 0.0),
         (TIMES * 1000, "goes on by 0.0333", 1.0),
         (TIMES * 1.5, "runs at 20000 Hz, its header says 30000", 1.5),
