@@ -52,8 +52,6 @@ TEXTS = {
 #: Files of folders that hold results of SpikeInterface and of this project; Phy's lie beside data.
 RESULTS = {"spikeinterface_log.json", "spikeinterface_info.json", "numpysorting_info.json"}
 RESULTS |= {"canary.json", "sort.json"}
-#: Extensions that are named of a folder without a recording.
-MOST_SUFFIXES = 8
 #: Extensions of neo's readers that other files have too.
 NOT_DATA = {"", "txt", "xml", "json", "npy", "mat", "tsv", "meta"}
 
@@ -81,18 +79,28 @@ def walk(folder: str, seen: set[str]) -> Iterator[Recognised]:
         yield Recognised(folder, reason=why.removeprefix(f"{folder} "), failed=True)
         return
     unread: list[OSError] = []
-    suffixes, found = set[str](), False
-    given = os.walk(folder, onerror=unread.append, followlinks=True)
     if Path(folder).is_file():
-        given = iter([(str(Path(folder).parent), [], [Path(folder).name])])
-    for root, folders, files in given:
+        parent, name = os.path.split(folder)
+        found = [*_recognise(parent, [name], seen)]
+    elif os.path.realpath(folder) in seen:
+        return
+    else:
+        found = [*_walk_folder(folder, seen, unread)]
+    yield from found
+    for error in unread:
+        yield Recognised(str(error.filename), reason=f"cannot be listed: {error}", failed=True)
+    if not found and not unread:
+        yield Recognised(folder, reason="no file of a known format")
+
+
+def _walk_folder(folder: str, seen: set[str], unread: list[OSError]) -> Iterator[Recognised]:
+    """Yield what is recognised in a folder and those in it; append what cannot be listed."""
+    for root, folders, files in os.walk(folder, onerror=unread.append, followlinks=True):
         real = os.path.realpath(root)
-        is_walked = Path(folder).is_dir()
-        if is_walked and (real in seen or (RESULTS & {*files} and "binary.json" not in files)):
+        if real in seen or (RESULTS & {*files} and "binary.json" not in files):
             folders.clear()
             continue
-        if is_walked:
-            seen.add(real)
+        seen.add(real)
         folders[:] = sorted(
             (name for name in folders if not name.startswith(".")),
             key=lambda name: (Path(root, name).is_symlink(), name),  # the real one first
@@ -102,20 +110,11 @@ def walk(folder: str, seen: set[str]) -> Iterator[Recognised]:
             is_nwb = (Path(root) / "specifications").exists()
             is_recording = "binary.json" in files or (Path(root) / "channel_ids").exists()
             if is_nwb or is_recording:
-                found = True
                 yield Recognised(root, "nwb" if is_nwb else "spikeinterface")
             continue
         if "structure.oebin" in files:  # what is below belongs to it
             folders.clear()
-        suffixes |= {Path(name).suffix for name in files}
-        for each in _recognise(root, sorted(n for n in files if not n.startswith(".")), seen):
-            found = True
-            yield each
-    if suffixes and not found:
-        named = ", ".join(sorted(filter(None, suffixes))[:MOST_SUFFIXES]) or "without an extension"
-        yield Recognised(folder, reason=f"no file of a known format, of those there ({named})")
-    for error in unread:
-        yield Recognised(str(error.filename), reason=f"cannot be listed: {error}", failed=True)
+        yield from _recognise(root, sorted(n for n in files if not n.startswith(".")), seen)
 
 
 def _recognise(root: str, files: Sequence[str], seen: set[str]) -> Iterator[Recognised]:
@@ -156,8 +155,6 @@ def _recognise(root: str, files: Sequence[str], seen: set[str]) -> Iterator[Reco
         reason = f"not recognised: {shorten(names)}"
         if suffix in (".bin", ".dat", ".raw"):
             reason += " (raw samples do not say their rate, type and channels: write a row by hand)"
-        elif suffix in (".h5", ".hdf5"):
-            reason += " (no HDF5 file, or none of a known format)"
         yield Recognised(root, reason=reason)
 
 
