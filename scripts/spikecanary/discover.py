@@ -212,38 +212,40 @@ def _propose_presets(opened: "BaseRecording", one: Found, sorter: str) -> dict[s
 def _split(opened: "BaseRecording", electrodes: "NDArray[np.bool_]", split: str) -> Iterator[str]:
     """Yield column channels of each group; empty where all channels are one."""
     labels = _labels(opened, split)
-    for label in dict.fromkeys(labels):
-        chosen = np.array([each == label for each in labels]) & electrodes
+    for label in dict.fromkeys(labels.tolist()):
+        chosen = (labels == label) & electrodes
         if chosen.all():
             yield ""
         elif chosen.any():
             yield _name_channels(opened, chosen)
 
 
-def _labels(opened: "BaseRecording", split: str) -> list[str]:
+def _labels(opened: "BaseRecording", split: str) -> "NDArray[Any]":
     """Return of each channel the group that ``split`` means."""
     if split in ("probe", "shank") and opened.has_probe():
         contacts = opened.get_probegroup().to_numpy(complete=True)  # in the order of the channels
         names = ["probe_index", "shank_ids"] if split == "shank" else ["probe_index"]
-        return [str(each) for each in contacts[[n for n in names if n in contacts.dtype.names]]]
-    for name in GROUPS if split not in ("probe", "none") else ():
-        values = opened.get_property(name)
-        if values is not None and len({str(value) for value in values}) > 1:
-            return [str(value) for value in values]
-    return [""] * opened.get_num_channels()
+        known = [name for name in names if name in contacts.dtype.names]
+        return np.array([str(each) for each in contacts[known]])
+    for _, labels in _find_groups(opened) if split not in ("probe", "none") else ():
+        if len({*labels}) > 1:
+            return labels
+    return np.zeros(opened.get_num_channels())
+
+
+def _find_groups(opened: "BaseRecording") -> "Iterator[tuple[str, NDArray[Any]]]":
+    """Yield the properties by which channels are grouped, and their values as texts."""
+    for name in GROUPS:
+        if (values := opened.get_property(name)) is not None:
+            yield name, np.array([str(value) for value in values])
 
 
 def _name_channels(opened: "BaseRecording", chosen: "NDArray[np.bool_]") -> str:
     """Name channels by a property that they alone have, else by ranges of ids."""
-    for name in GROUPS:
-        values = opened.get_property(name)
-        if values is None:
-            continue
-        of_chosen = {str(value) for value in values[chosen]}
-        alike = np.array([str(value) in of_chosen for value in values])
-        value = of_chosen.pop()
-        if not of_chosen and (alike == chosen).all() and not re.search("[,;]", value):
-            return f"{name}={value}"
+    for name, labels in _find_groups(opened):
+        label = labels[chosen][0]
+        if ((labels == label) == chosen).all() and not re.search("[,;]", label):
+            return f"{name}={label}"
     edges = np.flatnonzero(np.diff(np.r_[0, chosen.astype(int), 0]))
     ids = opened.channel_ids
     runs = [(ids[a], ids[b - 1]) for a, b in edges.reshape(-1, 2)]

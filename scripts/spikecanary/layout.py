@@ -55,8 +55,6 @@ MAD_TO_SD = 0.6745
 LEAST_SPREAD, LARGEST_INTEGER = 0.3, 2.0**24
 #: The code of a byte that is no signal.
 NO_SIGNAL_BITS = 8.0
-#: The code of a sample has at least so many bits.
-LEAST_BITS = 0.05
 #: Another type is decisively better where it saves so many bits a byte; another number of channels
 #: or order where it predicts so many times more, and so many bits more, and so many more than the
 #: numbers beside. No healthy file was stopped of 227 generated ones in odd ways (2 to 64 channels,
@@ -106,10 +104,6 @@ class Layout:
     def remainder(self, path: str) -> int:
         """Bytes of a file that are left after its last whole frame."""
         return (Path(path).stat().st_size - self.file_offset) % self.frame_bytes
-
-    def n_slow(self, slow_bytes: float) -> int:
-        """Odd number of samples of a channel that are so many bytes of the file."""
-        return max(3, round(slow_bytes / self.frame_bytes)) | 1
 
     def options(self) -> dict[str, Any]:
         """Return what the table's reader_options would say."""
@@ -245,7 +239,7 @@ def byte_bits(path: str, layout: Layout, slow_bytes: float) -> float | None:
         return None
     if dtype.kind == "f" and not _is_signal(values):
         return NO_SIGNAL_BITS
-    numbers, n_slow = _finite(values), layout.n_slow(slow_bytes)
+    numbers, n_slow = _finite(values), max(3, round(slow_bytes / layout.frame_bytes)) | 1
     # The code of floating-point numbers that were integers is as short as that of integers.
     is_whole = dtype.kind != "f" or (
         np.array_equal(numbers, np.round(numbers)) and np.abs(numbers).max() < LARGEST_INTEGER
@@ -257,8 +251,7 @@ def byte_bits(path: str, layout: Layout, slow_bytes: float) -> float | None:
     step = float(used & -used)
     pieces = [_without_slow(_finite(piece) / step, n_slow) for piece in pieces]
     spreads = [_spread(piece, LEAST_SPREAD) for piece in pieces]
-    sample_bits = float(np.log2(spreads).mean()) + GAUSSIAN_BITS
-    return max(sample_bits, LEAST_BITS) / dtype.itemsize
+    return (float(np.log2(spreads).mean()) + GAUSSIAN_BITS) / dtype.itemsize
 
 
 def find_order(path: str, declared: Layout, rate_hz: float) -> tuple[Layout, float, float] | None:
@@ -357,7 +350,7 @@ def _read_numbers(path: str, layout: Layout, n_columns: int, n_slow: int) -> _Nu
         if varies.sum() < LEAST_ROWS:
             continue
         piece = _without_tones(_without_slow(piece, n_slow))
-        spread = np.median(np.abs(piece[varies]), axis=0) / MAD_TO_SD
+        spread = _spread(piece[varies], 0.0)
         scaled = piece / np.where(spread > 0, spread, 1.0)
         strongest = maximum_filter1d(np.abs(scaled), min(n_slow, len(piece)), axis=0)
         is_good = (strongest < ARTEFACT_MAD) & (spread > 0) & varies[:, None]
@@ -383,10 +376,10 @@ def _mantissa_bits(values: "NDArray[Any]") -> int:
     return n_bits - min(n_zeros, n_bits)
 
 
-def _spread(piece: "NDArray[np.float64]", least: float = 0.0) -> "NDArray[np.float64]":
+def _spread(piece: "NDArray[np.float64]", least: float) -> "NDArray[np.float64]":
     """Return the spread of each channel by MAD, which artefacts do not enter."""
     mad: NDArray[np.float64] = np.median(np.abs(piece), axis=0) / MAD_TO_SD
-    return np.maximum(mad, max(least, float(np.finfo(float).tiny)))
+    return np.maximum(mad, least)
 
 
 def read_bytes(path: str, offset: int, n_bytes: int) -> bytes:

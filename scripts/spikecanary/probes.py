@@ -269,17 +269,11 @@ def count_largest_group(recording: "BaseRecording") -> int:
 
 def _check_probes_apart(probes: Sequence["Probe"], row: Recording) -> None:
     """Check that no contact of one probe lies in, or at, the rectangle of another one's."""
-
-    def lies_within(probe: "Probe", other: "Probe") -> bool:
-        low, high = (extreme(other.contact_positions, axis=0) for extreme in (np.min, np.max))
-        distances = np.maximum(low - probe.contact_positions, probe.contact_positions - high)
-        return bool((distances <= NEAR_UM).all(axis=1).any())
-
-    for first, second in itertools.combinations(range(len(probes)), 2):
-        other, probe = probes[first], probes[second]
-        if lies_within(probe, other) or lies_within(other, probe):
-            reach_um = other.contact_positions[:, 0].max() - probe.contact_positions[:, 0].min()
-            shift_um = reach_um + APART_UM
+    for (first, probe), (second, other) in itertools.permutations(enumerate(probes), 2):
+        area, places = probe.contact_positions, other.contact_positions
+        beyond_um = np.maximum(area.min(axis=0) - places, places - area.max(axis=0))
+        if (beyond_um <= NEAR_UM).all(axis=1).any():
+            shift_um = area[:, 0].max() - places[:, 0].min() + APART_UM
             remedy = (
                 f"Move probe {second} by {shift_um:g} um in x (probeinterface: "
                 f"probe.move([{shift_um:g}, 0])) in column probe, or sort one probe a row (column "

@@ -142,9 +142,10 @@ def _concatenate(
                 notes.append(f"segment {index} of {path} has no samples, and is left out")
     if not filled:
         raise refuse(row, f"{', '.join(row.paths)}: no samples", path=row.paths[0])
-    if len(parts) == parts[0].get_num_segments() == 1:
-        return parts[0], filled
-    segments = [part.select_segments([index]) for _, index, part in filled]
+    segments = [
+        part if part.get_num_segments() == 1 else part.select_segments([index])
+        for _, index, part in filled
+    ]
     if len(segments) == 1:
         return segments[0], filled
     most_hz = row.reader_options.get(RATES_DIFFER, 0.0)

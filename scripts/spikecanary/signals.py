@@ -127,11 +127,6 @@ class SignalReport(BaseModel):
         ]
         if self.bad_periods:
             messages.append(self.describe_bad_periods())
-            last, end_s = self.bad_periods[-1], self.rows[-1].end_s
-            if last.what == "flat" and last.end_s >= end_s - LEAST_BAD_S:
-                messages.append(
-                    "it is flat to its end: was it unplugged (set end_s), or is a copy unfinished?"
-                )
         low, high = PLAUSIBLE_UV
         if self.noise_uV is not None and not low <= self.noise_uV <= high:
             messages.append(
