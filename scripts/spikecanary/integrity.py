@@ -6,10 +6,10 @@ import itertools
 import json
 import re
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -116,13 +116,11 @@ def _of_open_ephys(opened: "BaseRecording", _path: str) -> _Sizes:
 def _check_open_ephys(opened: "BaseRecording", path: str, row: Recording) -> None:
     """Raise RecordingUnreadableError if recordings of one experiment differ in their set-up."""
     set_ups = [
-        _SetUp(
-            info["sample_rate"],
-            {
-                "channels": [channel["channel_name"] for channel in info["channels"]],
-                "gains": [channel.get("bit_volts") for channel in info["channels"]],
-            },
-        )
+        {
+            "sampling rates in Hz": [info["sample_rate"]],
+            "channels": [channel["channel_name"] for channel in info["channels"]],
+            "gains in uV per count": [channel.get("bit_volts") for channel in info["channels"]],
+        }
         for info in open_ephys_streams(opened)
     ]
     for other in set_ups[1:]:
@@ -316,56 +314,51 @@ def describe_future(row: Recording) -> Iterator[str]:
                 break
 
 
-class _SetUp(NamedTuple):
-    """What parts that are sorted together have in common: the rate, and other facts by name."""
-
-    rate_hz: float
-    facts: dict[str, Sequence[Any] | None]
+#: What parts that are sorted together have in common, by what it is called.
+_SetUp = Mapping[str, Sequence[Any] | None]
 
 
 def check_alike(parts: Sequence["BaseRecording"], row: Recording) -> None:
     """Raise RecordingUnreadableError if parts differ in their set-up; all differences are named."""
-    set_ups = []
+    set_ups: list[_SetUp] = []
     for part in parts:
         of_data = part.has_probe() and row.probe is None
-        facts = {
-            "channels": [str(name) for name in part.channel_ids],
-            "types of samples": [str(part.get_dtype())],
-            "gains in uV per count": part.get_channel_gains(),
-            "offsets in uV": part.get_channel_offsets(),
-            "positions of channels in um": part.get_channel_locations() if of_data else None,
-        }
-        set_ups.append(_SetUp(part.get_sampling_frequency(), facts))
+        set_ups.append(
+            {
+                "sampling rates in Hz": [part.get_sampling_frequency()],
+                "channels": [str(name) for name in part.channel_ids],
+                "types of samples": [str(part.get_dtype())],
+                "gains in uV per count": part.get_channel_gains(),
+                "offsets in uV": part.get_channel_offsets(),
+                "positions of channels in um": part.get_channel_locations() if of_data else None,
+            }
+        )
     for path, other in zip(row.paths[1:], set_ups[1:], strict=True):
         _refuse_unlike(set_ups[0], other, f"{row.paths[0]} and {path}", row, path)
 
 
 def _refuse_unlike(first: _SetUp, other: _SetUp, what: str, row: Recording, path: str) -> None:
     """Raise RecordingUnreadableError if two set-ups differ, with the first values that do."""
+    allowed_hz = {"sampling rates in Hz": row.reader_options.get("sampling_frequency_max_diff", 0)}
     different = []
-    remedy = (
-        "Sort each in a row of its own (recordings of one Open Ephys experiment: from a folder of "
-        "its own), or name parts of one set-up in column path."
-    )
-    rates_differ = abs(first.rate_hz - other.rate_hz)
-    if rates_differ > row.reader_options.get("sampling_frequency_max_diff", 0.0):
-        different.append(f"sampling rates ({first.rate_hz:.12g} and {other.rate_hz:.12g} Hz)")
-        remedy += (
-            " A small difference of the rate is allowed by reader_options: "
-            '{"sampling_frequency_max_diff": ...} (in Hz).'
-        )
-    for name, values in first.facts.items():
-        both = (["none"] if each is None else [*each] for each in (values, other.facts[name]))
-        pairs = itertools.zip_longest(*both, fillvalue="none")
-        if unlike := next((pair for pair in pairs if not _is_like(*pair)), None):
-            different.append(f"{name} ({unlike[0]} and {unlike[1]})")
+    for name, values in first.items():
+        both = (["none"] if each is None else [*each] for each in (values, other[name]))
+        for one, another in itertools.zip_longest(*both, fillvalue="none"):
+            if not _is_like(one, another, allowed_hz.get(name, 0)):
+                different.append(f"{name} ({one} and {another})")
+                break
     if different:
         msg = f"{what} cannot be sorted together, since they differ: {'; '.join(different)}"
+        remedy = (
+            "Sort each in a row of its own (recordings of one Open Ephys experiment: from a folder "
+            "of its own), or name parts of one set-up in column path. A small difference of the "
+            'rate is allowed by reader_options: {"sampling_frequency_max_diff": ...} (in Hz).'
+        )
         raise refuse(row, msg, remedy, path)
 
 
-def _is_like(one: Any, other: Any) -> bool:
-    """Whether two texts are equal, or two numbers (or places) but for rounding."""
+def _is_like(one: Any, other: Any, most: float) -> bool:
+    """Whether two texts are equal, or two numbers (or places) but for rounding and ``most``."""
     if isinstance(one, str) or isinstance(other, str):
         return str(one) == str(other)
-    return bool(np.allclose(one, other, atol=1e-12, equal_nan=True))
+    return bool(np.allclose(one, other, rtol=1e-7, atol=max(most, 1e-12), equal_nan=True))
