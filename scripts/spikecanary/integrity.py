@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from spikecanary.failures import RecordingLayoutError
-from spikecanary.probes import refuse
+from spikecanary.probes import refuse, shorten
 from spikecanary.stamps import data_files
 from spikecanary.table import Recording, is_url
+from spikecanary.texts import count
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -37,8 +38,8 @@ CLOCKS_DIFFER_S = 120.0
 BUFFERED_S, BUFFERED_SHARE = 1.0, 0.1
 #: An interval between two samples of more than so many samples is a gap.
 GAP_SAMPLES = 1.5
-#: Gaps that a warning names; a clock is read at so many samples first, and with more gaps jitters.
-MOST_GAPS, MOST_KNOTS = 3, 1_000
+#: A clock is read at so many samples first; with more gaps it jitters.
+MOST_KNOTS = 1_000
 #: A clock and a header disagree where their rates differ by this share; clocks of recording
 #: systems differ by less than a tenth of it. So many times off, the clock is in another unit.
 RATES_DIFFER, OTHER_UNIT = 1e-3, 3.0
@@ -207,14 +208,12 @@ def describe_gaps(opened: "BaseRecording", row: Recording) -> Iterator[str]:
         if len(gaps) > MOST_KNOTS:
             yield f"{name} does not go on evenly: {len(gaps):,} of its steps are not of one sample"
         elif gaps:
-            shown = "; ".join(
-                f"{size:,.6g} {unit} after {at / rate_hz:.3f} s (sample {at:,})"
-                for at, size in gaps[:MOST_GAPS]
-            )
-            more = f"; and {len(gaps) - MOST_GAPS} more" if len(gaps) > MOST_GAPS else ""
+            named = [
+                f"{size:.6g} {unit} after {at / rate_hz:.3f} s (sample {at})" for at, size in gaps
+            ]
             yield (
-                f"{name} has {len(gaps)} gap{'s' * (len(gaps) != 1)}: {shown}{more}. The sort "
-                "counts samples, as if there were none"
+                f"{name} has {count(len(gaps), 'gap')}, and the sort counts samples as if there "
+                f"were none: {shorten(named)}"
             )
         share = step / _usual_step(clock)
         if abs(share - 1) > RATES_DIFFER:
@@ -301,17 +300,15 @@ def read_ends(opened: "BaseRecording", path: str, row: Recording) -> None:
 
 def describe_future(row: Recording) -> Iterator[str]:
     """Name files whose time lies in the future."""
-    for path in row.paths:
-        if is_url(path):
-            continue
-        for file, _, time_ns in data_files(path, row.reader):
-            if time_ns / 1e9 > time.time() + CLOCKS_DIFFER_S:
-                dated = datetime.fromtimestamp(time_ns / 1e9).astimezone()
-                yield (
-                    f"{file} is dated in the future ({dated.isoformat(timespec='minutes')}): is "
-                    "the clock of the recording computer right?"
-                )
-                break
+    for path in itertools.filterfalse(is_url, row.paths):
+        times = ((time_ns / 1e9, file) for file, _, time_ns in data_files(path, row.reader))
+        newest, file = max(times, default=(0.0, path))
+        if newest > time.time() + CLOCKS_DIFFER_S:
+            dated = datetime.fromtimestamp(newest).astimezone().isoformat(timespec="minutes")
+            yield (
+                f"{file} is dated in the future ({dated}): is the clock of the recording computer "
+                "right?"
+            )
 
 
 #: What parts that are sorted together have in common, by what it is called.

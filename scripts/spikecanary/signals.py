@@ -52,8 +52,8 @@ ALWAYS = 0.9
 ALL_ALWAYS = 0.99
 #: One that carries none in so many pieces is named.
 LEAST_PIECES = 3
-#: Rows of the map that is kept, and periods that a warning names.
-MOST_ROWS, MOST_NAMED_PERIODS = 60, 5
+#: Rows of the map that is kept.
+MOST_ROWS = 60
 #: Noise levels outside of this range, in uV, make the gain doubtful.
 PLAUSIBLE_UV = (0.1, 1000.0)
 #: Noise is measured on differences over so many s, which slow signals do not enter.
@@ -104,14 +104,8 @@ class SignalReport(BaseModel):
 
     def describe_bad_periods(self) -> str:
         """Name the bad periods in one line."""
-        dead = [period for period in self.bad_periods if period.is_dead]
-        odd = [period for period in self.bad_periods if not period.is_dead]
-        told, most = [], MOST_NAMED_PERIODS
-        for periods, what in ((dead, "without a signal"), (odd, "unlike the rest")):
-            named = [f"{p.start_s:.2f} to {p.end_s:.2f} s ({p.what})" for p in periods[:most]]
-            named += [f"and {len(periods) - most} more"] * (len(periods) > most)
-            told += [f"{count(len(periods), 'period')} {what}: {'; '.join(named)}"] * bool(periods)
-        return "; ".join(told)
+        named = [f"{p.start_s:.2f} to {p.end_s:.2f} s ({p.what})" for p in self.bad_periods]
+        return f"{count(len(named), 'bad period')}: {shorten(named)}"
 
     def warnings(self) -> list[str]:
         """Describe what may spoil the sort, naming channels and periods."""
@@ -393,16 +387,15 @@ def silence(
     from spikeinterface.core.base import base_period_dtype
     from spikeinterface.preprocessing import silence_periods
 
-    rate_hz, n_samples = recording.get_sampling_frequency(), recording.get_num_samples()
-    spans = [
-        (round((p.start_s - start_s) * rate_hz), round((p.end_s - start_s) * rate_hz))
-        for p in periods
-        if p.is_dead
+    rate_hz = recording.get_sampling_frequency()
+    dead = [
+        (0, round((period.start_s - start_s) * rate_hz), round((period.end_s - start_s) * rate_hz))
+        for period in periods
+        if period.is_dead
     ]
-    inside = [(0, max(0, a), min(b, n_samples)) for a, b in spans if b > 0 and a < n_samples]
-    if not inside:
+    if not dead:
         return recording
-    return silence_periods(recording, periods=np.array(inside, dtype=base_period_dtype))
+    return silence_periods(recording, periods=np.array(dead, dtype=base_period_dtype))
 
 
 def tell_apart(

@@ -143,7 +143,8 @@ def test_open_ephys_lost_samples_are_named_with_their_place(tmp_path):
     open_recording(open_ephys(tmp_path / "good", 2.0), notes, thorough=True)
     assert notes == []
     open_recording(open_ephys(tmp_path / "lost", 2.0, jump=6000), notes, thorough=True)
-    assert "1 gap: 6,000 samples after 1.000 s (sample 30,000)" in notes[0]
+    assert "has 1 gap, and" in notes[0]
+    assert "6000 samples after 1.000 s (sample 30000)" in notes[0]
 
 
 def test_open_ephys_empty_part_is_left_out_and_a_short_one_refused(tmp_path):
@@ -174,7 +175,8 @@ def test_gap_of_the_clock_is_named_and_samples_count(tmp_path):
     notes = []
     recording = open_recording(saved(path, start_s=1.0, end_s=2.0), notes, thorough=True)
     assert recording.get_num_samples() == 30_000
-    assert "the clock has 1 gap: 36,000 s after 1.500 s (sample 45,000)" in notes[0]
+    assert "the clock has 1 gap, and" in notes[0]
+    assert "36000 s after 1.500 s (sample 45000)" in notes[0]
 
 
 def test_last_sample_is_read(tmp_path):
@@ -341,7 +343,8 @@ def test_nwb_timestamps_that_the_reader_leaves_out(tmp_path):
     times = TIMES.copy()
     times[45_000:] += 36_000
     text, _ = notes_of(write_nwb(tmp_path / "gap.nwb", times))
-    assert "its list of timestamps has 1 gap: 36,000 s after 1.500 s" in text
+    assert "its list of timestamps has 1 gap, and" in text
+    assert "36000 s after 1.500 s" in text
     for name, times in (("rounded", np.round(TIMES, 3)), ("ms", TIMES * 1000)):
         row = write_nwb(tmp_path / f"{name}.nwb", times)
         assert "its times are not in seconds" in refusal(row, RecordingLayoutError)

@@ -152,8 +152,7 @@ def test_bad_period_is_named_with_its_place(spoil, what, duration_s, start_s, en
     assert period.what == what
     assert (period.start_s, period.end_s) == pytest.approx((start_s, end_s), abs=0.05)
     assert seen.failure() is None
-    kind = "unlike the rest" if what == "noisy" else "without a signal"
-    assert f"1 period {kind}: {period.start_s:.2f} to" in seen.warnings()[0]
+    assert f"1 bad period: {period.start_s:.2f} to" in seen.warnings()[0]
     stopped = seen.failure(bad_periods_stop=True)
     assert isinstance(stopped, SaturatedSignalError) == (what != "noisy")
     bad = [row for row in seen.rows if row.flat == 4 or row.railed == 4]
