@@ -123,19 +123,16 @@ def check(row: Recording, rate_hz: float) -> list[str]:
     if row.reader != "binary":
         return warnings
     declared = Layout.of(row)
-    all_found = {path: find_better(path, declared, rate_hz) for path in row.paths}
-    layouts = {found and found[0] for found in all_found.values()}
-    for path, found in all_found.items():
+    for path in row.paths:
         warnings += describe_remainder(path, declared)
-        if found is not None:
+        if found := find_better(path, declared, rate_hz):
             better, bits, its = found
             was, now = declared.options(), better.options()
             fits = ", ".join(f"{k} {now[k]!r} (not {was[k]!r})" for k in was if was[k] != now[k])
             msg = f"{path} is not what the table declares: it reads well with {fits}"
             remedy = f"Set {fits} in reader_options of the recordings table."
-            if len(layouts) > 1:
-                msg = f"{msg}, and other parts of the recording do not"
-                remedy = "Sort the parts in rows of their own, with what fits each."
+            if len(row.paths) > 1:
+                remedy += " Parts that differ are sorted in rows of their own, with what fits each."
             raise RecordingLayoutError(
                 msg,
                 path=path,

@@ -9,7 +9,6 @@ import numpy as np
 
 from spikecanary.failures import RecordingUnreadableError
 from spikecanary.table import Recording, not_readable
-from spikecanary.texts import did_you_mean
 
 if TYPE_CHECKING:
     from probeinterface import Probe, ProbeGroup
@@ -116,18 +115,15 @@ def _read(path: str, row: Recording) -> "ProbeGroup":
 
 def _wire(probe: "Probe", row: Recording, path: str, first: int) -> None:
     """Wire a probe as column wiring says; without it, it must be wired already."""
-    from probeinterface import get_available_pathways
-
     if row.wiring == "identity":
         probe.set_device_channel_indices(first + np.arange(probe.get_contact_count()))
     elif row.wiring is not None:
         try:
             probe.wiring_to_device(row.wiring, channel_offset=first)
         except Exception as err:
-            hint = did_you_mean(row.wiring, ["identity", *get_available_pathways()])
-            hint = f": {err}" if row.wiring in get_available_pathways() else hint
-            msg = f"the probe {path} cannot be wired as {row.wiring!r}{hint}"
-            raise refuse(row, msg, "Mend column wiring of the recordings table.") from err
+            msg = f"the probe {path} cannot be wired as {row.wiring!r}: {err}"
+            remedy = "Write identity, or a pathway of probeinterface, in column wiring."
+            raise refuse(row, msg, remedy) from err
     if probe.device_channel_indices is None:
         msg = f"the probe {path} does not say which contact is on which channel"
         remedy = (
