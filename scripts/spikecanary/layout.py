@@ -55,6 +55,8 @@ MAD_TO_SD = 0.6745
 LEAST_SPREAD, LARGEST_INTEGER = 0.3, 2.0**24
 #: The code of a byte that is no signal.
 NO_SIGNAL_BITS = 8.0
+#: Samples of one byte are rare: they must save so many bits more.
+RARE_BITS = 0.7
 #: Another type is decisively better where it saves so many bits a byte; another number of channels
 #: or order where it predicts so many times more, and so many bits more, and so many more than the
 #: numbers beside. No healthy file was stopped of 227 generated ones in odd ways (2 to 64 channels,
@@ -72,7 +74,7 @@ HELD = 9
 MOST_EVENTS = 50_000
 #: Correlations above are the same.
 MOST_SHARED = 0.999_999
-DTYPES = ("<i2", "<u2", ">i2", ">u2", "<i4", ">i4", "<f4", ">f4", "<f8")
+DTYPES = ("<i2", "<u2", ">i2", ">u2", "<i4", ">i4", "<f4", ">f4", "<f8", "|u1", "|i1")
 
 
 @dataclass(frozen=True)
@@ -171,8 +173,12 @@ def find_better(path: str, declared: Layout, rate_hz: float) -> tuple[Layout, fl
     if its is None:
         return None
     scored = [(byte_bits(path, other, slow_bytes), other) for other in _other_types(declared, its)]
-    known = [(its, declared), *((bits, other) for bits, other in scored if bits is not None)]
-    least, best = min(known, key=lambda each: each[0])
+    known = [(bits, other) for bits, other in scored if bits is not None]
+    best, least = declared, its
+    for bits, other in known:
+        odds = RARE_BITS if np.dtype(other.dtype).itemsize == 1 else 0.0
+        if bits + odds < least:
+            best, least = other, bits + odds
     # Of one exponent, floating-point numbers are as good as integers.
     floats = (other for bits, other in known if other.is_float and bits < NO_SIGNAL_BITS)
     if best != declared and not best.is_float:

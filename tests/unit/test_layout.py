@@ -318,9 +318,13 @@ def test_two_mistakes_and_odd_numbers_of_channels(tmp_path, declared):
     assert better == Layout("<i2", 32)
 
 
-def test_numbers_of_one_byte_are_believed(tmp_path, traces):
-    path = write(tmp_path / "x.raw", np.clip(traces // 10 + 128, 0, 255).astype("uint8"))
+@pytest.mark.parametrize("declared", [Layout("<i2", 8), Layout("<i2", 16), Layout("<u2", 16)])
+def test_numbers_of_one_byte(tmp_path, traces, declared):
+    made = np.clip(traces // 10 + 128, 0, 255).astype("uint8")
+    path = write(tmp_path / "x.raw", made)
     assert layout.find_better(path, Layout("|u1", 16), RATE_HZ) is None
+    better, _, _ = layout.find_better(path, declared, RATE_HZ)
+    assert better == Layout("|u1", 16)
 
 
 @pytest.mark.parametrize("n_channels", [1, 2])
