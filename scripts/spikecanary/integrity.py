@@ -94,8 +94,11 @@ def _of_spikeglx(opened: "BaseRecording", _path: str) -> _Sizes:
         if str(opened.stream_id).removesuffix("-SYNC") != stream:
             continue
         file, header = Path(info["bin_file"]), Path(info["meta_file"])
+        size, frame_bytes = file.stat().st_size, 2 * int(info["meta"]["nSavedChans"])
         if announced := info["meta"].get("fileSizeBytes"):
-            yield str(file), file.stat().st_size, int(announced), "bytes"
+            yield str(file), size, int(announced), "bytes"
+        if file.suffix == ".bin" and size % frame_bytes:  # a channel more or less than the header's
+            yield str(file), size, -(-size // frame_bytes) * frame_bytes, "bytes"
         # Another part of the run, of which the header is there already.
         for other in header.parent.glob(re.sub(r"_t\d+\.", "_t*.", glob.escape(header.name))):
             there = any(other.with_suffix(suffix).exists() for suffix in (".bin", ".cbin"))

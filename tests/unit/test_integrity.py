@@ -319,6 +319,13 @@ def test_spikeglx_part_of_which_only_the_header_is_there(tmp_path):
     assert "_t1.imec0.ap.bin is not whole: 0 of 300,000 bytes" in refusal(of_spikeglx(path))
 
 
+def test_spikeglx_file_of_another_number_of_channels(tmp_path):
+    path = spikeglx(tmp_path / "run", announced=299_998)
+    (file,) = tmp_path.glob("run/*/*.bin")
+    file.write_bytes(file.read_bytes()[:-2])
+    assert "299,998 of 300,000 bytes are there" in refusal(of_spikeglx(path))
+
+
 def test_intan_files_have_a_number_for_each_time(tmp_path):
     opened = SimpleNamespace(stream_name="RHD2000 amplifier channel", get_num_channels=lambda: 4)
     (tmp_path / "time.dat").write_bytes(bytes(4 * 100))
