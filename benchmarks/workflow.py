@@ -53,7 +53,7 @@ import json, traceback
 from pathlib import Path
 from spikecanary.recording import open_recording
 from spikecanary.outputs import analysis, curation, exports, figures
-from spikecanary import outputs, sentinel, table, sorter
+from spikecanary import sentinel, table, sorter
 from spikecanary.config import Config
 from spikeinterface.core import set_global_job_kwargs
 from spikeinterface.sorters import run_sorter
@@ -74,21 +74,13 @@ def process(row):
         started_at=sentinel.now(), finished_at=sentinel.now(),
     )
     sentinel.write_record(folder / "sort.json", record)
-    analyzer, units = dict(analyzer_path=folder / "analyzer"), dict(units_path=folder / "units.tsv")
-    made = dict(sorting_path=folder / "sorting", metrics_path=folder / "metrics.tsv", **analyzer)
-    noted = dict(record_path=folder / "sort.json")
-    curated = dict(curated_path=folder / "curated")
-    analysis.run(task, config.analysis, **made, **noted)
-    curation.run(config.curation, **made, **noted, **units, **curated)
+    analysis.run(task, config.analysis, folder)
+    curation.run(config.curation, folder)
     figures.run(
-        task, config.analysis, config.curation, folder=folder / "figures", **analyzer, **units,
-        n_pages=config.exports.unit_pages,
+        task, config.analysis, config.curation, folder, n_pages=config.exports.unit_pages
     )
     for name in [each for each in config.outputs if each not in ("units", "figures")]:
-        path = folder / outputs.FILES[name]
-        exports.run(
-            name, config.exports, row=row, path=path, **analyzer, **units, **curated, **noted,
-        )
+        exports.run(name, config.exports, folder, row=row)
 
 config = Config.model_validate(json.loads(Path("config.yaml").read_text()))
 set_global_job_kwargs(n_jobs=2, progress_bar=False)

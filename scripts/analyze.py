@@ -6,7 +6,7 @@ from typing import Any
 from spikecanary.config import AnalysisSettings
 from spikecanary.outputs import analysis
 from spikecanary.sorter import SortTask
-from spikecanary.supervise import folders, log, processes
+from spikecanary.supervise import log, processes
 
 
 def main(snakemake: Any) -> None:
@@ -14,17 +14,11 @@ def main(snakemake: Any) -> None:
     processes.exit_on_signals()
     log.refuse_again(snakemake.log[0], snakemake.resources.get("attempt", 1))
     log.configure(snakemake.log[0], rule="analyze", threads=snakemake.threads)
-    folder = Path(snakemake.output.analyzer).parent
-    folders.sweep(folder)
     analysis.run(
         SortTask.model_validate(snakemake.params.task | {"n_jobs": snakemake.threads}),
         AnalysisSettings.model_validate(snakemake.params.analysis),
-        sorting_path=Path(snakemake.input.sorting),
-        record_path=Path(snakemake.input.record),
-        analyzer_path=Path(snakemake.output.analyzer),
-        metrics_path=Path(snakemake.output.metrics),
-        phy_path=folder / "phy" if "phy" in snakemake.params.version else None,
-        gui="gui" in snakemake.params.version,
+        Path(snakemake.output.analyzer).parent,
+        by_hand=snakemake.params.version,
     )
 
 

@@ -1,6 +1,5 @@
 """Rule canary_figure: draw the window for which a recording was stopped."""
 
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +9,7 @@ from spikecanary.sorter import SortTask
 from spikecanary.supervise import log, processes
 
 
-def main(snakemake: Any) -> int:
+def main(snakemake: Any) -> None:
     """Unpack Snakemake's object and draw."""
     processes.exit_on_signals()
     log.refuse_again(snakemake.log[0], snakemake.resources.get("attempt", 1))
@@ -21,8 +20,7 @@ def main(snakemake: Any) -> int:
         Path(snakemake.input.sentinel),
         Path(snakemake.output[0]),
     )
-    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main(snakemake))  # noqa: F821 - Snakemake defines it
+    main(snakemake)  # noqa: F821 - Snakemake defines it

@@ -31,12 +31,8 @@ def main(snakemake: Any) -> None:
     exports.run(
         export,
         settings,
+        Path(snakemake.input.analyzer).parent,
         row=None if row is None else Recording.model_validate(row),
-        analyzer_path=Path(snakemake.input.analyzer),
-        units_path=Path(snakemake.input.units),
-        curated_path=Path(snakemake.input.get("curated", "")),
-        record_path=Path(snakemake.input.get("record", "")),
-        path=Path(snakemake.output[0]),
         manual=snakemake.params.get("manual"),
         task=None if task is None else SortTask.model_validate(task),
         analyzed_with=AnalysisSettings.model_validate(snakemake.params.get("analysis", {})),

@@ -1,6 +1,5 @@
 """Rule figures: draw a recording and its units."""
 
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +9,7 @@ from spikecanary.sorter import SortTask
 from spikecanary.supervise import log, processes
 
 
-def main(snakemake: Any) -> int:
+def main(snakemake: Any) -> None:
     """Unpack Snakemake's object and draw."""
     processes.exit_on_signals()
     log.refuse_again(snakemake.log[0], snakemake.resources.get("attempt", 1))
@@ -19,13 +18,10 @@ def main(snakemake: Any) -> int:
         SortTask.model_validate(snakemake.params.task),
         AnalysisSettings.model_validate(snakemake.params.analysis),
         CurationSettings.model_validate(snakemake.params.curation),
-        analyzer_path=Path(snakemake.input.analyzer),
-        units_path=Path(snakemake.input.units),
-        folder=Path(snakemake.output[0]),
+        Path(snakemake.output[0]).parent,
         n_pages=snakemake.params.unit_pages,
     )
-    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main(snakemake))  # noqa: F821 - Snakemake defines it
+    main(snakemake)  # noqa: F821 - Snakemake defines it

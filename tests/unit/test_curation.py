@@ -140,30 +140,22 @@ def model(analyzed, tmp_path_factory):
     return folder / "model"
 
 
-def test_unitrefine_with_a_model_on_disk(analyzed, model, tmp_path):
+def test_unitrefine_with_a_model_on_disk(analyzed, model):
     settings = CurationSettings(
         label_by="unitrefine",
         bombcell=False,
         thresholds=NONE | {"snr": Threshold(greater=5)},
         unitrefine=UnitRefineSettings(noise_neural=str(model)),
     )
-    curation.run(
-        settings,
-        sorting_path=analyzed / "sorting",
-        record_path=analyzed / "sort.json",
-        metrics_path=analyzed / "metrics.tsv",
-        curated_path=tmp_path / "curated",
-        analyzer_path=analyzed / "analyzer",
-        units_path=tmp_path / "units.tsv",
-    )
-    units = curation.read_units(tmp_path / "units.tsv")
+    curation.run(settings, analyzed)
+    units = curation.read_units(analyzed / "units.tsv")
     assert units["label"].to_list() == units["unitrefine_label"].to_list()
     assert set(units["label"]) <= {"noise", "neural"}
     assert units["unitrefine_probability"].between(0, 1).all()
     assert json.loads((model / "model_info.json").read_text())
 
 
-def test_model_that_is_not_there(analyzed, tmp_path):
+def test_model_that_is_not_there(analyzed):
     settings = CurationSettings(
         bombcell=False,
         thresholds=NONE,
@@ -172,12 +164,4 @@ def test_model_that_is_not_there(analyzed, tmp_path):
     with pytest.raises(
         OutputError, match=r"curation.unitrefine.sua_mua: /no/such/model does not exist"
     ):
-        curation.run(
-            settings,
-            sorting_path=analyzed / "sorting",
-            record_path=analyzed / "sort.json",
-            metrics_path=analyzed / "metrics.tsv",
-            curated_path=tmp_path / "curated",
-            analyzer_path=analyzed / "analyzer",
-            units_path=tmp_path / "units.tsv",
-        )
+        curation.run(settings, analyzed)

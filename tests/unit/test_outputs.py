@@ -56,44 +56,15 @@ def made(tmp_path_factory):
         sorting.select_units(sorting.unit_ids[:n]).save(folder=place / "sorting")
         part = Part(file="x.raw", start_sample=0, n_samples=500_000, t_start_s=100.0)
         sentinel.write_record(place / "sort.json", make_record(parts=[part]))
-        analysis.run(
-            task,
-            CONFIG.analysis,
-            sorting_path=place / "sorting",
-            record_path=place / "sort.json",
-            analyzer_path=place / "analyzer",
-            metrics_path=place / "metrics.tsv",
-        )
-        curate(place)
+        analysis.run(task, CONFIG.analysis, place)
+        curation.run(CONFIG.curation, place)
     return folder, task, row
-
-
-def curate(place, sorting="sorting", **by_hand):
-    curation.run(
-        CONFIG.curation,
-        sorting_path=place / sorting,
-        record_path=place / "sort.json",
-        metrics_path=place / "metrics.tsv",
-        analyzer_path=place / "analyzer",
-        units_path=place / "units.tsv",
-        curated_path=place / "curated",
-        **by_hand,
-    )
 
 
 def export(made, n, name, settings=CONFIG.exports):
     folder, _, row = made
     path = folder / str(n) / outputs.FILES[name]
-    exports.run(
-        name,
-        settings,
-        row=row,
-        analyzer_path=folder / str(n) / "analyzer",
-        units_path=folder / str(n) / "units.tsv",
-        curated_path=folder / str(n) / "curated",
-        record_path=folder / str(n) / "sort.json",
-        path=path,
-    )
+    exports.run(name, settings, folder / str(n), row=row)
     assert [each.name for each in (folder / str(n)).glob(".*")] == []
     return path.parent if name == "phy" else path
 
@@ -157,17 +128,15 @@ def test_phy_opens_it(made):
 
 @pytest.fixture
 def place(made, tmp_path):
-    """Copy the results of eight units, with a later sort of other spikes."""
-    place = shutil.copytree(made[0] / "8", tmp_path / "8", symlinks=True)
+    """Copy the results of eight units."""
+    return shutil.copytree(made[0] / "8", tmp_path / "8", symlinks=True)
+
+
+def sort_anew(place):
+    """Put another sorting into its place, of other spikes."""
     load(place / "sorting").frame_slice(7, None).save(folder=place / "later")
-    return place
-
-
-def analyze(made, place, sorting="sorting", **by_hand):
-    _, task, _ = made
-    paths = {"record_path": place / "sort.json", "metrics_path": place / "metrics.tsv"}
-    paths |= {"sorting_path": place / sorting, "analyzer_path": place / "analyzer"}
-    analysis.run(task, CONFIG.analysis, **paths, **by_hand)
+    shutil.rmtree(place / "sorting")
+    (place / "later").rename(place / "sorting")
 
 
 def test_phy_folder_of_an_earlier_sort_is_refused(made, place):
@@ -176,9 +145,11 @@ def test_phy_folder_of_an_earlier_sort_is_refused(made, place):
     spikes = load(place / "sorting").to_spike_vector()
     np.save(folder / "spike_times.npy", spikes["sample_index"])
     phy.check_of_sort(folder, load(place / "sorting"))
-    for step in (partial(analyze, made), curate):
+    sort_anew(place)
+    analyze = partial(analysis.run, made[1], CONFIG.analysis)
+    for step in (analyze, partial(curation.run, CONFIG.curation)):
         with pytest.raises(outputs.OutputError, match=r"earlier sort.*To keep.*To drop"):
-            step(place, "later", phy_path=folder)
+            step(place, by_hand=["phy"])
 
 
 def test_curations_of_the_gui_are_applied(made, place):
@@ -198,20 +169,26 @@ def test_curations_of_the_gui_are_applied(made, place):
         return {"unit_id": unit, "labels": {"quality": [what]}}
 
     before = curation.read_units(place / "units.tsv")
+    analyze = partial(analysis.run, made[1], CONFIG.analysis, place)
     save(
         merges=[{"unit_ids": ["0", "1"], "new_unit_id": "both"}],
         removed=["2"],
         manual_labels=[label("3", "MUA"), label("4", "noise")],
     )
     with pytest.raises(outputs.OutputError, match=r"SpikeInterface's GUI.*manual: gui"):
-        analyze(made, place)
-    analyze(made, place, gui=True)
+        analyze()
+    analyze(by_hand=["gui"])
     save(manual_labels=[label("3", "good")])
     shutil.rmtree(place / "analyzer")  # as Snakemake does before the job
+    (place / "sorting").rename(place / "before")
+    shutil.copytree(place / "before", place / "sorting")
+    sort_anew(place)
     with pytest.raises(outputs.OutputError, match="on other units"):
-        analyze(made, place, "later", gui=True)
-    analyze(made, place, gui=True)
-    curate(place)
+        analyze(by_hand=["gui"])
+    shutil.rmtree(place / "sorting")
+    (place / "before").rename(place / "sorting")
+    analyze(by_hand=["gui"])
+    curation.run(CONFIG.curation, place)
     units = curation.read_units(place / "units.tsv")
     assert set(units.index) == {"both", "3", "4", "5", "6", "7"}
     assert units.loc["both", "num_spikes"] == before.loc[["0", "1"], "num_spikes"].sum()
@@ -366,15 +343,7 @@ def test_report_of_units_that_no_file_can_be_named_after(made, tmp_path):
 def test_figures(made, n):
     folder, task, _ = made
     place = folder / str(n)
-    figures.run(
-        task,
-        CONFIG.analysis,
-        CONFIG.curation,
-        analyzer_path=place / "analyzer",
-        units_path=place / "units.tsv",
-        folder=place / "figures",
-        n_pages=2,
-    )
+    figures.run(task, CONFIG.analysis, CONFIG.curation, place, n_pages=2)
     of_all = {"probe", "signal_map", "traces_filtered", "traces_raw"}
     of_units = {"amplitudes", "drift", "metrics", "templates", "raster"} if n else set()
     of_units |= {"autocorrelograms", "crosscorrelograms"} if n else set()
@@ -407,7 +376,7 @@ def test_export_that_fails_leaves_what_was_there(made):
     before = path.read_bytes()
 
     def fail():
-        with exports.appears_whole(path, "x") as new:
+        with outputs.appears_whole(path, "x") as new:
             new.write_bytes(b"half")
             raise RuntimeError("full disk")
 
@@ -537,7 +506,7 @@ def test_analysis_leaves_out_spikes_at_joins(made, place):
     parts = [Part(file="a", start_sample=at, n_samples=1, t_start_s=0.0) for at in starts]
     sentinel.write_record(place / "sort.json", make_record(parts=parts))
     shutil.rmtree(place / "analyzer")
-    analyze(made, place)
+    analysis.run(made[1], CONFIG.analysis, place)
     analyzed = load(place / "analyzer", load_extensions=False).sorting.to_spike_vector()
     assert starts[1] not in analyzed["sample_index"]
     assert len(spikes) - 50 < len(analyzed) < len(spikes)

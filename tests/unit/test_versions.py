@@ -141,25 +141,13 @@ def make_outputs(folder: Path) -> dict:
     )
     config = Config()
     task = sorter.make_task(row, config).model_copy(update={"n_jobs": 1})
-    paths = {"analyzer_path": folder / "analyzer", "metrics_path": folder / "metrics.tsv"}
     part = Part(file="x.raw", start_sample=0, n_samples=250_000, t_start_s=0.0)
     sentinel.write_record(folder / "sort.json", make_record(parts=[part]))
-    paths |= {"sorting_path": folder / "sorting", "record_path": folder / "sort.json"}
-    analysis.run(task, config.analysis, **paths)
-    curated = {"record_path": folder / "sort.json", "curated_path": folder / "curated"}
-    units = {"units_path": folder / "units.tsv", "curated_path": folder / "curated"}
-    curation.run(config.curation, **units, **paths)
-    read = {"analyzer_path": folder / "analyzer", "units_path": folder / "units.tsv"}
-    figures.run(task, config.analysis, config.curation, folder=folder / "figures", **read)
-    targets = {
-        "phy": folder / "phy/.exported",
-        "nwb": folder / "units.nwb",
-        "npz": folder / "spikes.npz",
-        "mat": folder / "spikes.mat",
-        "report": folder / "report",
-    }
-    for name, path in targets.items():
-        exports.run(name, ExportSettings(), row=row, path=path, **curated, **read)
+    analysis.run(task, config.analysis, folder)
+    curation.run(config.curation, folder)
+    figures.run(task, config.analysis, config.curation, folder)
+    for name in ("phy", "nwb", "npz", "mat", "report"):
+        exports.run(name, ExportSettings(), folder, row=row)
     metrics = pd.read_csv(folder / "metrics.tsv", sep="\t")
     units = pd.read_csv(folder / "units.tsv", sep="\t")
     with np.load(folder / "spikes.npz") as npz:

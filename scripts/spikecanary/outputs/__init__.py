@@ -1,9 +1,13 @@
 """What is made of a sorting: the outputs by name, and their files."""
 
-from collections.abc import Iterable, Mapping
+import shutil
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from spikecanary.config import Config, Output
+from spikecanary.supervise import folders
 from spikecanary.table import Recording
 from spikecanary.texts import PlainError
 
@@ -57,3 +61,20 @@ def all_files(outputs: Iterable[Output]) -> list[str]:
     named = [FILES[name] for name in wanted(outputs)]
     made = ["analyzer", "metrics.tsv", "curated"] if named else []
     return ["sorting", "sort.json", *made, *named]
+
+
+@contextmanager
+def appears_whole(path: Path, purpose: str) -> Iterator[Path]:
+    """Yield a path beside another, for a file or a folder, that takes its place at the end."""
+    folders.sweep(path.parent)
+    temporary = folders.work_path(path.parent, purpose)
+    temporary = temporary.with_name(temporary.name + path.suffix)
+    try:
+        yield temporary
+        if path.is_dir():
+            shutil.rmtree(path)
+        temporary.replace(path)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+        if temporary.is_file():
+            temporary.unlink()

@@ -2,18 +2,15 @@
 
 import logging
 import math
-import shutil
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from spikecanary import clock, sentinel
 from spikecanary.config import AnalysisSettings
-from spikecanary.failures import ClassifiedSortFailure
-from spikecanary.outputs import phy, switched_on
+from spikecanary.outputs import appears_whole, phy, switched_on
 from spikecanary.recording import open_recording, preprocess
 from spikecanary.sorter import SortTask, prepare
-from spikecanary.supervise import folders
 from spikecanary.table import Recording
 
 if TYPE_CHECKING:
@@ -34,17 +31,9 @@ PLACE_COLUMNS = ("peak_channel", "x_um", "depth_um")
 
 
 def run(
-    task: SortTask,
-    settings: AnalysisSettings,
-    *,
-    sorting_path: Path,
-    record_path: Path,
-    analyzer_path: Path,
-    metrics_path: Path,
-    phy_path: Path | None = None,
-    gui: bool = False,
+    task: SortTask, settings: AnalysisSettings, folder: Path, by_hand: Container[str] = ()
 ) -> None:
-    """Analyze a sorting; write the analyzer's folder and ``metrics.tsv``.
+    """Analyze a recording's sorting; write ``analyzer`` and ``metrics.tsv`` into its folder.
 
     Both appear whole or not at all. No units and one unit are ordinary.
 
@@ -54,14 +43,11 @@ def run(
         The full sort: recording, preprocessing, and the number of processes.
     settings : AnalysisSettings
         Further preprocessing, and the extensions.
-    sorting_path, record_path : Path
-        SpikeInterface's folder of the sorting; ``sort.json``.
-    analyzer_path, metrics_path : Path
-        Where to write.
-    phy_path : Path, optional
-        A Phy folder whose units, merged and split by hand, are analyzed instead.
-    gui : bool
-        Apply the curations that SpikeInterface's GUI saved for former analyses.
+    folder : Path
+        The recording's results, with ``sorting`` and ``sort.json``.
+    by_hand : container of str
+        Work by hand to follow: ``phy``, the units of the Phy folder, or ``gui``, the curations that
+        SpikeInterface's GUI saved for former analyses.
 
     Raises
     ------
@@ -72,32 +58,28 @@ def run(
     """
     from spikeinterface.core import load, set_global_job_kwargs
 
-    if not gui:
-        phy.check_sheltered(analyzer_path.parent)
-    given = load(sorting_path)
-    if phy_path is not None:
-        phy.check_of_sort(phy_path, given)
+    if "gui" not in by_hand:
+        phy.check_sheltered(folder)
+    sorting = load(folder / "sorting")
+    if "phy" in by_hand:
+        phy.check_of_sort(folder / "phy", sorting)
     set_global_job_kwargs(n_jobs=task.n_readers, progress_bar=False)
     recording = open_filtered(task, settings)
-    note_noise(recording, sentinel.read_record(record_path).bad_periods, settings)
-    if phy_path is None:
-        sorting = without_duplicates(given, settings)
+    record = sentinel.read_record(folder / "sort.json")
+    note_noise(recording, record.bad_periods, settings)
+    if "phy" in by_hand:
+        sorting = phy.read_sorting(folder / "phy", recording.sampling_frequency)
     else:
-        sorting = phy.read_sorting(phy_path, recording.sampling_frequency)
-    sorting = without_joins(sorting, read_parts(record_path), settings)
-    if gui:
-        sorting = phy.apply_gui(analyzer_path.parent, sorting)
+        sorting = without_duplicates(sorting, settings)
+    sorting = without_joins(sorting, read_parts(record), settings)
+    if "gui" in by_hand:
+        sorting = phy.apply_gui(folder, sorting)
     # Beside its place: the analyzer names its recording relative to itself.
-    folder = folders.work_path(analyzer_path.parent, "analyze")
-    try:
-        analyzer = make_analyzer(sorting, recording, settings, folder)
+    with appears_whole(folder / "analyzer", "analyze") as made:
+        analyzer = make_analyzer(sorting, recording, settings, made)
         table = describe_units(analyzer)
-        sentinel.write_atomic(metrics_path, table.to_csv(sep="\t", lineterminator="\n"))
-        phy.keep_outside(folder, analyzer_path.parent)
-        shutil.rmtree(analyzer_path, ignore_errors=True)
-        folder.replace(analyzer_path)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        sentinel.write_atomic(folder / "metrics.tsv", table.to_csv(sep="\t", lineterminator="\n"))
+        phy.keep_outside(made, folder)
     logger.info("%s: %d units analyzed", task.row.id, len(table))
 
 
@@ -232,12 +214,12 @@ def without_far_places(table: "pd.DataFrame", contacts: "NDArray[Any]") -> "pd.D
         Where the channels are, in um. The pitch is how far the next one is, at most.
     """
     import numpy as np
-    from scipy.spatial import distance
+    from scipy.spatial import KDTree
 
     contacts = contacts[:, :2]
-    apart_um = distance.cdist(contacts, contacts)
-    apart_um[apart_um == 0.0] = np.inf
-    pitch_um = apart_um.min(axis=0).max() if len(contacts) > 1 else NO_PROBE_PITCH_UM
+    pitch_um = NO_PROBE_PITCH_UM
+    if len(contacts) > 1:
+        pitch_um = KDTree(contacts).query(contacts, k=2)[0].max()
     # How far a place is outside a hull: the most that it is beyond it in any direction.
     angles = np.linspace(0.0, 2 * np.pi, 360, endpoint=False)
     ways = np.array([np.cos(angles), np.sin(angles)])
@@ -267,26 +249,12 @@ def note_noise(
     recording.set_property(f"noise_level_{given['method']}_scaled", noise)
 
 
-def read_parts(record_path: Path) -> list[sentinel.Part]:
-    """Return the parts of a recording by its sort record.
-
-    Records of earlier versions have none: then the recording tells, where it still is. Else times
-    count from the first sample of its first file.
-    """
-    record = sentinel.read_record(record_path)
-    if record.parts:
-        return record.parts
-    row = Recording.model_validate(record.settings["task"]["row"])
-    parts: list[sentinel.Part] = []
-    try:
-        open_recording(row, parts=parts)
-    except (ClassifiedSortFailure, MemoryError) as err:
-        logger.warning("%s has no parts, and their clocks are not known: %s", record_path, err)
-    t_start_s = row.start_s or 0.0
-    unknown = sentinel.Part(
-        file=row.paths[0], start_sample=0, n_samples=record.n_samples or 0, t_start_s=t_start_s
-    )
-    return parts or [unknown]
+def read_parts(record: sentinel.Record) -> list[sentinel.Part]:
+    """Return the parts of a recording by its sort record; of version 0.2, the recording tells."""
+    parts = list(record.parts)
+    if not parts:
+        open_recording(Recording.model_validate(record.settings["task"]["row"]), parts=parts)
+    return parts
 
 
 def load_analyzer(path: Path) -> "SortingAnalyzer":

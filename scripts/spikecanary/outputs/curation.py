@@ -1,22 +1,20 @@
 """The curation of a sorting: a label for each unit, and why it has it."""
 
 import logging
-import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from spikecanary import clock, sentinel
-from spikecanary.config import CurationSettings, Threshold
-from spikecanary.outputs import OutputError, analysis, phy
-from spikecanary.supervise import folders
+from spikecanary.config import CurationSettings, Threshold, UnitRefineSettings
+from spikecanary.outputs import OutputError, analysis, appears_whole, phy
 from spikecanary.tsv import as_cell, from_cell
 
 if TYPE_CHECKING:
     import pandas as pd
-    from spikeinterface.core import BaseSorting
+    from spikeinterface.core import BaseSorting, SortingAnalyzer
     from spikeinterface.core.base import BaseExtractor
 
 logger = logging.getLogger(__name__)
@@ -39,32 +37,21 @@ def write_units(table: "pd.DataFrame") -> str:
     return str(shown.to_csv(sep="\t", lineterminator="\n"))
 
 
-def run(
-    settings: CurationSettings,
-    *,
-    sorting_path: Path,
-    record_path: Path,
-    metrics_path: Path,
-    analyzer_path: Path,
-    units_path: Path,
-    curated_path: Path,
-    phy_path: Path | None = None,
-) -> None:
-    """Label the units of a sorting; write ``units.tsv`` and the sorting that is left.
+def run(settings: CurationSettings, folder: Path, by_hand: Container[str] = ()) -> None:
+    """Label a recording's units; write ``units.tsv`` and the sorting that is left, ``curated``.
+
+    That is SpikeInterface's folder of the sorting without what was found twice, with the table's
+    columns and the sorter's own as properties.
 
     Parameters
     ----------
     settings : CurationSettings
         Thresholds and classifiers.
-    sorting_path, record_path : Path
-        What the sorter gave, and ``sort.json``.
-    metrics_path, analyzer_path : Path
-        What :func:`spikecanary.outputs.analysis.run` wrote.
-    units_path, curated_path : Path
-        Where to write: a row a unit; SpikeInterface's folder of the sorting without what was found
-        twice, with the table's columns and the sorter's own as properties.
-    phy_path : Path, optional
-        A Phy folder whose labels, given by hand, go before those of the settings.
+    folder : Path
+        The recording's results, with ``sorting``, ``sort.json`` and what
+        :func:`spikecanary.outputs.analysis.run` wrote.
+    by_hand : container of str
+        With ``phy``, the labels of the Phy folder go before those of the settings.
 
     Raises
     ------
@@ -73,33 +60,27 @@ def run(
     """
     from spikeinterface.core import load
 
-    given = load(sorting_path)
-    analyzer = analysis.load_analyzer(analyzer_path)
-    metrics = analysis.without_far_places(
-        read_units(metrics_path), analyzer.get_channel_locations()
-    )
+    given = load(folder / "sorting")
+    analyzer = analysis.load_analyzer(folder / "analyzer")
+    metrics = read_units(folder / "metrics.tsv")
     labels = label(metrics, settings)
-    if settings.unitrefine.noise_neural or settings.unitrefine.sua_mua:
-        labels = labels.join(classify(analyzer_path, settings))
-    decisive = {"thresholds": "thresholds_label", "bombcell": "bombcell_label"}
-    column = decisive.get(settings.label_by, "unitrefine_label")
-    labels.insert(0, "label", labels.get(column, GOOD))
-    if phy_path is not None:
-        phy.check_of_sort(phy_path, given)
-        labels["phy_label"] = labels.index.map(phy.read_labels(phy_path))
+    if settings.unitrefine != UnitRefineSettings():
+        labels = labels.join(classify(analyzer, settings))
+    labels.insert(0, "label", labels.get(f"{settings.label_by}_label", GOOD))
+    if "phy" in by_hand:
+        phy.check_of_sort(folder / "phy", given)
+        labels["phy_label"] = labels.index.map(phy.read_labels(folder / "phy"))
         labels["label"] = labels["phy_label"].fillna(labels["label"])
-    if (by_hand := analyzer.sorting.get_property("gui_label")) is not None:
-        labels["gui_label"] = by_hand
-        labels["label"] = labels["gui_label"].where(by_hand != "", labels["label"])
+    if (from_gui := analyzer.sorting.get_property("gui_label")) is not None:
+        labels["gui_label"] = from_gui
+        labels["label"] = labels["gui_label"].where(from_gui != "", labels["label"])
     table = labels.drop(columns=["thresholds_label"]).join(metrics)
-    parts = analysis.read_parts(record_path)
+    parts = analysis.read_parts(sentinel.read_record(folder / "sort.json"))
     if len(parts) > 1:
         table = table.join(count_by_part(analyzer.sorting, parts))
-    with folders.work_folder(folders.work_path(curated_path.parent, "curate")) as folder:
-        with_properties(analyzer.sorting, given, table).save(folder=folder / "curated")
-        shutil.rmtree(curated_path, ignore_errors=True)
-        (folder / "curated").replace(curated_path)
-    sentinel.write_atomic(units_path, write_units(table))
+    with appears_whole(folder / "curated", "curate") as made:
+        with_properties(analyzer.sorting, given, table).save(folder=made)
+    sentinel.write_atomic(folder / "units.tsv", write_units(table))
     left = "%d units were sorted; %d are left, without those found twice and those without spikes"
     logger.info(left, len(given.unit_ids), len(table))
     logger.info("%d of %d units are good", (table["label"] == GOOD).sum(), len(table))
@@ -177,33 +158,26 @@ def label(metrics: "pd.DataFrame", settings: CurationSettings) -> "pd.DataFrame"
         As :func:`run`.
     """
     import pandas as pd
-    from spikeinterface.curation import bombcell_label_units, threshold_metrics_label_units
+    from spikeinterface.curation import bombcell_label_units
 
-    labels = pd.DataFrame(index=metrics.index)
-    labels["thresholds_label"] = GOOD
-    labels["reasons"] = ""
-    if metrics.empty:
-        return labels.assign(bombcell_label="") if settings.bombcell else labels
     limits = settings.limits()
-    missing = sorted(set(limits) - set(metrics.columns))
-    if missing:
+    if not metrics.empty and (missing := sorted(set(limits) - set(metrics.columns))):
         msg = (
             f"curation.thresholds: {', '.join(missing)} is not in metrics.tsv; it has "
             f"{', '.join(metrics.columns)}. Add the extension that computes it to "
             "analysis.extensions, or take the threshold out"
         )
         raise OutputError(msg)
-    if limits:
-        thresholds = {name: limit.model_dump(exclude_none=True) for name, limit in limits.items()}
-        found = threshold_metrics_label_units(
-            metrics, thresholds, pass_label=GOOD, fail_label=REST, nan_policy="fail"
-        )
-        labels["thresholds_label"] = found["label"]
-        labels["reasons"] = explain(metrics, limits)
+    reasons = explain(metrics, limits)
+    found = {"thresholds_label": [REST if each else GOOD for each in reasons], "reasons": reasons}
+    labels = pd.DataFrame(found, index=metrics.index, dtype=object)
     if settings.bombcell:
         given = None if settings.bombcell is True else settings.bombcell
-        found = bombcell_label_units(thresholds=given, external_metrics=metrics)
-        labels["bombcell_label"] = found.iloc[:, 0]
+        labels["bombcell_label"] = (
+            ""
+            if metrics.empty
+            else bombcell_label_units(thresholds=given, external_metrics=metrics).iloc[:, 0]
+        )
     return labels
 
 
@@ -230,7 +204,7 @@ def _miss(name: str, value: float, limit: Threshold) -> str:
     return ""
 
 
-def classify(analyzer_path: Path, settings: CurationSettings) -> "pd.DataFrame":
+def classify(analyzer: "SortingAnalyzer", settings: CurationSettings) -> "pd.DataFrame":
     """Label units by UnitRefine's classifiers, which are on disk.
 
     Returns
@@ -244,7 +218,6 @@ def classify(analyzer_path: Path, settings: CurationSettings) -> "pd.DataFrame":
         A model is not where the settings say.
     """
     import pandas as pd
-    from spikeinterface.core import load_sorting_analyzer
     from spikeinterface.curation import unitrefine_label_units
 
     models = settings.unitrefine.model_dump(exclude_none=True)
@@ -252,7 +225,6 @@ def classify(analyzer_path: Path, settings: CurationSettings) -> "pd.DataFrame":
         if not Path(path).exists():  # SpikeInterface would look for it on a hub
             msg = f"curation.unitrefine.{name}: {path} does not exist"
             raise OutputError(msg)
-    analyzer = load_sorting_analyzer(analyzer_path, read_only=True)
     columns = ["unitrefine_label", "unitrefine_probability"]
     if not analyzer.get_num_units():
         return pd.DataFrame(columns=columns)

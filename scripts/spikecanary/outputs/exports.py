@@ -2,20 +2,25 @@
 
 import logging
 import math
-import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import quote
 
-from spikecanary import clock
-from spikecanary.config import AnalysisSettings, ExportSettings, NwbSettings
+from spikecanary import clock, sentinel
+from spikecanary.config import AnalysisSettings, ExportSettings, NwbSettings, Output
 from spikecanary.failures import ClassifiedSortFailure
-from spikecanary.outputs import OutputError, analysis, curation, nwb, phy
+from spikecanary.outputs import (
+    FILES,
+    OutputError,
+    analysis,
+    appears_whole,
+    curation,
+    nwb,
+    phy,
+)
 from spikecanary.sentinel import Part
 from spikecanary.sorter import SortTask
-from spikecanary.supervise import folders
 from spikecanary.table import Recording
 
 if TYPE_CHECKING:
@@ -25,20 +30,16 @@ logger = logging.getLogger(__name__)
 
 
 def run(
-    export: str,
+    export: Output,
     settings: ExportSettings,
+    folder: Path,
     *,
     row: Recording | None = None,
-    analyzer_path: Path,
-    units_path: Path,
-    curated_path: Path,
-    record_path: Path,
-    path: Path,
     manual: str | None = None,
     task: SortTask | None = None,
     analyzed_with: AnalysisSettings | None = None,
 ) -> None:
-    """Export the units of a sorting.
+    """Export the units of a recording; the file or folder appears whole or not at all.
 
     Parameters
     ----------
@@ -46,14 +47,10 @@ def run(
         ``phy``, ``nwb``, ``npz``, ``mat`` or ``report``.
     settings : ExportSettings
         Arguments of the formats.
+    folder : Path
+        The recording's results, with what the analysis and the curation wrote.
     row : Recording, optional
         The recording; columns of its row name it in NWB, which needs it.
-    analyzer_path, units_path : Path
-        The analyzer's folder; ``units.tsv``.
-    curated_path, record_path : Path
-        The curated sorting, ``sort.json``; ``phy`` and ``report`` need neither.
-    path : Path
-        File or folder to write, or Phy's record in its folder; appears whole or not at all.
     manual : str, optional
         The curation's setting: where it is ``phy``, a Phy folder that was edited stays.
     task : SortTask, optional
@@ -67,57 +64,41 @@ def run(
     """
     from spikeinterface.core import load, set_global_job_kwargs
 
+    set_global_job_kwargs(n_jobs=1, progress_bar=False)
+    path = folder / FILES[export]
+    analyzer = analysis.load_analyzer(folder / "analyzer")
+    units = curation.read_units(folder / FILES["units"])
     if export == "phy":
         if not phy.may_replace(path.parent, manual):
-            phy.check_current(path.parent, analysis.load_analyzer(analyzer_path).sorting)
+            phy.check_current(path.parent, analyzer.sorting)
             path.touch()
             return
         path = path.parent
-    set_global_job_kwargs(n_jobs=1, progress_bar=False)
-    analyzer = analysis.load_analyzer(analyzer_path)
-    units = curation.read_units(units_path)
-
-    def parts() -> list[Part]:
-        return analysis.read_parts(record_path)
-
-    def export_nwb(to: Path) -> None:
-        one = nwb.read_sorted(cast("Recording", row), record_path.parent)
-        nwb.write_nwb([one], nwb.nwb_metadata(one, settings.nwb), to)
-
-    write: Callable[[Path], None] = {
-        "phy": lambda to: phy.write(analyzer, units, settings.phy, to),
-        "nwb": export_nwb,
-        "npz": lambda to: write_npz(spikes(load(curated_path), parts()), to),
-        "mat": lambda to: write_mat(spikes(load(curated_path), parts()), to),
-        "report": lambda to: write_report(analyzer, to),
-    }[export]
-    if export == "phy" and len(units) and not analyzer.has_recording() and task is not None:
-        try:
-            recording = analysis.open_filtered(task, analyzed_with or AnalysisSettings())
-        except ClassifiedSortFailure as err:
-            msg = f"Phy needs the raw file, bring it back or leave phy out: {err}"
-            raise OutputError(msg) from err
-        analyzer.set_temporary_recording(recording)
-    with appears_whole(path, f"export_{export}") as temporary:
-        write(temporary)
+        if len(units) and not analyzer.has_recording() and task is not None:
+            _attach_recording(analyzer, task, analyzed_with or AnalysisSettings())
+    with appears_whole(path, f"export_{export}") as made:
+        if export == "phy":
+            phy.write(analyzer, units, settings.phy, made)
+        elif export == "report":
+            write_report(analyzer, made)
+        elif export == "nwb":
+            one = nwb.read_sorted(cast("Recording", row), folder)
+            nwb.write_nwb([one], nwb.nwb_metadata(one, settings.nwb), made)
+        else:
+            parts = analysis.read_parts(sentinel.read_record(folder / "sort.json"))
+            write_arrays(spikes(load(folder / "curated"), parts), made)
     logger.info("%d units exported to %s", len(units), path)
 
 
-@contextmanager
-def appears_whole(path: Path, purpose: str) -> Iterator[Path]:
-    """Yield a path beside another, for a file or a folder, that takes its place at the end."""
-    folders.sweep(path.parent)
-    temporary = folders.work_path(path.parent, purpose)
-    temporary = temporary.with_name(temporary.name + path.suffix)
+def _attach_recording(
+    analyzer: "SortingAnalyzer", task: SortTask, settings: AnalysisSettings
+) -> None:
+    """Give an analyzer that has lost its recording one for Phy's traces."""
     try:
-        yield temporary
-        if path.is_dir():
-            shutil.rmtree(path)
-        temporary.replace(path)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-        if temporary.is_file():
-            temporary.unlink()
+        analyzer.set_temporary_recording(analysis.open_filtered(task, settings))
+    except ClassifiedSortFailure as err:
+        msg = f"Phy needs the raw file, bring it back or leave phy out: {err}"
+        raise OutputError(msg) from err
 
 
 def run_session(
@@ -188,17 +169,17 @@ def spikes(curated: "BaseSorting", parts: Sequence[Part]) -> dict[str, Any]:
     }
 
 
-def write_npz(found: Mapping[str, Any], path: Path) -> None:
-    """Write :func:`spikes` for NumPy."""
+def write_arrays(found: Mapping[str, Any], path: Path) -> None:
+    """Write :func:`spikes` for NumPy, or for MATLAB (.mat).
+
+    There arrays are columns, texts are cells, and units are counted from 1.
+    """
     import numpy as np
-
-    np.savez_compressed(path, **found)
-
-
-def write_mat(found: Mapping[str, Any], path: Path) -> None:
-    """Write :func:`spikes` for MATLAB: columns, texts as cells, units counted from 1."""
     from scipy.io import savemat
 
+    if path.suffix != ".mat":
+        np.savez_compressed(path, **found)
+        return
     texts = {name: found[name].astype(object) for name in ("unit_ids", "unit_labels", "part_files")}
     units = {"spike_units": found["spike_units"] + 1}
     savemat(path, {**found, **texts, **units}, do_compression=True, oned_as="column")

@@ -11,7 +11,7 @@ import numpy as np
 
 from spikecanary import sentinel, signals
 from spikecanary.config import AnalysisSettings, CurationSettings
-from spikecanary.outputs import analysis, curation, exports
+from spikecanary.outputs import FILES, analysis, appears_whole, curation
 from spikecanary.recording import cut_window, open_recording
 from spikecanary.sorter import SortTask
 
@@ -52,13 +52,12 @@ def run(
     task: SortTask,
     analysis_settings: AnalysisSettings,
     curation_settings: CurationSettings,
-    *,
-    analyzer_path: Path,
-    units_path: Path,
     folder: Path,
     n_pages: int = 0,
 ) -> None:
     """Draw a recording and its units; a folder of PNG files, and of pages of units in it.
+
+    It appears whole or not at all.
 
     Parameters
     ----------
@@ -68,15 +67,13 @@ def run(
         How the recording is filtered.
     curation_settings : CurationSettings
         With the thresholds, drawn into the histograms.
-    analyzer_path, units_path : Path
-        The analyzer's folder; ``units.tsv``.
     folder : Path
-        Where to write; appears whole or not at all.
+        The recording's results.
     n_pages : int
         How many units have a page of their own, those with the most spikes.
     """
     _set_up()
-    analyzer = analysis.load_analyzer(analyzer_path)
+    analyzer = analysis.load_analyzer(folder / "analyzer")
     raw = open_recording(task.row)
     filtered = analysis.open_filtered(task, analysis_settings)
     unit = "uV" if raw.has_scaleable_traces() else "counts"
@@ -89,11 +86,11 @@ def run(
         ),
     }
     if analyzer.get_num_units():
-        units = curation.read_units(units_path)
+        units = curation.read_units(folder / FILES["units"])
         drawings |= draw_units(analyzer, units, curation_settings, n_pages)
     else:
         drawings["probe"] = partial(_plot, "probe_map", filtered)
-    with exports.appears_whole(folder, "figures") as temporary:
+    with appears_whole(folder / FILES["figures"], "figures") as temporary:
         (temporary / PAGES).mkdir(parents=True)
         for name, draw in drawings.items():
             save(draw, name, temporary / f"{name}.png", unit)
@@ -297,7 +294,7 @@ def draw_canary(
         logger.exception("the window cannot be drawn")
         figure = plt.figure(figsize=(8, 2))
         figure.text(0.02, 0.5, f"{task.row.id} cannot be drawn:\n{type(err).__name__}: {err}")
-    with exports.appears_whole(path, "canary_figure") as temporary:
+    with appears_whole(path, "canary_figure") as temporary:
         figure.savefig(temporary, dpi=DPI, bbox_inches="tight", format="png")
     plt.close("all")
 

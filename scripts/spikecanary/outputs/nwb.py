@@ -84,10 +84,11 @@ def read_sorted(row: Recording, folder: Path) -> Sorted:
     """Read what was made of a recording in its results folder."""
     from spikeinterface.core import load
 
+    record = sentinel.read_record(folder / "sort.json")
     return Sorted(
         row,
-        sentinel.read_record(folder / "sort.json"),
-        analysis.read_parts(folder / "sort.json"),
+        record,
+        analysis.read_parts(record),
         analysis.load_analyzer(folder / "analyzer"),
         load(folder / "curated"),
     )
@@ -131,20 +132,23 @@ def nwb_metadata(one: Sorted, given: NwbSettings, session: str | None = None) ->
     if "session_start_time" not in file:
         path = Path(row.paths[0])
         made = path.stat().st_mtime if path.exists() else None
-        file["session_start_time"] = (
-            datetime.fromtimestamp(made, UTC) if made else one.record.started_at
-        )
+        began = datetime.fromtimestamp(made, UTC).isoformat() if made else one.record.started_at
+        file["session_start_time"] = began
         of = "file" if made else "sort"
         guess = f"session_start_time is not known: it is the time of the {of}, a guess"
         file.setdefault("notes", guess)
         text = "%s: %s. Add column session_start_time (ISO 8601) to the table"
         logger.warning(text, row.id, guess)
-    if isinstance(file["session_start_time"], str):
-        started = datetime.fromisoformat(file["session_start_time"])
-        file["session_start_time"] = started if started.tzinfo else started.astimezone()
+    return complete(file, subject)
+
+
+def complete(file: Mapping[str, Any], subject: Mapping[str, Any]) -> dict[str, Any]:
+    """Return fields of NWBFile and Subject as neuroconv takes them, with what it wants of both."""
+    started = datetime.fromisoformat(str(file["session_start_time"]))
+    made = {**file, "session_start_time": started if started.tzinfo else started.astimezone()}
     if isinstance(file.get("experimenter"), str):
-        file["experimenter"] = [file["experimenter"]]
-    return {"NWBFile": file, **({"Subject": {"sex": "U", **subject}} if subject else {})}
+        made["experimenter"] = [file["experimenter"]]
+    return {"NWBFile": made, **({"Subject": {"sex": "U", **subject}} if subject else {})}
 
 
 def read_subject(path: Path) -> dict[str, str]:
@@ -195,10 +199,9 @@ def write_nwb(several: Sequence[Sorted], metadata: Mapping[str, Any], path: Path
     channels = [stand_in(one.analyzer) for one in several]
     curation.make_columns_fit(channels)
     curation.make_columns_fit([one.curated for one in several if len(one.curated.unit_ids)])
-    places: list[NDArray[Any]] = []
     for one, recording in zip(several, channels, strict=True):
-        ids, n_before = one.curated.unit_ids, sum(len(each) for each in places)
-        places.append(add_electrodes(one.analyzer, recording, nwbfile))
+        ids, n_before = one.curated.unit_ids, len(nwbfile.electrodes or ())
+        add_electrodes(one.analyzer, recording, nwbfile)
         add_epochs(nwbfile, one.parts, one.curated.sampling_frequency)
         if not len(ids):
             continue
@@ -217,8 +220,6 @@ def write_nwb(several: Sequence[Sorted], metadata: Mapping[str, Any], path: Path
         numbers = [int(each) if str(each).isdecimal() else None for each in ids]
         if len(several) == 1 and [*map(str, numbers)] == [*map(str, ids)]:
             nwbfile.units.id.data[:] = numbers
-    for name, values in zip(("rel_x", "rel_y"), np.concatenate(places).T, strict=False):
-        nwbfile.add_electrode_column(name, f"{name[-1]} on the probe in um", data=list(values))
     configure_and_write_nwbfile(nwbfile, path, backend="hdf5")
 
 
@@ -259,21 +260,15 @@ def stand_in(analyzer: "SortingAnalyzer") -> "BaseRecording":
     return recording
 
 
-def add_electrodes(
-    analyzer: "SortingAnalyzer", recording: "BaseRecording", nwbfile: Any
-) -> "NDArray[Any]":
+def add_electrodes(analyzer: "SortingAnalyzer", recording: "BaseRecording", nwbfile: Any) -> None:
     """Add all probes, their groups of electrodes (a group is a probe, or a shank), and electrodes.
 
-    Returns
-    -------
-    array
-        Where the electrodes are on the probe, in um.
+    Where these are on the probe is in ``rel_x`` and ``rel_y``, in um.
     """
     import numpy as np
     from neuroconv.tools.spikeinterface import add_recording_metadata_to_nwbfile
 
-    places: NDArray[Any] = analyzer.get_channel_locations()
-    groups = np.zeros(len(places), dtype="U200")
+    groups = np.zeros(len(analyzer.channel_ids), dtype="U200")
     for probe in analyzer.get_probegroup().probes:
         name = re.sub("[/:]", "_", str(probe.name or probe.model_name or "probe"))
         name = f"{name} {len(nwbfile.devices) + 1}" if name in nwbfile.devices else name
@@ -287,8 +282,11 @@ def add_electrodes(
             nwbfile.create_electrode_group(name=group, device=device, **about)
     recording.set_property("group_name", groups)
     recording.set_property("group", np.unique(groups, return_inverse=True)[1])
-    add_recording_metadata_to_nwbfile(recording, nwbfile, {"Ecephys": {"ElectrodeGroups": {}}})
-    return places
+    columns = [{"name": f"rel_{x}", "description": f"{x} on the probe in um"} for x in "xy"]
+    for column, values in zip(columns, analyzer.get_channel_locations().T, strict=False):
+        recording.set_property(column["name"], values)
+    ecephys = {"ElectrodeGroups": {}, "Electrodes": columns}
+    add_recording_metadata_to_nwbfile(recording, nwbfile, {"Ecephys": ecephys})
 
 
 def describe_columns(analyzer: "SortingAnalyzer", curated: "BaseSorting") -> dict[str, str]:
