@@ -38,15 +38,6 @@ SHORTEST_S = 0.1
 LONGEST_PROBLEM = 1_000
 
 Output = Literal["units", "figures", "phy", "nwb", "npz", "mat", "report"]
-#: Keys of version 0.1 that are now constants.
-REMOVED = {
-    "canary": "second_opinion signals",
-    "preflight": "min_free_disk_mb min_free_ram_mb min_free_vram_mb",
-    "watchdogs": "inactivity_per_min_s inactivity_most_s wall_time job_memory max_log_mb",
-    "retry": "gpu_memory_factor",
-    "forecast": "second_window min_runtime_min min_mem_mb min_disk_mb rates",
-    "job": "output_threads output_runtime_min parallel",
-}
 #: What to say instead of pydantic's own message.
 MESSAGES = {
     "model_type": "takes keys and values (name: value)",
@@ -464,8 +455,6 @@ def _describe(error: Mapping[str, Any]) -> str:
     if error["type"] != "extra_forbidden":
         told = MESSAGES.get(error["type"], error["msg"].removeprefix("Value error, "))
         return f"{where}: {told}, got {quote(error['input'])}"
-    if name in REMOVED.get(".".join(parents), "").split():
-        return f"{where} was removed in 0.2 and always has its default now; delete the key"
     section: Any = Config
     for parent in parents:
         field = getattr(section, "model_fields", {}).get(parent)

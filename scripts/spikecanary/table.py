@@ -37,8 +37,6 @@ RESERVED_IDS = (
     *("gates", "waves", "sessions", "history", "summary.tsv", "report.html", "plan.tsv"),
     *("logs", "benchmarks"),
 )
-#: What no name of a file, channel or option holds.
-CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 #: File systems allow names of 255 bytes, and temporary files add to them.
 LONGEST_ID = 150
 #: Columns of the table, and the fields of a recording that they fill.
@@ -155,14 +153,6 @@ class Recording(BaseModel):
     metadata: dict[str, str] = {}
     line: int | None = None
 
-    @field_validator("paths", "reader", "stream_id", "probe", "wiring", "channels", mode="before")
-    @classmethod
-    def _shown_as_it_is(cls, value: Any) -> Any:
-        if isinstance(value, str) and (found := CONTROL.search(value)):
-            msg = f"holds the control character {found[0]!r}; take it out"
-            raise ValueError(msg)
-        return value
-
     @field_validator("id")
     @classmethod
     def _not_reserved(cls, value: str) -> str:
@@ -246,17 +236,6 @@ def not_readable(path: str | Path) -> str:
     if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
         return f"{path} is no file or folder"
     return "" if os.access(path, os.R_OK) else f"{path} cannot be read (Permission denied)"
-
-
-def find_misplaced(results: Path) -> list[str]:
-    """Name what stands in a results folder in the place of a file or folder of ours."""
-    found = []
-    for name in (*RESERVED_IDS, ".checked"):
-        path, kind = str(results / name), "file" if "." in name else "folder"
-        is_there = os.path.exists(path)  # noqa: PTH110 - of a name too long, too
-        if is_there and Path(path).is_dir() == (kind == "file"):
-            found.append(f"{path} should be a {kind}")
-    return found
 
 
 def read_table(path: str | Path) -> list[Recording]:

@@ -62,23 +62,11 @@ def test_problems_come_together_and_say_where():
     assert str(caught.value).startswith("3 problems")
 
 
-def test_removed_and_unknown_keys_say_what_to_do():
+def test_unknown_key_of_an_entry_is_named():
     with pytest.raises(BadInputError) as caught:
-        config.load(
-            {
-                "forecast": {"rates": {"sort_s": 1}},
-                "curation": {"thresholds": {"snr": {"grater": 1}}},
-            }
-        )
-    removed, unknown = caught.value.problems
-    assert removed.startswith("config: forecast.rates was removed in 0.2")
+        config.load({"curation": {"thresholds": {"snr": {"grater": 1}}}})
+    (unknown,) = caught.value.problems
     assert unknown == "config: curation.thresholds.snr.grater: unknown key"
-
-
-def test_removed_keys_are_gone():
-    sections = Config.model_fields
-    for section, keys in config.REMOVED.items():
-        assert not set(keys.split()) & set(sections[section].annotation.model_fields)
 
 
 def test_dicts_are_merged_over_the_default_at_every_level():
