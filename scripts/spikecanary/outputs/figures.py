@@ -132,24 +132,21 @@ def draw_units(
     """Return what draws the units: SpikeInterface's widgets."""
     import matplotlib.pyplot as plt
 
-    by_size = units.sort_values("num_spikes", ascending=False) if "num_spikes" in units else units
-    rank = {unit: place for place, unit in enumerate(by_size.index)}
-    by_rank = sorted(analyzer.unit_ids, key=lambda unit: rank[str(unit)])
-    largest = by_rank[:MAX_UNITS]
+    n_spikes = analyzer.sorting.count_num_spikes_per_unit()
+    by_size = sorted(analyzer.unit_ids, key=lambda unit: -n_spikes[unit])
+    largest = by_size[:MAX_UNITS]
     by_depth = sorted(analyzer.unit_ids, key=lambda unit: units["depth_um"][str(unit)])
     first_s = max(0.0, (analyzer.get_total_duration() - RASTER_S) / 2)
-    limits = {
-        name: limit.model_dump(exclude_none=True) for name, limit in settings.limits().items()
-    }
+    limits = settings.limits()
     shown = [name for name in limits if name in units]
 
     def histograms() -> "Figure":
         figure, axes = plt.subplots(1, len(shown), figsize=(3 * len(shown), 2.6), squeeze=False)
         for axis, name in zip(axes[0], shown, strict=True):
             axis.hist(units[name].dropna(), bins=20)
-            for side in ("greater", "less"):
-                if side in limits[name]:
-                    axis.axvline(limits[name][side], color="C1")
+            for limit in (limits[name].greater, limits[name].less):
+                if limit is not None:
+                    axis.axvline(limit, color="C1")
             axis.set_xlabel(name)
         axes[0][0].set_ylabel("units")
         return figure
@@ -178,7 +175,7 @@ def draw_units(
     add("crosscorrelograms", "crosscorrelograms", "correlograms", **paired)
     reasons = units["reasons"].astype(object).fillna("")
     if analyzer.has_extension("unit_locations"):
-        for unit in by_rank[:n_pages]:
+        for unit in by_size[:n_pages]:
             label = f"{units['label'][str(unit)]}  {reasons[str(unit)]}"
             name = f"{PAGES}/{quote(str(unit), safe='')}"
             drawings[name] = partial(draw_page, analyzer, unit, label)
