@@ -184,11 +184,7 @@ def label(metrics: "pd.DataFrame", settings: CurationSettings) -> "pd.DataFrame"
 def explain(metrics: "pd.DataFrame", thresholds: Mapping[str, Threshold]) -> list[str]:
     """Name, for each unit, the thresholds that it misses, with its values."""
     return [
-        "; ".join(
-            miss
-            for name, limit in thresholds.items()
-            if (miss := _miss(name, float(row[name]), limit))
-        )
+        "; ".join(filter(None, (_miss(name, row[name], thresholds[name]) for name in thresholds)))
         for _, row in metrics.iterrows()
     ]
 

@@ -117,18 +117,15 @@ def nwb_metadata(one: Sorted, given: NwbSettings, session: str | None = None) ->
         ),
         **given.NWBFile,
     }
-    own = read_subject(Path(row.paths[0])) if row.reader == "nwb" else {}
-    subject = own | given.Subject
     told = {field: row.metadata[name] for name, field in TOLD.items() if name in row.metadata}
-    for name, value in (told | row.metadata).items():
-        if value and name in NWBFILE_COLUMNS:
-            file[name] = value
-        if value and name in SUBJECT_COLUMNS:
-            subject[name] = value
+    columns = {name: value for name, value in (told | row.metadata).items() if value}
+    file |= {name: columns[name] for name in NWBFILE_COLUMNS if name in columns}
+    subject = read_subject(Path(row.paths[0])) if row.reader == "nwb" else {}
+    subject |= given.Subject | {name: columns[name] for name in SUBJECT_COLUMNS if name in columns}
     for line in near_misses(row.metadata):
         logger.warning("%s: %s", row.id, line)
-    if "session_start_time" not in file and began:
-        file["session_start_time"] = began
+    if began:
+        file.setdefault("session_start_time", began)
     if "session_start_time" not in file:
         path = Path(row.paths[0])
         made = path.stat().st_mtime if path.exists() else None

@@ -127,10 +127,10 @@ def _export(
         logger.info("no waveforms (analysis.extensions): Phy gets no features")
     raw = None if "copy_binary" in params else find_raw(analyzer.recording)
     copied = params.get("copy_binary", raw is None)
-    of_16_bits = raw_dtype(analyzer.recording) in ("int16", "uint16")
     given = {"copy_binary": copied, "use_relative_path": copied, "verbose": False}
     given["compute_pc_features"] = waveforms
-    given |= {"dtype": "int16"} if copied and of_16_bits else {}
+    if copied and _source(analyzer.recording)[0].get_dtype() in ("int16", "uint16"):
+        given["dtype"] = "int16"
     export_to_phy(analyzer, folder, **{**given, **params})
     if raw is not None:
         channels = raw.pop("channels")
@@ -168,11 +168,6 @@ def _source(recording: "BaseRecording") -> tuple["BaseRecording", int]:
             first += int(recording.to_dict()["kwargs"]["start_frame"])
         recording = parent
     return recording, first
-
-
-def raw_dtype(recording: "BaseRecording") -> str:
-    """Return the type of the samples that a recording is read from."""
-    return str(_source(recording)[0].get_dtype())
 
 
 def find_raw(recording: "BaseRecording") -> dict[str, Any] | None:
@@ -347,7 +342,8 @@ def shelter(folder: Path) -> None:
     with contextlib.suppress(OSError):  # none: it fits nothing, and is refused
         shutil.copy(folder / "analyzer/sorting" / SPIKES, inside)
     inside.rename(outside)
-    inside.symlink_to(Path("..") / outside.name)
+    with contextlib.suppress(OSError):  # a file system without links
+        inside.symlink_to(Path("..") / outside.name)
 
 
 def keep_outside(analyzer: Path, folder: Path) -> None:
