@@ -68,7 +68,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Groups:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark the unit tests that take long, others where they stand; begin with what takes longest."""
+    """Mark the unit tests that take long, others where they stand; begin with the longest."""
     items.sort(key=lambda item: (not item.nodeid.startswith(LONGEST), item.path.name not in GROUPS))
     for item in items:
         if item.nodeid.startswith(MEDIUM):

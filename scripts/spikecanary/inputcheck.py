@@ -419,6 +419,8 @@ def _check_nwb(given: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> Iterator
     from pynwb import NWBFile
     from pynwb.file import Subject
 
+    from spikecanary.outputs import nwb
+
     needed = {"session_start_time": datetime.now(UTC).isoformat(), "session_description": "x"}
     for where, all_sections in given.items():
         sections, misspelt = {**all_sections}, list[str]()
@@ -430,12 +432,9 @@ def _check_nwb(given: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> Iterator
             sections[section.__name__] = {n: of_section[n] for n in known if n in of_section}
         yield from misspelt
         file = {"identifier": "x", **needed, **sections["NWBFile"]}
-        if isinstance(file.get("experimenter"), str):
-            file["experimenter"] = [file["experimenter"]]
-        subject = {"Subject": {"sex": "U", **sections["Subject"]}} if sections["Subject"] else {}
         try:
             with warnings.catch_warnings(action="ignore"):  # dates without a time zone
-                make_nwbfile_from_metadata({"NWBFile": file, **subject})
+                make_nwbfile_from_metadata(nwb.complete(file, sections["Subject"]))
         except Exception as err:  # noqa: BLE001 - of jsonschema, hdmf, datetime
             field = "".join(f"{each}: " for each in getattr(err, "path", ()))
             yield f"{where}: NWB: {field}{getattr(err, 'message', err)}"

@@ -37,6 +37,8 @@ RESERVED_IDS = (
     *("gates", "waves", "sessions", "history", "summary.tsv", "report.html", "plan.tsv"),
     *("logs", "benchmarks"),
 )
+#: What no name of a file, channel or option holds.
+CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 #: File systems allow names of 255 bytes, and temporary files add to them.
 LONGEST_ID = 150
 #: Columns of the table, and the fields of a recording that they fill.
@@ -152,6 +154,14 @@ class Recording(BaseModel):
     params: str | None = None
     metadata: dict[str, str] = {}
     line: int | None = None
+
+    @field_validator("paths", "reader", "stream_id", "probe", "wiring", "channels", mode="before")
+    @classmethod
+    def _shown_as_it_is(cls, value: Any) -> Any:
+        if isinstance(value, str) and (found := CONTROL.search(value)):
+            msg = f"holds the control character {found[0]!r}; take it out"
+            raise ValueError(msg)
+        return value
 
     @field_validator("id")
     @classmethod

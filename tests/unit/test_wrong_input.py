@@ -46,6 +46,7 @@ ROWS = {
     "id that turns its text": ({"recording": "a\u202eb"}, r"got 'a\u202eb'"),
     "id empty": ({"recording": ""}, "column recording: is empty"),
     "path empty": ({"path": " ; "}, "column path: is empty"),
+    "path with a control character": ({"path": "a\x0bb"}, r"the control character '\x0b'"),
     "end after 2 ns": ({"end_s": "2e-9"}, "less than 0.1 s; they are in seconds"),
     "end before start": ({"start_s": "5", "end_s": "2"}, "end_s 2 s is not after start_s 5 s"),
     "start negative": ({"start_s": "-1"}, "column start_s: Input should be greater than"),
