@@ -1,6 +1,5 @@
 """Checkpoint gate: read the verdicts of one wave."""
 
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +8,7 @@ from spikecanary.supervise import log
 from spikecanary.tsv import write_tsv
 
 
-def main(snakemake: Any) -> int:
+def main(snakemake: Any) -> None:
     """Unpack Snakemake's object and write the gate's table."""
     log.configure(snakemake.log[0], rule="gate")
     rows = gate.read_wave(Path(path) for path in snakemake.input.sentinels)
@@ -17,9 +16,8 @@ def main(snakemake: Any) -> int:
     write_tsv(table, gate.COLUMNS, rows)
     if batch["remote"]:  # else each canary has printed its own
         screen.print_lines("canary", table.parents[1], batch)
-    screen.print_gate(table, batch["waves"])
-    return 0
+    screen.print_gate(table, batch)
 
 
 if __name__ == "__main__":
-    sys.exit(main(snakemake))  # noqa: F821 - Snakemake defines it
+    main(snakemake)  # noqa: F821 - Snakemake defines it

@@ -3,7 +3,7 @@
 import contextlib
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -71,21 +71,18 @@ def describe_sort(row: Mapping[str, Any]) -> tuple[str, str]:
     return "sorted", f"{count(row['n_sorted'], 'unit')} after {duration(row['sort_wall_s'] or 0.0)}"
 
 
-def print_gate(table: Path, waves: Sequence[str]) -> None:
+def print_gate(table: Path, batch: Mapping[str, Any]) -> None:
     """Print what a gate comes to; after the last one what is stopped in the batch, and why.
 
     Parameters
     ----------
     table : Path
         The gate's table.
-    waves : sequence of str
-        The names of all waves.
+    batch : dict
+        As of :func:`print_lines`, and ``waves``: the names of all.
     """
-    tables = [table.with_name(f"{wave}.tsv") for wave in waves]
-    is_last = all(each.exists() for each in tables)
-    names = [
-        row["recording"] for each in (tables if is_last else [table]) for row in read_tsv(each)
-    ]
+    is_last = all(table.with_name(f"{wave}.tsv").exists() for wave in batch["waves"])
+    names = batch["names"] if is_last else batch["rows"]
     rows = summary.describe(table.parents[1], {name: {} for name in names})
     stopped = [row for row in rows if row["sort"] == "stopped"]
     unexpected = [row for row in rows if row["outcome"] == "unexpected"]

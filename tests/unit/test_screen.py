@@ -35,7 +35,7 @@ def results(tmp_path):
 
 def shown(*names: str) -> dict:
     rows = {name: {"table_row": str("abcd".index(name))} for name in names}
-    return {"rows": rows, "names": list("abcdefghijkl")}
+    return {"rows": rows, "names": list("abcdefghijkl"), "waves": ["1", "2"]}
 
 
 def test_a_line_a_verdict(results, capsys):
@@ -50,7 +50,7 @@ def test_a_line_a_verdict(results, capsys):
 def test_record_that_cannot_be_read_costs_no_job(results, capsys):
     (results / "a" / "sort.json").write_text("{")
     screen.print_lines("canary", results, shown("a", "b"))
-    screen.print_gate(results / "gates/2.tsv", ["1", "2"])
+    screen.print_gate(results / "gates/2.tsv", shown() | {"names": list("abcd")})
     told = capsys.readouterr().out
     assert re.search("  a  pending, /.*/a/sort.json is not a Spike Canary record", told)
     assert "All verdicts are known: 2 proceed, 2 stopped, 1 unexpected" in told
@@ -81,11 +81,11 @@ def test_results_of_other_tables_do_not_count(results, capsys):
 
 def test_last_gate_tells_the_failures_of_all(results, capsys):
     second = (results / "gates" / "2.tsv").rename(results / "later.tsv")
-    screen.print_gate(results / "gates" / "1.tsv", ["1", "2"])
+    screen.print_gate(results / "gates" / "1.tsv", shown("a", "b"))
     out = capsys.readouterr().out
     assert out == "Verdicts of wave 1 are known: 1 proceed, 1 stopped\n"
     second.rename(results / "gates" / "2.tsv")
-    screen.print_gate(results / "gates" / "2.tsv", ["1", "2"])
+    screen.print_gate(results / "gates" / "2.tsv", shown() | {"names": list("abcd")})
     out = capsys.readouterr().out
     assert out.startswith("All verdicts are known: 2 proceed, 2 stopped, 1 unexpected\n")
     assert "2 stopped, X: b, d" in out
