@@ -11,7 +11,7 @@ from spikecanary.table import Recording
 from spikecanary.tsv import write_tsv
 
 
-def main(snakemake: Any) -> int:
+def main(snakemake: Any) -> None:
     """Unpack Snakemake's object, plan, write and print."""
     log.configure(snakemake.log[0], rule="plan", threads=snakemake.threads)
     results = Path(snakemake.params.results)
@@ -21,8 +21,7 @@ def main(snakemake: Any) -> int:
     path = results / "plan.tsv"
     write_tsv(path, table.columns, table.astype(object).to_dict("records"))
     sys.stdout.write(f"\n{plan.describe(table)}\nPlan: {path}\n")
-    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main(snakemake))  # noqa: F821 - Snakemake defines it
+    main(snakemake)  # noqa: F821 - Snakemake defines it

@@ -1,6 +1,5 @@
 """Rule report: write one page of the batch for people."""
 
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +8,7 @@ from spikecanary.config import Config
 from spikecanary.supervise import log
 
 
-def main(snakemake: Any) -> int:
+def main(snakemake: Any) -> None:
     """Unpack Snakemake's object and write the page."""
     log.configure(snakemake.log[0], rule="report")
     report.write(
@@ -17,8 +16,7 @@ def main(snakemake: Any) -> int:
         Config.model_validate(snakemake.params.config),
         Path(snakemake.input.table).parent,
     )
-    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main(snakemake))  # noqa: F821 - Snakemake defines it
+    main(snakemake)  # noqa: F821 - Snakemake defines it

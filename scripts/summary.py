@@ -1,6 +1,5 @@
 """Rule summary: put the tables of all waves together."""
 
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -8,12 +7,11 @@ from spikecanary import summary
 from spikecanary.supervise import log
 
 
-def main(snakemake: Any) -> int:
+def main(snakemake: Any) -> None:
     """Unpack Snakemake's object and write the summary."""
     log.configure(snakemake.log[0], rule="summary")
     summary.write(Path(snakemake.output.table), summary.merge(map(Path, snakemake.input.waves)))
-    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main(snakemake))  # noqa: F821 - Snakemake defines it
+    main(snakemake)  # noqa: F821 - Snakemake defines it
