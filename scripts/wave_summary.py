@@ -5,20 +5,13 @@ from typing import Any
 
 from spikecanary import screen, summary
 from spikecanary.supervise import log
-from spikecanary.texts import PlainError
 
 
 def main(snakemake: Any) -> None:
     """Unpack Snakemake's object and write the wave's rows."""
     log.configure(snakemake.log[0], rule="wave_summary")
     path, batch = Path(snakemake.output.table), snakemake.params.batch
-    rows = summary.describe(path.parents[1], batch["rows"])
-    # A table of what was just removed would keep Snakemake from making it again.
-    gone = [each for each in snakemake.input if not Path(each).exists()]
-    if gone:
-        msg = f"removed in the meantime: {', '.join(gone)}; run again"
-        raise PlainError(msg)
-    summary.write(path, rows)
+    summary.write(path, summary.describe(path.parents[1], batch["rows"]))
     if batch["remote"]:
         screen.print_lines("sort", path.parents[1], batch)
 
