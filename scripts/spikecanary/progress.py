@@ -56,17 +56,14 @@ class Progress:
                 self.n_sorts -= ended.kind == "canary" and record.verdict == "stop"
         return True
 
-    def named(self) -> list[_Job]:
-        """Return the jobs that run now, canaries and sorts first."""
-        return sorted(self.running.values(), key=lambda job: job.kind not in KINDS)
-
     def line(self) -> str:
         """Return one line for people."""
         parts = [f"canaries {self.done['canary']} of {self.n_canaries}"]
         parts += [f"{n} {x}" for x in ("stopped", "unexpected") if (n := self.outcomes[x])]
         parts.append(f"sorts {self.done['sort']} of at most {self.n_sorts}")
         parts += [f"{self.done['failed']} failed"] if self.done["failed"] else []
-        names = [f"{job.kind} {job.recording}" for job in self.named()]
+        running = sorted(self.running.values(), key=lambda job: job.kind not in KINDS)
+        names = [f"{job.kind} {job.recording}" for job in running]
         more = f", and {len(names) - NAMED} more" if len(names) > NAMED else ""
         parts += [f"running: {', '.join(names[:NAMED])}{more}"] if names else []
         return "; ".join(parts)
