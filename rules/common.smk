@@ -237,11 +237,14 @@ def sorter_of(recording):
 def end_of_run(*, failed):
     """Print how this run's recordings ended; exit status 1 where one of them needs attention."""
     jobs = [] if workflow.touch else workflow.dag.jobs
-    of_run = {job.wildcards.get("recording") for job in jobs} & set(ROWS)
+    of_run = {job.wildcards.get("recording") for job in jobs}
     # Where a machine cannot run a sorter, no canary of it is among the jobs.
     of_run |= {each for job in jobs for each in WAVES.get(job.wildcards.get("wave"), [])}
     further = {name: row.metadata for name, row in ROWS.items()}
-    if failed:
-        page.end_failed_run(results_path(), further, of_run, SETTINGS)
-    elif summary.print_end(results_path(), further, of_run) or len(ROWS) < len(RECORDINGS):
+    ended = {name: further[name] for name in further if name in of_run}
+    if failed and ended:
+        page.write_after_errors(results_path(), further, SETTINGS)
+    files = outputs.all_files(SETTINGS.outputs) if failed else []
+    needs_attention = summary.print_end(results_path(), ended, files)
+    if not failed and (needs_attention or len(ROWS) < len(RECORDINGS)):
         sys.exit(1)

@@ -8,14 +8,14 @@ import os
 import platform
 import re
 import shlex
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, unquote
 
 from spikecanary import forecast, sentinel, summary
 from spikecanary.config import Config
-from spikecanary.outputs import CANARY_FIGURE, FILES, all_files
+from spikecanary.outputs import CANARY_FIGURE, FILES
 from spikecanary.sentinel import Record, RecordError
 from spikecanary.tsv import read_tsv
 
@@ -99,23 +99,18 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def end_failed_run(
-    results: Path,
-    further: Mapping[str, Mapping[str, str]],
-    of_run: Collection[str],
-    config: Config,
+def write_after_errors(
+    results: Path, further: Mapping[str, Mapping[str, str]], config: Config
 ) -> None:
-    """Write summary and report, whose rules did not run, and print how a run with errors ended.
+    """Write summary and report, whose rules do not run where other jobs failed.
 
-    The parameters are those of :func:`spikecanary.summary.print_end`.
+    The parameters are those of :func:`spikecanary.summary.describe`, and the configuration.
     """
-    if of_run:
-        summary.write(results / "summary.tsv", summary.describe(results, further))
-        try:
-            write(results / "report.html", config, results)
-        except Exception:
-            logger.exception("the report could not be written")
-    summary.print_end(results, further, of_run, all_files(config.outputs))
+    summary.write(results / "summary.tsv", summary.describe(results, further))
+    try:
+        write(results / "report.html", config, results)
+    except Exception:
+        logger.exception("the report could not be written")
 
 
 def _sum(rows: Sequence[Mapping[str, Any]], column: str) -> float:
@@ -162,7 +157,7 @@ def describe(rows: Sequence[Mapping[str, Any]], results: Path) -> list[dict[str,
     n_units = 0
     for row in rows:
         folder = results / row["recording"]
-        attempts = _read_attempts(folder / "attempts.jsonl")
+        attempts = sentinel.read_journal(folder / "attempts.jsonl")
         canary = _read(folder / "canary.json")
         log = canary.log if canary else None
         n_units += row["n_units"] or 0
@@ -186,14 +181,6 @@ def _read(path: Path) -> Record | None:
         return sentinel.read_record_if_any(path)
     except RecordError:
         return None
-
-
-def _read_attempts(path: Path) -> list[Mapping[str, Any]]:
-    """Read a journal that can be read; it must not cost the page."""
-    try:
-        return sentinel.read_journal(path)
-    except RecordError:
-        return []
 
 
 def _find_sort(

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from spikecanary import quality, sentinel
 from spikecanary.outputs import FILES
@@ -16,9 +16,6 @@ from spikecanary.sentinel import Failure, Record, RecordError
 from spikecanary.supervise import folders, log
 from spikecanary.texts import abridge, count, sentences
 from spikecanary.tsv import TableError, read_tsv, write_tsv
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 logger = logging.getLogger(__name__)
 
@@ -63,6 +60,8 @@ DRAFT = "python -m spikecanary.failures.classify LOG... --draft"
 NOT_OF_HOST = ("RecordingLayoutError", "SettingsError", "SorterParameterError")
 #: How a sort failed that could not say so, and what to do.
 KILLED, KILLED_REMEDY = "killed", "Did the machine run out of memory (job.mem_mb)? Run again."
+#: Recordings that the last lines name for one reason.
+NAMED = 5
 #: What describe_recordings shows.
 SCREEN_COLUMNS = ("recording", "verdict", "outcome", "category", "sort", "n_units", "reason")
 
@@ -120,22 +119,10 @@ def merge(waves: Iterable[Path]) -> list[dict[str, str]]:
     return [{name: value for name, value in row.items() if name != "table_row"} for row in rows]
 
 
-def _columns(rows: Iterable[Mapping[str, Any]]) -> list[str]:
-    further = dict.fromkeys(name for row in rows for name in row if name not in SUMMARY_COLUMNS)
-    return [*SUMMARY_COLUMNS, *further]
-
-
 def write(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     """Write described recordings as a table."""
-    write_tsv(path, _columns(rows), rows)
-
-
-def to_frame(rows: Sequence[Mapping[str, Any]]) -> "pd.DataFrame":
-    """Return described recordings as a data frame."""
-    import pandas as pd
-
-    counts = dict.fromkeys(COUNTS, "Int64")
-    return pd.DataFrame(list(rows), columns=_columns(rows)).astype(counts)
+    further = dict.fromkeys(name for row in rows for name in row if name not in SUMMARY_COLUMNS)
+    write_tsv(path, [*SUMMARY_COLUMNS, *further], rows)
 
 
 def _blank(recording: str) -> dict[str, Any]:
@@ -260,17 +247,16 @@ def _sort_state(canary: Record | None, sort: Record | None, failed: Record | Non
     return "pending"
 
 
-def describe_recordings(table: "pd.DataFrame", most: int = 30) -> str:
+def describe_recordings(rows: Sequence[Mapping[str, Any]], most: int = 30) -> str:
     """Show a summary on the screen: the columns that matter, those in trouble first."""
     import pandas as pd
 
-    trouble = table.apply(is_in_trouble, axis=1)
-    if len(table) > most:
-        table = pd.concat([table[trouble], table[~trouble]])
-    shown = table.loc[:, list(SCREEN_COLUMNS)].head(most).astype(object).fillna("")
-    reasons = [abridge(text, 100) for text in shown["reason"].astype(str)]
+    if len(rows) > most:
+        rows = sorted(rows, key=lambda row: not is_in_trouble(row))
+    shown = pd.DataFrame(rows[:most], columns=SCREEN_COLUMNS, dtype=object).fillna("")
+    reasons = [abridge(text, 100) for text in shown["reason"]]
     shown["reason"] = [text.ljust(max(map(len, reasons))) for text in reasons]
-    more = f"\n... and {len(table) - most} more" if len(table) > most else ""
+    more = f"\n... and {len(rows) - most} more" if len(rows) > most else ""
     lines = shown.to_string(index=False, justify="left").splitlines()
     return "\n".join(line.rstrip() for line in lines) + more
 
@@ -280,15 +266,15 @@ def is_in_trouble(row: Mapping[str, Any]) -> bool:
     return bool(row["sort"] != "sorted" or row["outcome"] == "unexpected")
 
 
-def describe_counts(table: "pd.DataFrame") -> str:
+def describe_counts(rows: Sequence[Mapping[str, Any]]) -> str:
     """One line for the end of a run: how many recordings ended how."""
-    counts = table["sort"].value_counts()
-    parts = [f"{counts[state]} {state}" for state in counts.index]
-    stopped = table.loc[table["sort"] == "stopped", "category"].value_counts()
-    if len(stopped):
-        parts.append("stopped for: " + ", ".join(f"{n} {name}" for name, n in stopped.items()))
-    text = f"{count(len(table), 'recording')}: {', '.join(parts)}"
-    unexpected = (table["outcome"] == "unexpected").sum()
+    states = Counter(row["sort"] for row in rows)
+    parts = [f"{n} {state}" for state, n in states.most_common()]
+    stopped = Counter(row["category"] for row in rows if row["sort"] == "stopped")
+    if stopped:
+        parts.append("stopped for: " + ", ".join(f"{n} {x}" for x, n in stopped.most_common()))
+    text = f"{count(len(rows), 'recording')}: {', '.join(parts)}"
+    unexpected = sum(row["outcome"] == "unexpected" for row in rows)
     odd = count(unexpected, "unexpected canary", "unexpected canaries")
     return f"{text}; {odd} proved nothing" if unexpected else text
 
@@ -327,22 +313,13 @@ def _is_doubtful(row: Mapping[str, Any]) -> bool:
     return is_empty and bool(row.get("canary_units"))
 
 
-def describe_needs(rows: Iterable[Mapping[str, Any]], most: int = 5) -> str:
-    """Say which recordings need a person, by what went wrong, with its remedy; or nothing.
-
-    Parameters
-    ----------
-    rows : iterable of dict
-        Of :func:`describe`.
-    most : int
-        Recordings that are named for each failure.
-    """
+def describe_needs(rows: Iterable[Mapping[str, Any]]) -> str:
+    """Say which recordings need a person, by what went wrong, with its remedy; or nothing."""
     needing = list(filter(needs_attention, rows))
     if not needing:
         return ""
-    many = f"{len(needing)} recordings need attention"
-    head = "1 recording needs attention" if len(needing) == 1 else many
-    return "\n".join([f"{head} (docs/troubleshooting.md):", *describe_groups(needing, most)])
+    head = count(len(needing), "recording needs attention", "recordings need attention")
+    return "\n".join([f"{head} (docs/troubleshooting.md):", *describe_groups(needing)])
 
 
 def group(rows: Iterable[Mapping[str, Any]]) -> list[list[Mapping[str, Any]]]:
@@ -358,14 +335,14 @@ def group(rows: Iterable[Mapping[str, Any]]) -> list[list[Mapping[str, Any]]]:
     return sorted(groups.values(), key=lambda of: (not needs_attention(of[0]), -len(of)))
 
 
-def describe_groups(rows: Iterable[Mapping[str, Any]], most: int = 5) -> list[str]:
+def describe_groups(rows: Iterable[Mapping[str, Any]]) -> list[str]:
     """Describe recordings by what went wrong: which, why, what to do, and a log to read."""
     lines = []
     for members in group(rows):
         first = members[0]
         state = first["sort"] if first["sort"] != "pending" or needs_attention(first) else ""
-        names = ", ".join(row["recording"] for row in members[:most])
-        more = f" and {len(members) - most} more" if len(members) > most else ""
+        names = ", ".join(row["recording"] for row in members[:NAMED])
+        more = f" and {len(members) - NAMED} more" if len(members) > NAMED else ""
         what = ", ".join(filter(None, [state or first["outcome"], first.get("failure")]))
         lines.append(f"  {len(members)} {what}: {names}{more}")
         reason = abridge(_reason(first), 300)
@@ -420,10 +397,7 @@ def describe_hosts(results: Path, rows: Iterable[Mapping[str, Any]]) -> list[str
 
 
 def print_end(
-    results: Path,
-    further: Mapping[str, Mapping[str, str]],
-    of_run: Collection[str],
-    files: Collection[str] = (),
+    results: Path, further: Mapping[str, Mapping[str, str]], files: Collection[str] = ()
 ) -> bool:
     """Print how a run's recordings ended, and last which of them need attention.
 
@@ -432,9 +406,8 @@ def print_end(
     results : Path
         The results folder.
     further : dict
-        The table's recordings, each with its further columns.
-    of_run : collection of str
-        Those of this run's targets; where there are none, nothing is printed.
+        The recordings of this run's targets, each with its further columns; where there are none,
+        nothing is printed.
     files : collection of str
         What a sorted recording has in the end; a recording that lacks some is named.
 
@@ -443,11 +416,10 @@ def print_end(
     bool
         Whether a recording needs attention.
     """
-    if not of_run:
+    if not further:
         return False
-    rows = describe(results, {name: further[name] for name in further if name in of_run})
-    table = to_frame(rows)
-    lines = ["", describe_recordings(table), "", describe_counts(table)]
+    rows = describe(results, further)
+    lines = ["", describe_recordings(rows), "", describe_counts(rows)]
     lines += filter(None, [describe_unknown(rows)])
     written = [results / name for name in ("summary.tsv", "report.html")]
     found = ", ".join(str(path) for path in written if path.exists())
@@ -461,7 +433,7 @@ def print_end(
 
 
 def describe_missing(
-    results: Path, rows: Iterable[Mapping[str, Any]], files: Collection[str], most: int = 5
+    results: Path, rows: Iterable[Mapping[str, Any]], files: Collection[str]
 ) -> str:
     """Say which sorted recordings lack outputs, and why, after a run with errors; or nothing."""
     lacking, failed = [], False
@@ -477,8 +449,8 @@ def describe_missing(
         return ""
     those = count(len(lacking), "sorted recording lacks", "sorted recordings lack")
     why = "" if failed else "; the run ended before they were made. Run again"
-    lines = [f"{those} outputs{why}:", *lacking[:most]]
-    lines += [f"and {len(lacking) - most} more"] if len(lacking) > most else []
+    lines = [f"{those} outputs{why}:", *lacking[:NAMED]]
+    lines += [f"and {len(lacking) - NAMED} more"] if len(lacking) > NAMED else []
     return "\n  ".join(lines)
 
 
@@ -492,5 +464,5 @@ def end_of_module_run(results: str | Path) -> None:
     """
     tested = {path.parent.name for path in Path(results).glob("*/canary.json")}
     found = sorted(tested | {*read_waiting(Path(results))})
-    if print_end(Path(results), {name: {} for name in found}, found):
+    if print_end(Path(results), {name: {} for name in found}):
         sys.exit(1)

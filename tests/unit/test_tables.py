@@ -85,9 +85,9 @@ def test_summary_of_each_state(tmp_path):
     failed = make_record(recording="broken", outcome="failed", reason="it broke")
     sentinel.append_journal(tmp_path / "broken/attempts.jsonl", "sort", failed)
     names = ["done", "odd", "empty", "stopped", "waiting", "broken", "new"]
-    table = summary.to_frame(
-        summary.describe(tmp_path, {name: {} for name in names} | {"done": {"subject": "m1"}})
-    ).set_index("recording")
+    further = {name: {} for name in names} | {"done": {"subject": "m1"}}
+    rows = summary.describe(tmp_path, further)
+    table = pd.DataFrame(rows).set_index("recording")
     assert table["sort"].to_list() == [
         "sorted",
         "sorted",
@@ -102,8 +102,7 @@ def test_summary_of_each_state(tmp_path):
     assert table.loc["empty", ["n_units", "failure"]].to_list() == [0, "InsufficientActivityError"]
     assert table.loc["broken", "reason"] == "it broke"
     assert table.loc["stopped", "category"] == "resource"
-    counted = summary.describe_counts(table.reset_index())
-    assert counted == (
+    assert summary.describe_counts(rows) == (
         "7 recordings: 2 sorted, 2 pending, 1 unsortable, 1 stopped, 1 failed, "
         "stopped for: 1 resource; 1 unexpected canary proved nothing"
     )
@@ -112,15 +111,15 @@ def test_summary_of_each_state(tmp_path):
 def test_summary_survives_a_record_that_it_cannot_read(tmp_path):
     (tmp_path / "a").mkdir()
     (tmp_path / "a/canary.json").write_text("{")
-    table = summary.to_frame(summary.describe(tmp_path, {"a": {}}))
-    assert "is not a Spike Canary record" in table.loc[0, "reason"]
+    (row,) = summary.describe(tmp_path, {"a": {}})
+    assert "is not a Spike Canary record" in row["reason"]
 
 
 def test_failure_of_an_older_sort_is_not_told_after_a_newer_canary(tmp_path):
     old = make_record(outcome="failed", finished_at="2026-01-01T00:00:00+00:00")
     sentinel.append_journal(tmp_path / "a/attempts.jsonl", "sort", old)
     sentinel.write_record(tmp_path / "a/canary.json", make_record())
-    assert summary.to_frame(summary.describe(tmp_path, {"a": {}})).loc[0, "sort"] == "pending"
+    assert summary.describe(tmp_path, {"a": {}})[0]["sort"] == "pending"
 
 
 def test_failure_is_told_whatever_the_time_zones_of_canary_and_sort(tmp_path):
@@ -128,7 +127,7 @@ def test_failure_is_told_whatever_the_time_zones_of_canary_and_sort(tmp_path):
     sentinel.append_journal(tmp_path / "a/attempts.jsonl", "sort", failed)
     canary = make_record(finished_at="2026-01-01T02:50:00+02:00")
     sentinel.write_record(tmp_path / "a/canary.json", canary)
-    assert summary.to_frame(summary.describe(tmp_path, {"a": {}})).loc[0, "sort"] == "failed"
+    assert summary.describe(tmp_path, {"a": {}})[0]["sort"] == "failed"
 
 
 def test_screen_shows_trouble_first_and_says_what_it_leaves_out(tmp_path):
@@ -138,8 +137,8 @@ def test_screen_shows_trouble_first_and_says_what_it_leaves_out(tmp_path):
         sentinel.write_record(tmp_path / f"r{number}/sort.json", record)
     sentinel.write_record(tmp_path / "bad/canary.json", stopped("biological"))
     names = [*(f"r{n}" for n in range(5)), "bad"]
-    table = summary.to_frame(summary.describe(tmp_path, {name: {} for name in names}))
-    shown = summary.describe_recordings(table, most=2).splitlines()
+    rows = summary.describe(tmp_path, {name: {} for name in names})
+    shown = summary.describe_recordings(rows, most=2).splitlines()
     assert shown[1].split()[0] == "bad"
     assert shown[-1] == "... and 4 more"
 
