@@ -59,7 +59,7 @@ checkpoint node:
     params:
         kind=lambda wildcards: node.describe_kind(wildcards.sorter, SETTINGS),
         limits=lambda wildcards, threads: OF_BATCH["limits"],
-        waiting=lambda wildcards, threads: find_due(wildcards.sorter),
+        waiting=lambda wildcards, threads: sorted(find_waiting(wildcards.sorter)),
     script:
         "../scripts/node.py"
 

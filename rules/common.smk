@@ -107,20 +107,15 @@ OF_BATCH = {
 }
 
 
-def results_path(*parts):
-    """Return a path below the results folder."""
-    return Path(RESULTS, *parts)
-
-
 @functools.cache
 def state_of(recording):
     """Return a recording's records beside the settings of now, each read once."""
     if recording not in ROWS:
-        if any(row.id == recording for row in RECORDINGS):
+        if recording in NUMBERED:
             sys.exit(NO_FOLDERS)
         hint = did_you_mean(recording, ROWS)
         sys.exit(f"no recording {recording!r} in {SETTINGS.recordings}{hint}")
-    return State(SETTINGS, ROWS[recording], results_path(recording), dry=DRY)
+    return State(SETTINGS, ROWS[recording], RESULTS / recording, dry=DRY)
 
 
 @functools.cache
@@ -138,22 +133,15 @@ def check_options():
         hint = "add to your profile: rerun-triggers: [mtime, params, input]"
         logger.warning(f"An update of Spike Canary will sort everything again; {hint}")
     # At home rule all asks for the check; an importer's targets need not.
-    if IN_MODULE and (text := compare(results_path(), find_disagreeing(), find_stale_tables())):
+    if IN_MODULE and (text := compare(RESULTS, **find_disagreeing())):
         logger.warning(f"Unless these run again by themselves: {text}")
 
 
 @functools.cache
 def find_disagreeing():
-    """Return what records should say that disagree with the settings of now, by recording."""
-    return {each: state_of(each).expected for each in ROWS if state_of(each).disagreement}
-
-
-@functools.cache
-def find_stale_tables():
-    """Return the recordings that tables of waves should name and do not, by table."""
-    named = {f"waves/{wave}.tsv": WAVES[wave] for wave in WAVES}
-    named |= {f"gates/{wave}.tsv": tested_in(wave) for wave in WAVES}
-    return gate.find_stale(results_path(), named)
+    """Return what disagrees with the settings of now: records, and tables of waves."""
+    expected = {each: state_of(each).expected for each in ROWS if state_of(each).disagreement}
+    return {"expected": expected, "waves": gate.find_stale(RESULTS, WAVES)}
 
 
 # What jobs are told, and what they ask for.
@@ -167,9 +155,8 @@ def signed(function):
 
 def setting(kind, name):
     """Return a function of one of the settings that decide a canary, or a sort."""
-    return signed(
-        lambda wildcards: getattr(state_of(wildcards.recording), f"{kind}_settings")[name]
-    )
+    settings = f"{kind}_settings"
+    return signed(lambda wildcards: getattr(state_of(wildcards.recording), settings).get(name))
 
 
 @signed
@@ -198,7 +185,7 @@ def with_work_by_hand(kind, pattern):
     look = functools.partial(
         phy.look_for_work, pattern=pattern, manual=SETTINGS.curation.manual, dry=DRY
     )
-    return signed(lambda wildcards: version | look(results_path(wildcards.recording)))
+    return signed(lambda wildcards: version | look(RESULTS / wildcards.recording))
 
 
 def times_attempt(constant):
@@ -216,7 +203,7 @@ def sort_request(resource):
 
     def request(wildcards, attempt):
         task = state_of(wildcards.recording).task
-        return forecast.sort_request(SETTINGS, results_path(), task, attempt)[resource]
+        return forecast.sort_request(SETTINGS, RESULTS, task, attempt)[resource]
 
     limit_min = SETTINGS.job.sort_runtime_min
     least = forecast.default_request(SETTINGS, SETTINGS.sorter.name, limit_min)
@@ -243,8 +230,8 @@ def end_of_run(*, failed):
     further = {name: row.metadata for name, row in ROWS.items()}
     ended = {name: further[name] for name in further if name in of_run}
     if failed and ended:
-        page.write_after_errors(results_path(), further, SETTINGS)
+        page.write_after_errors(RESULTS, further, SETTINGS)
     files = outputs.all_files(SETTINGS.outputs) if failed else []
-    needs_attention = summary.print_end(results_path(), ended, files)
+    needs_attention = summary.print_end(RESULTS, ended, files)
     if not failed and (needs_attention or len(ROWS) < len(RECORDINGS)):
         sys.exit(1)

@@ -9,7 +9,10 @@ rule wave_summary:
         # A gate that comes to the same table is, to Snakemake, no change.
         sentinels=wave_sentinels,
         # What is made last; what it is made of comes by itself.
-        results=lambda wildcards: results_of(wildcards.wave, outputs.last(SETTINGS.outputs)),
+        results=lambda wildcards: [
+            f"<results>/{each}"
+            for each in results_of(wildcards.wave, outputs.last(SETTINGS.outputs))
+        ],
     output:
         table="<results>/waves/{wave}.tsv",
     log:
@@ -77,8 +80,7 @@ rule check_records:
     conda:
         "../envs/light.yaml"
     params:
-        expected=lambda wildcards: find_disagreeing(),
-        tables=lambda wildcards: find_stale_tables(),
+        disagreeing=lambda wildcards: find_disagreeing(),
     script:
         "../scripts/check_records.py"
 
@@ -95,7 +97,7 @@ rule plan:
         config=as_set(SETTINGS),
         rows=lambda wildcards: check_options()
         or [row.model_dump(mode="json") for row in RECORDINGS],
-        results=str(results_path()),
+        results=str(RESULTS),
     script:
         "../scripts/plan.py"
 

@@ -11,11 +11,10 @@ from spikecanary.texts import PlainError
 def main(snakemake: Any) -> None:
     """Unpack Snakemake's object and compare."""
     log.configure(snakemake.log[0], rule="check_records")
-    results, params = Path(snakemake.output.checked).parent, snakemake.params
-    problem = reruns.compare(results, params.expected, params.tables)
-    if problem:
+    checked = Path(snakemake.output.checked)
+    if problem := reruns.compare(checked.parent, **snakemake.params.disagreeing):
         raise PlainError(problem)
-    Path(snakemake.output.checked).touch()
+    checked.touch()
 
 
 if __name__ == "__main__":

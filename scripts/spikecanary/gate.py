@@ -1,15 +1,13 @@
 """The gate: waves of recordings, and who may pass."""
 
-import logging
+import contextlib
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from spikecanary import sentinel
-from spikecanary.sentinel import RecordError
+from spikecanary.sentinel import Essentials, RecordError
 from spikecanary.table import Recording
 from spikecanary.tsv import TableError, read_tsv
-
-logger = logging.getLogger(__name__)
 
 COLUMNS = ("recording", "verdict", "category")
 
@@ -58,46 +56,27 @@ def read_wave(sentinels: Iterable[Path]) -> list[dict[str, str]]:
     """
     rows = []
     for path in sentinels:
-        found = (path.parent.name, "", "")
-        try:
-            record = sentinel.read_record(path)
-            category = record.failure.category if record.failure else None
-            found = (record.recording, record.verdict, category or "")
-        except RecordError as err:
-            logger.error("%s", err)  # noqa: TRY400 - one line
+        verdict, category = "", None
+        with contextlib.suppress(FileNotFoundError, RecordError):
+            record = sentinel.read_as(Essentials, path)
+            verdict, category = record.verdict, record.category
+        found = (path.parent.name, verdict, category or "")
         rows.append(dict(zip(COLUMNS, found, strict=True)))
     return rows
 
 
-def split(table: Path, sentinels: Iterable[Path]) -> tuple[set[str], set[str]]:
-    """Return the recordings that a gate lets through, and those it stops for a biological reason.
-
-    Its table tells; where that cannot be read, its sentinels do.
-    """
-    try:
-        rows = read_tsv(table, COLUMNS)
-    except TableError as err:
-        logger.error("%s", err)  # noqa: TRY400 - one line
-        rows = read_wave(path for path in sentinels if path.exists())
-    passed = {row["recording"] for row in rows if row["verdict"] == "proceed"}
-    stopped = [row for row in rows if row["verdict"] == "stop"]
-    return passed, {row["recording"] for row in stopped if row["category"] == "biological"}
-
-
-def find_stale(results: Path, named: Mapping[str, Collection[str]]) -> dict[str, list[str]]:
-    """Return the tables of a results folder that name other recordings than they should.
+def find_stale(results: Path, waves: Mapping[str, Collection[str]]) -> dict[str, Collection[str]]:
+    """Return the waves whose tables of rows name other recordings than they should.
 
     Snakemake makes them again by its own memory; where that is lost, nothing would.
     """
     stale = {}
-    for table, members in named.items():
-        path = results / table
+    for wave, members in waves.items():
+        path = results / "waves" / f"{wave}.tsv"
         try:
-            rows = read_tsv(path, COLUMNS[:1]) if path.exists() else []
-            found = {row["recording"] for row in rows} if path.exists() else set(members)
+            rows = read_tsv(path, COLUMNS[:1]) if path.exists() else None
         except TableError:
-            found = set()
-        # What a gate names besides is harmless.
-        if not found >= set(members) or (table.startswith("waves") and found != set(members)):
-            stale[table] = list(members)
+            rows = []
+        if rows is not None and {row["recording"] for row in rows} != {*members}:
+            stale[wave] = members
     return stale

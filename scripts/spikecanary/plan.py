@@ -202,7 +202,7 @@ def _choose_action(state: State, header: Mapping[str, Any]) -> tuple[Action, lis
         is_tested = config.canary.window_s and header["duration_s"] >= enough_s
         action = Action.CANARY_AND_SORT if is_tested else Action.SORT_UNTESTED
     elif not state.may_sort:
-        return Action.STOPPED, [f"stopped: {record['failure']}"]
+        return Action.STOPPED, [f"stopped: {record.failure.class_name}"] if record.failure else []
     return action, []
 
 

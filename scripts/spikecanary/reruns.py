@@ -8,18 +8,17 @@ bumped by hand when what comes out changes; an edited docstring sorts nothing ag
 import hashlib
 import json
 import os
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any
 
 from spikecanary import gate, outputs, sentinel, sorter, stamps
 from spikecanary.config import Config, as_set
-from spikecanary.sentinel import RecordError
+from spikecanary.sentinel import Essentials, RecordError
 from spikecanary.sorter import SortTask
 from spikecanary.table import Recording
 
-T = TypeVar("T")
 #: Bump this when a canary may come to another verdict: what is not sorted is tested again.
 CANARY_VERSION = 3
 #: Bump this when a sorter is handed other traces or parameters: every recording is sorted again.
@@ -38,6 +37,8 @@ OUTPUT_VERSIONS = {
     "summary": 3,
     "page": 3,
 }
+#: Recordings that are named for each reason.
+NAMED = 3
 #: Settings of the forecast by which a canary goes.
 OF_A_CANARY = {"max_mem_mb", "max_runtime_min"}
 
@@ -95,43 +96,41 @@ class State:
         return {**self.sort_settings["task"]["row"], "metadata": self.row.metadata}
 
     @cached_property
-    def sentinel(self) -> Mapping[str, Any] | None:
+    def sentinel(self) -> Essentials | None:
         """What its canary wrote, as far as it decides what runs."""
-        return self._try_to(_read_sentinel)
+        return self._read("canary.json")
 
     @cached_property
-    def sort(self) -> Mapping[str, Any] | None:
+    def sort(self) -> Essentials | None:
         """What its full sort wrote, as far as it decides what runs."""
-        return self._try_to(_read_sort)
+        return self._read("sort.json")
 
-    @cached_property
-    def attempts(self) -> int | None:
-        """How many of its canary's stops have been tested again since, or will be.
-
-        The journal counts them; where it was lost, or its disk was full, the sentinel is one more.
-        """
-        counted = self._try_to(lambda folder: sentinel.count_retestable(folder / "attempts.jsonl"))
-        found = self.sentinel
-        if found is None or not _waits(found) or not isinstance(found["attempt"], int):
-            return counted
-        return max(counted or 0, found["attempt"] + 1)
-
-    def _try_to(self, read: Callable[[Path], T | None]) -> T | None:
+    def _read(self, name: str) -> Essentials | None:
         """Read a record; one that cannot be read is as none, since it must not cost the others."""
         try:
-            return read(self.folder)
+            return _read(self.folder / name)
         except RecordError as err:
             self._problems.append(str(err))
             return None
 
+    @cached_property
+    def attempts(self) -> int:
+        """How many of its canary's stops have been tested again since, or will be.
+
+        The journal counts them; where it was lost, or its disk was full, the sentinel is one more.
+        """
+        counted = sentinel.count_retestable(self.folder / "attempts.jsonl")
+        found = self.sentinel
+        return max(counted, found.attempt + 1) if found and _waits(found) else counted
+
     @property
     def problem(self) -> str | None:
         """Why one of its records cannot be read; None where all can, or are not there."""
-        _ = (self.sentinel, self.sort)  # read by now; the journal only where it decides
+        _ = (self.sentinel, self.sort)  # read by now
         return self._problems[0] if self._problems else None
 
     @cached_property
-    def data(self) -> Mapping[str, Any] | None:
+    def data(self) -> dict[str, Any] | None:
         """The stamps of its files, as its records have noted them where they are the same.
 
         While files of a sorted recording are away, or of one that is stopped for good, they are.
@@ -140,11 +139,11 @@ class State:
             return None
         found = stamps.of_recording(self.row, self.task.sorter.plugin)
         tested = self.sentinel
-        is_final = tested is not None and tested["category"] == "biological"
+        is_final = tested is not None and tested.category == "biological"
         for record, is_ended in ((self.sort, True), (tested, is_final)):
-            noted = record and (record["settings"] or {}).get("data")
+            noted: dict[str, Any] | None = record.settings.get("data") if record else None
             if noted and stamps.are_noted(found, noted, some_away=is_ended):
-                return cast("Mapping[str, Any]", noted)
+                return noted
         return found
 
     @cached_property
@@ -155,21 +154,20 @@ class State:
         """
         version = {"sort": SORT_VERSION}
         now = {"version": version, "task": self.task.as_set(), "data": self.data}
-        recorded = self.sort and self.sort["settings"]
-        return dict(recorded) if recorded == now else now
+        return self.sort.settings if self.sort and self.sort.settings == now else now
 
     @cached_property
     def sort_stands(self) -> bool:
         """Whether a finished sort has the settings of now."""
-        return self.sort is not None and self.sort["settings"] == self.sort_settings
+        return self.sort is not None and self.sort.settings == self.sort_settings
 
     @property
     def changes(self) -> str:
         """What differs from the settings of a finished sort that does not stand."""
         if self.sort is None or self.sort_stands:
             return ""
-        was, now = self.sort["settings"] or {}, self.sort_settings
-        task, names = was.get("task") or {}, {"row": "row of the table"}
+        was, now = self.sort.settings, self.sort_settings
+        task, names = was.get("task", {}), {"row": "row of the table"}
         changes = [stamps.describe_changes(was.get("data"), now["data"])]
         changes += [
             f"another {names.get(name, name)}"
@@ -193,8 +191,8 @@ class State:
         record holds. They are not read from the sentinel, since Snakemake removes a job's own
         outputs before it starts, and jobs on a cluster read the rules again after that.
         """
-        if self.sort_stands and self.sort is not None and self.sort["canary_settings"]:
-            return dict(self.sort["canary_settings"])
+        if self.sort and self.sort_stands and self.sort.canary_settings:
+            return self.sort.canary_settings
         config, tested = self.config, self.sentinel
         # Absent where nothing is set, as in the records of versions without it.
         retry = {"retry": as_set(config.retry)} if as_set(config.retry) else {}
@@ -211,14 +209,14 @@ class State:
                 **retry,
             },
         }
-        recorded = tested and tested["settings"]
-        return {**(recorded if recorded == now else now), "attempt": self.attempts or 0}
+        recorded = tested.settings if tested and tested.settings == now else now
+        return {**recorded, "attempt": self.attempts}
 
     @property
     def canary_is_due(self) -> bool:
         """Whether its canary will run: no sentinel, other settings, or a verdict to test again."""
         found = self.sentinel
-        if found is None or found["settings"] != _recorded(self.canary_settings):
+        if found is None or found.settings != _recorded(self.canary_settings):
             return True
         return _waits(found) and not self.sort_stands
 
@@ -231,13 +229,7 @@ class State:
     def may_sort(self) -> bool:
         """Whether it is forced, or its sentinel, if any, says proceed."""
         forced = self.row.id in self.config.canary.force
-        return forced or self.sentinel is None or self.sentinel["verdict"] == "proceed"
-
-    @property
-    def is_silent(self) -> bool:
-        """Whether it is stopped for a biological reason, which will not be tested again."""
-        found = self.sentinel
-        return not self.may_proceed and found is not None and found["category"] == "biological"
+        return forced or self.sentinel is None or self.sentinel.verdict == "proceed"
 
     @property
     def is_done(self) -> bool:
@@ -254,9 +246,7 @@ class State:
     @property
     def disagreement(self) -> str | None:
         """How its records disagree with the settings of now; None where they do not."""
-        recorded = self.sentinel is not None or self.sort is not None
-        found = disagreement(self.sentinel, self.sort, self.expected) if recorded else None
-        return self.problem or found
+        return self.problem or disagreement(self.sentinel, self.sort, self.expected)
 
 
 def is_usable(row: Recording, results: Path, config: Config, *, dry: bool) -> bool:
@@ -277,19 +267,18 @@ def is_usable(row: Recording, results: Path, config: Config, *, dry: bool) -> bo
 
 
 def disagreement(
-    canary: Mapping[str, Any] | None, sort: Mapping[str, Any] | None, expected: Mapping[str, Any]
+    canary: Essentials | None, sort: Essentials | None, expected: Mapping[str, Any]
 ) -> str | None:
     """Say how a recording's records disagree with what they should say; None where they do not."""
-    tested = canary is not None and canary["settings"] == _recorded(expected["canary"])
-    stopped = tested and canary is not None and canary["verdict"] == "stop"
+    tested = canary is not None and canary.settings == _recorded(expected["canary"])
+    stopped = tested and canary is not None and canary.verdict == "stop"
     if sort is not None and (expected["forced"] or not stopped):
-        stands = sort["settings"] == expected["sort"]
-        return None if stands else "sorted with other settings or data"
+        return None if sort.settings == expected["sort"] else "sorted with other settings or data"
     if canary is None:
         return None
     if not tested:
         return "tested with other settings or data"
-    again = canary["attempt"] >= expected["canary"]["attempt"]
+    again = canary.attempt >= expected["canary"].get("attempt", 0)
     return "not tested again" if _waits(canary) and not again else None
 
 
@@ -298,40 +287,15 @@ def _recorded(canary_settings: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in canary_settings.items() if name != "attempt"}
 
 
-def _waits(canary: Mapping[str, Any]) -> bool:
+def _waits(canary: Essentials) -> bool:
     """Whether a sentinel stops for a reason that may be gone by now."""
-    return canary["verdict"] == "stop" and canary["category"] in sentinel.RETESTED
+    return canary.verdict == "stop" and canary.category in sentinel.RETESTED
 
 
-def _read_sentinel(folder: Path) -> Mapping[str, Any] | None:
-    record = _read(folder / "canary.json")
-    if record is None:
-        return None
-    failure = record.get("failure") or {}
-    kept = {name: record.get(name) for name in ("verdict", "settings")}
-    kept["attempt"] = record.get("attempt", 0)
-    return kept | {"category": failure.get("category"), "failure": failure.get("class")}
-
-
-def _read_sort(folder: Path) -> Mapping[str, Any] | None:
-    record = _read(folder / "sort.json")
-    if record is None:
-        return None
-    noted = record.get("canary_settings")
-    is_whole = isinstance(noted, dict) and {"task", "data", "settings", "attempt"} <= {*noted}
-    return {"settings": record.get("settings"), "canary_settings": noted if is_whole else None}
-
-
-def _read(path: Path) -> Mapping[str, Any] | None:
-    """Read a record without checking it, since parsing reads thousands; None where there is none.
-
-    Raises
-    ------
-    RecordError
-        It is no record of this version.
-    """
+def _read(path: Path) -> Essentials | None:
+    """Read what of a record decides what runs; None where there is none."""
     try:
-        return sentinel.load(path)
+        return sentinel.read_as(Essentials, path)
     except FileNotFoundError:
         return None
 
@@ -339,8 +303,7 @@ def _read(path: Path) -> Mapping[str, Any] | None:
 def compare(
     results: Path,
     expected: Mapping[str, Mapping[str, Any]],
-    tables: Mapping[str, Collection[str]],
-    most: int = 3,
+    waves: Mapping[str, Collection[str]],
 ) -> str:
     """Compare records with the settings that they should have been made with.
 
@@ -350,10 +313,8 @@ def compare(
         The results folder.
     expected : dict
         By recording: its :attr:`State.expected`.
-    tables : dict
-        By table of a wave: the recordings that it should name.
-    most : int
-        Recordings that are named for each reason.
+    waves : dict
+        By wave: the recordings that its table of rows should name.
 
     Returns
     -------
@@ -365,18 +326,20 @@ def compare(
     for id_, settings in expected.items():
         folder = results / id_
         try:
-            reason = disagreement(_read_sentinel(folder), _read_sort(folder), settings)
+            canary, sort = _read(folder / "canary.json"), _read(folder / "sort.json")
+            reason = disagreement(canary, sort, settings)
         except RecordError as err:
             unreadable.append(str(err))
             continue
         if reason:
             reasons.setdefault(reason, []).append(id_)
-    if stale := list(gate.find_stale(results, tables)):
-        reasons["of the tables of waves with other recordings, or unreadable"] = stale
+    if stale := gate.find_stale(results, waves):
+        tables = [f"waves/{wave}.tsv" for wave in stale]
+        reasons["of the tables of waves with other recordings, or unreadable"] = tables
     if not reasons:
-        return "; ".join(unreadable[:most])
+        return "; ".join(unreadable[:NAMED])
     named = [
-        f"{len(ids)} {reason} ({', '.join(ids[:most])}{', ...' if len(ids) > most else ''})"
+        f"{len(ids)} {reason} ({', '.join(ids[:NAMED])}{', ...' if len(ids) > NAMED else ''})"
         for reason, ids in reasons.items()
     ]
     files = [
@@ -391,4 +354,4 @@ def compare(
         "of them (.snakemake) are lost, or say otherwise. To run them again, add to your command: "
         f"--forcerun {' '.join(files)}"
     )
-    return "; ".join([*unreadable[:most], disagree])
+    return "; ".join([*unreadable[:NAMED], disagree])

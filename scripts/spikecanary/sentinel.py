@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from importlib import metadata
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, FiniteFloat, ValidationError
 
@@ -22,8 +22,7 @@ from spikecanary.texts import PlainError, one_line, printable
 logger = logging.getLogger(__name__)
 
 SCHEMA_VERSION = 1
-#: Parts of a record that are objects, which code reads without checking the rest.
-SECTIONS = ("settings", "canary_settings", "failure", "sorter")
+SchemaVersion = Annotated[int, Field(le=SCHEMA_VERSION)]
 NOT_IN_JOURNAL = {"settings", "canary_settings", "versions", "signal_map", "parts"}
 #: Categories whose verdict the next invocation tests again.
 RETESTED: tuple[Category, ...] = ("environment", "resource")
@@ -182,7 +181,7 @@ class SorterInfo(_Model):
 class Record(_Model):
     """A sentinel (``canary.json``) or a sort record (``sort.json``)."""
 
-    schema_version: int = SCHEMA_VERSION
+    schema_version: SchemaVersion = SCHEMA_VERSION
     recording: str
     verdict: Verdict
     outcome: Outcome
@@ -211,6 +210,25 @@ class Record(_Model):
     finished_at: str
     versions: dict[str, str] = {}
     log: str | None = None
+
+
+class Essentials(_Model):
+    """What of a record decides what runs; the rest is not read, since rules read thousands."""
+
+    schema_version: SchemaVersion
+    verdict: Verdict
+    failure: Failure | None = None
+    attempt: int = 0
+    settings: dict[str, Any] = {}
+    canary_settings: dict[str, Any] | None = None
+
+    @property
+    def category(self) -> Category | None:
+        """The category of its failure, if there is one."""
+        return self.failure.category if self.failure else None
+
+
+R = TypeVar("R", bound=_Model)
 
 
 def now() -> str:
@@ -290,46 +308,32 @@ def write_record(path: Path, record: Record) -> None:
     write_atomic(path, record.model_dump_json(by_alias=True, indent=1) + "\n")
 
 
-def load(path: Path) -> dict[str, Any]:
-    """Load a record as plain data, without checking all its fields.
+def read_as(kind: type[R], path: Path) -> R:
+    """Read a sentinel or sort record, or what of it a kind names.
 
     Raises FileNotFoundError, or RecordError: no record, or one of a newer Spike Canary.
     """
-    if path.exists() and not path.is_file():  # a FIFO has no end
-        msg = f"{path} is not a Spike Canary record (no file); remove it to have it made again"
-        raise RecordError(msg)
+    why: Any = "no file"
     try:
-        data: dict[str, Any] = json.loads(path.read_bytes())
-        is_newer = data["schema_version"] > SCHEMA_VERSION
-        wrong = [name for name in SECTIONS if not isinstance(data.get(name) or {}, dict)]
-        wrong += [] if isinstance(data.get("attempt", 0), int) else ["attempt"]
-        why: Any = f"{wrong[0]} is of another type" if wrong else ""
+        if not path.is_fifo():  # which has no end
+            return kind.model_validate_json(path.read_bytes())
     except FileNotFoundError:
         raise
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as err:
-        why = getattr(err, "strerror", None) or err
-    if why:
-        msg = f"{path} is not a Spike Canary record ({why}); remove it to have it made again"
-        raise RecordError(one_line(msg))
-    if is_newer:
-        msg = (
-            f"{path} has schema version {data['schema_version']!r}, this Spike Canary reads up to "
-            f"version {SCHEMA_VERSION}; use the Spike Canary that wrote it, or remove the file to "
-            "have it made again"
-        )
-        raise RecordError(msg)
-    return data
+    except ValidationError as err:
+        wrong = err.errors()[0]
+        why = ": ".join([*map(str, wrong["loc"]), wrong["msg"]])
+    except OSError as err:
+        why = err.strerror
+    msg = (
+        f"{path} is not a Spike Canary record of version {SCHEMA_VERSION} ({why}); "
+        "remove it to have it made again"
+    )
+    raise RecordError(one_line(msg))
 
 
 def read_record(path: Path) -> Record:
     """Read a sentinel or sort record; raise FileNotFoundError or RecordError."""
-    data = load(path)
-    try:
-        return Record.model_validate(data)
-    except ValidationError as err:
-        wrong = ", ".join(".".join(map(str, each["loc"])) for each in err.errors())
-        msg = f"{path} is not a valid record ({wrong}); remove it to have it made again"
-        raise RecordError(one_line(msg)) from err
+    return read_as(Record, path)
 
 
 def read_record_if_any(path: Path) -> Record | None:
@@ -393,20 +397,11 @@ def append_line(path: Path, entry: Mapping[str, Any]) -> None:
 
 
 def read_journal(path: Path) -> list[Mapping[str, Any]]:
-    """Read the attempts of a journal, oldest first; lines that are none are left out.
-
-    Raises RecordError if it cannot be read.
-    """
-    if path.is_fifo():  # it has no end
-        msg = f"{path} cannot be read, it is no file; remove it"
-        raise RecordError(msg)
+    """Read the attempts of a journal, oldest first; what cannot be read is left out."""
     try:
         lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
-    except FileNotFoundError:
+    except OSError:  # there is none, or it costs no record
         return []
-    except OSError as err:
-        msg = f"{path} cannot be read ({err.strerror}); remove it"
-        raise RecordError(msg) from err
     entries: list[Mapping[str, Any]] = []
     for line in lines:
         try:

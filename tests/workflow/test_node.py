@@ -74,7 +74,7 @@ def test_what_waits_for_no_machine(engine):
     forced = engine.run(canary={"force": EIGHT.split()}, gate={"wave_size": 50})
     assert forced.done("node", "sort") == "sort: a b c d e f g h; exit 0"
     engine.rows(f"{EIGHT} i j k l")
-    more = engine.run(outputs=["units"], gate={"wave_size": 50})
+    more = engine.run(outputs=["units"], gate={"wave_size": 4})
     assert more.done("node", "canary", "curate") == (
         "node: kilosort4; curate: a b c d e f g h; exit 1"
     )
