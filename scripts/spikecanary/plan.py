@@ -1,5 +1,6 @@
 """The plan: what a batch will run and take, from headers alone, before anything runs."""
 
+import contextlib
 import multiprocessing
 import os
 import signal
@@ -31,8 +32,6 @@ if TYPE_CHECKING:
 USUAL_HZ = (10_000.0, 50_000.0)
 #: Gains outside of this range are unusual, in uV per count.
 USUAL_UV = (0.01, 100.0)
-#: Recordings that one worker opens before it gets more.
-CHUNK = 20
 #: A header that is not read after so many s, as on a file system that does not answer, is given up.
 LIMIT_S = 120
 
@@ -71,17 +70,17 @@ def make(
 
     headers = read_headers(rows, n_workers) if headers is None else headers
     repeated = _find_repeated(rows)
-    canary_s = _estimate_canary_s(config)
+    # A canary takes as long as a full sort of its window.
+    canary_s = round(forecast.forecast_by_rates(config.canary.window_s, 0.0)["wall_s"].likely)
     planned = []
     for row in rows:
         header = headers[row.id]
         state = State(config, row, results / row.id)
         action, why = _choose_action(state, header)
-        changes = state.changes
-        changed = [f"sorted before, and changed since: {changes}"] if changes else []
+        changed = f"sorted before, and changed since: {state.changes}" if state.changes else ""
         left_out = parameters.describe_switched_off(state.task.sorter, state.task.preprocessing)
-        found = [each for each in _find_problems(header) if not any(each in told for told in why)]
-        problems = [*why, *changed, *found, *left_out, *repeated.get(row.id, [])]
+        found = [each for each in _find_problems(header) if each not in why]
+        problems = [why, changed, *found, *left_out, repeated.get(row.id, "")]
         planned.append(
             {
                 "recording": row.id,
@@ -91,7 +90,7 @@ def make(
                 "action": action,
                 "canary_s": canary_s if action in WITH_CANARY else 0.0,
                 **_estimate_sort(state, results, header, action),
-                "problems": "; ".join(problems),
+                "problems": "; ".join(filter(None, problems)),
             }
         )
     return pd.DataFrame(planned).astype({"duration_s": float, "n_channels": "Int64"})
@@ -111,28 +110,23 @@ def map_in_processes(
 
     A reader that crashes its process costs its own item only, which is missing.
     """
-    places = range(len(items))
-    chunks = [places[start : start + CHUNK] for start in places[::CHUNK]]
-    found = dict(_map_chunks(function, items, chunks, n_workers))
-    for at in places:
-        if at not in found:  # of a chunk whose process died
-            found |= dict(_map_chunks(function, items, [range(at, at + 1)], 1))
+    found = _try_in_processes(function, dict(enumerate(items)), n_workers)
+    for at, item in enumerate(items):
+        if at not in found:  # it, or one beside it, has crashed
+            found |= _try_in_processes(function, {at: item}, 1)
     return found
 
 
-def _map_chunks(
-    function: Callable[[Any], Any], items: Sequence[Any], chunks: Sequence[range], n_workers: int
-) -> Iterator[tuple[int, Any]]:
+def _try_in_processes(
+    function: Callable[[Any], Any], items: Mapping[int, Any], n_workers: int
+) -> dict[int, Any]:
+    found = {}
     with ProcessPoolExecutor(n_workers, initializer=_begin_worker) as pool:
-        waiting = {
-            pool.submit(_map_chunk, function, [items[at] for at in chunk]): chunk
-            for chunk in chunks
-        }
+        waiting = {pool.submit(_call, function, item): at for at, item in items.items()}
         for future in as_completed(waiting):
-            try:
-                yield from zip(waiting[future], future.result(), strict=True)
-            except BrokenProcessPool:
-                continue
+            with contextlib.suppress(BrokenProcessPool):
+                found[waiting[future]] = future.result()
+    return found
 
 
 def _begin_worker() -> None:
@@ -154,12 +148,10 @@ def _begin_worker() -> None:
     threading.Thread(target=end_with_starter, daemon=True).start()
 
 
-def _map_chunk(function: Callable[[Any], Any], items: Sequence[Any]) -> list[Any]:
-    found = []
-    for item in items:
-        signal.alarm(LIMIT_S)
-        found.append(function(item))
-        signal.alarm(0)
+def _call(function: Callable[[Any], Any], item: Any) -> Any:
+    signal.alarm(LIMIT_S)
+    found = function(item)
+    signal.alarm(0)
     return found
 
 
@@ -181,29 +173,27 @@ def read_header(row: Recording, opened: "BaseRecording | None" = None) -> dict[s
         return {"problem": one_line(str(err)) or type(err).__name__}
 
 
-def _choose_action(state: State, header: Mapping[str, Any]) -> tuple[Action, list[str]]:
+def _choose_action(state: State, header: Mapping[str, Any]) -> tuple[Action, str]:
     """Return what the next run does with a recording, and why it is not sorted."""
     config, record = state.config, state.sentinel
+    action, why = Action.SORT, ""
     if state.problem is not None:
-        return Action.ERROR, [state.problem]
-    if state.is_done:
-        return Action.DONE, []
-    action = Action.SORT
-    if state.sort_stands and (state.folder / "sorting").exists():
-        action = Action.OUTPUTS
+        action, why = Action.ERROR, state.problem
+    elif state.is_done:
+        action = Action.DONE
     elif state.sort_stands:
-        action = Action.SORT
+        action = Action.OUTPUTS if (state.folder / "sorting").exists() else Action.SORT
     elif "problem" in header:
         action = Action.CANARY
     elif certain := _find_certain(state.task, header):
-        return Action.CANARY, [sentences(certain, certain.remedy)]
-    elif state.canary_is_due or record is None:
+        action, why = Action.CANARY, sentences(certain, certain.remedy)
+    elif state.canary_is_due:
         enough_s = max(config.canary.window_s, config.canary.min_recording_s)
         is_tested = config.canary.window_s and header["duration_s"] >= enough_s
         action = Action.CANARY_AND_SORT if is_tested else Action.SORT_UNTESTED
-    elif not state.may_sort:
-        return Action.STOPPED, [f"stopped: {record.failure.class_name}"] if record.failure else []
-    return action, []
+    elif not state.may_sort and record and record.failure:
+        action, why = Action.STOPPED, f"stopped: {record.failure.class_name}"
+    return action, why
 
 
 def _find_certain(task: SortTask, header: Mapping[str, Any]) -> ClassifiedSortFailure | None:
@@ -217,11 +207,6 @@ def _size_bytes(row: Recording, header: Mapping[str, Any]) -> int:
     if not row.is_remote or "dtype" not in header:
         return size_bytes(row)
     return int(header["n_samples"] * header["n_channels"] * np.dtype(header["dtype"]).itemsize)
-
-
-def _estimate_canary_s(config: Config) -> float:
-    """Estimate the time of a canary: that of a full sort as long as its window."""
-    return round(forecast.forecast_by_rates(config.canary.window_s, 0.0)["wall_s"].likely)
 
 
 def _estimate_sort(
@@ -258,7 +243,7 @@ def _find_problems(header: Mapping[str, Any]) -> Iterator[str]:
         yield f"unusual gain: {gains[0]:g} to {gains[-1]:g} uV per count"
 
 
-def _find_repeated(rows: Iterable[Recording]) -> dict[str, list[str]]:
+def _find_repeated(rows: Iterable[Recording]) -> dict[str, str]:
     """Name recordings that read the same data as an earlier one."""
     first: dict[Any, str] = {}
     repeated = {}
@@ -267,7 +252,7 @@ def _find_repeated(rows: Iterable[Recording]) -> dict[str, list[str]]:
         part = (row.pieces(), row.channels)
         data = (paths, row.stream_id, str(row.reader_options), part)
         if data in first:
-            repeated[row.id] = [f"the same data as {first[data]}"]
+            repeated[row.id] = f"the same data as {first[data]}"
         first.setdefault(data, row.id)
     return repeated
 
