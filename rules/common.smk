@@ -156,7 +156,7 @@ def signed(function):
 def setting(kind, name):
     """Return a function of one of the settings that decide a canary, or a sort."""
     settings = f"{kind}_settings"
-    return signed(lambda wildcards: getattr(state_of(wildcards.recording), settings).get(name))
+    return signed(lambda wildcards: getattr(state_of(wildcards.recording), settings)[name])
 
 
 @signed

@@ -191,8 +191,9 @@ class State:
         record holds. They are not read from the sentinel, since Snakemake removes a job's own
         outputs before it starts, and jobs on a cluster read the rules again after that.
         """
-        if self.sort and self.sort_stands and self.sort.canary_settings:
-            return self.sort.canary_settings
+        noted = self.sort.canary_settings if self.sort and self.sort_stands else None
+        if noted and {"task", "data", "settings", "attempt"} <= {*noted}:
+            return noted
         config, tested = self.config, self.sentinel
         # Absent where nothing is set, as in the records of versions without it.
         retry = {"retry": as_set(config.retry)} if as_set(config.retry) else {}
@@ -278,7 +279,7 @@ def disagreement(
         return None
     if not tested:
         return "tested with other settings or data"
-    again = canary.attempt >= expected["canary"].get("attempt", 0)
+    again = canary.attempt >= expected["canary"]["attempt"]
     return "not tested again" if _waits(canary) and not again else None
 
 
