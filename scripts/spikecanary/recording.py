@@ -102,7 +102,9 @@ def open_recording(
     try:
         recording, filled = _concatenate(row, notes, opened, thorough=thorough)
         rate_hz = recording.get_sampling_frequency()
-        described = _describe(filled) if thorough or parts is not None else []
+        # Not of one part alone, for its joins: its clock may be as long as the samples, at a URL.
+        is_wanted = parts is not None or (thorough and len(filled) > 1)
+        described = _describe(filled) if is_wanted else []
         if thorough:
             notes += clock.describe_joins(described, rate_hz)
         if parts is not None:

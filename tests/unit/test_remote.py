@@ -2,8 +2,9 @@
 
 import sys
 
+import numpy as np
 import pytest
-from spikeinterface.core import read_binary
+from spikeinterface.core import NumpyRecording, read_binary
 
 from bucket import BUCKET, SERIES, Bucket, write_nwb
 from spikecanary import canary, preflight, signals, sorter
@@ -163,6 +164,18 @@ def test_only_the_pieces_are_searched_for_nan(bucket, monkeypatch, tmp_path):
     found = inspect(make_task(zarr_row()), tmp_path, settings, lambda **_: None)
     assert asked == {"whole": False, "remote": True}
     assert found["notes"] == [preflight.NOT_READ]
+
+
+def test_clock_of_a_whole_recording_is_not_read(bucket, tmp_path):
+    """Of one part alone nobody asks for it, and of few channels it is as long as the samples."""
+    recording = NumpyRecording([np.zeros((300_000, 2), "int16")], RATE_HZ)
+    times = np.random.default_rng(0).normal(1.0, 0.01, 300_000).cumsum() / RATE_HZ
+    recording.set_times(times, segment_index=0)
+    recording.save(format="zarr", folder=tmp_path / "timed.zarr", progress_bar=False)
+    bucket.put(tmp_path / "timed.zarr", "timed.zarr")
+    bucket.sent = 0
+    assert open_recording(zarr_row("timed.zarr"), thorough=True).has_time_vector(0)
+    assert bucket.sent < 5e5  # the times alone have 1.3 MB
 
 
 def test_plan_and_discover(bucket, tmp_path):
