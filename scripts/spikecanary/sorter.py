@@ -231,10 +231,11 @@ def load_plugin(path: str | Path) -> list[str]:
     except (Exception, SystemExit) as err:
         msg = f"the sorter plugin {path} fails when it is imported: {type(err).__name__}: {err}"
         raise SorterUnavailableError(msg, remedy="Mend the file (sorter.plugin).") from err
-    members: list[tuple[str, Any]] = inspect.getmembers(module, inspect.isclass)
+    # In the order of their definition: of one name the last counts.
+    classes: list[Any] = [value for value in vars(module).values() if inspect.isclass(value)]
     found = {
         cls.sorter_name: cls
-        for _, cls in members
+        for cls in classes
         if issubclass(cls, BaseSorter) and cls.__module__ == module.__name__
     }
     sorter_dict.update(found)

@@ -201,6 +201,14 @@ def test_plugin_registers_its_sorters():
     assert sorter.version_of(sorter.sorter_class("quick")) == "1.0"
 
 
+def test_last_class_of_a_name_counts(tmp_path):
+    text = "from spikeinterface.sorters import BaseSorter\n"
+    text += "class _Base(BaseSorter):\n    sorter_name = 'of_the_lab'\n"
+    (tmp_path / "plug.py").write_text(f"{text}class Better(_Base):\n    pass\n")
+    assert sorter.load_plugin(tmp_path / "plug.py") == ["of_the_lab"]
+    assert sorter_dict.pop("of_the_lab").__name__ == "Better"
+
+
 def test_plugins_that_do_not_load(tmp_path):
     with pytest.raises(DependencyError, match="does not exist"):
         sorter.load_plugin(tmp_path / "none.py")
