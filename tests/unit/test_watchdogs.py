@@ -108,6 +108,7 @@ def test_each_can_be_switched_off():
     )
     job = {"inactivity_s": 1.0}
     assert judge(worst, settings, job) == [WARNING, WARNING]  # of the GPU
+    assert judge(Sample(free_mb={"/a": None}), settings, job) == ["FolderNotWritableError"]
     assert judge(Sample(silent_s=1e6), WatchdogSettings(silence_times=None)) == []
     assert len(judge(worst)) == 9
 

@@ -77,7 +77,7 @@ def make_watchdogs(
         check_wall_time: wall_s,
         check_job_memory: mem_mb,
         check_node_memory: settings.min_free_ram_mb,
-        check_free_disk: settings.min_free_disk_mb,
+        check_free_disk: settings.min_free_disk_mb or 0.0,  # a removed folder is seen all the same
         check_storage: settings.io_stall_s,
         check_gpu_memory: settings.gpu_memory_abort_percent or math.inf,
         check_gpu_temperature: settings.gpu_abort_c or math.inf,
