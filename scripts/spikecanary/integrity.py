@@ -339,12 +339,12 @@ def check_alike(parts: Sequence["BaseRecording"], row: Recording) -> None:
 
 def _refuse_unlike(first: _SetUp, other: _SetUp, what: str, row: Recording, path: str) -> None:
     """Raise RecordingUnreadableError if two set-ups differ, with the first values that do."""
-    allowed_hz = {"sampling rates in Hz": row.reader_options.get("sampling_frequency_max_diff", 0)}
+    most_hz = row.reader_options.get("sampling_frequency_max_diff", 0.0)
     different = []
     for name, values in first.items():
         both = (["none"] if each is None else [*each] for each in (values, other[name]))
         for one, another in itertools.zip_longest(*both, fillvalue="none"):
-            if not _is_like(one, another, allowed_hz.get(name, 0)):
+            if not _is_like(one, another, most_hz if "rates" in name else None):
                 different.append(f"{name} ({one} and {another})")
                 break
     if different:
@@ -357,8 +357,10 @@ def _refuse_unlike(first: _SetUp, other: _SetUp, what: str, row: Recording, path
         raise refuse(row, msg, remedy, path)
 
 
-def _is_like(one: Any, other: Any, most: float) -> bool:
-    """Whether two texts are equal, or two numbers (or places) but for rounding and ``most``."""
+def _is_like(one: Any, other: Any, most: float | None) -> bool:
+    """Whether two texts are equal, or two numbers (or places) but for ``most``, or for rounding."""
     if isinstance(one, str) or isinstance(other, str):
         return str(one) == str(other)
-    return bool(np.allclose(one, other, rtol=1e-7, atol=max(most, 1e-12), equal_nan=True))
+    if most is not None:  # as SpikeInterface compares rates
+        return bool(abs(one - other) <= most)
+    return bool(np.allclose(one, other, atol=1e-12, equal_nan=True))

@@ -87,6 +87,13 @@ def test_small_difference_of_the_rate_can_be_allowed(tmp_path):
     assert "sampling_frequency_max_diff" in refusal(saved(*paths))
     allowed = saved(*paths, reader_options={"sampling_frequency_max_diff": 0.05})
     assert open_recording(allowed).get_num_samples() == 120_000
+    nearer = paths[0], save(tmp_path / "three", rate_hz=30_000.001)
+    assert "sampling rates in Hz (30000.0 and 30000.001)" in refusal(saved(*nearer))
+
+
+def test_gains_that_were_rounded_are_the_same(tmp_path):
+    row = saved(save(tmp_path / "one"), save(tmp_path / "two", gain=0.195 * 1.000_005))
+    assert open_recording(row).get_num_samples() == 120_000
 
 
 def test_parts_of_one_set_up_are_concatenated(tmp_path):
