@@ -247,19 +247,21 @@ def choose_knots(n_samples: int) -> "NDArray[np.intp]":
 
 
 def find_gaps(clock: "NDArray[Any]", step: float) -> list[tuple[int, float]]:
-    """Return after which samples a clock does not go on by ``step``, and how far it is off.
-
-    It is read where the time between two knots is not that of the samples between them.
-    """
+    """Return after which samples a clock does not go on by ``step``, and how far it is off."""
     gaps: list[tuple[int, float]] = []
+    for start, steps in _odd_stretches(clock, step):
+        odd = np.flatnonzero((steps > GAP_SAMPLES * step) | (steps <= 0))
+        gaps += [(start + int(at) + 1, float(steps[at]) - step) for at in odd]
+    return gaps
+
+
+def _odd_stretches(clock: "NDArray[Any]", step: float) -> "Iterator[tuple[int, NDArray[Any]]]":
+    """Yield where the time between two knots is not that of the samples, and the steps there."""
     knots = choose_knots(len(clock))
     off = np.diff(np.asarray(clock[knots], dtype=np.float64)) - np.diff(knots) * step
     for index in np.flatnonzero(np.abs(off) >= (GAP_SAMPLES - 1) * step):
         start, end = knots[index : index + 2].tolist()
-        steps = np.diff(np.asarray(clock[start : end + 1]))
-        odd = np.flatnonzero((steps > GAP_SAMPLES * step) | (steps <= 0))
-        gaps += [(start + int(at) + 1, float(steps[at]) - step) for at in odd]
-    return gaps
+        yield start, np.diff(np.asarray(clock[start : end + 1]))
 
 
 def _usual_step(clock: "NDArray[Any]") -> float:
@@ -278,6 +280,9 @@ def find_fault(clock: "NDArray[Any]", step: float) -> str:
         return "stands still"
     if not 1 / OTHER_UNIT < usual / step < OTHER_UNIT:
         return f"goes on by {usual:.6g} a sample, not {step:.6g}: is it in another unit?"
+    # Elsewhere the samples around it tell the time; where time is missing, they do not.
+    if not all(np.isfinite(steps).all() for _, steps in _odd_stretches(clock, step)):
+        return "is not a number at some samples"
     return ""
 
 

@@ -269,6 +269,11 @@ TIMES = np.arange(60_000) / RATE_HZ
     [
         (np.full(60_000, np.nan), "is not a number at some samples", 1.0),
         (np.where(TIMES < 1.5, TIMES, np.nan), "is not a number at some samples", 1.0),
+        (
+            np.where(TIMES == 1.0, np.nan, TIMES + 5 * (TIMES > 1.0)),  # for the time that is lost
+            "is not a number at some samples",
+            1.0,
+        ),
         (np.full(60_000, -1.0), "the clock stands still", 0.0),
         (TIMES * 1000, "goes on by 0.0333", 1.0),
         (TIMES * 1.5, "runs at 20000 Hz, its header says 30000", 1.5),
