@@ -55,6 +55,8 @@ def split_wave(wave):
     if DRY:
         passed |= {each for each, state in states.items() if state.may_proceed}
     else:
+        # A gate that stands would let through what it has not read yet.
+        await_node(wave)
         checkpoints.gate.get(wave=wave)
     verdicts = gate.read_wave(RESULTS / x / "canary.json" for x in states if x not in passed)
     passed |= {row["recording"] for row in verdicts if row["verdict"] == "proceed"}
@@ -81,7 +83,6 @@ def all_results(wildcards):
     names = [f"{kind}/{wave}.tsv" for kind in ("gates", "waves") for wave in WAVES]
     for wave in WAVES:
         if (RESULTS / "gates" / f"{wave}.tsv").exists():
-            await_node(wave)
             tested = [each for each in WAVES[wave] if not state_of(each).sort_stands]
             names += [f"{each}/canary.json" for each in tested]
             names += results_of(wave, outputs.all_files(SETTINGS.outputs))

@@ -80,6 +80,18 @@ def test_what_waits_for_no_machine(engine):
     )
 
 
+def test_sorted_waits_for_the_machine_behind_a_gate_that_stands(engine):
+    engine.rows("a b")
+    assert engine.run("sorted", gate={"wave_size": 50}).status == 0
+    engine.rows(EIGHT)
+    engine.world(kilosort4="environment")
+    broken = engine.run("sorted", gate={"wave_size": 50})
+    assert broken.done("node", "canary", "sort") == "node: kilosort4; exit 1"
+    engine.world()
+    mended = engine.run("sorted", gate={"wave_size": 50})
+    assert mended.done() == "canary: c d e f g h; sort: c d e f g h; exit 0"
+
+
 def test_machine_without_cuda(engine):
     """The real trial: every second recording wants a GPU that is not there."""
     shutil.copy(ROOT / "scripts/node.py", engine.folder / "scripts/node.py")
