@@ -26,5 +26,6 @@ rule all:
         "<results>/report.html",
         "<results>/summary.tsv",
         all_results,
+        finished_results,
         lambda wildcards: ["<results>/.checked"] if any(find_disagreeing().values()) else [],
     localrule: True

@@ -89,6 +89,13 @@ def all_results(wildcards):
     return [f"<results>/{each}" for each in names if not (RESULTS / each).exists()]
 
 
+def finished_results(wildcards):
+    """Return what finished sorts lack where a trial comes first: on a machine that fails it too."""
+    due = [each for each in ROWS if find_waiting(sorter_of(each)) and state_of(each).sort_stands]
+    names = [f"{each}/{name}" for each in due for name in outputs.all_files(SETTINGS.outputs)]
+    return [f"<results>/{each}" for each in names if not (RESULTS / each).exists()]
+
+
 def all_sorts(wildcards):
     """Return the records of all full sorts, and the sentinels of what is not sorted."""
     check_options()

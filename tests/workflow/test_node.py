@@ -67,14 +67,15 @@ def test_when_a_trial_is_made_again(engine):
     assert engine.run(**params).done("node", "canary") == "canary: n o p; exit 0"
 
 
-def test_what_waits_for_no_machine(engine):
+@pytest.mark.parametrize("wave_size", [4, 50])
+def test_what_waits_for_no_machine(engine, wave_size):
     """What is made of finished sorts, and recordings that are sorted whatever a canary says."""
     engine.world(kilosort4="environment", a="environment")
     engine.rows(EIGHT)
     forced = engine.run(canary={"force": EIGHT.split()}, gate={"wave_size": 50})
     assert forced.done("node", "sort") == "sort: a b c d e f g h; exit 0"
     engine.rows(f"{EIGHT} i j k l")
-    more = engine.run(outputs=["units"], gate={"wave_size": 4})
+    more = engine.run(outputs=["units"], gate={"wave_size": wave_size})
     assert more.done("node", "canary", "curate") == (
         "node: kilosort4; curate: a b c d e f g h; exit 1"
     )
