@@ -399,11 +399,12 @@ def append_line(path: Path, entry: Mapping[str, Any]) -> None:
 def read_journal(path: Path) -> list[Mapping[str, Any]]:
     """Read the attempts of a journal, oldest first; what cannot be read is left out."""
     try:
-        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:  # there is none, or it costs no record
+        # A FIFO has no end.
+        text = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
+    except OSError:  # it costs no record
         return []
     entries: list[Mapping[str, Any]] = []
-    for line in lines:
+    for line in text.splitlines():
         try:
             entry = json.loads(line)
         except (ValueError, RecursionError):  # the torn last line of a process that was killed

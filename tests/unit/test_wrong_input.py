@@ -481,11 +481,12 @@ def test_table_of_a_wave(kind, held):
     held()
 
 
-@pytest.mark.parametrize("kind", ["a folder", "not UTF-8", "junk"])
+@pytest.mark.parametrize("kind", ["a folder", "a FIFO", "not UTF-8", "junk"])
 def test_journal(kind, held):
     path = Path("a/attempts.jsonl")
     junk = b'[1]\n{"kind": "canary", "verdict": "stop", "failure": "x"}\n' + b"[" * 100_000
-    spoil(path, {"a folder": None, "not UTF-8": b"\xff\xfe\n", "junk": junk}[kind])
+    contents = {"a folder": None, "not UTF-8": b"\xff\xfe\n", "junk": junk, "a FIFO": os.mkfifo}
+    spoil(path, contents[kind])
     assert sentinel.count_retestable(path) == 0
     sentinel.append_journal(path, "canary", make_record())
     held()
