@@ -7,7 +7,7 @@ import signal
 import threading
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from enum import StrEnum
 from pathlib import Path
@@ -120,9 +120,11 @@ def map_in_processes(
 def _try_in_processes(
     function: Callable[[Any], Any], items: Mapping[int, Any], n_workers: int
 ) -> dict[int, Any]:
-    found = {}
+    found, waiting = dict[int, Any](), dict[Future[Any], int]()
     with ProcessPoolExecutor(n_workers, initializer=_begin_worker) as pool:
-        waiting = {pool.submit(_call, function, item): at for at, item in items.items()}
+        with contextlib.suppress(BrokenProcessPool):  # by an item before the last was handed over
+            for at, item in items.items():
+                waiting[pool.submit(_call, function, item)] = at
         for future in as_completed(waiting):
             with contextlib.suppress(BrokenProcessPool):
                 found[waiting[future]] = future.result()

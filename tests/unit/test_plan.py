@@ -191,3 +191,21 @@ plan.map_in_processes(wait, range(40), 2)
         assert time.monotonic() < deadline
         time.sleep(0.1)
     assert len(workers) == 2
+
+
+def end_at_once(item):
+    if item == 0:
+        os._exit(1)
+    return item
+
+
+def test_reader_that_crashes_while_others_wait_for_a_process_costs_its_own(monkeypatch):
+    submit = plan.ProcessPoolExecutor.submit
+
+    def submit_slowly(pool, *arguments):
+        future = submit(pool, *arguments)
+        time.sleep(0.5)
+        return future
+
+    monkeypatch.setattr(plan.ProcessPoolExecutor, "submit", submit_slowly)
+    assert plan.map_in_processes(end_at_once, range(3), 2) == {1: 1, 2: 2}
