@@ -518,7 +518,10 @@ def test_analysis_leaves_out_spikes_at_joins(made, place):
 )
 def test_place_beyond_the_probe_is_missing(x_um, depth_um, kept):
     contacts = np.array([[0.0, 20.0 * number] for number in range(7)])
+    # Of three dimensions, two contacts at each place, one behind the other.
+    behind = np.array([[x, y, z] for x, y in contacts for z in (0.0, 25.0)])
     table = pd.DataFrame({"x_um": [float(x_um)], "depth_um": [float(depth_um)]})
-    found = analysis.without_far_places(table, contacts)
-    assert found["depth_um"].notna().to_list() == [kept]
-    assert found["x_um"].notna().to_list() == [kept]
+    for each in (contacts, behind):
+        found = analysis.without_far_places(table.copy(), each)
+        assert found["depth_um"].notna().to_list() == [kept]
+        assert found["x_um"].notna().to_list() == [kept]

@@ -216,7 +216,7 @@ def without_far_places(table: "pd.DataFrame", contacts: "NDArray[Any]") -> "pd.D
     import numpy as np
     from scipy.spatial import KDTree
 
-    contacts = contacts[:, :2]
+    contacts = np.unique(contacts[:, :2], axis=0)
     pitch_um = NO_PROBE_PITCH_UM
     if len(contacts) > 1:
         pitch_um = KDTree(contacts).query(contacts, k=2)[0].max()
