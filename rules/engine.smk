@@ -1,6 +1,7 @@
 """The engine: functions that say what is asked for, wave by wave, behind the checkpoints."""
 
 import functools
+from pathlib import Path
 
 from spikecanary import gate, node, outputs
 
@@ -48,20 +49,27 @@ def split_wave(wave):
     A dry run cannot pass the checkpoint: it goes by the sentinels that stood before, and counts
     what will be tested (again) as sorted.
     """
+    if DRY:
+        return split_as_gated(wave, None)
+    # A gate that stands would let through what it has not read yet.
+    await_node(wave)
+    table = Path(checkpoints.gate.get(wave=wave).output.table)
+    return split_as_gated(wave, table.stat().st_mtime_ns if table.exists() else None)
+
+
+@functools.cache
+def split_as_gated(wave, gated_ns):
+    """Read a wave's sentinels once, and again after its gate was made again."""
     states = {each: state_of(each) for each in WAVES[wave]}
     # A finished sort stands, whatever a later canary came to.
     passed = {each for each, state in states.items() if state.sort_stands}
     passed |= {*SETTINGS.canary.force}
     if DRY:
         passed |= {each for each, state in states.items() if state.may_proceed}
-    else:
-        # A gate that stands would let through what it has not read yet.
-        await_node(wave)
-        checkpoints.gate.get(wave=wave)
     verdicts = gate.read_wave(RESULTS / x / "canary.json" for x in states if x not in passed)
     passed |= {row["recording"] for row in verdicts if row["verdict"] == "proceed"}
     silent = [row["recording"] for row in verdicts if row["category"] == "biological"]
-    return [each for each in states if each in passed], silent
+    return [each for each in states if each in passed], [x for x in silent if x not in passed]
 
 
 def results_of(wave, names):

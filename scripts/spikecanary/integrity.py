@@ -122,6 +122,7 @@ def _check_open_ephys(opened: "BaseRecording", path: str, row: Recording) -> Non
     set_ups = [
         {
             "sampling rates in Hz": [info["sample_rate"]],
+            "numbers of channels": [len(info["channels"])],
             "channels": [channel["channel_name"] for channel in info["channels"]],
             "gains in uV per count": [channel.get("bit_volts") for channel in info["channels"]],
         }
@@ -331,6 +332,7 @@ def check_alike(parts: Sequence["BaseRecording"], row: Recording) -> None:
         set_ups.append(
             {
                 "sampling rates in Hz": [part.get_sampling_frequency()],
+                "numbers of channels": [part.get_num_channels()],
                 "channels": [str(name) for name in part.channel_ids],
                 "types of samples": [str(part.get_dtype())],
                 "gains in uV per count": part.get_channel_gains(),
@@ -348,7 +350,7 @@ def _refuse_unlike(first: _SetUp, other: _SetUp, what: str, row: Recording, path
     different = []
     for name, values in first.items():
         both = (["none"] if each is None else [*each] for each in (values, other[name]))
-        for one, another in itertools.zip_longest(*both, fillvalue="none"):
+        for one, another in zip(*both, strict=False):  # how many there are is a fact of its own
             if not _is_like(one, another, most_hz if "rates" in name else None):
                 different.append(f"{name} ({one} and {another})")
                 break

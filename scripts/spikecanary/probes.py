@@ -9,6 +9,7 @@ import numpy as np
 
 from spikecanary.failures import RecordingUnreadableError
 from spikecanary.table import Recording, not_readable
+from spikecanary.texts import did_you_mean
 
 if TYPE_CHECKING:
     from probeinterface import Probe, ProbeGroup
@@ -66,7 +67,9 @@ def _attach(
     wired = group.get_global_device_channel_indices()["device_channel_indices"]
     wired = wired[wired >= 0]
     remedy = f"Mend device_channel_indices in {path} (column probe): channels 0 to {n_channels - 1}"
-    if wired.max(initial=0) >= n_channels:
+    if not len(wired):
+        raise refuse(row, f"the probe {path} wires no contact to a channel", f"{remedy}.")
+    if wired.max() >= n_channels:
         msg = (
             f"the probe {path} wires channel {wired.max()}, but the recording has only channels 0 "
             f"to {n_channels - 1}"
@@ -115,13 +118,17 @@ def _read(path: str, row: Recording) -> "ProbeGroup":
 
 def _wire(probe: "Probe", row: Recording, path: str, first: int) -> None:
     """Wire a probe as column wiring says; without it, it must be wired already."""
+    from probeinterface import get_available_pathways
+
     if row.wiring == "identity":
         probe.set_device_channel_indices(first + np.arange(probe.get_contact_count()))
     elif row.wiring is not None:
         try:
             probe.wiring_to_device(row.wiring, channel_offset=first)
         except Exception as err:
-            msg = f"the probe {path} cannot be wired as {row.wiring!r}: {err}"
+            known = get_available_pathways()
+            hint = f": {err}" if row.wiring in known else did_you_mean(row.wiring, known)
+            msg = f"the probe {path} cannot be wired as {row.wiring!r}{hint}"
             remedy = "Write identity, or a pathway of probeinterface, in column wiring."
             raise refuse(row, msg, remedy) from err
     if probe.device_channel_indices is None:
@@ -178,7 +185,7 @@ def _select(recording: "BaseRecording", row: Recording) -> "BaseRecording":
     kept = [name for name in kept if name not in bad]
     if not kept:
         msg = f"no channel is left of {len(ids)}"
-        raise refuse(row, msg, "Mend columns channels, bad_channels or probe of the table.")
+        raise refuse(row, msg, "Mend columns channels and bad_channels of the recordings table.")
     return recording if kept == ids else recording.select_channels(kept)
 
 

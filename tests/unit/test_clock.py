@@ -95,10 +95,14 @@ def test_chunks_are_joined_and_keep_the_clock(row):
     assert found == pytest.approx([*(100.0 + each for each in at_s), 113.0 - 1 / rate_hz])
 
 
-def test_record_of_an_earlier_version_asks_the_recording(row):
+def test_record_of_an_earlier_version_asks_the_recording(row, caplog):
     settings = {"task": {"row": json.loads(row.model_dump_json(exclude_defaults=True))}}
     found = analysis.read_parts(make_record(settings=settings))
     assert [p.t_start_s for p in found] == [105.0, 100.0]
+    settings["task"]["row"]["paths"] = ["/no/such"]
+    (found,) = analysis.read_parts(make_record(settings=settings, n_samples=7))
+    assert (found.t_start_s, found.n_samples) == (5.0, 7)
+    assert "clocks are not known" in caplog.text
 
 
 def reader_of(name, **fields):

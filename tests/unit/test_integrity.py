@@ -63,7 +63,7 @@ def refusal(row, failure=RecordingUnreadableError, **thorough):
         ({"depths": [9, 8, 7, 6]}, "positions of channels in um (none and [0. 9.])"),
         ({"rate_hz": 30_000.02}, "sampling rates in Hz (30000.0 and 30000.02)"),
         ({"ids": ["a", "b", "c", "d"]}, "channels (0 and a)"),
-        ({"samples": traces()[:, :3]}, "channels (3 and none)"),
+        ({"samples": traces()[:, :3]}, "differ: numbers of channels (4 and 3)"),
         ({"samples": traces().astype("float32")}, "types of samples (int16 and float32)"),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
@@ -309,7 +309,7 @@ def test_empty_segment_leaves_a_signal_map(tmp_path):
     ("channels", "rate_hz", "gain", "said"),
     [
         ("1 2 3 4", 20_000, "0.195", "sampling rates in Hz (30000.0 and 20000)"),
-        ("1 2 3", 30_000, "0.195", "channels (CH4 and none)"),
+        ("1 2 3", 30_000, "0.195", "numbers of channels (4 and 3)"),
         ("4 3 2 1", 30_000, "0.195", "channels (CH1 and CH4)"),
         ("1 2 3 4", 30_000, "1.95", "gains"),
     ],

@@ -1,7 +1,9 @@
 """Phy: each folder is opened by phylib, with traces; what people did in one is found and kept."""
 
 import json
+import os
 import shutil
+import time
 from pathlib import Path
 
 import numpy as np
@@ -173,8 +175,18 @@ def test_what_a_person_made_is_found(exported):
         phy.may_replace(exported, None)
     (exported / phy.NOTE).write_text('{"cut off')
     assert "spike_clusters.npy" in phy.find_edits(exported)
+
+
+def test_folder_of_the_version_before(exported):
+    """It has no note; Snakemake's stamp tells when the export ended."""
     (exported / phy.NOTE).unlink()
-    assert "cluster_group.tsv" in phy.find_edits(exported)
+    assert phy.find_edits(exported)  # no stamp: in doubt
+    stamp = exported / phy.STAMP
+    stamp.touch()
+    assert phy.find_edits(exported) == []
+    later = time.time() + 100
+    os.utime(exported / "cluster_group.tsv", (later, later))
+    assert phy.find_edits(exported) == ["cluster_group.tsv"]
 
 
 def test_units_and_labels_are_read_back(exported, raw):

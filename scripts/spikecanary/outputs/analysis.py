@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from spikecanary import clock, sentinel
 from spikecanary.config import AnalysisSettings
+from spikecanary.failures import ClassifiedSortFailure
 from spikecanary.outputs import appears_whole, phy, switched_on
 from spikecanary.recording import open_recording, preprocess
 from spikecanary.sorter import SortTask, prepare
@@ -250,11 +251,24 @@ def note_noise(
 
 
 def read_parts(record: sentinel.Record) -> list[sentinel.Part]:
-    """Return the parts of a recording by its sort record; of version 0.2, the recording tells."""
-    parts = list(record.parts)
-    if not parts:
-        open_recording(Recording.model_validate(record.settings["task"]["row"]), parts=parts)
-    return parts
+    """Return the parts of a recording by its sort record.
+
+    Records of earlier versions have none: then the recording tells, where it still is. Else times
+    count from the first sample of its first file.
+    """
+    if record.parts:
+        return record.parts
+    row = Recording.model_validate(record.settings["task"]["row"])
+    parts: list[sentinel.Part] = []
+    try:
+        open_recording(row, parts=parts)
+    except (ClassifiedSortFailure, MemoryError) as err:
+        logger.warning("%s has no parts, and their clocks are not known: %s", row.id, err)
+    t_start_s = row.start_s or 0.0
+    unknown = sentinel.Part(
+        file=row.paths[0], start_sample=0, n_samples=record.n_samples or 0, t_start_s=t_start_s
+    )
+    return parts or [unknown]
 
 
 def load_analyzer(path: Path) -> "SortingAnalyzer":

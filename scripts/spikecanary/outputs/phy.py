@@ -22,8 +22,8 @@ logger = logging.getLogger(__name__)
 GROUPS = ("good", "mua", "noise")
 #: Phy's file of the unit of each spike, and its table of labels.
 CLUSTERS, LABELS = "spike_clusters.npy", "cluster_group.tsv"
-#: In a Phy folder: digests of what was exported.
-NOTE = "exported.json"
+#: In a Phy folder: digests of what was exported; by the version before, when it was exported.
+NOTE, STAMP = "exported.json", ".snakemake_timestamp"
 #: Where SpikeInterface's GUI keeps a curation, in the analyzer's folder, and its file there.
 GUI, CURATION = "spikeinterface_gui", "curation_data.json"
 #: SpikeInterface's file of a sorting's spikes; copied beside a curation, it tells what that is of.
@@ -32,7 +32,7 @@ SPIKES = "spikes.npy"
 
 def _files(folder: Path) -> Iterator[tuple[str, Path]]:
     """Yield the files of a Phy folder that people may make or change, by name."""
-    ours = (NOTE, Path(FILES["phy"]).name, ".DS_Store")  # of no person, but of macOS
+    ours = (NOTE, STAMP, Path(FILES["phy"]).name, ".DS_Store")  # of no person, but of macOS
     for path in sorted(folder.rglob("*")):
         data = path.suffix in (".npy", ".dat") and path.name != CLUSTERS
         if path.is_file() and not data and path.name not in ours:
@@ -45,10 +45,20 @@ def _digest(path: Path) -> str:
 
 
 def find_edits(folder: Path) -> list[str]:
-    """Name what people made or changed in a Phy folder since it was exported; in doubt, all."""
-    noted = {}
-    with contextlib.suppress(FileNotFoundError, ValueError):
+    """Name what people made or changed in a Phy folder since it was exported.
+
+    A folder of the version before has no note of that. There counts what is newer than the
+    export, in doubt everything.
+    """
+    try:
         noted = json.loads((folder / NOTE).read_text())
+    except FileNotFoundError:
+        stamp = folder / STAMP
+        exported = stamp.stat().st_mtime if stamp.exists() else 0.0
+        found = dict(_files(folder))
+        return [name for name, path in found.items() if path.stat().st_mtime > exported]
+    except ValueError:
+        noted = {}
     return [name for name, path in _files(folder) if noted.get(name) != _digest(path)]
 
 
