@@ -42,7 +42,7 @@ from spikecanary.config import BadInputError, as_set
 from spikecanary.outputs import phy
 from spikecanary.reruns import OUTPUT_VERSIONS, SORT_VERSION, State, compare, digest, limits_of
 from spikecanary.supervise import gpus, processes
-from spikecanary.table import ID_PATTERN
+from spikecanary.table import ID_PATTERN, find_misplaced
 from spikecanary.texts import did_you_mean
 
 if FOLDER:
@@ -81,6 +81,8 @@ for name, place in PLACES.items():
     if os.path.lexists(place) and not place.is_dir():
         sys.exit(f"{place} is no folder: move it, or choose another in pathvars: {name}")
 RESULTS = PLACES["results"]
+if misplaced := find_misplaced(RESULTS):
+    sys.exit(f"{'; '.join(misplaced)}: move it away")
 if workflow.is_main_process and not DRY and os.access(RESULTS, os.W_OK):
     # As a file asked for by name, or with --notemp, it would stay, and check nothing again.
     Path(RESULTS, ".checked").unlink(missing_ok=True)

@@ -321,13 +321,17 @@ def read_as(kind: type[R], path: Path) -> R:
         raise
     except ValidationError as err:
         wrong = err.errors()[0]
+        if wrong["loc"] == ("schema_version",) and wrong["type"] == "less_than_equal":
+            msg = (
+                f"{path} has schema version {wrong['input']}, this Spike Canary reads up to "
+                f"version {SCHEMA_VERSION}; use the Spike Canary that wrote it, or remove the file "
+                "to have it made again"
+            )
+            raise RecordError(msg) from err
         why = ": ".join([*map(str, wrong["loc"]), wrong["msg"]])
     except OSError as err:
         why = err.strerror
-    msg = (
-        f"{path} is not a Spike Canary record of version {SCHEMA_VERSION} ({why}); "
-        "remove it to have it made again"
-    )
+    msg = f"{path} is not a Spike Canary record ({why}); remove it to have it made again"
     raise RecordError(one_line(msg))
 
 

@@ -248,6 +248,17 @@ def not_readable(path: str | Path) -> str:
     return "" if os.access(path, os.R_OK) else f"{path} cannot be read (Permission denied)"
 
 
+def find_misplaced(results: Path) -> list[str]:
+    """Name what stands in a results folder in the place of a file or folder of ours."""
+    found = []
+    for name in (*RESERVED_IDS, ".checked"):
+        path, kind = str(results / name), "file" if "." in name else "folder"
+        is_there = os.path.exists(path)  # noqa: PTH110 - of a name too long, too
+        if is_there and Path(path).is_dir() == (kind == "file"):
+            found.append(f"{path} should be a {kind}")
+    return found
+
+
 def read_table(path: str | Path) -> list[Recording]:
     """Read the recordings table, a TSV file, or raise BadInputError with all its problems.
 
