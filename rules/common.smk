@@ -143,7 +143,9 @@ def check_options():
 def find_disagreeing():
     """Return what disagrees with the settings of now: records, and tables of waves."""
     expected = {each: state_of(each).expected for each in ROWS if state_of(each).disagreement}
-    return {"expected": expected, "waves": gate.find_stale(RESULTS, WAVES)}
+    named = {f"waves/{wave}.tsv": WAVES[wave] for wave in WAVES}
+    named |= {f"gates/{wave}.tsv": tested_in(wave) for wave in WAVES}
+    return {"expected": expected, "tables": gate.find_stale(RESULTS, named)}
 
 
 # What jobs are told, and what they ask for.

@@ -31,45 +31,42 @@ def await_node(wave):
         checkpoints.node.get(sorter=sorter)
 
 
-def wave_sentinels(wildcards):
-    """Return the sentinels of one wave.
+def tested_in(wave):
+    """Return the recordings of a wave whose sentinels its gate reads.
 
     A finished sort does without one that was removed: to have it made again would, to Snakemake, be
     an input that was updated, ancient() or not.
     """
+    return [each for each in WAVES[wave] if not state_of(each).lacks_sentinel]
+
+
+def wave_sentinels(wildcards):
+    """Return the sentinels of one wave."""
     check_options()
     await_node(wildcards.wave)
-    tested = [each for each in WAVES[wildcards.wave] if not state_of(each).lacks_sentinel]
-    return [f"<results>/{each}/canary.json" for each in tested]
+    return [f"<results>/{each}/canary.json" for each in tested_in(wildcards.wave)]
 
 
 def split_wave(wave):
     """Return the recordings of a wave that are sorted, and those whose silence is drawn.
 
-    A dry run cannot pass the checkpoint: it goes by the sentinels that stood before, and counts
-    what will be tested (again) as sorted.
+    A dry run cannot pass the checkpoint: it goes by the sentinels that stand, and counts what will
+    be tested (again) as sorted. A real run goes by the gate's table, not by the sentinels: one that
+    is away, to be made again, passed while the table stands.
     """
-    if DRY:
-        return split_as_gated(wave, None)
-    # A gate that stands would let through what it has not read yet.
-    await_node(wave)
-    table = Path(checkpoints.gate.get(wave=wave).output.table)
-    return split_as_gated(wave, table.stat().st_mtime_ns if table.exists() else None)
-
-
-@functools.cache
-def split_as_gated(wave, gated_ns):
-    """Read a wave's sentinels once, and again after its gate was made again."""
     states = {each: state_of(each) for each in WAVES[wave]}
-    # A finished sort stands, whatever a later canary came to.
-    passed = {each for each, state in states.items() if state.sort_stands}
-    passed |= {*SETTINGS.canary.force}
     if DRY:
-        passed |= {each for each, state in states.items() if state.may_proceed}
-    verdicts = gate.read_wave(RESULTS / x / "canary.json" for x in states if x not in passed)
-    passed |= {row["recording"] for row in verdicts if row["verdict"] == "proceed"}
-    silent = [row["recording"] for row in verdicts if row["category"] == "biological"]
-    return [each for each in states if each in passed], [x for x in silent if x not in passed]
+        passed = {each for each, state in states.items() if state.may_proceed}
+        silent = {each for each, state in states.items() if state.is_silent}
+    else:
+        # A gate that stands would let through what it has not read yet.
+        await_node(wave)
+        table = Path(checkpoints.gate.get(wave=wave).output.table)
+        passed, silent = gate.split(table, [RESULTS / x / "canary.json" for x in states])
+    # A finished sort stands, whatever a later canary came to.
+    passed |= {each for each, state in states.items() if state.sort_stands}
+    passed |= {*SETTINGS.canary.force}
+    return [each for each in states if each in passed], sorted(silent - passed)
 
 
 def results_of(wave, names):

@@ -1,6 +1,7 @@
 """The gate: waves of recordings, and who may pass."""
 
 import contextlib
+import logging
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -8,6 +9,8 @@ from spikecanary import sentinel
 from spikecanary.sentinel import Essentials, RecordError
 from spikecanary.table import Recording
 from spikecanary.tsv import TableError, read_tsv
+
+logger = logging.getLogger(__name__)
 
 COLUMNS = ("recording", "verdict", "category")
 
@@ -65,18 +68,35 @@ def read_wave(sentinels: Iterable[Path]) -> list[dict[str, str]]:
     return rows
 
 
-def find_stale(results: Path, waves: Mapping[str, Collection[str]]) -> dict[str, Collection[str]]:
-    """Return the waves whose tables of rows name other recordings than they should.
+def split(table: Path, sentinels: Iterable[Path]) -> tuple[set[str], set[str]]:
+    """Return the recordings that a gate lets through, and those it stops for a biological reason.
+
+    Its table tells; where that cannot be read, its sentinels do.
+    """
+    try:
+        rows = read_tsv(table, COLUMNS)
+    except TableError as err:
+        logger.error("%s", err)  # noqa: TRY400 - one line
+        rows = read_wave(path for path in sentinels if path.exists())
+    passed = {row["recording"] for row in rows if row["verdict"] == "proceed"}
+    stopped = [row for row in rows if row["verdict"] == "stop"]
+    return passed, {row["recording"] for row in stopped if row["category"] == "biological"}
+
+
+def find_stale(results: Path, named: Mapping[str, Collection[str]]) -> dict[str, list[str]]:
+    """Return the tables of a results folder that name other recordings than they should.
 
     Snakemake makes them again by its own memory; where that is lost, nothing would.
     """
     stale = {}
-    for wave, members in waves.items():
-        path = results / "waves" / f"{wave}.tsv"
+    for table, members in named.items():
+        path = results / table
         try:
-            rows = read_tsv(path, COLUMNS[:1]) if path.exists() else None
+            rows = read_tsv(path, COLUMNS[:1]) if path.exists() else []
+            found = {row["recording"] for row in rows} if path.exists() else set(members)
         except TableError:
-            rows = []
-        if rows is not None and {row["recording"] for row in rows} != {*members}:
-            stale[wave] = members
+            found = set()
+        # What a gate names besides is harmless.
+        if not found >= set(members) or (table.startswith("waves") and found != set(members)):
+            stale[table] = list(members)
     return stale

@@ -233,6 +233,12 @@ class State:
         return forced or self.sentinel is None or self.sentinel.verdict == "proceed"
 
     @property
+    def is_silent(self) -> bool:
+        """Whether it is stopped for a biological reason, which will not be tested again."""
+        found = self.sentinel
+        return not self.may_proceed and found is not None and found.category == "biological"
+
+    @property
     def is_done(self) -> bool:
         """Whether it is sorted with the settings of now, and all that there is to be is there."""
         names = outputs.all_files(self.config.outputs)
@@ -304,7 +310,7 @@ def _read(path: Path) -> Essentials | None:
 def compare(
     results: Path,
     expected: Mapping[str, Mapping[str, Any]],
-    waves: Mapping[str, Collection[str]],
+    tables: Mapping[str, Collection[str]],
 ) -> str:
     """Compare records with the settings that they should have been made with.
 
@@ -314,8 +320,8 @@ def compare(
         The results folder.
     expected : dict
         By recording: its :attr:`State.expected`.
-    waves : dict
-        By wave: the recordings that its table of rows should name.
+    tables : dict
+        By table of a wave: the recordings that it should name.
 
     Returns
     -------
@@ -334,9 +340,8 @@ def compare(
             continue
         if reason:
             reasons.setdefault(reason, []).append(id_)
-    if stale := gate.find_stale(results, waves):
-        tables = [f"waves/{wave}.tsv" for wave in stale]
-        reasons["of the tables of waves with other recordings, or unreadable"] = tables
+    if stale := list(gate.find_stale(results, tables)):
+        reasons["of the tables of waves with other recordings, or unreadable"] = stale
     if not reasons:
         return "; ".join(unreadable[:NAMED])
     named = [

@@ -91,6 +91,7 @@ def test_stopped(state, category):
     looked = state()
     assert looked.canary_is_due is not final
     assert looked.may_proceed is not final
+    assert looked.is_silent is final
     assert looked.canary_settings["attempt"] == int(not final)
     assert looked.disagreement == (None if final else "not tested again")
     write_canary(state, stopped(category))  # tested again
@@ -100,7 +101,9 @@ def test_stopped(state, category):
     other = state(canary={"window_s": 60})
     assert other.canary_is_due
     assert other.disagreement == "tested with other settings or data"
-    assert state(canary={"force": ["a"]}).may_proceed
+    forced = state(canary={"force": ["a"]})
+    assert forced.may_proceed
+    assert not forced.is_silent
 
 
 def test_stop_of_a_recording_that_was_sorted_with_other_settings(state):

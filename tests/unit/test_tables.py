@@ -58,16 +58,15 @@ def test_gate_reads_verdicts(tmp_path):
     ]
     (missing,) = gate.read_wave([tmp_path / "c/canary.json"])
     assert missing == {"recording": "c", "verdict": "", "category": ""}
-
-
-def test_tables_of_other_recordings_are_found(tmp_path):
-    path = tmp_path / "waves/1.tsv"
-    waves = {"1": ["a", "b"], "2": ["c"]}  # the second has no table yet
-    for names, stale in {("a", "b"): "", ("a",): "1", ("a", "b", "c"): "1"}.items():
-        write_tsv(path, ["recording"], [{"recording": name} for name in names])
-        assert gate.find_stale(tmp_path, waves).keys() == {*stale}
+    path = tmp_path / "1.tsv"
+    write_tsv(path, gate.COLUMNS, rows)
+    assert read_tsv(path) == rows
+    sentinels = [tmp_path / name / "canary.json" for name in records]
+    assert gate.split(path, []) == ({"a"}, {"b"})
     path.write_bytes(b"recording\xff")
-    assert gate.find_stale(tmp_path, waves) == {"1": ["a", "b"]}
+    assert gate.split(path, sentinels) == ({"a"}, {"b"})
+    stale = gate.find_stale(tmp_path, {"1.tsv": ["a", "b"]})
+    assert stale == {"1.tsv": ["a", "b"]}
 
 
 def test_summary_of_each_state(tmp_path):

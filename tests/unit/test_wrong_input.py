@@ -473,11 +473,13 @@ def test_table_of_a_wave(kind, held):
         "of other columns": b"x\ty\n1\t2\n",
         "of more fields": b"recording\tverdict\tcategory\na\tproceed\t\tx\n",
     }[kind]
-    path = Path("results/waves/1.tsv")
+    path = Path("results/gates/1.tsv")
     spoil(path, content)
-    with pytest.raises(TableError, match=r"waves/1\.tsv cannot be read .+; remove it"):
+    with pytest.raises(TableError, match=r"gates/1\.tsv cannot be read .+; remove it"):
         read_tsv(path, gate.COLUMNS)
-    assert gate.find_stale(Path("results"), {"1": ["a"]})
+    sentinel.write_record(Path("results/a/canary.json"), make_record(recording="a"))
+    assert gate.split(path, [Path("results/a/canary.json")]) == ({"a"}, set())
+    assert gate.find_stale(Path("results"), {"gates/1.tsv": ["a"]})
     held()
 
 
