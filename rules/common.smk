@@ -134,8 +134,14 @@ def check_options():
     if RerunTrigger.CODE in workflow.rerun_triggers:
         hint = "add to your profile: rerun-triggers: [mtime, params, input]"
         logger.warning(f"An update of Spike Canary will sort everything again; {hint}")
-    # At home rule all asks for the check; an importer's targets need not.
-    if IN_MODULE and (text := compare(RESULTS, **find_disagreeing())):
+    if IN_MODULE:
+        warn_of_disagreement()
+
+
+@functools.cache
+def warn_of_disagreement():
+    """Say what disagrees where nothing asks for the check: for an importer's targets, and sorted."""
+    if text := compare(RESULTS, **find_disagreeing()):
         logger.warning(f"Unless these run again by themselves: {text}")
 
 

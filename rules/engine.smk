@@ -104,6 +104,7 @@ def finished_results(wildcards):
 def all_sorts(wildcards):
     """Return the records of all full sorts, and the sentinels of what is not sorted."""
     check_options()
+    warn_of_disagreement()
     names = [f"{each}/canary.json" for each in ROWS if not state_of(each).sort_stands]
     passed = [each for wave in WAVES for each in split_wave(wave)[0]]
     names += [f"{each}/{name}" for each in passed for name in ("sort.json", "sorting")]

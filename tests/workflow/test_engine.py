@@ -304,6 +304,11 @@ def test_records_that_disagree_are_said(batches, tmp_path, lost):
     if lost == "touch":
         assert engine.run("--touch", **changed).status == 0
     options = ["--rerun-triggers", "mtime"] if lost == "triggers" else options
+    if lost == "folder":
+        sorts = engine.run("sorted", **changed)
+        assert sorts.done() == "exit 0"
+        assert "6 sorted with other settings or data (a, b, c, ...)" in sorts.output
+        shutil.rmtree(engine.folder / ".snakemake")
     run = engine.run(*options, **changed)
     assert run.done() == "exit 1"
     assert "6 sorted with other settings or data (a, b, c, ...)" in run.output
