@@ -53,8 +53,8 @@ LACKED = {
     "SorterTimeoutError": "runtime",
     "DiskExhaustionError": "disk_mb",
 }
-#: So many of the newest finished sorts count.
-NEWEST = 100
+#: Only the end of a long history is read: about a hundred sorts.
+HISTORY_BYTES = 64_000
 #: What each cost is called, its unit, and what would make the sort fit.
 TEXTS = {
     "wall_s": (
@@ -195,13 +195,20 @@ def remember(results: Path, canary: Record, sort: Record) -> None:
 
 def read_history(path: Path) -> list[FinishedSort]:
     """Read the newest finished sorts, oldest first; lines that do not parse are left out."""
-    return _read_history(path, path.stat().st_mtime_ns) if path.exists() else []
+    try:
+        changed_ns = path.stat().st_mtime_ns
+    except FileNotFoundError:
+        return []
+    return _read_history(path, changed_ns)
 
 
 @functools.lru_cache(maxsize=8)
 def _read_history(path: Path, _changed_ns: int) -> list[FinishedSort]:
+    with path.open("rb") as file:
+        file.seek(max(0, file.seek(0, 2) - HISTORY_BYTES))
+        lines = file.read().decode("utf-8", errors="replace").splitlines()
     found = []
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines()[-NEWEST:]:
+    for line in lines:
         with contextlib.suppress(ValueError):
             found.append(FinishedSort.model_validate_json(line))
     return found
