@@ -13,12 +13,13 @@ def find_waiting(sorter):
     None where few canaries of it are to run, or none may stop for a machine. What is forced is
     sorted whatever its canary says.
     """
-    if DRY or workflow.touch or not workflow.local_exec or not SETTINGS.canary.window_s:
+    if DRY or workflow.touch or not workflow.local_exec:
+        return set()
+    if not SETTINGS.canary.window_s or "environment" not in SETTINGS.canary.stop_on:
         return set()
     due = {each for each in ROWS if sorter_of(each) == sorter and state_of(each).canary_is_due}
     due -= {*SETTINGS.canary.force}
-    enough = "environment" in SETTINGS.canary.stop_on and len(due) >= node.LEAST_RECORDINGS
-    return due if enough else set()
+    return due if len(due) >= node.LEAST_RECORDINGS else set()
 
 
 def await_node(wave):

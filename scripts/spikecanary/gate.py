@@ -77,7 +77,7 @@ def split(table: Path, sentinels: Iterable[Path]) -> tuple[set[str], set[str]]:
         rows = read_tsv(table, COLUMNS)
     except TableError as err:
         logger.error("%s", err)  # noqa: TRY400 - one line
-        rows = read_wave(path for path in sentinels if path.exists())
+        rows = read_wave(sentinels)
     passed = {row["recording"] for row in rows if row["verdict"] == "proceed"}
     stopped = [row for row in rows if row["verdict"] == "stop"]
     return passed, {row["recording"] for row in stopped if row["category"] == "biological"}

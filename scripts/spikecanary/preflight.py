@@ -184,7 +184,8 @@ def _check_templates(task: SortTask) -> None:
     is_found = (folder / "wTEMP.npz").exists() if named else folder.is_dir()
     if settings.container is None and not is_found:
         spec = importlib.util.find_spec("kilosort")
-        wheel = Path(spec.origin).parent if spec and spec.origin else "the installed kilosort's"
+        origin = spec and spec.origin
+        wheel = Path(origin).parent if origin else "the installed kilosort's folder"
         remedy = f"Set the environment variable {KILOSORT_FOLDER}={wheel}, which has the file."
         msg = f"kilosort4's built-in templates, {folder / 'wTEMP.npz'}, are not there"
         raise ModelLoadingError(msg, remedy=remedy, path=str(folder / "wTEMP.npz"))
