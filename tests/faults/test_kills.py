@@ -231,7 +231,7 @@ def test_two_runs_on_one_results_folder(batch, ledger, watcher):
 
 
 def test_lock_in_the_recordings_folder(project, ledger):
-    """A sort whose snakemake is not known to the other run, as on another host."""
+    """The lock of an earlier version: no process renews it, and none is known to hold it."""
     project.add("x")
     project.add("y")
     assert project.run("results/x/canary.json").returncode == 0
@@ -239,10 +239,11 @@ def test_lock_in_the_recordings_folder(project, ledger):
     lock.write_text("4711\nother-node\n")
     run = project.run()
     assert run.returncode == 1
-    assert "process 4711 on host other-node, last seen 20" in run.output
+    assert "another process, last seen 20" in run.output
+    assert f"remove {lock.relative_to(project.folder)}" in run.output
     last = read_journal(project.result("x/attempts.jsonl"))[-1]
     wrong = [last] * (last["failure"]["class"] != "ConcurrentSortError")
     assert project.summary().loc["y", "sort"] == "sorted"
     lock.unlink()
     assert project.run().returncode == 0
-    ledger.note("lock held on another host", last["reason"][:60], wrong=wrong)
+    ledger.note("lock of an earlier version", last["reason"][:60], wrong=wrong)
