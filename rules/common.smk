@@ -238,6 +238,8 @@ def end_of_run(*, failed):
     # Where a machine cannot run a sorter, no canary of it is among the jobs.
     of_run |= {each for job in jobs for each in WAVES.get(job.wildcards.get("wave"), [])}
     further = {name: row.metadata for name, row in ROWS.items()}
+    if any(job.name == "check_records" for job in jobs):
+        of_run |= {each for each in ROWS if state_of(each).is_doubtful}
     ended = {name: further[name] for name in further if name in of_run}
     if failed and ended:
         page.write_after_errors(RESULTS, further, SETTINGS)

@@ -102,12 +102,10 @@ def finished_results(wildcards):
     return [f"<results>/{each}" for each in names if not (RESULTS / each).exists()]
 
 
-def all_sorts(wildcards):
-    """Return the records of all full sorts, and the sentinels of what is not sorted."""
-    check_options()
-    warn_of_disagreement()
-    names = [f"{each}/canary.json" for each in ROWS if not state_of(each).sort_stands]
-    passed = [each for wave in WAVES for each in split_wave(wave)[0]]
+def sorts_of(wave):
+    """Return the full sorts of a wave, and the sentinels of what is not sorted."""
+    passed, _ = split_wave(wave)
+    names = [f"{each}/canary.json" for each in WAVES[wave] if not state_of(each).sort_stands]
     names += [f"{each}/{name}" for each in passed for name in ("sort.json", "sorting")]
     return [f"<results>/{each}" for each in names]
 

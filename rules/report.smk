@@ -67,7 +67,8 @@ rule check_records:
     """Fail where records still disagree with the settings, after all else is done.
 
     Asked for while they do: Snakemake runs jobs again by its own memory (.snakemake), and where
-    that was lost nothing would run, without a word.
+    that was lost nothing would run, without a word. And where a finished sort needs attention:
+    where nothing runs, the exit status would be 0.
     """
     input:
         [f"<results>/waves/{wave}.tsv" for wave in WAVES],

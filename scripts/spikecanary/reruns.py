@@ -162,6 +162,13 @@ class State:
         return self.sort is not None and self.sort.settings == self.sort_settings
 
     @property
+    def is_doubtful(self) -> bool:
+        """Whether its finished sort found no units where its canary did."""
+        sort, canary = self.sort, self.sentinel
+        found_none = self.sort_stands and sort is not None and not sort.n_units
+        return found_none and canary is not None and bool(canary.n_units)
+
+    @property
     def changes(self) -> str:
         """What differs from the settings of a finished sort that does not stand."""
         if self.sort is None or self.sort_stands:

@@ -219,6 +219,7 @@ class Essentials(_Model):
     verdict: Verdict
     failure: Failure | None = None
     attempt: int = 0
+    n_units: int | None = None
     settings: dict[str, Any] = {}
     canary_settings: dict[str, Any] | None = None
 

@@ -15,21 +15,22 @@ from typing import Any
 
 from spikecanary.table import Recording, is_url
 
-#: Of a folder count the files that its reader reads, by their names (regular expressions, tried
-#: on the whole name); of readers that are not here all files. From the readers' own sources
+#: What SpikeInterface saves as a binary folder.
+SAVED = r"(traces|times)_cached_seg[0-9]+\.(raw|npy)|properties/[^/]+\.npy|(binary|probe)\.json"
+#: Of a folder count the files that its reader reads, by their paths in it (regular expressions,
+#: tried on the whole path); of readers that are not here all files. From the readers' own sources
 #: (neo's rawio, SpikeInterface 0.105); other programs leave files in such folders.
 DATA_FILES = {
     "alphaomega": r".+\.(mpx|lsx)",
-    "binaryfolder": r".+\.(raw|npy)|(binary|probe)\.json",
+    "binaryfolder": SAVED,
     "compressedbinaryibl": r".+\.(cbin|ch|meta)",
-    "mda": r".+\.mda|geom\.csv|params\.json",
+    "mda": r"(?!firings)[^/]+\.mda|geom\.csv|params\.json",
     "neuralynx": r".+\.(ncs|nrd)",
-    "openephysbinary": r"structure\.oebin|continuous\.dat|(timestamps|sample_numbers)\.npy",
+    "openephysbinary": r"(.+/)?(structure\.oebin|continuous\.dat|(timestamps|sample_numbers)\.npy)",
     "openephyslegacy": r".+\.(continuous|openephys)",
     "spikeglx": r".+\.(bin|cbin|ch|meta)",
-    # Saved by SpikeInterface: a binary folder, or zarr's arrays and their chunks (0.1, c/0/1).
-    "spikeinterface": r".+\.(raw|npy)|(binary|probe|zarr)\.json|\.z(array|attrs|group|metadata)"
-    r"|[0-9.]+",
+    # A binary folder, or zarr's arrays and their chunks (0.1, c/0/1).
+    "spikeinterface": SAVED + r"|(.+/)?(zarr\.json|\.z(array|attrs|group|metadata)|[0-9.]+)",
     "tdt": r".+\.(tbk|tdx|tev|tin|tnt|tsq|sev)",
 }
 #: Files beside the one that a row names, which its reader reads too: for which names ({stem}: of
@@ -37,7 +38,7 @@ DATA_FILES = {
 BESIDE = {
     "axona": (".+", r"{stem}\.(bin|set|[0-9]+)"),
     "blackrock": (".+", r"{stem}\.(ns[1-9]|nev)"),
-    "intan": (r"info\.rh[ds]", r".+\.dat"),
+    "intan": (r"info\.rh[ds]", r"(amp|aux|vdd|supply|analog|digital|board|time)[^_]*\.dat"),
     "neuronexus": (r".+\.xdat\.json", r"{stem}.*\.xdat"),
     "neuroscope": (".+", r"{stem}\.(xml|dat)"),
 }
@@ -123,9 +124,10 @@ def data_files(path: str, reader: str) -> Iterator[tuple[str, int, int]]:
     """
     named = Path(path)
     if named.is_dir():
-        yield from _files(path, re.compile(DATA_FILES.get(reader, ".*"), re.DOTALL), deep=True)
+        pattern = re.compile(DATA_FILES.get(reader, ".*"), re.DOTALL)
+        yield from _files(str(named), pattern, len(str(named)) + 1, deep=True)
     elif (beside := _beside(named, reader)) is not None:
-        yield from _files(str(named.parent), beside, deep=False)
+        yield from _files(str(named.parent), beside, len(str(named.parent)) + 1, deep=False)
     else:
         status = named.stat()
         yield path, status.st_size, status.st_mtime_ns
@@ -140,16 +142,18 @@ def _beside(named: Path, reader: str) -> re.Pattern[str] | None:
     return re.compile(f"{re.escape(named.name)}|{files.replace('{stem}', stem)}")
 
 
-def _files(folder: str, pattern: re.Pattern[str], *, deep: bool) -> Iterator[tuple[str, int, int]]:
-    """Yield path, size and time of a folder's files whose names match."""
+def _files(
+    folder: str, pattern: re.Pattern[str], start: int, *, deep: bool
+) -> Iterator[tuple[str, int, int]]:
+    """Yield path, size and time of a folder's files whose paths match from ``start`` on."""
     with os.scandir(folder) as entries:
         for entry in entries:
             if entry.name.startswith(".") and not Path(entry.path).exists():
                 continue  # an editor's lock: a link to nowhere
             if entry.is_dir():
                 if deep and not _is_loop(entry):
-                    yield from _files(entry.path, pattern, deep=True)
-            elif pattern.fullmatch(entry.name):
+                    yield from _files(entry.path, pattern, start, deep=True)
+            elif pattern.fullmatch(entry.path, start):
                 status = entry.stat()
                 yield entry.path, status.st_size, status.st_mtime_ns
 

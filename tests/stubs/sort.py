@@ -15,7 +15,7 @@ record = {
     **canary,
     "outcome": wanted if wanted == "unsortable" else "sorted",
     "verdict": "proceed",
-    "n_units": 3,
+    "n_units": 0 if wanted == "unsortable" else 3,
     "forced": params.batch["forced"],
     "settings": {name: params[name] for name in ("version", "task", "data")},
     "canary_settings": {**canary["settings"], "attempt": canary["attempt"]},

@@ -48,7 +48,11 @@ FOLDERS = {
     "openephyslegacy": (["100_CH1.continuous"], ["notes.txt"]),
     "neuralynx": (["CSC1.ncs"], ["CheetahLogFile.txt"]),
     "tdt": (["Block-1.tev", "Block-1.tsq"], ["StoresListing.txt"]),
-    "spikeinterface": (["traces_cached_seg0.raw", "binary.json"], ["phy/params.py", "x.log"]),
+    "spikeinterface": (
+        ["binary.json", "properties/gain_to_uV.npy", "traces_cached_seg0.raw"],
+        ["phy/params.py", "x.log", "mask.npy", "filtered.raw", "sorted/spike_times.npy"],
+    ),
+    "mda": (["geom.csv", "params.json", "raw.mda"], ["firings.mda", "out/firings.mda"]),
     "nobody": (["anything", "deep/er"], []),
 }
 
@@ -172,7 +176,8 @@ def test_folder_saved_by_spikeinterface(tmp_path, kind):
 @pytest.mark.parametrize(
     ("reader", "named", "beside", "stranger"),
     [
-        ("intan", "info.rhd", "amplifier.dat", "notes.txt"),
+        ("intan", "info.rhd", "amplifier.dat", "temp_wh.dat"),
+        ("intan", "info.rhs", "amp-A-000.dat", "notes.txt"),
         ("blackrock", "FileSpec2.3001.ns5", "FileSpec2.3001.nev", "FileSpec2.3002.ns5"),
         ("neuronexus", "a.xdat.json", "a_data.xdat", "b_data.xdat"),
         ("neuroscope", "a.xml", "a.dat", "a.clu.1"),

@@ -339,6 +339,12 @@ def test_a_sort_that_found_nothing_needs_attention(engine):
     assert run.done() == "canary: a b c d e f; sort: a b c d e f; exit 1"
     assert "1 unsortable" in run.output
     assert "the full sort found no units, and its canary found" in run.output
+    run = engine.run()
+    assert run.done() == "exit 1"
+    assert "1 recording needs attention" in run.output
+    assert engine.run("results/a/sort.json").status == 0
+    engine.rows("a c d e f")
+    assert engine.run().status == 0
 
 
 def test_status_is_of_this_runs_targets(engine):

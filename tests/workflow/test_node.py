@@ -25,10 +25,11 @@ def summary(engine):
         return {row["recording"]: row for row in csv.DictReader(file, delimiter="\t")}
 
 
-def test_only_the_broken_kind_waits(engine):
+@pytest.mark.parametrize("target", ["all", "sorted"])
+def test_only_the_broken_kind_waits(engine, target):
     engine.world(kilosort4="environment")
     assert engine.plan() == "8 canaries, 8 sorts"
-    first = engine.run()
+    first = engine.run(target)
     assert first.done("node") == "node: kilosort4 simple; exit 1"
     assert first.done() == "canary: b d f h; sort: b d f h; exit 1"
     assert [row["sort"] for row in summary(engine).values()] == ["pending", "sorted"] * 4
@@ -42,11 +43,12 @@ def test_only_the_broken_kind_waits(engine):
 
 
 @pytest.mark.medium
-def test_verdicts_of_all_sorters_come_before_any_sort(tmp_path):
+@pytest.mark.parametrize("target", ["all", "sorted"])
+def test_verdicts_of_all_sorters_come_before_any_sort(tmp_path, target):
     names = "a b c d e f g h i j k l"
     engine = Engine(tmp_path, names)
     engine.rows(names, sorter="- - - - simple simple simple simple " + "mountainsort5 " * 4)
-    run = engine.run("--scheduler", "greedy")
+    run = engine.run(target, "--scheduler", "greedy")
     rules = [rule for rule, _ in run.order]
     assert rules.index("sort") == rules.count("node") + rules.count("canary") == 15
 
