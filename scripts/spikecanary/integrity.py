@@ -153,7 +153,14 @@ def _of_compressed(_opened: "BaseRecording", path: str) -> _Sizes:
             yield str(file), file.stat().st_size, int(announced), "bytes"
 
 
-def _of_zarr(opened: "BaseRecording", path: str) -> _Sizes:
+def _of_saved(opened: "BaseRecording", path: str) -> _Sizes:
+    """Of a binary folder: it has whole samples only. Of zarr: all chunks."""
+    if opened.is_binary_compatible():
+        raw = opened.get_binary_description()
+        frame_bytes = raw["num_channels"] * np.dtype(raw["dtype"]).itemsize
+        for file in raw["file_paths"]:
+            size = Path(file).stat().st_size - raw["file_offset"]
+            yield str(file), size, -(-size // frame_bytes) * frame_bytes, "bytes"
     root = getattr(opened, "_root", None)
     if root is None or path.startswith("http"):  # a web server lists no chunks
         return
@@ -169,8 +176,9 @@ ANNOUNCED = {
     "intan": _of_intan,
     "compressedbinaryibl": _of_compressed,
     "ibl_recording": _of_compressed,
-    "spikeinterface": _of_zarr,
-    "zarr": _of_zarr,
+    "binaryfolder": _of_saved,
+    "spikeinterface": _of_saved,
+    "zarr": _of_saved,
 }
 
 

@@ -165,6 +165,8 @@ def _open_path(
     path: str, row: Recording, notes: list[str], opened: Any, *, thorough: bool
 ) -> "BaseRecording":
     """Open one path with the row's reader, and check that it is whole."""
+    from spikeinterface.core import BaseRecording
+
     if not is_url(path) and (why := not_readable(path)):
         raise refuse(row, f"{why} (recording {row.id})", path=path)
     if is_url(path):
@@ -183,6 +185,9 @@ def _open_path(
         raise refuse(row, msg, remedy, path) from err
     if isinstance(opened, tuple):  # readers of simulated data return (recording, sorting)
         opened = opened[0]
+    if not isinstance(opened, BaseRecording):
+        msg = f"{path} holds a {type(opened).__name__}, which is no recording"
+        raise refuse(row, msg, "Name the recording that was sorted.", path)
     integrity.check_stream(opened, path)
     integrity.check_complete(opened, path, row, notes)
     if thorough:

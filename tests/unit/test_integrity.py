@@ -10,7 +10,11 @@ import numpy as np
 import pytest
 from pynwb import NWBHDF5IO, NWBFile
 from pynwb.ecephys import ElectricalSeries
-from spikeinterface.core import NumpyRecording
+from spikeinterface.core import (
+    NumpyRecording,
+    create_sorting_analyzer,
+    generate_ground_truth_recording,
+)
 
 from spikecanary import clock, integrity, plan, signals
 from spikecanary.config import Config
@@ -166,6 +170,26 @@ def test_open_ephys_empty_part_is_left_out_and_a_short_one_refused(tmp_path):
 
 def test_recording_without_samples_is_refused(tmp_path):
     assert "no samples" in refusal(open_ephys(tmp_path / "none", 0.0))
+
+
+@pytest.mark.parametrize("reader", ["spikeinterface", "binaryfolder"])
+def test_binary_folder_that_ends_within_a_sample(tmp_path, reader):
+    row = Recording(id="x", paths=(save(tmp_path / "saved"),), reader=reader)
+    raw = tmp_path / "saved/traces_cached_seg0.raw"
+    n_bytes = raw.stat().st_size
+    assert open_recording(row).get_num_samples() == n_bytes // (2 * N)
+    os.truncate(raw, n_bytes - 13)
+    assert f"{n_bytes - 13:,} of {n_bytes - 8:,} bytes are there (nearly all" in refusal(row)
+
+
+def test_sorting_in_place_of_a_recording(tmp_path):
+    recording, sorting = generate_ground_truth_recording(durations=[2.0], num_channels=4, seed=1)
+    sorting.save(folder=tmp_path / "sorting")
+    create_sorting_analyzer(sorting, recording, format="binary_folder", folder=tmp_path / "made")
+    for name, what in (("sorting", "Sorting"), ("made", "SortingAnalyzer")):
+        text = refusal(saved(str(tmp_path / name)))
+        assert f"{name} holds a " in text
+        assert f"{what}, which is no recording Name the recording" in text
 
 
 def test_zarr_with_missing_chunks(tmp_path):
