@@ -139,6 +139,7 @@ def test_repaired_recording_is_sorted_once_and_then_left_alone(project):
     assert project.run().nothing_to_do
 
 
+@pytest.mark.slow
 def test_asked_for_sort_obeys_until_it_is_forced(project):
     project.add("silent", kind="silent", sorter="silent_window")
     assert project.run().returncode == 0

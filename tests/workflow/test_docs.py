@@ -219,7 +219,7 @@ def test_tutorial(tmp_path):
     assert shown > 3
 
 
-@pytest.mark.medium
+@pytest.mark.slow
 def test_commands_of_the_tutorial_on_a_real_run(tmp_path, data):
     """A run of half a second is found, planned, and stopped: it is less than two batches."""
     copy_workflow(tmp_path)

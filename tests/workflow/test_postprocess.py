@@ -120,6 +120,7 @@ def test_changed_analysis_runs_all_but_the_sort(finished):
     assert plan.recordings("analyze") == ["a", "none"]
 
 
+@pytest.mark.slow
 def test_what_a_killed_analysis_left_is_removed(finished):
     left = finished.result(f"a/.analyze-{socket.gethostname()}-{2**22 + 1}")
     left.mkdir()
@@ -129,6 +130,7 @@ def test_what_a_killed_analysis_left_is_removed(finished):
     assert not left.exists()
 
 
+@pytest.mark.slow
 def test_another_output_is_made_alone(finished):
     finished.config["outputs"] = [*OUTPUTS, "mat"]
     run = finished.run()
@@ -141,6 +143,7 @@ def test_metadata_of_a_row_names_nwb_only(finished):
     assert set(finished.run("-n").jobs()) == {"wave_summary", "summary", "report"}
 
 
+@pytest.mark.slow
 def test_session_in_one_nwb_file(finished):
     """All recordings of a session but one that is stopped."""
     for row in finished.rows:
@@ -213,6 +216,7 @@ def test_work_in_phy_is_kept_and_read_back(finished):
     assert len(np.unique(np.load(phy / "spike_clusters.npy"))) == 4
 
 
+@pytest.mark.slow
 def test_curation_in_the_gui_is_kept(finished):
     gui = finished.result("a/analyzer/spikeinterface_gui")
     gui.mkdir(exist_ok=True)  # as the GUI does

@@ -19,6 +19,7 @@ from workbench import ROOT, snakemake
 pytestmark = pytest.mark.medium
 
 
+@pytest.mark.slow
 def test_demo_with_kilosort4(tmp_path):
     shutil.copytree(ROOT / "config", tmp_path / "config")
     demo = tmp_path / "demo"
@@ -95,29 +96,27 @@ def locust(project, data, tetrode):
     return project
 
 
-@pytest.mark.slow  # the demo above sorts with both, too
-@pytest.mark.parametrize(
-    ("sorter", "params"),
-    [("kilosort4", {"nblocks": 0, "do_CAR": False}), ("spykingcircus2", {})],
-)
-def test_real_recording_is_sorted(locust, sorter, params):
-    locust.config["sorter"] = {"name": sorter, "params": params, "device": "cpu"}
+def test_real_recording_is_sorted(locust):
+    """By Kilosort 4, and by SpyKING CIRCUS 2 in another row of the same table."""
+    locust.rows.append(locust.rows[0] | {"recording": "second", "sorter": "spykingcircus2"})
+    params = {"nblocks": 0, "do_CAR": False}
+    locust.config["sorter"] = {"name": "kilosort4", "params": params, "device": "cpu"}
     locust.config["outputs"] = ["figures", "nwb", "npz"]
     run = locust.run()
     assert run.returncode == 0, run.output
-    canary = locust.sentinel("locust")
-    assert (canary["outcome"], canary["duration_s"]) == ("passed", pytest.approx(57.54, abs=0.01))
-    assert canary["sorter"]["name"] == sorter
-    assert canary["sorter"]["version"]
-    assert locust.sort_record("locust")["n_units"] >= 1
-    assert len(load(locust.result("locust/sorting")).unit_ids) >= 1
-    # Without a gain a count is taken to be a microvolt.
-    analyzer = load_sorting_analyzer(locust.result("locust/analyzer"))
-    assert set(analyzer.recording.get_channel_gains()) == {1.0}
-    assert len(curation.read_units(locust.result("locust/units.tsv"))) >= 1
-    assert all(
-        locust.result(f"locust/figures/{name}.png").exists() for name in ("drift", "templates")
-    )
+    for name, sorter in (("locust", "kilosort4"), ("second", "spykingcircus2")):
+        canary, folder = locust.sentinel(name), locust.result(name)
+        assert canary["outcome"] == "passed"
+        assert canary["duration_s"] == pytest.approx(57.54, abs=0.01)
+        assert canary["sorter"]["name"] == sorter
+        assert canary["sorter"]["version"]
+        assert locust.sort_record(name)["n_units"] >= 1
+        assert len(load(folder / "sorting").unit_ids) >= 1
+        # Without a gain a count is taken to be a microvolt.
+        analyzer = load_sorting_analyzer(folder / "analyzer")
+        assert set(analyzer.recording.get_channel_gains()) == {1.0}
+        assert len(curation.read_units(folder / "units.tsv")) >= 1
+        assert all((folder / f"figures/{each}.png").exists() for each in ("drift", "templates"))
 
 
 @pytest.mark.slow

@@ -48,12 +48,14 @@ def test_other_sorter_parameters_run_both_again(finished):
     assert finished.run().nothing_to_do
 
 
+@pytest.mark.slow
 def test_other_preprocessing_runs_everything_again(finished):
     finished.config["preprocessing"] = {"common_reference": {}}
     plan = finished.run("-n")
     assert plan.recordings("canary") == ["a", "b", "quiet"]
 
 
+@pytest.mark.slow
 def test_another_row_runs_its_own_jobs_alone(finished):
     finished.add("c")
     run = finished.run()
@@ -63,6 +65,7 @@ def test_another_row_runs_its_own_jobs_alone(finished):
     assert list(finished.summary().index) == ["a", "b", "quiet", "c"]
 
 
+@pytest.mark.slow
 def test_recording_that_was_moved_away_is_left_alone(project):
     path = project.folder / "moved.raw"
     shutil.copy(project.write_binary("active", 8.0), path)
@@ -81,6 +84,7 @@ def test_metadata_only_changes_the_summary(finished):
     assert finished.summary()["subject"].to_list() == ["m1", "m1", "m1"]
 
 
+@pytest.mark.slow
 def test_another_part_of_the_recording_runs_both_again(finished):
     finished.rows[0]["end_s"] = "6"
     run = finished.run()
@@ -88,12 +92,14 @@ def test_another_part_of_the_recording_runs_both_again(finished):
     assert finished.sort_record("a")["duration_s"] == 6.0
 
 
+@pytest.mark.slow
 def test_canary_that_runs_again_leaves_the_sort_alone(finished):
     run = finished.run("-R", "canary", "--rerun-triggers", "mtime")
     assert run.recordings("canary") == ["a", "b", "quiet"]
     assert run.recordings("sort") == []
 
 
+@pytest.mark.slow
 def test_record_of_an_unknown_version_is_an_error_that_says_so(finished):
     path = finished.result("a/canary.json")
     path.write_text(path.read_text().replace('"schema_version": 1', '"schema_version": 7'))
@@ -142,6 +148,7 @@ def test_sorting_that_cannot_be_read_does_not_cost_the_sort(project):
     assert project.run().nothing_to_do
 
 
+@pytest.mark.slow
 def test_sorters_own_files_can_be_left_out(project):
     project.add("a")
     project.config["sorter"]["keep_output"] = False
