@@ -65,8 +65,6 @@ if workflow.is_main_process:
 # Every name in them is checked once, by the main process.
 checked = functools.partial(inputcheck.check_inputs, files=workflow.configfiles)
 read = checked if workflow.is_main_process else inputcheck.read_inputs
-if not isinstance(config, dict):
-    sys.exit(f"config: takes keys and values (key: value), got {config}")
 try:
     SETTINGS, RECORDINGS = read(config)
 except BadInputError as err:
@@ -109,15 +107,18 @@ OF_BATCH = {
 }
 
 
-@functools.cache
 def state_of(recording):
-    """Return a recording's records beside the settings of now, each read once."""
+    """Return a recording's records beside the settings of now."""
     if recording not in ROWS:
         if recording in NUMBERED:
             sys.exit(NO_FOLDERS)
         hint = did_you_mean(recording, ROWS)
         sys.exit(f"no recording {recording!r} in {SETTINGS.recordings}{hint}")
     return State(SETTINGS, ROWS[recording], RESULTS / recording, dry=DRY)
+
+
+if DRY or not IN_MODULE:  # where no other rule makes the recordings in this run
+    state_of = functools.cache(state_of)
 
 
 @functools.cache

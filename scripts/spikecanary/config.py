@@ -401,8 +401,11 @@ def load(config: Mapping[str, Any]) -> Config:
     return loaded
 
 
-def load_valid(config: Mapping[str, Any]) -> tuple[Config, set[str], list[str]]:
+def load_valid(config: Any) -> tuple[Config, set[str], list[str]]:
     """Return the config with defaults for invalid sections, their names, and all problems."""
+    if not isinstance(config, Mapping):  # of a module
+        told = f"config: takes keys and values (key: value), got {config}"
+        return Config(), {"recordings"}, [told]
     given = {key: value for key, value in config.items() if value is not None}
     try:  # records hold settings as JSON
         json.dumps(given, ensure_ascii=False, default=str, skipkeys=True).encode()

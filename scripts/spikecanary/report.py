@@ -15,7 +15,7 @@ from urllib.parse import quote, unquote
 
 from spikecanary import forecast, sentinel, summary
 from spikecanary.config import Config
-from spikecanary.outputs import CANARY_FIGURE, FILES
+from spikecanary.outputs import CANARY_FIGURE, FILES, outdated
 from spikecanary.sentinel import Record, RecordError
 from spikecanary.tsv import read_tsv
 
@@ -161,14 +161,19 @@ def describe(rows: Sequence[Mapping[str, Any]], results: Path) -> list[dict[str,
         canary = _read(folder / "canary.json")
         log = canary.log if canary else None
         n_units += row["n_units"] or 0
+        old = outdated(folder)
+        found = [path for path in sorted(folder.glob("[!.]*")) if path.name not in old]
         each = {
             "row": row,
             "canary": canary,
             "sort": _find_sort(row, folder, attempts),
             "attempts": attempts,
-            "units": _read_units(folder) if n_units <= MOST_UNITS else [],
-            "figures": _find_figures(folder),
-            "files": [path.name + "/" * path.is_dir() for path in sorted(folder.glob("[!.]*"))],
+            "units": _read_units(folder)
+            if n_units <= MOST_UNITS and "units.tsv" not in old
+            else [],
+            "figures": _find_figures(folder) if "figures" not in old else [],
+            "files": [path.name + "/" * path.is_dir() for path in found],
+            "outdated": old,
             "logs": sorted(Path(log).parents[1].glob(f"*/{folder.name}.log")) if log else [],
         }
         described.append(each)

@@ -1,5 +1,6 @@
 """The summary: one row a recording, from what stands in a results folder."""
 
+import contextlib
 import json
 import logging
 import re
@@ -11,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from spikecanary import quality, sentinel
-from spikecanary.outputs import FILES
+from spikecanary.outputs import FILES, outdated
 from spikecanary.sentinel import Failure, Record, RecordError
 from spikecanary.supervise import folders, log
 from spikecanary.texts import abridge, count, sentences
@@ -154,7 +155,7 @@ def _row(folder: Path, recording: str) -> dict[str, Any]:
         "category": (decisive.failure.category if decisive.failure else None) or "",
         "failure": decisive.failure.class_name if decisive.failure else "",
         "n_sorted": sort.n_units if sort else None,
-        **(_count_units(folder / FILES["units"], sort) if sort else {}),
+        **(_count_units(folder, sort) if sort else {}),
         "canary_units": canary.n_units if canary else None,
         "reason": decisive.reason,
         "remedy": decisive.failure.remedy if decisive.failure else "",
@@ -195,13 +196,13 @@ def _first(*values: Any) -> Any:
     return next((value for value in values if value is not None), None)
 
 
-def _count_units(units: Path, sort: Record) -> dict[str, int | None]:
+def _count_units(folder: Path, sort: Record) -> dict[str, int | None]:
     """Count the units that are left, and those with the label good; as sorted before that."""
-    try:
-        labels = [row["label"] for row in read_tsv(units, ("label",))]
-    except TableError:
-        return {"n_units": sort.n_units, "n_good": None}
-    return {"n_units": len(labels), "n_good": labels.count("good")}
+    if FILES["units"] not in outdated(folder):
+        with contextlib.suppress(TableError):
+            labels = [row["label"] for row in read_tsv(folder / FILES["units"], ("label",))]
+            return {"n_units": len(labels), "n_good": labels.count("good")}
+    return {"n_units": sort.n_units, "n_good": None}
 
 
 def _likely(canary: Record, cost: str) -> float | None:
@@ -427,7 +428,11 @@ def print_end(
     sys.stdout.write("\n".join([*lines, ""]))
     sys.stdout.flush()
     needs = "\n".join(filter(None, [describe_needs(rows), describe_missing(results, rows, files)]))
-    told = [*filter(None, [needs]), *describe_hosts(results, rows)]
+    told = [
+        *filter(None, [needs]),
+        *describe_outdated(results, rows),
+        *describe_hosts(results, rows),
+    ]
     sys.stderr.write("".join(f"{each}\n" for each in told))
     return bool(needs)
 
@@ -452,6 +457,17 @@ def describe_missing(
     lines = [f"{those} outputs{why}:", *lacking[:NAMED]]
     lines += [f"and {len(lacking) - NAMED} more"] if len(lacking) > NAMED else []
     return "\n  ".join(lines)
+
+
+def describe_outdated(results: Path, rows: Iterable[Mapping[str, Any]]) -> list[str]:
+    """Say which recordings hold outputs that are older than their sort, in one line; or nothing."""
+    named = {row["recording"]: outdated(results / row["recording"]) for row in rows}
+    told = [f"{name} ({', '.join(old)})" for name, old in named.items() if old]
+    if not told:
+        return []
+    more = f" and {len(told) - NAMED} more" if len(told) > NAMED else ""
+    hint = "Run again with them in outputs, or remove them"
+    return [f"Older than the sort, so of another: {', '.join(told[:NAMED])}{more}. {hint}."]
 
 
 def end_of_module_run(results: str | Path) -> None:

@@ -76,6 +76,21 @@ def add_keys(path):
     path.write_text(text)
 
 
+@LATER
+def test_outputs_that_are_of_an_earlier_sort_are_named_and_not_shown(batches, tmp_path):
+    engine = batches(tmp_path, "a b", ("units", "phy"))
+    other = {"sorter": {"params": {"nblocks": 0}}}
+    run = engine.run(outputs=["units"], **other)
+    assert run.done() == "canary: a b; sort: a b; exit 0"
+    assert "Older than the sort, so of another: a (phy), b (phy). Run again" in run.output
+    page = engine.result("report.html").read_text()
+    assert "not shown: phy." in page
+    assert 'href="a/phy/"' not in page
+    run = engine.run(outputs=["units", "phy"], **other)
+    assert "Older than the sort" not in run.output
+    assert 'href="a/phy/"' in engine.result("report.html").read_text()
+
+
 @pytest.mark.parametrize(
     "name", ["sort.json", "units.tsv", *later("sorting", "analyzer", "metrics.tsv", "phy")]
 )

@@ -84,6 +84,21 @@ def test_imported_as_a_module(project):
     assert "ERROR records disagree with the config or the table" in run.output
 
 
+MAKES_RECORDINGS = """
+rule make:
+    input:
+        "{recording}.source",
+    output:
+        "{recording}.raw",
+    shell:
+        "cp {input} {output}"
+
+use rule canary from canary as sc_canary with:
+    input:
+        "{recording}.raw",
+"""
+
+
 class Importer(Engine):
     """A workflow on stubs that imports the rules."""
 
@@ -106,6 +121,20 @@ def assert_it_runs_once(importer):
     """Assert that a run does everything, and the next nothing."""
     run = importer.run()
     assert run.done() == "canary: a b; sort: a b; exit 0", run.output
+    assert "Nothing to be done" in importer.run().output
+
+
+def test_recordings_that_a_rule_of_the_importers_makes(tmp_path):
+    """As docs/module.md has it."""
+    importer = Importer(tmp_path, 'pathvars: results="sorted"', "sorted/report.html")
+    for name in "ab":
+        (tmp_path / f"{name}.raw").rename(tmp_path / f"{name}.source")
+    with (tmp_path / "Snakefile").open("a") as snakefile:
+        snakefile.write(MAKES_RECORDINGS)
+    assert_it_runs_once(importer)
+    (tmp_path / "a.source").write_text("recorded again")
+    run = importer.run()
+    assert run.done() == "canary: a; sort: a; exit 0", run.output
     assert "Nothing to be done" in importer.run().output
 
 

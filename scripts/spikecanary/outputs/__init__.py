@@ -63,6 +63,20 @@ def all_files(outputs: Iterable[Output]) -> list[str]:
     return ["sorting", "sort.json", *made, *named]
 
 
+def outdated(folder: Path) -> list[str]:
+    """Return what in a recording's folder is older than its sort, so made of another.
+
+    After a new sort, that is what the config no longer names: Snakemake makes what is asked for.
+    """
+    try:
+        sorted_s = (folder / "sort.json").stat().st_mtime
+    except OSError:
+        return []
+    made = [folder / name for name in all_files(FILES)[2:]]
+    old = [each for each in made if each.exists() and each.stat().st_mtime < sorted_s]
+    return [each.relative_to(folder).parts[0] for each in old]
+
+
 @contextmanager
 def appears_whole(path: Path, purpose: str) -> Iterator[Path]:
     """Yield a path beside another, for a file or a folder, that takes its place at the end."""
