@@ -25,11 +25,7 @@ rule all:
     input:
         "<results>/report.html",
         "<results>/summary.tsv",
-        all_results,
+        *ALL_RESULTS,
         finished_results,
-        lambda wildcards: (
-            ["<results>/.checked"]
-            if any(find_disagreeing().values()) or any(state_of(x).is_doubtful for x in ROWS)
-            else []
-        ),
+        due_check,
     localrule: True

@@ -89,8 +89,10 @@ NO_FOLDERS = (
     f"{RESULTS} has no folders of theirs to work in: {[x.id for x in RECORDINGS if x.id not in ROWS]}; "
     "move them, or give yourself the right to read and write them"
 )
-if workflow.is_main_process and len(ROWS) < len(RECORDINGS):
-    logger.warning(f"Left out, {NO_FOLDERS}")
+LEFT_OUT = f"Left out, {NO_FOLDERS}" if len(ROWS) < len(RECORDINGS) else ""
+if workflow.is_main_process and LEFT_OUT:
+    logger.warning(LEFT_OUT)
+summary.IN_TABLE[RESULTS] = {*ROWS}
 SESSIONS = outputs.sessions(RECORDINGS, SETTINGS)
 # As many GPU jobs at a time as there are GPUs, unless it is said; a cluster has its own.
 if workflow.local_exec and "gpu" not in workflow.global_resources:
@@ -137,22 +139,6 @@ def check_options():
         logger.warning(f"An update of Spike Canary will sort everything again; {hint}")
     if IN_MODULE:
         warn_of_disagreement()
-
-
-@functools.cache
-def warn_of_disagreement():
-    """Say what disagrees where nothing asks for the check: for an importer's targets, and sorted."""
-    if text := compare(RESULTS, **find_disagreeing()):
-        logger.warning(f"Unless these run again by themselves: {text}")
-
-
-@functools.cache
-def find_disagreeing():
-    """Return what disagrees with the settings of now: records, and tables of waves."""
-    expected = {each: state_of(each).expected for each in ROWS if state_of(each).disagreement}
-    named = {f"waves/{wave}.tsv": WAVES[wave] for wave in WAVES}
-    named |= {f"gates/{wave}.tsv": tested_in(wave) for wave in WAVES}
-    return {"expected": expected, "tables": gate.find_stale(RESULTS, named)}
 
 
 # What jobs are told, and what they ask for.
@@ -246,5 +232,5 @@ def end_of_run(*, failed):
         page.write_after_errors(RESULTS, further, SETTINGS)
     files = outputs.all_files(SETTINGS.outputs) if failed else []
     needs_attention = summary.print_end(RESULTS, ended, files)
-    if not failed and (needs_attention or len(ROWS) < len(RECORDINGS)):
-        sys.exit(1)
+    if LEFT_OUT or (needs_attention and not failed):
+        sys.exit(LEFT_OUT or 1)

@@ -79,24 +79,27 @@ def results_of(wave, names):
     return made + [f"{each}/{outputs.CANARY_FIGURE}" for each in drawn]
 
 
-def all_results(wildcards):
-    """Return all files by name that are missing, so that a removed one is made again.
+def results_in(wave):
+    """Return a wave's files by name that are missing, so that a removed one is made again.
 
     What stands, and what is new, is in the DAG by the tables of the waves: these too by name, since
     the summary of a run with errors is made without them.
     """
-    check_options()
-    names = [f"{kind}/{wave}.tsv" for kind in ("gates", "waves") for wave in WAVES]
-    for wave in WAVES:
-        if (RESULTS / "gates" / f"{wave}.tsv").exists():
-            tested = [each for each in WAVES[wave] if not state_of(each).sort_stands]
-            names += [f"{each}/canary.json" for each in tested]
-            names += results_of(wave, outputs.all_files(SETTINGS.outputs))
+    names = [f"{kind}/{wave}.tsv" for kind in ("gates", "waves")]
+    if (RESULTS / "gates" / f"{wave}.tsv").exists():
+        tested = [each for each in WAVES[wave] if not state_of(each).sort_stands]
+        names += [f"{each}/canary.json" for each in tested]
+        names += results_of(wave, outputs.all_files(SETTINGS.outputs))
     return [f"<results>/{each}" for each in names if not (RESULTS / each).exists()]
+
+
+#: Each by itself: a machine that cannot run one sorter holds back no other's results.
+ALL_RESULTS = [lambda wildcards, wave=wave: results_in(wave) for wave in WAVES]
 
 
 def finished_results(wildcards):
     """Return what finished sorts lack where a trial comes first: on a machine that fails it too."""
+    check_options()
     due = [each for each in ROWS if find_waiting(sorter_of(each)) and state_of(each).sort_stands]
     names = [f"{each}/{name}" for each in due for name in outputs.all_files(SETTINGS.outputs)]
     return [f"<results>/{each}" for each in names if not (RESULTS / each).exists()]
@@ -108,6 +111,29 @@ def sorts_of(wave):
     names = [f"{each}/canary.json" for each in WAVES[wave] if not state_of(each).sort_stands]
     names += [f"{each}/{name}" for each in passed for name in ("sort.json", "sorting")]
     return [f"<results>/{each}" for each in names]
+
+
+@functools.cache
+def warn_of_disagreement():
+    """Say what disagrees where nothing asks for the check: for an importer's targets, and sorted."""
+    if text := compare(RESULTS, **find_disagreeing()):
+        logger.warning(f"Unless these run again by themselves: {text}")
+
+
+@functools.cache
+def find_disagreeing():
+    """Return what disagrees with the settings of now: records, and tables of waves."""
+    expected = {each: state_of(each).expected for each in ROWS if state_of(each).disagreement}
+    named = {f"waves/{wave}.tsv": WAVES[wave] for wave in WAVES}
+    named |= {f"gates/{wave}.tsv": tested_in(wave) for wave in WAVES}
+    return {"expected": expected, "tables": gate.find_stale(RESULTS, named)}
+
+
+def due_check(wildcards):
+    """Return the check of the records, where something needs attention though nothing may run."""
+    doubtful = any(state_of(each).is_doubtful for each in ROWS)
+    is_due = LEFT_OUT or doubtful or any(find_disagreeing().values())
+    return ["<results>/.checked"] if is_due else []
 
 
 @signed

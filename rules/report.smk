@@ -67,12 +67,12 @@ rule check_records:
     """Fail where records still disagree with the settings, after all else is done.
 
     Asked for while they do: Snakemake runs jobs again by its own memory (.snakemake), and where
-    that was lost nothing would run, without a word. And where a finished sort needs attention:
-    where nothing runs, the exit status would be 0.
+    that was lost nothing would run, without a word. Also where a recording needs attention of
+    which nothing runs: the hooks, which say so, run only where something does.
     """
     input:
         [f"<results>/waves/{wave}.tsv" for wave in WAVES],
-        all_results,
+        *ALL_RESULTS,
     output:
         checked=temp("<results>/.checked"),
     log:

@@ -84,9 +84,10 @@ def split(table: Path, sentinels: Iterable[Path]) -> tuple[set[str], set[str]]:
 
 
 def find_stale(results: Path, named: Mapping[str, Collection[str]]) -> dict[str, list[str]]:
-    """Return the tables of a results folder that name other recordings than they should.
+    """Return a results folder's tables that hold other recordings or verdicts than they should.
 
-    Snakemake makes them again by its own memory; where that is lost, nothing would.
+    Snakemake makes them again by its own memory; where that is lost, nothing would. A verdict may
+    change behind its back, too: by ``--touch``, or a copy with an older time.
     """
     stale = {}
     for table, members in named.items():
@@ -94,6 +95,10 @@ def find_stale(results: Path, named: Mapping[str, Collection[str]]) -> dict[str,
         try:
             rows = read_tsv(path, COLUMNS[:1]) if path.exists() else []
             found = {row["recording"] for row in rows} if path.exists() else set(members)
+            if rows and table.startswith("gates"):
+                unsorted = [each for each in members if not (results / each / "sort.json").exists()]
+                now = read_wave(results / each / "canary.json" for each in unsorted)
+                found -= {row["recording"] for row in now if row not in rows}
         except TableError:
             found = set()
         # What a gate names besides is harmless.

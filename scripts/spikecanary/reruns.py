@@ -348,7 +348,7 @@ def compare(
         if reason:
             reasons.setdefault(reason, []).append(id_)
     if stale := list(gate.find_stale(results, tables)):
-        reasons["of the tables of waves with other recordings, or unreadable"] = stale
+        reasons["of the tables of waves with other recordings or verdicts, or unreadable"] = stale
     if not reasons:
         return "; ".join(unreadable[:NAMED])
     named = [

@@ -5,6 +5,7 @@ archived, fail every job of one dated in the future, and not see one that was co
 copy with an older time.
 """
 
+import contextlib
 import functools
 import hashlib
 import os
@@ -38,7 +39,7 @@ DATA_FILES = {
 BESIDE = {
     "axona": (".+", r"{stem}\.(bin|set|[0-9]+)"),
     "blackrock": (".+", r"{stem}\.(ns[1-9]|nev)"),
-    "intan": (r"info\.rh[ds]", r"(amp|aux|vdd|supply|analog|digital|board|time)[^_]*\.dat"),
+    "intan": (r"info\.rh[ds]", r"[^_]+\.dat"),
     "neuronexus": (r".+\.xdat\.json", r"{stem}.*\.xdat"),
     "neuroscope": (".+", r"{stem}\.(xml|dat)"),
 }
@@ -53,12 +54,15 @@ def of_recording(row: Recording, plugin: str | None) -> dict[str, Any] | None:
     -------
     dict or None
         ``paths``: of each path its name, size and time (ns), of a folder the number of data files,
-        their size and digests of their names, sizes and times, in ns and in whole s. ``probe``
-        and ``plugin``: digests of their contents, since a checkout of a repository gives files a
-        new time.
+        their size and digests of their names, sizes and times, in ns and in whole s. ``probe``,
+        ``plugin`` and the probes in folders that SpikeInterface saved: digests of their contents,
+        since a checkout of a repository gives files a new time.
     """
     paths = [_of_path(path, row.reader) for path in row.paths]
     named = {"probe": row.probe, "plugin": plugin}
+    if row.reader in ("binaryfolder", "spikeinterface"):
+        inside = (Path(each, "probegroup.json") for each in row.paths if not is_url(each))
+        named |= {f"probe {n}": str(each) for n, each in enumerate(inside) if each.exists()}
     texts = {name: _of_text(path) for name, path in named.items() if path}
     return None if None in [*paths, *texts.values()] else {"paths": paths, **texts}
 
@@ -98,7 +102,9 @@ def are_noted(now: Mapping[str, Any] | None, noted: Any, *, some_away: bool) -> 
         return some_away
     try:
         paths = zip(now["paths"], noted["paths"], strict=True)
-        others = {**now, "paths": None} == {**noted, "paths": None}
+        # Versions before 0.2 did not note the probes in SpikeInterface's folders.
+        known = {name: now[name] for name in now if name in noted or name in ("probe", "plugin")}
+        others = {**known, "paths": None} == {**noted, "paths": None}
         return others and all(_is_noted(*each, some_away=some_away) for each in paths)
     except (TypeError, ValueError, LookupError):  # a record that somebody edited
         return False
@@ -150,9 +156,14 @@ def _files(
         for entry in entries:
             if entry.name.startswith(".") and not Path(entry.path).exists():
                 continue  # an editor's lock: a link to nowhere
-            if entry.is_dir():
+            try:
+                is_folder = entry.is_dir()
+            except OSError:
+                continue  # a link to itself
+            if is_folder:
                 if deep and not _is_loop(entry):
-                    yield from _files(entry.path, pattern, start, deep=True)
+                    with contextlib.suppress(PermissionError):  # closed to readers, too
+                        yield from _files(entry.path, pattern, start, deep=True)
             elif pattern.fullmatch(entry.path, start):
                 status = entry.stat()
                 yield entry.path, status.st_size, status.st_mtime_ns
@@ -177,9 +188,8 @@ def describe_changes(before: Mapping[str, Any] | None, now: Mapping[str, Any] | 
             told = "other contents or another time"
             told = told if was == size else f"{was:,} bytes then, {size:,} now"
             changes.append(f"{new[0]}: {told}")
-    changes += [
-        f"another {name} file" for name in ("probe", "plugin") if before.get(name) != now.get(name)
-    ]
+    texts = {*before, *now} - {"paths"}
+    changes += [f"another {x} file" for x in sorted(texts) if before.get(x) != now.get(x)]
     return "; ".join(changes)
 
 

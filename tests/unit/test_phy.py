@@ -170,6 +170,10 @@ def test_what_a_person_made_is_found(exported):
     merge(exported)
     found = [".phy/state.json", "cluster_note.tsv", "spike_clusters.npy"]
     assert phy.find_edits(exported) == found
+    np.save(exported / "whitening_mat_inv.npy", np.eye(2))  # as Phy does
+    assert phy.find_edits(exported) == found
+    np.save(exported / "stim_onsets.npy", np.arange(2))
+    assert phy.find_edits(exported) == [*found, "stim_onsets.npy"]
     assert not phy.may_replace(exported, "phy")
     with pytest.raises(outputs.OutputError, match=r"edited by hand \(.phy/state.json.*manual: phy"):
         phy.may_replace(exported, None)

@@ -89,6 +89,8 @@ def test_lock_of_an_editor_and_a_loop_hide_no_change(tmp_path):
     assert of(tmp_path, "nobody") == before
     (tmp_path / "x.dat").write_text("more data")
     assert of(tmp_path, "nobody") not in (before, None)
+    (tmp_path / "itself").symlink_to("itself")
+    assert of(tmp_path, "nobody") is not None
     (tmp_path / "y.dat").symlink_to("not/mounted")  # data, and away
     assert of(tmp_path, "nobody") is None
 
@@ -216,6 +218,19 @@ def test_texts_count_by_content(tmp_path):
         before = changed
     probe.unlink()
     assert of(raw, probe=str(probe), plugin=str(plugin)) is None
+
+
+def test_probes_in_a_folder_that_spikeinterface_saved(tmp_path):
+    recording = generate_recording(durations=[0.1], num_channels=4)
+    recording.save(folder=tmp_path / "saved")
+    before = of(tmp_path / "saved", "spikeinterface")
+    probes = tmp_path / "saved/probegroup.json"
+    probes.write_text(probes.read_text().replace("20.0", "40.0"))
+    now = of(tmp_path / "saved", "spikeinterface")
+    assert not stamps.are_noted(now, before, some_away=True)
+    assert stamps.describe_changes(before, now) == "another probe 0 file"
+    # As versions noted it that did not look at them.
+    assert stamps.are_noted(now, {"paths": before["paths"]}, some_away=False)
 
 
 def test_readers_of_the_tables_exist():

@@ -138,6 +138,25 @@ def test_recordings_that_a_rule_of_the_importers_makes(tmp_path):
     assert "Nothing to be done" in importer.run().output
 
 
+HOOKS = """
+from spikecanary import summary
+
+onsuccess: summary.end_of_module_run("sorted")
+onerror: summary.end_of_module_run("sorted")
+"""
+
+
+def test_row_that_was_taken_out_needs_nobody(tmp_path):
+    importer = Importer(tmp_path, 'pathvars: results="sorted"', "sorted/report.html")
+    importer.world(b="environment")
+    with (tmp_path / "Snakefile").open("a") as snakefile:
+        snakefile.write(HOOKS)
+    assert importer.run().status == 1
+    table = tmp_path / "recordings.tsv"
+    table.write_text("".join(table.read_text().splitlines(keepends=True)[:2]))
+    assert importer.run().status == 0
+
+
 def test_prefix_is_applied(tmp_path):
     importer = Importer(tmp_path, 'prefix: "ephys"', "ephys/results/summary.tsv")
     assert_it_runs_once(importer)

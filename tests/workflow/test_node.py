@@ -83,6 +83,16 @@ def test_what_waits_for_no_machine(engine, wave_size):
     )
 
 
+@pytest.mark.medium
+def test_broken_kind_holds_back_no_removed_file_of_another(engine):
+    engine.rows("a b c", sorter="simple simple -")
+    assert engine.run().status == 0
+    engine.rows("a b c d e f g", sorter="simple simple - - - - -")
+    engine.world(kilosort4="environment")
+    shutil.rmtree(engine.result("a/sorting"))
+    assert engine.run().done("node", "sort") == "node: kilosort4; sort: a; exit 1"
+
+
 def test_sorted_waits_for_the_machine_behind_a_gate_that_stands(engine):
     engine.rows("a b")
     assert engine.run("sorted", gate={"wave_size": 50}).status == 0

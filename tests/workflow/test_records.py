@@ -68,6 +68,7 @@ def test_folders_that_cannot_be_worked_in_cost_no_other(engine):
     engine.result("b").symlink_to("b")
     run = engine.run()
     assert run.done() == "canary: c; sort: c; exit 1"
+    assert engine.run().done() == "exit 1"
     text = "results has no folders of theirs to work in: ['a', 'b']"
     assert f"Left out, {text}" in run.output
     assert f"\n{text}" in engine.run("results/a/sort.json").output
@@ -93,6 +94,20 @@ def test_file_in_the_place_of_a_folder_or_the_other_way_round(engine, name):
     assert run.done() == "exit 1"
     assert f"\nresults/{name} should be a {'file' if '.' in name else 'folder'}: " in run.output
     assert "common.smk" not in run.output
+
+
+@pytest.mark.medium
+def test_verdict_that_changed_behind_snakemakes_back_is_said(engine):
+    engine.world(b="environment")
+    assert engine.run().status == 1
+    engine.world()
+    assert engine.run("results/b/canary.json").status == 0
+    engine.run("--touch")
+    run = engine.run()
+    assert run.done() == "exit 1"
+    assert "with other recordings or verdicts, or unreadable (gates/1.tsv)" in run.output
+    again = engine.run("--forcerun", "results/gates/1.tsv")
+    assert again.done() == "sort: b; exit 0", again.output
 
 
 @pytest.mark.medium

@@ -24,6 +24,8 @@ GROUPS = ("good", "mua", "noise")
 CLUSTERS, LABELS = "spike_clusters.npy", "cluster_group.tsv"
 #: In a Phy folder: digests of what was exported; by the version before, when it was exported.
 NOTE, STAMP = "exported.json", ".snakemake_timestamp"
+#: In that note: the names of the arrays that were exported. Phy itself adds some (phylib 2.6).
+ARRAYS, OF_PHY = "*.npy, *.dat", ("whitening_mat_inv.npy", "_phy_spikes_subset.")
 #: Where SpikeInterface's GUI keeps a curation, in the analyzer's folder, and its file there.
 GUI, CURATION = "spikeinterface_gui", "curation_data.json"
 #: SpikeInterface's file of a sorting's spikes; copied beside a curation, it tells what that is of.
@@ -37,6 +39,13 @@ def _files(folder: Path) -> Iterator[tuple[str, Path]]:
         data = path.suffix in (".npy", ".dat") and path.name != CLUSTERS
         if path.is_file() and not data and path.name not in ours:
             yield str(path.relative_to(folder)), path
+
+
+def _arrays(folder: Path) -> list[str]:
+    """Name the arrays of a Phy folder, which are too large to be read, but those of Phy's own."""
+    found = (path for path in folder.rglob("*") if path.suffix in (".npy", ".dat"))
+    kept = (path for path in found if not path.name.startswith((CLUSTERS, *OF_PHY)))
+    return sorted(str(path.relative_to(folder)) for path in kept)
 
 
 def _digest(path: Path) -> str:
@@ -59,7 +68,10 @@ def find_edits(folder: Path) -> list[str]:
         return [name for name, path in found.items() if path.stat().st_mtime > exported]
     except ValueError:
         noted = {}
-    return [name for name, path in _files(folder) if noted.get(name) != _digest(path)]
+    edits = [name for name, path in _files(folder) if noted.get(name) != _digest(path)]
+    if ARRAYS in noted:  # not in a note of the version before
+        edits += [name for name in _arrays(folder) if name not in noted[ARRAYS]]
+    return edits
 
 
 def by_hand(folder: Path, pattern: str) -> dict[str, str]:
@@ -120,7 +132,8 @@ def write(
         _export(analyzer, units, params, folder)
     else:
         say_empty(folder, "Phy")
-    note = {name: _digest(path) for name, path in _files(folder)}
+    note: dict[str, Any] = {name: _digest(path) for name, path in _files(folder)}
+    note[ARRAYS] = _arrays(folder)
     (folder / NOTE).write_text(json.dumps(note, indent=1) + "\n")
     (folder / Path(FILES["phy"]).name).touch()
 
