@@ -106,6 +106,7 @@ OF_BATCH = {
     "remote": workflow.non_local_exec,
     "limits": limits_of(SETTINGS),
     "late": inputcheck.left_to_jobs(SETTINGS),
+    "force": SETTINGS.canary.force,
 }
 
 

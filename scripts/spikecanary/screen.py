@@ -79,15 +79,19 @@ def print_gate(table: Path, batch: Mapping[str, Any]) -> None:
     table : Path
         The gate's table.
     batch : dict
-        As of :func:`print_lines`, and ``waves``: the names of all.
+        As of :func:`print_lines`, ``waves``: the names of all, and ``force``: the recordings that
+        are sorted whatever their verdict.
     """
     is_last = all(table.with_name(f"{wave}.tsv").exists() for wave in batch["waves"])
     names = batch["names"] if is_last else batch["rows"]
     rows = summary.describe(table.parents[1], {name: {} for name in names})
-    stopped = [row for row in rows if row["sort"] == "stopped"]
+    all_stopped = [row for row in rows if row["sort"] == "stopped"]
+    stopped = [row for row in all_stopped if row["recording"] not in batch["force"]]
+    n_forced = len(all_stopped) - len(stopped)
     unexpected = [row for row in rows if row["outcome"] == "unexpected"]
     lines = summary.describe_groups([*stopped, *unexpected]) if is_last else []
-    parts = [f"{len(rows) - len(stopped)} proceed", f"{len(stopped)} stopped" * bool(stopped)]
+    parts = [f"{len(rows) - len(all_stopped)} proceed", f"{len(stopped)} stopped" * bool(stopped)]
+    parts += [f"{n_forced} forced" * bool(n_forced)]
     parts += [f"{len(unexpected)} unexpected" * bool(unexpected)]
     known = "All verdicts are known" if is_last else f"Verdicts of wave {table.stem} are known"
     lines.insert(0, f"{known}: {', '.join(filter(None, parts))}")

@@ -279,7 +279,10 @@ def describe_counts(rows: Sequence[Mapping[str, Any]]) -> str:
     text = f"{count(len(rows), 'recording')}: {', '.join(parts)}"
     unexpected = sum(row["outcome"] == "unexpected" for row in rows)
     odd = count(unexpected, "unexpected canary", "unexpected canaries")
-    return f"{text}; {odd} proved nothing" if unexpected else text
+    text += f"; {odd} proved nothing" if unexpected else ""
+    warned = sum(bool(row.get("warnings")) for row in rows if row["outcome"] != "unexpected")
+    has = count(warned, "recording has", "recordings have")
+    return f"{text}; {has} warnings, see the summary" if warned else text
 
 
 def describe_unknown(rows: Iterable[Mapping[str, Any]]) -> str:

@@ -10,6 +10,8 @@ from typing import Any
 NUMPY_SCALAR = re.compile(r"\bnp\.\w+\(('[^']*'|[-+\w.]+)\)")
 #: So many characters of a value are quoted in a message, and of a text that is one line.
 LONGEST_QUOTE, LONGEST_LINE = 80, 500
+#: Of so few known names all are told where the word is as short as this: gpu is not meant as cpu.
+FEW, SHORT = 6, 3
 
 
 class PlainError(ValueError):
@@ -78,7 +80,8 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     folded = {each.casefold(): each for each in sorted(known)}
     wanted = name.casefold()
     near = [each for each in folded if wanted and each.startswith(wanted)]
-    near = near or get_close_matches(wanted, folded, n=1)
+    if len(wanted) > SHORT or len(folded) > FEW:
+        near = near or get_close_matches(wanted, folded, n=1)
     if near:
         return f" (did you mean {' or '.join(repr(folded[each]) for each in near[:3])}?)"
     return f" (known: {', '.join(folded.values())})" if known else ""

@@ -262,6 +262,11 @@ def test_command(tmp_path, capsys):
     assert "remedy: Run on a node" in said
     assert "bug\n  unclassified" in said
     assert classify.main([str(tmp_path / "none")]) == 2
+    (tmp_path / "own").write_text(
+        "2026 INFO a: stop (stopped): a.raw does not exist. Check path.\n"
+    )
+    assert classify.main([str(tmp_path / "own")]) == 0
+    assert "  verdict: stop\n  reason: a.raw does not exist. Check" in capsys.readouterr().out
 
 
 def test_command_on_records(tmp_path, capsys):

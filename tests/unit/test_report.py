@@ -186,9 +186,9 @@ def test_host_that_fails_as_others_do_not_is_named(tmp_path):
 
 def test_captions_are_those_of_snakemakes_report(tmp_path):
     assert "captions.rst" in (ROOT / "rules/outputs.smk").read_text()
+    write_recording(tmp_path, "one", make_record(), sorted_record("one"))
     for name in ("probe", "drift", "templates"):
         draw(tmp_path / f"one/figures/{name}.png")
-    write_recording(tmp_path, "one", make_record(), sorted_record("one"))
     page = write_report(tmp_path, ["one"]).read_text()
     for text in ("Steps and slopes are drift.", "The contacts of the probe"):
         assert text in report.CAPTIONS.read_text()

@@ -35,7 +35,7 @@ def results(tmp_path):
 
 def shown(*names: str) -> dict:
     rows = {name: {"table_row": str("abcd".index(name))} for name in names}
-    return {"rows": rows, "names": list("abcdefghijkl"), "waves": ["1", "2"]}
+    return {"rows": rows, "names": list("abcdefghijkl"), "waves": ["1", "2"], "force": []}
 
 
 def test_a_line_a_verdict(results, capsys):
@@ -89,6 +89,11 @@ def test_last_gate_tells_the_failures_of_all(results, capsys):
     out = capsys.readouterr().out
     assert out.startswith("All verdicts are known: 2 proceed, 2 stopped, 1 unexpected\n")
     assert "2 stopped, X: b, d" in out
+    everything = shown() | {"names": list("abcd"), "force": ["d"]}
+    screen.print_gate(results / "gates" / "2.tsv", everything)
+    forced = capsys.readouterr().out
+    assert forced.startswith("All verdicts are known: 2 proceed, 1 stopped, 1 forced, 1 unexp")
+    assert "1 stopped, X: b\n" in forced
     assert "1 unexpected: c\n    no such thing.\n    log: c.log" in out
 
 

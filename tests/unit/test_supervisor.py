@@ -282,6 +282,33 @@ def test_signal_ends_tree_and_process(parent, signum):
     assert [each for each in tree if processes.is_alive(each)] == []
 
 
+CALLS_BACK = """
+import ctypes, sys, time
+from spikecanary.supervise import processes
+processes.exit_on_signals()
+
+@ctypes.CFUNCTYPE(None)
+def back():
+    print("ready", flush=True)
+    time.sleep(1)
+
+back()
+time.sleep(60)
+"""
+
+
+def test_signal_in_a_callback_of_c_code_ends_the_process():
+    path = os.pathsep.join(sys.path)
+    process = subprocess.Popen(
+        [sys.executable, "-c", CALLS_BACK],
+        env={**os.environ, "PYTHONPATH": path},
+        stdout=subprocess.PIPE,
+    )
+    assert process.stdout.readline() == b"ready\n"
+    process.send_signal(signal.SIGINT)
+    assert process.wait(timeout=20) == 128 + signal.SIGINT
+
+
 def test_result_counts_whatever_the_last_sample_says(run):
     def late(sample):
         return SorterTimeoutError("late", limit_s=0.1) if sample.elapsed_s > 0.1 else None

@@ -106,7 +106,8 @@ def test_summary_of_each_state(tmp_path):
     assert table.loc["stopped", "category"] == "resource"
     assert summary.describe_counts(rows) == (
         "7 recordings: 2 sorted, 2 pending, 1 unsortable, 1 stopped, 1 failed, "
-        "stopped for: 1 resource; 1 unexpected canary proved nothing"
+        "stopped for: 1 resource; 1 unexpected canary proved nothing; "
+        "1 recording has warnings, see the summary"
     )
 
 

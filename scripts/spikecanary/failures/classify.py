@@ -36,6 +36,8 @@ from spikecanary.texts import abridge
 
 #: Our own failures that are raised whatever a library raised: what that was may say more.
 WRAPPERS = (RecordingUnreadableError, PreprocessingError)
+#: The last line of a canary's log.
+OWN_VERDICT = re.compile(r" INFO \S+: (?P<verdict>stop) \(stopped\): (?P<reason>.+)")
 #: What an exception said is cut to so many characters.
 LONGEST_SAID = 200
 #: Packages whose frames tell a stage: the innermost frame of one of them decides.
@@ -234,11 +236,12 @@ def main(arguments: list[str] | None = None) -> int:
         for path in given.logs:
             text = path.read_text(encoding="utf-8", errors="replace")
             failure = by_text(text, signatures=given.signatures)
-            unknown |= failure is None
-            if given.draft and failure is None:
+            own = OWN_VERDICT.search(text)
+            described = failure.describe() if failure else own.groupdict() if own else {}
+            unknown |= not described
+            if given.draft and not described:
                 sys.stdout.write(draft(text, str(path)))
                 continue
-            described = failure.describe() if failure else {}
             lines = [f"  {name}: {value}" for name, value in described.items() if value]
             sys.stdout.write("\n".join([str(path), *(lines or ["  unclassified"])]) + "\n")
     except (OSError, ValueError) as err:

@@ -4,6 +4,8 @@ import contextlib
 import os
 import signal
 import subprocess
+import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -129,6 +131,15 @@ def exit_on_signals() -> None:
             signal.signal(each, signal.SIG_IGN)
         raise Interrupted(signum)
 
+    def interrupt_again(ignored: Any) -> None:
+        """Send a signal again that came inside a callback of C code, where Python ignores it."""
+        if isinstance(ended := ignored.exc_value, Interrupted):
+            signal.signal(ended.signum, interrupt)
+            threading.Timer(0.05, os.kill, [os.getpid(), ended.signum]).start()
+        else:
+            sys.__unraisablehook__(ignored)
+
+    sys.unraisablehook = interrupt_again
     for each in SIGNALS:
         if each != signal.SIGHUP or signal.getsignal(each) != signal.SIG_IGN:  # nohup
             signal.signal(each, interrupt)
