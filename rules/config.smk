@@ -9,7 +9,7 @@ from snakemake.exceptions import WorkflowError
 CONFIG = Path("config/config.yaml")
 given = workflow.overwrite_configfiles or workflow.modifier.skip_configfile
 if not CONFIG.is_file() and (not given or CONFIG.exists()):
-    sys.exit(f"{CONFIG} is no file that can be read: make it, or name one (--configfile FILE)")
+    sys.exit(f"{CONFIG} cannot be read: create it, or name another (--configfile FILE)")
 try:
     if CONFIG.exists():
         load_configfile(CONFIG)

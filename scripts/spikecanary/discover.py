@@ -418,11 +418,25 @@ def main(arguments: list[str] | None = None) -> int:
         description="Find recordings in folders, read their headers, add rows to the table.",
     )
     parser.add_argument("folders", nargs="+", metavar="FOLDER", help="where to look")
-    parser.add_argument("--out", type=Path, default=Path("config/recordings.tsv"), help="the table")
-    parser.add_argument("--split-by", choices=SPLITS, default="probe", help="one row for each")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=Path("config/recordings.tsv"),
+        help="the table to write (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--split-by",
+        choices=SPLITS,
+        default="probe",
+        help="what gets a row of its own (default: %(default)s)",
+    )
     parser.add_argument("--concatenate", action="store_true", help="join runs of one probe")
-    parser.add_argument("--configfile", type=Path, help="settings, for the plan")
-    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes")
+    parser.add_argument(
+        "--configfile", type=Path, help=f"settings for the plan (default: {CONFIG})"
+    )
+    parser.add_argument(
+        "--jobs", type=int, default=os.cpu_count() or 1, help="how many processes read headers"
+    )
     given = parser.parse_args(arguments)
     try:
         settings = given.configfile or CONFIG

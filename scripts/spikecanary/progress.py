@@ -60,7 +60,9 @@ class Progress:
         """Return one line for people."""
         parts = [f"canaries {self.done['canary']} of {self.n_canaries}"]
         parts += [f"{n} {x}" for x in ("stopped", "unexpected") if (n := self.outcomes[x])]
-        parts.append(f"sorts {self.done['sort']} of at most {self.n_sorts}")
+        begun = self.done["sort"] + sum(job.kind == "sort" for job in self.running.values())
+        # Behind a gate that is made again there are more than the first plan can tell.
+        parts.append(f"sorts {self.done['sort']} of at most {max(self.n_sorts, begun)}")
         parts += [f"{self.done['failed']} failed"] if self.done["failed"] else []
         running = sorted(self.running.values(), key=lambda job: job.kind not in KINDS)
         names = [f"{job.kind} {job.recording}" for job in running]

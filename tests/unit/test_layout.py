@@ -192,7 +192,7 @@ def test_size_that_is_no_whole_number_of_samples_is_a_warning(tmp_path):
     noise = np.random.default_rng(2).normal(0, 50, (30_000, 16)).astype("int16")
     path = write(tmp_path / "x.raw", noise, header=b"0123456789")
     (warning,) = layout.check(row(path), RATE_HZ)
-    assert "10 bytes are left of frames of 32" in warning
+    assert "10 bytes are left over (frames of 32)" in warning
 
 
 def test_other_readers_are_believed():

@@ -282,7 +282,7 @@ def test_nwb_says_that_it_guesses_where_nobody_tells_when_a_recording_began(made
     found = describe(row, NWBFile={"lab": "L"}, Subject={"subject_id": "m2"})
     assert found["NWBFile"]["session_start_time"].year >= 2026
     assert (found["NWBFile"]["lab"], found["Subject"]["subject_id"]) == ("L", "m2")
-    guess = "session_start_time is not known: it is the time of the file, a guess"
+    guess = "session_start_time is not known; the time of the file is taken as a guess"
     assert f"{row.id}: {guess}" in caplog.text
     assert found["NWBFile"]["notes"] == guess
     gone = row.model_copy(update={"paths": ("/no/such",)})

@@ -143,7 +143,7 @@ def test_config_that_is_not_there(tmp_path, is_link):
     command = [sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "Snakefile"), "-n"]
     run = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert run.returncode == 1
-    assert "config/config.yaml is no file that can be read: make it, or name one" in run.stderr
+    assert "config/config.yaml cannot be read: create it, or name another" in run.stderr
     assert not re.search(r"Traceback|Snakefile|\.smk", run.stdout + run.stderr)
 
 

@@ -132,7 +132,7 @@ def nwb_metadata(one: Sorted, given: NwbSettings, session: str | None = None) ->
         began = datetime.fromtimestamp(made, UTC).isoformat() if made else one.record.started_at
         file["session_start_time"] = began
         of = "file" if made else "sort"
-        guess = f"session_start_time is not known: it is the time of the {of}, a guess"
+        guess = f"session_start_time is not known; the time of the {of} is taken as a guess"
         file.setdefault("notes", guess)
         text = "%s: %s. Add column session_start_time (ISO 8601) to the table"
         logger.warning(text, row.id, guess)
