@@ -151,8 +151,8 @@ def describe_remainder(path: str, declared: Layout) -> Iterator[str]:
     """Say that the size of a file is no whole number of samples."""
     if left := declared.remainder(path):
         yield (
-            f"{path} does not hold a whole number of samples: {left} bytes are left over (frames of "
-            f"{declared.frame_bytes}). Are num_channels, dtype and file_offset right, and is the "
+            f"{path} does not hold a whole number of samples: {left} bytes are left over (frames "
+            f"of {declared.frame_bytes}). Are num_channels, dtype and file_offset right, and is the "
             "copy finished?"
         )
 
