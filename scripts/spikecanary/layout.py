@@ -152,8 +152,8 @@ def describe_remainder(path: str, declared: Layout) -> Iterator[str]:
     if left := declared.remainder(path):
         yield (
             f"{path} does not hold a whole number of samples: {left} bytes are left over (frames "
-            f"of {declared.frame_bytes}). Are num_channels, dtype and file_offset right, and is the "
-            "copy finished?"
+            f"of {declared.frame_bytes}). Are num_channels, dtype and file_offset right, and is "
+            "the copy finished?"
         )
 
 
