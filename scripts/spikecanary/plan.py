@@ -246,13 +246,14 @@ def _find_problems(header: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _find_repeated(rows: Iterable[Recording]) -> dict[str, str]:
-    """Name recordings that read the same data as an earlier one."""
+    """Name recordings that are the same data as an earlier one, sorted the same way."""
     first: dict[Any, str] = {}
     repeated = {}
     for row in rows:
         paths = tuple(os.path.realpath(path) if exists(path) else path for path in row.paths)
         part = (row.pieces(), row.channels)
-        data = (paths, row.stream_id, str(row.reader_options), part)
+        how = (row.sorter, row.params, row.preprocessing)
+        data = (paths, row.stream_id, str(row.reader_options), part, how)
         if data in first:
             repeated[row.id] = f"the same data as {first[data]}"
         first.setdefault(data, row.id)
@@ -291,10 +292,11 @@ def describe_totals(table: "pd.DataFrame") -> str:
         table["action"].isin(kind).sum() for kind in (WITH_CANARY, WITH_SORT, WITH_OUTPUTS)
     )
     jobs_s = table["canary_s"] + table["sort_s"]
+    due_s = jobs_s[jobs_s > 0] if jobs_s.any() else jobs_s
     return (
         f"{count(len(table), 'recording')}: {counted}\n"
         f"At most {count(n_canaries, 'canary', 'canaries')}, {count(n_sorts, 'sort')}, and the "
         f"outputs of {count(n_made, 'recording')}. Canaries and sorts take "
-        f"{duration(jobs_s.sum())} in all (median {duration(jobs_s.median())}, longest "
+        f"{duration(jobs_s.sum())} in all (median {duration(due_s.median())}, longest "
         f"{duration(jobs_s.max())}), and {_size(table['disk_mb'].max())} of disk for the largest"
     )

@@ -64,6 +64,8 @@ def test_plan_of_a_new_batch(rows, config, tmp_path):
         "loud": "unusual gain: 1000 to 1000 uV per count",
         "raw": "no gain to uV",
     }
+    other = rows["good"].model_copy(update={"id": "other", "sorter": "simple"})
+    assert plan._find_repeated([rows["good"], other]) == {}  # two sorters are compared
     assert table.loc["missing", "action"] == "canary"
     assert table.loc["good", "sort_s"] == 60 + 8
 
