@@ -287,7 +287,7 @@ def test_nwb_says_that_it_guesses_where_nobody_tells_when_a_recording_began(made
     assert found["NWBFile"]["notes"] == guess
     gone = row.model_copy(update={"paths": ("/no/such",)})
     found = describe(gone)
-    assert "it is the time of the sort" in found["NWBFile"]["notes"]
+    assert "the time of the sort is taken" in found["NWBFile"]["notes"]
     caplog.clear()
     told = row.model_copy(update={"metadata": {"subject": "m3"}})  # as discover writes it
     found = describe(told, "2020-01-02T03:04:05+00:00")
