@@ -69,7 +69,7 @@ def test_names_that_spikeinterface_does_not_have(project):
         "config: preprocessing: unknown step 'bandpas_filter' (did you mean 'bandpass_filter'?)",
         "preprocessing.common_reference: unknown parameter 'operater' (did you mean 'operator'?)",
         "preprocessing.highpass_filter: unknown parameter 'freq_minn' (did you mean 'freq_min'?)",
-        "config: canary.force: the table has no recording 'aa' (did you mean",
+        "config: canary.force: the table has no recording 'aa' (known: a, b, c",
     ):
         assert expected in run.output
 
