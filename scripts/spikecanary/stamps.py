@@ -102,7 +102,7 @@ def are_noted(now: Mapping[str, Any] | None, noted: Any, *, some_away: bool) -> 
         return some_away
     try:
         paths = zip(now["paths"], noted["paths"], strict=True)
-        # Versions before 0.2 did not note the probes in SpikeInterface's folders.
+        # Earlier records do not note the probes in SpikeInterface's folders.
         known = {name: now[name] for name in now if name in noted or name in ("probe", "plugin")}
         others = {**known, "paths": None} == {**noted, "paths": None}
         return others and all(_is_noted(*each, some_away=some_away) for each in paths)

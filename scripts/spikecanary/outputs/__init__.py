@@ -63,16 +63,17 @@ def all_files(outputs: Iterable[Output]) -> list[str]:
     return ["sorting", "sort.json", *made, *named]
 
 
-def outdated(folder: Path) -> list[str]:
+def outdated(folder: Path, *names: str) -> list[str]:
     """Return what in a recording's folder is older than its sort, so made of another.
 
-    After a new sort, that is what the config no longer names: Snakemake makes what is asked for.
+    All outputs are looked at, unless some are named. After a new sort, that is what the config no
+    longer names: Snakemake makes what is asked for.
     """
     try:
         sorted_s = (folder / "sort.json").stat().st_mtime
     except OSError:
         return []
-    made = [folder / name for name in all_files(FILES)[2:]]
+    made = [folder / name for name in names or all_files(FILES)[2:]]
     old = [each for each in made if each.exists() and each.stat().st_mtime < sorted_s]
     return [each.relative_to(folder).parts[0] for each in old]
 

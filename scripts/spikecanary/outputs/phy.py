@@ -36,16 +36,19 @@ def _files(folder: Path) -> Iterator[tuple[str, Path]]:
     """Yield the files of a Phy folder that people may make or change, by name."""
     ours = (NOTE, STAMP, Path(FILES["phy"]).name, ".DS_Store")  # of no person, but of macOS
     for path in sorted(folder.rglob("*")):
-        data = path.suffix in (".npy", ".dat") and path.name != CLUSTERS
-        if path.is_file() and not data and path.name not in ours:
+        if path.is_file() and not _is_array(path) and path.name not in ours:
             yield str(path.relative_to(folder)), path
 
 
+def _is_array(path: Path) -> bool:
+    """Whether a file is an array that is too large to be read, which people do not edit."""
+    return path.suffix in (".npy", ".dat") and path.name != CLUSTERS
+
+
 def _arrays(folder: Path) -> list[str]:
-    """Name the arrays of a Phy folder, which are too large to be read, but those of Phy's own."""
-    found = (path for path in folder.rglob("*") if path.suffix in (".npy", ".dat"))
-    kept = (path for path in found if not path.name.startswith((CLUSTERS, *OF_PHY)))
-    return sorted(str(path.relative_to(folder)) for path in kept)
+    """Name the arrays of a Phy folder, but those of Phy's own."""
+    found = (path for path in folder.rglob("*") if _is_array(path))
+    return sorted(str(x.relative_to(folder)) for x in found if not x.name.startswith(OF_PHY))
 
 
 def _digest(path: Path) -> str:
