@@ -186,7 +186,8 @@ def test_noise_is_measured_outside_of_bad_periods():
     recording.set_channel_gains(0.5)
     recording.set_channel_offsets(0.0)
     bad = [BadPeriod(start_s=1.0, end_s=5.0, what="flat")]
-    assert get_noise_levels(recording.clone()).max() < 3.0
+    everywhere = get_noise_levels(recording.clone(), random_slices_kwargs={"seed": 0})
+    assert everywhere.max() < 3.0
     analysis.note_noise(recording, [], AnalysisSettings())
     analysis.note_noise(recording, bad, AnalysisSettings())
     assert get_noise_levels(recording) == pytest.approx(4.0, rel=0.05)
