@@ -132,6 +132,12 @@ def place(made, tmp_path):
     return shutil.copytree(made[0] / "8", tmp_path / "8", symlinks=True)
 
 
+def test_the_same_sort_gives_the_same_metrics(made, place):
+    before = (place / "metrics.tsv").read_bytes()
+    analysis.run(made[1], CONFIG.analysis, place)
+    assert (place / "metrics.tsv").read_bytes() == before
+
+
 def sort_anew(place):
     """Put another sorting into its place, of other spikes."""
     load(place / "sorting").frame_slice(7, None).save(folder=place / "later")

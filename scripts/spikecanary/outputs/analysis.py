@@ -233,21 +233,22 @@ def without_far_places(table: "pd.DataFrame", contacts: "NDArray[Any]") -> "pd.D
 def note_noise(
     recording: "BaseRecording", bad: Sequence[sentinel.BadPeriod], settings: AnalysisSettings
 ) -> None:
-    """Measure the noise outside of bad periods: zeros would lower it, and raise each unit's SNR.
+    """Measure the noise at seeded places outside of bad periods: zeros would raise each unit's SNR.
 
-    It is noted where SpikeInterface keeps noise levels that it has measured.
+    It is noted where SpikeInterface keeps noise levels that it has measured; the standard deviation
+    is what its metric ``sd_ratio`` takes.
     """
     from spikeinterface.core import concatenate_recordings, get_noise_levels
 
     rate_hz, last = recording.get_sampling_frequency(), recording.get_num_samples()
     edges = [0, *(round(at * rate_hz) for p in bad for at in (p.start_s, p.end_s)), last]
     usable = [(a, min(b, last)) for a, b in zip(edges[::2], edges[1::2], strict=True) if a < b]
-    if not bad or not usable:
-        return
-    given = {"method": "mad"} | (settings.extensions.get("noise_levels") or {})
-    kept = concatenate_recordings([recording.frame_slice(*each) for each in usable])
-    noise = get_noise_levels(kept, return_in_uV=True, **given)
-    recording.set_property(f"noise_level_{given['method']}_scaled", noise)
+    kept = concatenate_recordings([recording.frame_slice(*each) for each in usable or [(0, last)]])
+    given = {"method": "mad", "random_slices_kwargs": {"seed": 0}}
+    given |= settings.extensions.get("noise_levels") or {}
+    for method in {given["method"], "std"}:
+        noise = get_noise_levels(kept, return_in_uV=True, **given | {"method": method})
+        recording.set_property(f"noise_level_{method}_scaled", noise)
 
 
 def read_parts(record: sentinel.Record) -> list[sentinel.Part]:
