@@ -17,10 +17,13 @@ import yaml
 
 from spikecanary import config as configuration
 from spikecanary import plan
+from spikecanary.failures import RecordingUnreadableError
+from spikecanary.failures.classify import classify
 from spikecanary.formats import Recognised, walk
 from spikecanary.integrity import LEAST_RATE_HZ, NO_ELECTRODES
 from spikecanary.probes import shorten
 from spikecanary.recording import reader_function
+from spikecanary.supervise.child import describe_error
 from spikecanary.table import (
     COLUMNS,
     LONGEST_ID,
@@ -29,7 +32,7 @@ from spikecanary.table import (
     Recording,
     not_readable,
 )
-from spikecanary.texts import count, one_line
+from spikecanary.texts import count, one_line, sentences
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -111,7 +114,11 @@ def inspect(recognised: Recognised, split: str, sorter: str = "") -> list[Found]
 
 def _fail(one: Found, error: Exception) -> Found:
     """Return what cannot be opened, and why."""
-    reason = one_line(f"{type(error).__name__}: {error}", 300)
+    known, words = classify(describe_error(error)), f"{type(error).__name__}: {error}"
+    if known is not None and not isinstance(known, RecordingUnreadableError):
+        told = str(known) if str(error) in str(known) else f"{known} ({words})"
+        words = sentences(told, known.remedy)
+    reason = one_line(words)
     if one.reader == "spikeglx" and any(Path(one.path).glob("*_tcat.*")):
         reason += " (move CatGT's output to a folder of its own)"
     return replace(one, reason=reason, failed=True)

@@ -17,10 +17,12 @@ import numpy as np
 
 from spikecanary import forecast, layout, parameters, preflight
 from spikecanary.config import Config
-from spikecanary.failures import ClassifiedSortFailure
+from spikecanary.failures import ClassifiedSortFailure, IOStallError
+from spikecanary.failures.classify import classify
 from spikecanary.recording import describe_header, open_recording, size_bytes
 from spikecanary.reruns import State
 from spikecanary.sorter import SortTask
+from spikecanary.supervise.child import describe_error
 from spikecanary.table import Recording, exists
 from spikecanary.texts import count, duration, one_line, sentences
 
@@ -142,7 +144,7 @@ def _begin_worker() -> None:
 
     def give_up(*_: Any) -> None:
         msg = f"not read within {LIMIT_S} s"
-        raise TimeoutError(msg)
+        raise IOStallError(msg)
 
     warnings.simplefilter("ignore")
     signal.signal(signal.SIGINT, signal.SIG_DFL)
@@ -172,7 +174,13 @@ def read_header(row: Recording, opened: "BaseRecording | None" = None) -> dict[s
             notes += layout.describe_remainder(path, layout.Layout.of(row))
         return describe_header(recording) | {"gains": known, "notes": notes}
     except Exception as err:  # noqa: BLE001 - whatever it is, it is this row's
-        return {"problem": one_line(str(err)) or type(err).__name__}
+        return {"problem": describe_problem(err)}
+
+
+def describe_problem(error: Exception) -> str:
+    """Say why a recording cannot be opened, and what to do, as its canary would."""
+    known = classify(describe_error(error))
+    return one_line(sentences(known, known.remedy) if known else f"{type(error).__name__}: {error}")
 
 
 def _choose_action(state: State, header: Mapping[str, Any]) -> tuple[Action, str]:

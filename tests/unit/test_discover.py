@@ -11,6 +11,7 @@ from spikeinterface.extractors.nwbextractors import NwbRecordingExtractor
 
 from spikecanary import clock, discover, formats, inputcheck, plan
 from spikecanary.config import Config
+from spikecanary.failures import DependencyError
 from spikecanary.outputs.nwb import read_subject
 from spikecanary.recording import preprocess, readers
 from spikecanary.table import read_table
@@ -338,6 +339,14 @@ def test_what_cannot_be_opened_is_added_once_it_can(tmp_path, capsys):
     status, rows, text = run(tmp_path, tmp_path)
     assert (status, [*rows]) == (0, ["a_g0_imec0"])
     assert "combination" not in text
+
+
+def test_module_that_a_reader_lacks_is_told_with_its_remedy(tmp_path):
+    (tmp_path / "a.smrx").write_text("x")
+    _, rows, text = run(tmp_path, tmp_path)
+    assert rows == {}
+    assert "sonpy is not installed" in text
+    assert DependencyError.remedy in text
 
 
 def test_catgt_in_the_folder_of_other_streams_is_refused_with_the_remedy(tmp_path):

@@ -11,6 +11,7 @@ import pytest
 
 from spikecanary import plan, sentinel
 from spikecanary.config import Config
+from spikecanary.failures import IOStallError
 from spikecanary.reruns import State
 from spikecanary.sentinel import Failure
 from spikecanary.table import Recording
@@ -58,7 +59,8 @@ def test_plan_of_a_new_batch(rows, config, tmp_path):
     assert table["problems"].to_dict() == {
         "good": "",
         "same": "the same data as good",
-        "missing": "/no/such.raw does not exist (recording missing)",
+        "missing": "/no/such.raw does not exist (recording missing). "
+        "Check path, reader, stream_id and reader_options in the recordings table.",
         "no_probe": "no probe",
         "slow": "unusual sampling rate: 8000 Hz",
         "loud": "unusual gain: 1000 to 1000 uV per count",
@@ -170,7 +172,9 @@ def test_header_that_is_never_read_is_given_up(tmp_path, monkeypatch):
     os.mkfifo(tmp_path / "x")
     monkeypatch.setattr(plan, "open_recording", lambda row, *_, **__: wait_at(row.paths[0]))
     rows = [Recording(id="a", paths=(str(tmp_path / "x"),), reader="spikeglx")]
-    assert plan.read_headers(rows, 1) == {"a": {"problem": "not read within 1 s"}}
+    assert plan.read_headers(rows, 1) == {
+        "a": {"problem": f"not read within 1 s. {IOStallError.remedy}"}
+    }
 
 
 def test_workers_end_with_the_process_that_started_them(tmp_path):
