@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote, unquote
 
-from spikecanary import forecast, sentinel, summary
+from spikecanary import forecast, hosts, sentinel, summary
 from spikecanary.config import Config
 from spikecanary.outputs import CANARY_FIGURE, FILES, outdated
 from spikecanary.sentinel import Record, RecordError
@@ -70,7 +70,7 @@ def write(path: Path, config: Config, results: Path) -> None:
         "home": path.resolve().as_uri(),
         "totals": count(rows, results),
         "reasons": summary.group(filter(is_told, rows)),
-        "hosts": summary.describe_hosts(results, rows),
+        "hosts": hosts.describe(results, rows),
         "draft": summary.DRAFT,
         "recordings": recordings,
         "versions": {"python": platform.python_version(), **sentinel.package_versions()},

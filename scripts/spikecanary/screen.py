@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from spikecanary import gate, summary
+from spikecanary import gate, sentinel, summary
 from spikecanary.texts import abridge, count, duration
 from spikecanary.tsv import TableError, read_tsv
 
@@ -58,6 +58,15 @@ def _stopped(results: Path) -> set[str]:
     return stopped
 
 
+def _is_of_run(table: Path) -> bool:
+    """Whether a gate's verdicts are those of this run, which tests again what may have changed."""
+    with contextlib.suppress(TableError, OSError):
+        rows = read_tsv(table, gate.COLUMNS)
+        is_new = table.stat().st_mtime >= sentinel.run_began().timestamp()
+        return is_new or not any(row["category"] in sentinel.RETESTED for row in rows)
+    return False
+
+
 def describe_canary(row: Mapping[str, Any]) -> tuple[str, str]:
     """Return a verdict and why, e.g. ``proceed`` and ``8 units in 30 s``."""
     word = "unexpected" if row["outcome"] == "unexpected" else row["verdict"] or row["sort"]
@@ -82,7 +91,7 @@ def print_gate(table: Path, batch: Mapping[str, Any]) -> None:
         As of :func:`print_lines`, ``waves``: the names of all, and ``force``: the recordings that
         are sorted whatever their verdict.
     """
-    is_last = all(table.with_name(f"{wave}.tsv").exists() for wave in batch["waves"])
+    is_last = all(_is_of_run(table.with_name(f"{wave}.tsv")) for wave in batch["waves"])
     names = batch["names"] if is_last else batch["rows"]
     rows = summary.describe(table.parents[1], {name: {} for name in names})
     all_stopped = [row for row in rows if row["sort"] == "stopped"]

@@ -11,7 +11,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from spikecanary import quality, sentinel
+from spikecanary import hosts, quality, sentinel
 from spikecanary.outputs import FILES, outdated
 from spikecanary.sentinel import Failure, Record, RecordError
 from spikecanary.supervise import folders, log
@@ -57,8 +57,6 @@ SUMMARY_COLUMNS = (
 COUNTS = ("n_sorted", "n_units", "n_good", "canary_units", "n_channels", "attempt")
 #: The command for failures that are not recognised.
 DRAFT = "python -m spikecanary.failures.classify LOG... --draft"
-#: Failures of the environment that are the same on every host.
-NOT_OF_HOST = ("RecordingLayoutError", "SettingsError", "SorterParameterError")
 #: How a sort failed that could not say so, and what to do.
 KILLED, KILLED_REMEDY = "killed", "Did the machine run out of memory (job.mem_mb)? Run again."
 #: Recordings that the last lines name for one reason.
@@ -370,38 +368,6 @@ def _reason(row: Mapping[str, Any]) -> str:
     return empty if row["sort"] == "sorted" else f"{reason.rstrip('.')}: {empty}"
 
 
-def describe_hosts(results: Path, rows: Iterable[Mapping[str, Any]]) -> list[str]:
-    """Name the hosts that fail as others do not, each in a line with what leaves it out.
-
-    On such a host most sorts of a sorter, two at least, failed for one reason of the environment or
-    were killed, five times as often as on others, where some ended well.
-    """
-    ended: dict[str, dict[str, Counter[str]]] = {}  # by sorter and host, how often how
-    for row in rows:
-        hosts = ended.setdefault(row.get("sorter", ""), {})
-        works = row["sort"] == "sorted" or (row["sort"], row["outcome"]) == ("pending", "passed")
-        of_host = row["category"] == "environment" and row["failure"] not in NOT_OF_HOST
-        if works or of_host:
-            hosts.setdefault(row["host"], Counter())["" if works else row["failure"]] += 1
-        for host in folders.find_killed(results / row["recording"]):
-            hosts.setdefault(host, Counter())["killed"] += 1
-    lines = []
-    for hosts in ended.values():
-        for host, here in hosts.items():
-            others = sum((hosts[each] for each in hosts if each != host), Counter[str]())
-            for how, n in here.items():
-                is_most = n >= max(2, here.total() / 2)
-                is_odd = n * others.total() > 5 * others[how] * here.total()
-                if how and is_most and is_odd and others[""]:
-                    lines.append(
-                        f"Host {host} fails as others do not: {how}, {n} of {here.total()} sorts "
-                        f"and canaries, and {others[how]} of {others.total()} elsewhere. To leave "
-                        "it out with Slurm, in the profile's default-resources: "
-                        f"slurm_extra: \"'--exclude={host.partition('.')[0]}'\""
-                    )
-    return lines
-
-
 def print_end(
     results: Path, further: Mapping[str, Mapping[str, str]], files: Collection[str] = ()
 ) -> bool:
@@ -436,7 +402,7 @@ def print_end(
     told = [
         *filter(None, [needs]),
         *describe_outdated(results, rows),
-        *describe_hosts(results, rows),
+        *hosts.describe(results, rows),
     ]
     sys.stderr.write("".join(f"{each}\n" for each in told))
     return bool(needs)

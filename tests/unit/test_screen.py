@@ -1,8 +1,10 @@
 """What a person reads in the terminal while a batch runs."""
 
 import logging
+import os
 import re
 import sys
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from snakemake_interface_logger_plugins.common import LogEvent
@@ -77,6 +79,16 @@ def test_results_of_other_tables_do_not_count(results, capsys):
     (results / "gates/torn.tsv").write_text("verdict")  # costs no sort that has just ended
     screen.print_lines("sort", results, shown("a") | {"names": ["a", "b"]})  # b is stopped
     assert capsys.readouterr().out.startswith("1 of 1  a  sorted")
+
+
+def test_gates_that_are_read_again_in_this_run_are_not_known_yet(results, capsys, monkeypatch):
+    began = datetime.now(UTC) + timedelta(seconds=10)
+    monkeypatch.setenv(sentinel.RUN_BEGAN, began.isoformat())
+    later = began.timestamp() + 10
+    for wave, text in (("2", "Verdicts of wave 2 are"), ("1", "All verdicts are")):
+        os.utime(results / f"gates/{wave}.tsv", (later, later))
+        screen.print_gate(results / f"gates/{wave}.tsv", shown("a") | {"names": list("abcd")})
+        assert capsys.readouterr().out.startswith(text)
 
 
 def test_last_gate_tells_the_failures_of_all(results, capsys):

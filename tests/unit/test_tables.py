@@ -9,7 +9,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from spikecanary import forecast, gate, sentinel, summary
+from spikecanary import forecast, gate, hosts, sentinel, summary
 from spikecanary.outputs import curation
 from spikecanary.sentinel import BadPeriod, Failure
 from spikecanary.table import RESERVED_IDS, Recording
@@ -192,7 +192,8 @@ def on(host, n, failure="", name="r", **fields):
     return [row | {"recording": f"{name}-{host}-{number}"} | fields for number in range(n)]
 
 
-GPU = "GPUUnavailableError"
+GPU, AWAY = "GPUUnavailableError", "RecordingUnreadableError"
+TWO = [*on("n1", 3), *on("n2", 3, GPU)]
 
 
 @pytest.mark.parametrize(
@@ -211,11 +212,15 @@ GPU = "GPUUnavailableError"
         ([*on("n2", 3, GPU), *on("n1", 1, sort="pending", outcome="skipped")], ""),
         ([*on("n1", 3), *on("n2", 3, "X", category="resource")], ""),
         ([*on("n1", 3), *on("n2", 3, "RecordingLayoutError")], ""),  # of how it is declared
+        ([*on("n1", 9), *on("n2", 2, AWAY)], ""),  # files that may be away for all
+        ([*on("n1", 9), *on("n2", 6, AWAY)], "n2"),  # a drive that is not there
+        ([*on("n1", 9), *on("n2", 6, AWAY), *on("n2", 1, sorter="other")], ""),
+        ([*TWO, *(row | {"sorter": "b"} for row in TWO)], "n2"),  # one line, of two sorters
         ([], ""),
     ],
 )
 def test_host_that_fails_as_others_do_not_is_named(tmp_path, rows, named):
-    lines = summary.describe_hosts(tmp_path, rows)
+    lines = hosts.describe(tmp_path, rows)
     assert [line.split()[1] for line in lines] == named.split()
     if named:
         assert f"slurm_extra: \"'--exclude={named}'\"" in lines[0]
@@ -225,11 +230,11 @@ def test_host_that_kills_is_named_by_what_its_jobs_left(tmp_path, monkeypatch):
     rows = on("n1", 4)
     for number, folder in enumerate((".sort-n2.lab-17", ".canary-n2.lab-18", ".analyze-n3-19")):
         (tmp_path / rows[number]["recording"] / folder).mkdir(parents=True)
-    (line,) = summary.describe_hosts(tmp_path, rows)
+    (line,) = hosts.describe(tmp_path, rows)
     assert line.startswith("Host n2.lab fails as others do not: killed, 2 of 2 sorts and canaries,")
     assert line.endswith("'--exclude=n2'\"")
     monkeypatch.setenv(sentinel.RUN_BEGAN, "2126-01-01T00:00:00+00:00")
-    assert summary.describe_hosts(tmp_path, rows) == []  # they are of an earlier run
+    assert hosts.describe(tmp_path, rows) == []  # they are of an earlier run
 
 
 def test_sort_whose_job_was_killed_needs_somebody(tmp_path, monkeypatch):

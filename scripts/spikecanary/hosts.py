@@ -1,0 +1,74 @@
+"""Hosts of a cluster that fail as others do not."""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from spikecanary.supervise import folders
+
+#: Failures of the environment that are the same on every host.
+NOT_OF_HOST = ("RecordingLayoutError", "SettingsError", "SorterParameterError")
+#: Failures that may be of the recording: a file that is away, a format that nobody can read. They
+#: tell of a host on which so many recordings or more, and all, fail for one, whatever the sorter.
+OF_DATA = ("HDF5PluginMissingError", "PreprocessingError", "RecordingUnreadableError")
+LEAST_OF_DATA = 5
+
+#: How often sorts and canaries of each host ended how: a failure, ``killed``, or well (empty).
+Ends = dict[str, Counter[str]]
+
+
+def describe(results: Path, rows: Iterable[Mapping[str, Any]]) -> list[str]:
+    """Name the hosts that fail as others do not, each in a line with what leaves it out.
+
+    On such a host most sorts of a sorter, two at least, failed for one reason of the environment or
+    were killed, five times as often as on others, where some ended well.
+
+    Parameters
+    ----------
+    results : Path
+        The results folder.
+    rows : iterable of dict
+        Recordings, as :func:`spikecanary.summary.describe` returns them.
+    """
+    by_sorter: dict[str, Ends] = {}
+    of_all: Ends = {}
+    for row in rows:
+        found = [(host, "killed") for host in folders.find_killed(results / row["recording"])]
+        works = row["sort"] == "sorted" or (row["sort"], row["outcome"]) == ("pending", "passed")
+        if works or (row["category"] == "environment" and row["failure"] not in NOT_OF_HOST):
+            found.append((row["host"], "" if works else row["failure"]))
+        for ends in (of_all, by_sorter.setdefault(row.get("sorter", ""), {})):
+            for host, how in found:
+                ends.setdefault(host, Counter())[how] += 1
+    lines: dict[tuple[str, str], str] = {}
+    for ends in (of_all, *by_sorter.values()):
+        for host, how in _find_odd(ends, of_data=ends is of_all):
+            here, others = ends[host], _of_others(ends, host)
+            line = (
+                f"Host {host} fails as others do not: {how}, {here[how]} of {here.total()} sorts "
+                f"and canaries, and {others[how]} of {others.total()} elsewhere. To leave "
+                "it out with Slurm, in the profile's default-resources: "
+                f"slurm_extra: \"'--exclude={host.partition('.')[0]}'\""
+            )
+            lines.setdefault((host, how), line)
+    return [*lines.values()]
+
+
+def _find_odd(ends: Ends, *, of_data: bool) -> list[tuple[str, str]]:
+    """Return hosts and how most of theirs fail, as on others, where some ended well, few do."""
+    odd = []
+    for host, here in ends.items():
+        others = _of_others(ends, host)
+        for how in filter(None, here) if others[""] else ():
+            is_most = here[how] >= max(2, here.total() / 2)
+            if of_data:
+                is_most = here[how] == here.total() >= LEAST_OF_DATA
+            is_odd = here[how] * others.total() > 5 * others[how] * here.total()
+            if is_most and is_odd and of_data == (how in OF_DATA):
+                odd.append((host, how))
+    return odd
+
+
+def _of_others(ends: Ends, host: str) -> Counter[str]:
+    return sum((ends[each] for each in ends if each != host), Counter[str]())
