@@ -66,8 +66,8 @@ BETTER_BYTE_BITS, BETTER_LAG, BETTER_LAG_BITS, LEAST_PEAK_BITS = 0.15, 1.2, 0.25
 #: Channels are predicted alike: the worst as the best one to this share; and those from one sample
 #: of all channels to the next as those within one, on average.
 ALIKE, WRAPS = 0.5, 0.7
-#: So many numbers of channels are tried.
-MOST_TRIED = 10
+#: So many numbers of channels are tried, the likeliest of up to so many at least.
+MOST_TRIED, MOST_CHANNELS = 10, 128
 #: Samples that stay the same for so long are held.
 HELD = 9
 #: No more events are compared.
@@ -269,37 +269,50 @@ def find_order(path: str, declared: Layout, rate_hz: float) -> tuple[Layout, flo
     numbers = _read_numbers(path, declared, n_now, round(SLOW_S * rate_hz) | 1)
     if numbers is None:
         return None
-    most = max(4 * n_now, 2 * declared.num_channels) + 9
+    most = max(4 * n_now, 2 * declared.num_channels, MOST_CHANNELS) + 9
     gains = [0.0, *(numbers.gain(lag) for lag in range(1, most + 1))]
-    for lag in sorted(range(1, most), key=lambda lag: -gains[lag])[:MOST_TRIED]:
+
+    def predicts(lag: int) -> bool:
         beside = max(gains[lag - 1], gains[lag + 1])
-        is_better = gains[lag] - BETTER_LAG * gains[n_now] > BETTER_LAG_BITS
-        is_peak = gains[lag] - beside > LEAST_PEAK_BITS
-        if is_better and is_peak and numbers.is_alike(lag, n_now):
-            other = replace(declared, time_axis=0, num_channels=lag)
-            if lag == 1:
-                other = replace(declared, time_axis=1)
-            return (other, -gains[lag], -gains[n_now]) if other != declared else None
+        # With a multiple of the channels, the sample before is one that is some more before.
+        times = 1.0 if n_now % lag == 0 else BETTER_LAG
+        is_better = gains[lag] - times * gains[n_now] > BETTER_LAG_BITS
+        return bool(is_better and gains[lag] - beside > LEAST_PEAK_BITS)
+
+    likeliest = sorted(range(1, most), key=lambda lag: -gains[lag])[:MOST_TRIED]
+    alike = (lag for lag in likeliest if predicts(lag) and numbers.is_alike(lag, n_now))
+    if found := next(alike, None):
+        # It may be a multiple of the channels, of which the nearest predicts best.
+        divisors = [each for each in range(found, 0, -1) if found % each == 0]
+        lag = max(divisors, key=gains.__getitem__)
+        other = replace(declared, time_axis=0, num_channels=lag)
+        if lag == 1:
+            other = replace(declared, time_axis=1)
+        return (other, -gains[lag], -gains[n_now]) if other != declared else None
     # Of a header that was not skipped, a part of a sample is left at the end.
     left = declared.remainder(path)
     channel, split = divmod(left, np.dtype(declared.dtype).itemsize)
     if channel and not split and n_now > 1:
         first, within = (numbers.gain(1, each, n_now) for each in (0, channel))
         is_better = first - BETTER_LAG * within > BETTER_LAG_BITS
-        is_header = declared.file_offset or _begins_with_header(path, declared, channel)
-        if is_better and is_header:
+        if is_better and _begins_with_header(path, declared, channel):
             other = replace(declared, file_offset=declared.file_offset + left)
             return other, -first, -within
     return None
 
 
 def _begins_with_header(path: str, declared: Layout, channel: int) -> bool:
-    """Whether the numbers before a file's first sample are none: zeros, or far from the others."""
-    (first, *_), *others = _read_pieces(path, declared)
-    following = np.concatenate(others).astype(np.float64)[:, :channel]
+    """Whether the numbers before a file's first sample are none: zeros, or far from the others.
+
+    Zeros that end with a sample of all channels are a blanked beginning.
+    """
+    pieces = _read_pieces(path, declared)
+    first, following = pieces[0][0], np.concatenate(pieces[1:])[:, :channel].astype(np.float64)
     usual, before = np.median(following, axis=0), first[:channel].astype(np.float64)
     far = np.abs(before - usual) > ARTEFACT_MAD / 3 * _spread(following - usual, 1e-9)
-    return bool(far.any() or not before.any())
+    n_zeros = int(np.flatnonzero(np.append(pieces[0], 1))[0])
+    ends_within = n_zeros % declared.num_channels == channel
+    return bool(far.any() or (not before.any() and ends_within))
 
 
 @dataclass(frozen=True)

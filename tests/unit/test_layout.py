@@ -359,6 +359,37 @@ def test_copy_that_is_cut_within_a_sample_is_not_stopped(tmp_path, kind, n_bytes
     assert layout.find_better(path, Layout("<i2", made.shape[1]), RATE_HZ) is None
 
 
+@pytest.mark.parametrize("kind", ["a header that is skipped", "a blank beginning"])
+def test_copy_of_channels_in_any_order_that_is_cut_within_a_sample(tmp_path, kind):
+    made = spikes(16, seed=3)[:, np.random.default_rng(3).permutation(16)].copy()
+    header = bytes(range(256)) * 4 * ("header" in kind)
+    if not header:
+        made[:1000] = 0
+    path = tmp_path / "x.raw"
+    for cut in range(1, 16):
+        path.write_bytes(header + made.tobytes()[: -2 * cut])
+        declared = Layout("<i2", 16, file_offset=len(header))
+        assert layout.find_better(str(path), declared, RATE_HZ) is None
+
+
+@pytest.mark.parametrize(("n_channels", "declared"), [(8, 16), (32, 4), (32, 2), (64, 1)])
+def test_numbers_of_channels_that_are_far_off(tmp_path, n_channels, declared):
+    smooth = lfilter(*butter(1, 2000, fs=RATE_HZ), spikes(n_channels, seed=1), axis=0)
+    path = write(tmp_path / "x.raw", np.round(smooth * 3).astype("int16"))
+    better, _, _ = layout.find_better(path, Layout("<i2", declared), RATE_HZ)
+    assert better == Layout("<i2", n_channels)
+
+
+@pytest.mark.parametrize("n_channels", [5, 8, 13])
+def test_counter_that_is_forgotten_is_found(tmp_path, n_channels):
+    rng = np.random.default_rng(n_channels)
+    made = spikes(n_channels, seed=2)[:, rng.permutation(n_channels)]
+    counter = (np.arange(len(made)) % 30_000).astype("int16")
+    path = write(tmp_path / "x.raw", np.column_stack([made, counter]))
+    better, _, _ = layout.find_better(path, Layout("<i2", n_channels), RATE_HZ)
+    assert better == Layout("<i2", n_channels + 1)
+
+
 def test_floating_point_numbers_with_hum_that_are_read_as_integers(tmp_path):
     path = write(tmp_path / "x.raw", FLOATS["hum"](spikes(16, seed=5)).astype("float32"))
     better, _, _ = layout.find_better(path, Layout("<i2", 16), RATE_HZ)
