@@ -130,7 +130,9 @@ def sort(
     after = size_bytes(task.row)
     if shrank := _describe_shrunk(ended, before, after):
         where = {"path": task.row.paths[0], "reader": task.row.reader}
-        return replace(ended, result=None, failure=RecordingUnreadableError(shrank, **where))
+        remedy = "Let nothing write to it, and run again."
+        changed = RecordingUnreadableError(shrank, **where, remedy=remedy)
+        return replace(ended, result=None, failure=changed)
     if after > before:
         grown = (
             f"the recording grew while it was sorted, from {before:,} to {after:,} bytes: is it "

@@ -17,7 +17,7 @@ from spikecanary.failures import RecordingLayoutError
 from spikecanary.probes import refuse, shorten
 from spikecanary.stamps import data_files
 from spikecanary.table import Recording, is_url
-from spikecanary.texts import count
+from spikecanary.texts import count, sentences
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -43,6 +43,8 @@ MOST_KNOTS = 1_000
 #: A clock and a header disagree where their rates differ by this share; clocks of recording
 #: systems differ by less than a tenth of it. So many times off, the clock is in another unit.
 RATES_DIFFER, OTHER_UNIT = 1e-3, 3.0
+#: Further off, a rate that was made of rounded times spoils filters, and lets times drift away.
+ROUNDED_RATE = 0.005
 
 
 def check_stream(opened: "BaseRecording", path: str) -> None:
@@ -50,7 +52,8 @@ def check_stream(opened: "BaseRecording", path: str) -> None:
     name, rate_hz = getattr(opened, "stream_name", None), opened.get_sampling_frequency()
     stream = f"stream {name!r}" if name else "this recording"
     is_digital = not getattr(opened, "has_voltage_channels", True)
-    if is_digital or (name and NO_ELECTRODES.search(str(name))):
+    is_other = name and NO_ELECTRODES.search(str(name)) and not _is_of_headstage(opened)
+    if is_digital or is_other:
         msg = f"{stream} of {path} holds no electrodes (a synchronisation or auxiliary signal)"
     elif not LEAST_RATE_HZ <= rate_hz < np.inf:
         msg = (
@@ -65,7 +68,19 @@ def check_stream(opened: "BaseRecording", path: str) -> None:
     others = [str(each) for each in streams if not NO_ELECTRODES.search(str(each)) and each != name]
     there = f"; there are {', '.join(others)}" if others else ""
     remedy = f"Name the stream of the electrodes in column stream_id{there}."
+    if not name:
+        remedy = "Is the rate in Hz? Of a file of several signals, name another in reader_options."
     raise RecordingLayoutError(msg, path=path, remedy=remedy)
+
+
+def _is_of_headstage(opened: "BaseRecording") -> bool:
+    """Whether a NI-DAQ stream of SpikeGLX has multiplexed channels of electrodes (Whisper)."""
+    known: Any = opened
+    infos = getattr(getattr(opened, "neo_reader", None), "signals_info_dict", {})
+    for (_, stream), info in infos.items():
+        if stream == known.stream_id and (n_of_kinds := info["meta"].get("snsMnMaXaDw")):
+            return any(int(n) > 0 for n in n_of_kinds.split(",")[:2])
+    return False
 
 
 def check_complete(opened: "BaseRecording", path: str, row: Recording, notes: list[str]) -> None:
@@ -158,13 +173,17 @@ def _of_saved(opened: "BaseRecording", path: str) -> _Sizes:
     if opened.is_binary_compatible():
         raw = opened.get_binary_description()
         frame_bytes = raw["num_channels"] * np.dtype(raw["dtype"]).itemsize
-        for file in raw["file_paths"]:
-            size = Path(file).stat().st_size - raw["file_offset"]
+        for file in map(Path, raw["file_paths"]):
+            size = file.stat().st_size - raw["file_offset"]
             yield str(file), size, -(-size // frame_bytes) * frame_bytes, "bytes"
+            times = file.with_name(file.name.replace("traces_cached", "times_cached"))
+            n_times = times.stat().st_size // 8 if times != file and times.exists() else 0
+            if size // frame_bytes < n_times:
+                yield str(file), size // frame_bytes, n_times, "samples"
     root = getattr(opened, "_root", None)
     if root is None or path.startswith("http"):  # a web server lists no chunks
         return
-    for name, array in (each for each in root.arrays() if each[0].startswith("traces")):
+    for name, array in (each for each in root.arrays() if each[0].startswith(("traces", "times"))):
         there = _count_chunks(array)
         if there or not is_url(path):  # none, where a bucket may not be listed
             yield f"{path}/{name}", there, array.nchunks, "chunks"
@@ -214,22 +233,35 @@ def describe_gaps(opened: "BaseRecording", row: Recording) -> Iterator[str]:
         if len(clock) <= 1:
             continue
         if fault := find_fault(clock, step):
-            yield f"{name} {fault}. Times are counted from its start, by the sampling rate"
+            yield sentences(f"{name} {fault}", "Times are counted from its start, by the rate")
             continue
         gaps = find_gaps(clock, step)
         if len(gaps) > MOST_KNOTS:
             yield f"{name} does not go on evenly: {len(gaps):,} of its steps are not of one sample"
         elif gaps:
             named = [
-                f"{size:.6g} {unit} after {at / rate_hz:.3f} s (sample {at})" for at, size in gaps
+                f"{abs(size):.6g} {unit}{' back' * (size < 0)} after {at / rate_hz:.3f} s "
+                f"(sample {at})"
+                for at, size in gaps
             ]
             yield (
                 f"{name} has {count(len(gaps), 'gap')}, and the sort counts samples as if there "
                 f"were none: {shorten(named)}"
             )
         share = step / _usual_step(clock)
-        if abs(share - 1) > RATES_DIFFER:
+        if abs(share - 1) <= RATES_DIFFER:
+            continue
+        if row.reader != "nwb":
             yield f"{name} runs at {share * rate_hz:.6g} Hz, its header says {rate_hz:g}"
+            continue
+        msg = (
+            f"{name} runs at {share * rate_hz:.6g} Hz, of which the reader makes {rate_hz:.6g}: "
+            "its times are rounded"
+        )
+        if abs(share - 1) > ROUNDED_RATE:
+            remedy = "Write the rate into the file (rate and starting_time in place of timestamps)."
+            raise refuse(row, msg, remedy)
+        yield msg
 
 
 def _clocks(
@@ -285,8 +317,8 @@ def find_fault(clock: "NDArray[Any]", step: float) -> str:
     usual = _usual_step(clock)
     if not np.isfinite(usual):
         return "is not a number at some samples"
-    if usual == 0:
-        return "stands still"
+    if usual <= 0:
+        return "stands still" if usual == 0 else "runs backwards"
     if not 1 / OTHER_UNIT < usual / step < OTHER_UNIT:
         return f"goes on by {usual:.6g} a sample, not {step:.6g}: is it in another unit?"
     # Elsewhere the samples around it tell the time; where time is missing, they do not.
@@ -299,7 +331,7 @@ def read_ends(opened: "BaseRecording", path: str, row: Recording) -> None:
     """Read every segment's first and last sample; raise RecordingUnreadableError if one fails."""
     for index in range(opened.get_num_segments()):
         n_samples = opened.get_num_samples(index)
-        for at in {0, n_samples - 1} if n_samples else ():
+        for at in {0, n_samples - 1} if n_samples > 0 else ():
             try:
                 read = opened.get_traces(segment_index=index, start_frame=at, end_frame=at + 1)
             except MemoryError:
@@ -318,8 +350,11 @@ def read_ends(opened: "BaseRecording", path: str, row: Recording) -> None:
 def describe_future(row: Recording) -> Iterator[str]:
     """Name files whose time lies in the future."""
     for path in itertools.filterfalse(is_url, row.paths):
-        times = ((time_ns / 1e9, file) for file, _, time_ns in data_files(path, row.reader))
-        newest, file = max(times, default=(0.0, path))
+        times = [(0.0, path)]
+        with contextlib.suppress(FileNotFoundError):  # a link to nowhere that is not read
+            for file, _, time_ns in data_files(path, row.reader):
+                times.append((time_ns / 1e9, file))
+        newest, file = max(times)
         if newest > time.time() + CLOCKS_DIFFER_S:
             dated = datetime.fromtimestamp(newest).astimezone().isoformat(timespec="minutes")
             yield (

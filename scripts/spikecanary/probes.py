@@ -35,7 +35,9 @@ def shorten(names: Sequence[Any]) -> str:
 
 
 def place_channels(recording: "BaseRecording", row: Recording, notes: list[str]) -> "BaseRecording":
-    """Attach the row's probe, choose its channels, check where these are; append notes for people.
+    """Attach the row's probe, if it has one, and check where channels are; append notes for people.
+
+    Without a probe, the row's channels have been chosen by :func:`select_channels`.
 
     Raises
     ------
@@ -43,8 +45,7 @@ def place_channels(recording: "BaseRecording", row: Recording, notes: list[str])
         The probe does not fit the recording, there is no such channel, or the positions cannot be.
     """
     if row.probe:
-        recording = _attach(recording, row, row.probe, notes)
-    recording = _select(recording, row)
+        recording = select_channels(recording, row, _attach(recording, row, row.probe, notes))
     if recording.has_probe():
         _check_positions(recording, row, notes)
     return recording
@@ -62,7 +63,7 @@ def _attach(
     recording: "BaseRecording", row: Recording, path: str, notes: list[str]
 ) -> "BaseRecording":
     """Attach the probe of a file; keep the channels that it wires."""
-    group = _read(path, row)
+    group = _read(path, row, notes)
     n_channels = recording.get_num_channels()
     wired = group.get_global_device_channel_indices()["device_channel_indices"]
     wired = wired[wired >= 0]
@@ -95,7 +96,7 @@ def _attach(
     return placed
 
 
-def _read(path: str, row: Recording) -> "ProbeGroup":
+def _read(path: str, row: Recording, notes: list[str]) -> "ProbeGroup":
     """Read a probeinterface file, wired, in um and in two dimensions."""
     from probeinterface import read_probeinterface
 
@@ -111,7 +112,10 @@ def _read(path: str, row: Recording) -> "ProbeGroup":
         raise refuse(row, f"{path} holds no probe", "Give the probe's file in column probe.")
     first = 0
     for probe in read.probes:
+        wired = probe.device_channel_indices
         _wire(probe, row, path, first)
+        if wired is not None and not np.array_equal(wired, probe.device_channel_indices):
+            notes.append(f"{path} is wired otherwise; column wiring ({row.wiring}) replaces that")
         first += probe.get_contact_count()
     return _in_um(read, row)
 
@@ -177,25 +181,45 @@ def _find_plane(probe: "Probe", row: Recording) -> list[int]:
     return axes
 
 
-def _select(recording: "BaseRecording", row: Recording) -> "BaseRecording":
-    """Keep the row's ``channels``, and leave its ``bad_channels`` out."""
+def select_channels(
+    recording: "BaseRecording", row: Recording, placed: "BaseRecording | None" = None
+) -> "BaseRecording":
+    """Keep the row's ``channels``, and leave its ``bad_channels`` out.
+
+    ``placed``: the recording with the row's probe, of the channels that it wires.
+
+    Raises
+    ------
+    RecordingUnreadableError
+        There is no such channel, or none is left.
+    """
+    whole, recording = recording, placed or recording
     ids = list(recording.channel_ids)
-    kept = _find(recording, row, "channels") if row.channels else ids
-    bad = _find(recording, row, "bad_channels") if row.bad_channels else []
-    kept = [name for name in kept if name not in bad]
+    kept = _find(recording, row, "channels", whole) if row.channels else ids
+    bad = _find(recording, row, "bad_channels", whole) if row.bad_channels else []
+    kept = [name for name in kept if name in ids and name not in bad]
     if not kept:
         msg = f"no channel is left of {len(ids)}"
         raise refuse(row, msg, "Mend columns channels and bad_channels of the recordings table.")
     return recording if kept == ids else recording.select_channels(kept)
 
 
-def _find(recording: "BaseRecording", row: Recording, column: str) -> list[Any]:
-    """Return the channels that a column names: ids, ranges of ids, ``property=value``."""
-    ids = list(recording.channel_ids)
+def _find(
+    recording: "BaseRecording", row: Recording, column: str, whole: "BaseRecording"
+) -> list[Any]:
+    """Return the channels that a column names: ids, ranges of ids, ``property=value``.
+
+    Ids are those of the whole recording: the probe may not wire them all.
+    """
+    ids = list(whole.channel_ids)
     names = [str(name) for name in ids]
-    found: set[int] = set()
+    if len({*names}) < len(names):
+        twice = [name for name in dict.fromkeys(names) if names.count(name) > 1]
+        msg = f"column {column}: several channels have the id {shorten(twice)}"
+        raise refuse(row, msg, "Give each channel an id of its own (channel_ids of the reader).")
+    found: set[Any] = set()
     for part in filter(None, map(str.strip, re.split("[,;]", getattr(row, column)))):
-        chosen = _find_part(recording, names, part)
+        chosen = _find_part(recording, ids, part)
         if not chosen:
             values = {
                 name: list(dict.fromkeys(map(str, recording.get_property(name))))
@@ -209,23 +233,25 @@ def _find(recording: "BaseRecording", row: Recording, column: str) -> list[Any]:
             )
             raise refuse(row, f"column {column}: no channel {part!r}", remedy)
         found.update(chosen)
-    return [ids[index] for index in sorted(found)]
+    return [name for name in ids if name in found]
 
 
-def _find_part(recording: "BaseRecording", names: list[str], part: str) -> Sequence[int]:
-    """Return the indices of one id, of a range in the recording's order, or of a property's value.
+def _find_part(recording: "BaseRecording", ids: list[Any], part: str) -> Sequence[Any]:
+    """Return the ids of one channel, of a range in their order, or of a property's value.
 
     Ids may hold dashes themselves.
     """
+    names = [str(name) for name in ids]
     if part in names:
-        return [names.index(part)]
+        return [ids[names.index(part)]]
     for dash in (at.start() for at in re.finditer("-", part)):
         first, last = part[:dash], part[dash + 1 :]
         if first in names and last in names:
-            return range(names.index(first), names.index(last) + 1)
+            return ids[names.index(first) : names.index(last) + 1]
     name, equals, value = part.partition("=")
     values = recording.get_property(name) if equals else None
-    return [] if values is None else [at for at, each in enumerate(values) if str(each) == value]
+    named = zip(recording.channel_ids, values if values is not None else (), strict=False)
+    return [name for name, each in named if str(each) == value]
 
 
 def _check_positions(recording: "BaseRecording", row: Recording, notes: list[str]) -> None:

@@ -16,7 +16,7 @@ from spikecanary.failures import (
     PreprocessingError,
     RecordingUnreadableError,
 )
-from spikecanary.probes import place_channels, refuse, shorten
+from spikecanary.probes import place_channels, refuse, select_channels, shorten
 from spikecanary.sentinel import Part
 from spikecanary.table import Recording, is_url, not_readable
 from spikecanary.texts import did_you_mean, one_line
@@ -30,7 +30,9 @@ RATES_DIFFER = "sampling_frequency_max_diff"
 LONGEST_MESSAGE = 600
 #: What readers say of a file that ends too early.
 BROKEN_OFF = re.compile(
-    r"(?i)truncated|unexpected end|mmap length|end of file|EOFError|reshape|buffer is smaller"
+    r"(?i)truncated|unexpected end|mmap length|end of file|EOFError|reshape|buffer is smaller|"
+    r"multiple of the (data-type|element) size|out of bounds|JSONDecodeError|"
+    r"No data left|nSavedChans"
 )
 #: Preprocessing is tried on so many pieces of so many s.
 N_CHECKED, CHECKED_S = 5, 0.1
@@ -132,6 +134,8 @@ def _concatenate(
     from spikeinterface.core import concatenate_recordings
 
     parts = [_open_path(path, row, notes, opened, thorough=thorough) for path in row.paths]
+    if row.probe is None:  # parts may differ in channels that are left out
+        parts = [select_channels(part, row) for part in parts]
     integrity.check_alike(parts, row)
     if thorough:
         notes += integrity.describe_future(row)
@@ -180,14 +184,19 @@ def _open_path(
     except (ClassifiedSortFailure, ImportError, MemoryError):
         raise
     except Exception as err:
-        msg = f"reader {row.reader!r} cannot open {path}: {_first_words(err)}"
-        remedy = integrity.COPY_REMEDY if BROKEN_OFF.search(str(err)) else ""
+        said = _first_words(err)
+        msg = f"reader {row.reader!r} cannot open {path}: {said}"
+        remedy = integrity.COPY_REMEDY if BROKEN_OFF.search(said) else ""
         raise refuse(row, msg, remedy, path) from err
     if isinstance(opened, tuple):  # readers of simulated data return (recording, sorting)
         opened = opened[0]
     if not isinstance(opened, BaseRecording):
         msg = f"{path} holds a {type(opened).__name__}, which is no recording"
         raise refuse(row, msg, "Name the recording that was sorted.", path)
+    for index, segment in enumerate(opened.segments):
+        start_s: Any = opened.get_time_info(index)["t_start"]
+        if np.ndim(start_s):  # of NWB in zarr
+            segment._t_start = float(start_s[0])  # noqa: SLF001 - nothing else sets it
     integrity.check_stream(opened, path)
     integrity.check_complete(opened, path, row, notes)
     if thorough:

@@ -95,6 +95,15 @@ def test_small_difference_of_the_rate_can_be_allowed(tmp_path):
     assert "sampling rates in Hz (30000.0 and 30000.001)" in refusal(saved(*nearer))
 
 
+def test_parts_may_differ_in_channels_that_are_left_out(tmp_path):
+    paths = [
+        save(tmp_path / "one", ids=["a", "b", "c", "aux"], gain=[1.0, 1.0, 1.0, 0.5]),
+        save(tmp_path / "two", traces(1.0)[:, :3], ids=["a", "b", "c"], gain=1.0),
+    ]
+    assert "numbers of channels" in refusal(saved(*paths))
+    assert open_recording(saved(*paths, channels="a-c")).get_num_samples() == 90_000
+
+
 def test_gains_that_were_rounded_are_the_same(tmp_path):
     row = saved(save(tmp_path / "one"), save(tmp_path / "two", gain=0.195 * 1.000_005))
     assert open_recording(row).get_num_samples() == 120_000
@@ -132,6 +141,40 @@ def test_synchronisation_stream_is_refused_with_the_streams_there(tmp_path):
     text = refusal(of_spikeglx(path, "imec0.ap-SYNC"), RecordingLayoutError)
     assert "holds no electrodes" in text
     assert "there are imec0.ap" in text
+
+
+@pytest.mark.parametrize(("kinds", "is_read"), [("4,0,0,1", True), ("0,0,4,1", False)])
+def test_electrodes_on_an_ni_daq(tmp_path, kinds, is_read):
+    samples = traces(1.0)
+    np.column_stack([samples, samples[:, :1]]).tofile(tmp_path / "w_g0_t0.nidq.bin")
+    lines = {
+        "fileName": "w_g0_t0.nidq.bin",
+        "typeThis": "nidq",
+        "nSavedChans": 5,
+        "snsMnMaXaDw": kinds,
+        "acqMnMaXaDw": kinds,
+    }
+    lines |= {"fileSizeBytes": 300_000, "fileTimeSecs": 1.0, "niSampRate": 30_000}
+    lines |= {"niAiRangeMax": 5, "niAiRangeMin": -5, "niMNGain": 200, "niMAGain": 1}
+    names = [*(f"MN0C{n};{n}" for n in range(4)), "XD0;4"]
+    names = names if is_read else [*(f"XA{n};{n}" for n in range(4)), "XD0;4"]
+    lines |= {"snsSaveChanSubset": "all", "fileCreateTime": "2024-01-01T00:00:00"}
+    lines |= {"~snsChanMap": f"({kinds})" + "".join(f"({x}:{n})" for n, x in enumerate(names))}
+    header = "".join(f"{name}={value}\n" for name, value in lines.items())
+    (tmp_path / "w_g0_t0.nidq.meta").write_text(header)
+    row = of_spikeglx(str(tmp_path), "nidq")
+    if is_read:
+        assert open_recording(row).get_num_samples() == len(samples)
+    else:
+        assert "holds no electrodes" in refusal(row, RecordingLayoutError)
+
+
+def test_link_to_a_file_that_is_not_read_stops_nothing(tmp_path):
+    path = spikeglx(tmp_path)
+    other = tmp_path / "run_g0_imec1"
+    other.mkdir()
+    (other / "run_g0_t0.imec1.ap.bin").symlink_to("gone")
+    assert notes_of(of_spikeglx(path))[0] == ""
 
 
 def test_field_potential_is_refused(tmp_path):
@@ -182,6 +225,12 @@ def test_binary_folder_that_ends_within_a_sample(tmp_path, reader):
     assert f"{n_bytes - 13:,} of {n_bytes - 8:,} bytes are there (nearly all" in refusal(row)
 
 
+def test_traces_that_are_shorter_than_their_clock(tmp_path):
+    path = save(tmp_path / "saved", times=TIMES)
+    os.truncate(tmp_path / "saved/traces_cached_seg0.raw", 30_000 * 2 * N)
+    assert "30,000 of 60,000 samples are there (50%" in refusal(saved(path))
+
+
 def test_sorting_in_place_of_a_recording(tmp_path):
     recording, sorting = generate_ground_truth_recording(durations=[2.0], num_channels=4, seed=1)
     sorting.save(folder=tmp_path / "sorting")
@@ -197,6 +246,9 @@ def test_zarr_with_missing_chunks(tmp_path):
     assert open_recording(saved(path)).get_num_samples() == 60_000
     (tmp_path / "x.zarr/traces_seg0/2.0").unlink()
     assert "3 of 4 chunks are there (75%" in refusal(saved(path))
+    timed = save(tmp_path / "t.zarr", format="zarr", chunk_duration="0.5s", times=TIMES)
+    next((tmp_path / "t.zarr/times_seg0").glob("[0-9]*")).unlink()
+    assert "times_seg0 is not whole" in refusal(saved(timed))
 
 
 def test_gap_of_the_clock_is_named_and_samples_count(tmp_path):
@@ -299,6 +351,8 @@ TIMES = np.arange(60_000) / RATE_HZ
             1.0,
         ),
         (np.full(60_000, -1.0), "the clock stands still", 0.0),
+        (5 - TIMES, "the clock runs backwards. Times are counted", 6.0),
+        (TIMES - 3 * (TIMES > 1.5), "1 gap, and the sort counts samples as if", 1.0),
         (TIMES * 1000, "goes on by 0.0333", 1.0),
         (TIMES * 1.5, "runs at 20000 Hz, its header says 30000", 1.5),
         (TIMES * 1.01, "runs at 29703 Hz, its header says 30000", 1.01),
@@ -391,6 +445,19 @@ def test_nwb_timestamps_that_the_reader_leaves_out(tmp_path):
     for name, times in (("rounded", np.round(TIMES, 3)), ("ms", TIMES * 1000)):
         row = write_nwb(tmp_path / f"{name}.nwb", times)
         assert "its times are not in seconds" in refusal(row, RecordingLayoutError)
+
+
+@pytest.mark.parametrize(
+    ("times", "made_hz"),
+    [(np.round(TIMES, 5), 33333.3), (np.round(TIMES, 6), 30303), ((TIMES + 64).astype("f4"), 32768)],
+)
+def test_rate_that_the_reader_makes_of_rounded_times_is_refused(tmp_path, times, made_hz):
+    with pytest.raises(RecordingUnreadableError) as caught:
+        notes_of(write_nwb(tmp_path / "x.nwb", times))
+    assert f"Hz, of which the reader makes {made_hz}: its times are rounded" in str(caught.value)
+    assert "Write the rate into the file" in caught.value.remedy
+    text, _ = notes_of(write_nwb(tmp_path / "unix.nwb", TIMES + 1.7e9))
+    assert "of which the reader makes 299" in text
 
 
 def write_nwb(path, times):

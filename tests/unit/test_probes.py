@@ -81,6 +81,14 @@ def test_probe_without_wiring_is_refused_or_wired_as_the_table_says(place):
     assert "column wiring" in refusal(place, linear(wired=False), wiring="backwards")
 
 
+def test_wiring_of_the_table_that_replaces_that_of_the_probe_is_said(place):
+    probe = linear()
+    probe.set_device_channel_indices([*range(7, 0, -1), -1])
+    recording, notes = place(probe, wiring="identity")
+    assert recording.get_num_channels() == N
+    assert "probe.json is wired otherwise; column wiring (identity) replaces that" in notes[0]
+
+
 @pytest.mark.parametrize(("units", "pitch"), [("mm", 0.02), ("m", 2e-5)])
 def test_positions_are_read_with_their_unit(place, units, pitch):
     recording, _ = place(linear(pitch=pitch, units=units))
@@ -170,6 +178,23 @@ def test_healthy_probes_are_never_refused(place):
 def test_channels_of_the_table(place, channels, bad, kept):
     recording, _ = place(channels=channels, bad_channels=bad)
     assert list(recording.channel_ids) == kept
+
+
+def test_channels_that_the_probe_does_not_wire_may_be_named(place):
+    recording, _ = place(linear(), channels="0-9", bad_channels="9, 3")
+    assert list(recording.channel_ids) == [0, 1, 2, 4, 5, 6, 7]
+
+
+def test_channels_of_one_id_are_refused_where_they_are_named(tmp_path):
+    NumpyRecording([np.zeros((900, 3), "int16")], 30_000.0).save(folder=tmp_path / "x")
+    options = {"sampling_frequency": 30_000.0, "dtype": "int16", "num_channels": 3}
+    raw = str(next((tmp_path / "x").glob("*.raw")))
+    row = Recording(
+        id="x", paths=(raw,), reader="binary", reader_options=options | {"channel_ids": [*"abb"]}
+    )
+    assert open_recording(row).get_num_channels() == len("abb")
+    with pytest.raises(RecordingUnreadableError, match="several channels have the id b"):
+        open_recording(row.model_copy(update={"channels": "a,b"}))
 
 
 def test_channels_that_are_not_there(place):
