@@ -42,7 +42,7 @@ from spikecanary.config import BadInputError, as_set
 from spikecanary.outputs import phy
 from spikecanary.reruns import OUTPUT_VERSIONS, SORT_VERSION, State, compare, digest, limits_of
 from spikecanary.supervise import gpus, processes
-from spikecanary.table import ID_PATTERN, find_misplaced
+from spikecanary.table import ID_PATTERN, find_misplaced, not_readable
 from spikecanary.texts import did_you_mean
 
 if FOLDER:
@@ -76,6 +76,9 @@ PLACES = {
 for name, place in PLACES.items():
     if re.search(r"^\.?$|^~|[{}<>]", str(place)):
         sys.exit(f"pathvars: {name}: takes a folder, without ~, {{, }}, < and >, got {place}")
+    why = not_readable(place)
+    if why and not why.endswith("does not exist"):
+        sys.exit(f"pathvars: {name}: {why}; choose another folder")
     if os.path.lexists(place) and not place.is_dir():
         sys.exit(f"{place} is no folder: move it, or choose another in pathvars: {name}")
 RESULTS = PLACES["results"]

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, PositiveFloat
 
 from spikecanary import sentinel
 from spikecanary.config import Config, ForecastSettings, WatchdogSettings
@@ -78,10 +78,10 @@ Forecast = dict[str, Interval]
 class FinishedSort(BaseModel):
     """A full sort that ended: its length, its first forecast, and what it took."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, allow_inf_nan=False)
 
     recording: str
-    duration_s: float
+    duration_s: PositiveFloat
     expected: dict[str, float]
     actual: dict[str, float]
 
@@ -196,10 +196,9 @@ def remember(results: Path, canary: Record, sort: Record) -> None:
 def read_history(path: Path) -> list[FinishedSort]:
     """Read the newest finished sorts, oldest first; lines that do not parse are left out."""
     try:
-        changed_ns = path.stat().st_mtime_ns
-    except FileNotFoundError:
+        return _read_history(path, path.stat().st_mtime_ns) if path.is_file() else []
+    except OSError:
         return []
-    return _read_history(path, changed_ns)
 
 
 @functools.lru_cache(maxsize=8)

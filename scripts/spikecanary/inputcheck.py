@@ -14,7 +14,7 @@ from typing import Any, Literal, TypeGuard, get_origin
 import yaml
 
 from spikecanary import config as configuration
-from spikecanary import parameters
+from spikecanary import outputs, parameters
 from spikecanary.config import (
     AnalysisSettings,
     BadInputError,
@@ -74,8 +74,10 @@ def check_inputs(
     if not wrong and "recordings" not in invalid:
         where = "config: canary.force: the table has no recording"
         problems += unknown(where, config.canary.force, [row.id for row in rows])
-        if config.exports.nwb.by == "session" and not any(row.session for row in rows):
-            problems.append("config: exports.nwb.by is session: the table needs a column session")
+        if config.exports.nwb.by == "session":
+            problems += outputs.check_sessions(rows)
+            if not any(row.session for row in rows):
+                problems.append("config: exports.nwb.by is session: the table needs such a column")
     if problems:
         raise BadInputError(problems)
     return config, rows
@@ -209,7 +211,7 @@ def is_dtype(value: Any) -> bool:
 
     try:
         return value is None or np.dtype(value).kind in "iuf"
-    except TypeError:
+    except (TypeError, ValueError, SyntaxError):
         return False
 
 
@@ -402,13 +404,13 @@ def _check_jobs(where: str, params: Mapping[str, Any]) -> Iterator[str]:
     jobs = {name: value for name, value in params.items() if name in job_keys}
     try:
         fix_job_kwargs(jobs)
-    except (AssertionError, TypeError, ValueError) as err:
+    except (AssertionError, OverflowError, TypeError, ValueError) as err:
         yield f"config: {where}: {err}"
     for name in ("chunk_memory", "total_memory"):
         try:
             if jobs.get(name) is not None:
                 convert_string_to_bytes(jobs[name])
-        except (AssertionError, KeyError, TypeError, ValueError):
+        except (AssertionError, LookupError, TypeError, ValueError):
             yield f"config: {where}.{name}: takes a size, such as 500M, got {quote(jobs[name])}"
 
 
@@ -468,8 +470,9 @@ def check_sorters(config: Config, rows: list[Recording]) -> Iterator[str]:
     """
     from spikeinterface.sorters import sorter_dict
 
-    plugin = Path(config.sorter.plugin or "")
-    text = plugin.read_text(encoding="utf-8", errors="replace") if plugin.is_file() else ""
+    plugin = Path(config.sorter.plugin or ".")
+    is_file = not not_readable(plugin) and plugin.is_file()
+    text = plugin.read_text(encoding="utf-8", errors="replace") if is_file else ""
     named = {"config: sorter.name": config.sorter.name}
     named |= {f"recording {row.id!r}: sorter": row.sorter for row in rows if row.sorter}
     named |= {f"config: sorter.params_of.{name}": name for name in config.sorter.params_of}

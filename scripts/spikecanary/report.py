@@ -163,6 +163,7 @@ def describe(rows: Sequence[Mapping[str, Any]], results: Path) -> list[dict[str,
         n_units += row["n_units"] or 0
         old = outdated(folder)
         found = [path for path in sorted(folder.glob("[!.]*")) if path.name not in old]
+        found = [path for path in found if _can_be_linked(path)]
         each = {
             "row": row,
             "canary": canary,
@@ -174,7 +175,7 @@ def describe(rows: Sequence[Mapping[str, Any]], results: Path) -> list[dict[str,
             "figures": _find_figures(folder) if "figures" not in old else [],
             "files": [path.name + "/" * path.is_dir() for path in found],
             "outdated": old,
-            "logs": sorted(Path(log).parents[1].glob(f"*/{folder.name}.log")) if log else [],
+            "logs": sorted(Path(log).parent.parent.glob(f"*/{folder.name}.log")) if log else [],
         }
         described.append(each)
     return described
@@ -214,11 +215,16 @@ def _shorten(text: str) -> str:
     return f"{float(text):.4g}" if re.fullmatch(r"-?\d+\.\d+(e-\d+)?", text) else text
 
 
+def _can_be_linked(path: Path) -> bool:
+    """Whether a file's name can stand in an address."""
+    return not re.search("[\ud800-\udfff]", str(path))
+
+
 def _find_figures(folder: Path) -> list[dict[str, str]]:
     """Return a recording's figures: file, name, and of a unit's page (``units/7.png``) the unit."""
     drawn = folder / FILES["figures"]
     found = {folder / CANARY_FIGURE: "canary"} if (folder / CANARY_FIGURE).exists() else {}
-    for path in sorted(drawn.rglob("*.png")):
+    for path in filter(Path.is_file, filter(_can_be_linked, sorted(drawn.rglob("*.png")))):
         found[path] = path.relative_to(drawn).with_suffix("").as_posix()
     return [
         {

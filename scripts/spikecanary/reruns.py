@@ -174,13 +174,17 @@ class State:
         if self.sort is None or self.sort_stands:
             return ""
         was, now = self.sort.settings, self.sort_settings
-        task, names = was.get("task", {}), {"row": "row of the table"}
-        changes = [stamps.describe_changes(was.get("data"), now["data"])]
-        changes += [
-            f"another {names.get(name, name)}"
-            for name in dict.fromkeys([*task, *now["task"]])
-            if task.get(name) != now["task"].get(name)
-        ]
+        names = {"row": "row of the table"}
+        task: Any = was.get("task", {})
+        try:
+            changes = [stamps.describe_changes(was.get("data"), now["data"])]
+            changes += [
+                f"another {names.get(name, name)}"
+                for name in dict.fromkeys([*task, *now["task"]])
+                if task.get(name) != now["task"].get(name)
+            ]
+        except (AttributeError, LookupError, TypeError):  # a record that somebody edited
+            changes = ["other settings or data"]
         if was.get("version") != now["version"]:
             changes.append("another version of the sort")
         return "; ".join(filter(None, changes))

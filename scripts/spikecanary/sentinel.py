@@ -63,7 +63,9 @@ Text = Annotated[str, BeforeValidator(_as_texts)]
 class _Model(BaseModel):
     """Readers ignore fields that a newer writer of the same version added."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore", populate_by_name=True)
+    model_config = ConfigDict(
+        frozen=True, extra="ignore", populate_by_name=True, allow_inf_nan=False
+    )
 
 
 class Failure(_Model):
@@ -330,8 +332,11 @@ def read_as(kind: type[R], path: Path) -> R:
             )
             raise RecordError(msg) from err
         why = ": ".join([*map(str, wrong["loc"]), wrong["msg"]])
-    except OSError as err:
-        why = err.strerror
+    except IsADirectoryError:
+        why = "a folder"
+    except OSError as err:  # the record itself may be whole
+        msg = f"{path} cannot be read ({err.strerror}): mend that, and run again"
+        raise RecordError(msg) from err
     msg = f"{path} is not a Spike Canary record ({why}); remove it to have it made again"
     raise RecordError(one_line(msg))
 

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from spikecanary.table import Recording, is_url
+from spikecanary.table import Recording, exists, is_url
 
 #: What SpikeInterface saves as a binary folder.
 SAVED = r"(traces|times)_cached_seg[0-9]+\.(raw|npy)|properties/[^/]+\.npy|(binary|probe)\.json"
@@ -62,7 +62,7 @@ def of_recording(row: Recording, plugin: str | None) -> dict[str, Any] | None:
     named = {"probe": row.probe, "plugin": plugin}
     if row.reader in ("binaryfolder", "spikeinterface"):
         inside = (Path(each, "probegroup.json") for each in row.paths if not is_url(each))
-        named |= {f"probe {n}": str(each) for n, each in enumerate(inside) if each.exists()}
+        named |= {f"probe {n}": str(each) for n, each in enumerate(inside) if exists(str(each))}
     texts = {name: _of_text(path) for name, path in named.items() if path}
     return None if None in [*paths, *texts.values()] else {"paths": paths, **texts}
 

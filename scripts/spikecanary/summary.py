@@ -16,7 +16,7 @@ from spikecanary.outputs import FILES, outdated
 from spikecanary.sentinel import Failure, Record, RecordError
 from spikecanary.supervise import folders, log
 from spikecanary.texts import abridge, count, sentences
-from spikecanary.tsv import TableError, read_tsv, write_tsv
+from spikecanary.tsv import TableError, open_file, read_tsv, write_tsv
 
 logger = logging.getLogger(__name__)
 
@@ -99,13 +99,14 @@ def read_waiting(results: Path) -> dict[str, dict[str, str]]:
     waiting: dict[str, dict[str, str]] = {}
     for path in sorted((results / ".nodes").glob("*.failed.json")):
         try:
-            found = json.loads(path.read_text(encoding="utf-8"))
+            with open_file(path) as file:
+                found = json.load(file)
             if datetime.fromisoformat(found["at"]) < sentinel.run_began():
                 continue  # the sorter may be another by now
             failure = Failure.model_validate(found["failure"])
             columns = {name: str(found[name]) for name in ("reason", "host", "log")}
-            recordings = list(found["recordings"])
-        except (OSError, ValueError, KeyError, TypeError) as err:
+            recordings = list(map(str, found["recordings"]))
+        except (OSError, ValueError, KeyError, TypeError, RecursionError) as err:
             logger.warning("%s cannot be read: %s", path, err)
             continue
         columns |= {"category": failure.category or "", "failure": failure.class_name}
@@ -232,9 +233,9 @@ def _failed_sort(journal: Path, canary: Record | None) -> Record | None:
         try:
             record = Record.model_validate(entry)
             ended = [datetime.fromisoformat(x.finished_at) for x in (record, canary) if x]
-        except ValueError:  # of another version
+            return record if ended[0] >= ended[-1] else None
+        except (TypeError, ValueError):  # of another version
             return None
-        return record if ended[0] >= ended[-1] else None
     return None
 
 
@@ -417,7 +418,7 @@ def describe_missing(
         folder = results / row["recording"]
         names = [name for name in files if not (folder / name).exists()]
         if row["sort"] in ("sorted", "unsortable") and names:
-            logs = Path(row["log"]).parents[1] if row.get("log") else Path("logs")
+            logs = Path(row["log"]).parent.parent if row.get("log") else Path("logs")
             errors = log.errors_of_run(logs, row["recording"])
             failed |= bool(errors)
             lacking.append("\n    ".join([f"{row['recording']}: {', '.join(names)}", *errors]))

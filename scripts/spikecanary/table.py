@@ -71,8 +71,16 @@ MESSAGES = {
     "missing": "is empty",
     "too_short": "is empty",
     "string_pattern_mismatch": "use letters, digits and '.', '_', '-', a letter or digit first",
-    "string_too_long": f"has more than {LONGEST_ID} characters; choose a shorter id",
 }
+
+
+def not_a_name(text: str) -> str:
+    """Say why a text cannot be a part of files' names; nothing where it can."""
+    if len(text) > LONGEST_ID:
+        return f"has more than {LONGEST_ID} characters; choose a shorter one"
+    # Snakemake takes it for a wildcard without end.
+    is_periodic = re.search(r"(.+)\1{19}", text) is not None
+    return "repeats itself too often; choose another one" if is_periodic else ""
 
 
 def _split_paths(value: Any) -> Any:
@@ -85,7 +93,7 @@ def _split_paths(value: Any) -> Any:
 def _parse_options(value: Any) -> Any:
     """Parse the JSON of a table's field."""
     try:
-        options = json.loads(value) if isinstance(value, str) else value
+        options = json.loads(value, object_pairs_hook=_once) if isinstance(value, str) else value
         json.dumps(options, ensure_ascii=False).encode()  # records hold it
     except (ValueError, RecursionError) as err:
         msg = f"not JSON: {err}"
@@ -96,6 +104,15 @@ def _parse_options(value: Any) -> Any:
         msg = "; ".join(f"{each['loc'][0]}: {each['msg']}" for each in err.errors())
         raise ValueError(msg) from err
     return options
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return an object of JSON; of a key that stands twice, the first would be lost, unsaid."""
+    names = [name for name, _ in pairs]
+    if twice := [name for name in names if names.count(name) > 1]:
+        msg = f"{quote(twice[0])} stands there twice"
+        raise ValueError(msg)
+    return dict(pairs)
 
 
 class _Options(BaseModel):
@@ -137,7 +154,7 @@ class Recording(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    id: Annotated[str, StringConstraints(pattern=f"^{ID_PATTERN}$", max_length=LONGEST_ID)]
+    id: Annotated[str, StringConstraints(pattern=f"^{ID_PATTERN}$")]
     paths: Annotated[tuple[UserPath, ...], BeforeValidator(_split_paths), Field(min_length=1)]
     reader: str
     stream_id: str | None = None
@@ -169,9 +186,8 @@ class Recording(BaseModel):
         if value.casefold() in RESERVED_IDS:
             msg = "is the name of a file or folder of the results; choose another id"
             raise ValueError(msg)
-        if re.search(r"(.+)\1{19}", value):  # Snakemake takes it for a wildcard without end
-            msg = "repeats itself too often; choose another id"
-            raise ValueError(msg)
+        if why := not_a_name(value):
+            raise ValueError(why)
         return value
 
     @model_validator(mode="after")

@@ -1,11 +1,12 @@
 """TSV files of a results folder: written whole, read as texts, safe in a spreadsheet."""
 
 import csv
+import errno
 import io
 import re
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from spikecanary.sentinel import write_atomic
 from spikecanary.texts import PlainError, printable
@@ -43,6 +44,13 @@ def from_cell(value: Any) -> Any:
     return value[1:] if isinstance(value, str) and QUOTED_FORMULA.match(value) else value
 
 
+def open_file(path: Path, newline: str | None = None) -> TextIO:
+    """Open a text file; raise OSError, also for a FIFO, which has no end."""
+    if path.is_fifo():
+        raise OSError(errno.EINVAL, "no file")
+    return path.open(encoding="utf-8", newline=newline)
+
+
 class TableError(PlainError):
     """A table of a results folder that cannot be read."""
 
@@ -53,7 +61,7 @@ def read_tsv(path: Path, needed: Collection[str] = ()) -> list[dict[str, str]]:
     Without pandas, whose import takes longer than a gate.
     """
     try:
-        with path.open(encoding="utf-8", newline="") as file:
+        with open_file(path, newline="") as file:
             reader = csv.DictReader(file, delimiter="\t", restval="")
             rows = [{name: from_cell(value) for name, value in row.items()} for row in reader]
         lacking = sorted({*needed} - {*(reader.fieldnames or ())})

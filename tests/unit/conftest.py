@@ -63,3 +63,11 @@ def sort(tmp_path):
 @pytest.fixture
 def traces(task):
     return np.fromfile(task.row.paths[0], "int16").reshape(-1, 4)
+
+
+@pytest.fixture
+def held(record_property, tmp_path, monkeypatch):
+    """Return a function that notes a kind as held, in an empty working directory."""
+    monkeypatch.chdir(tmp_path)
+    record_property("bad input", "tried")
+    return lambda: record_property("bad input", "held")

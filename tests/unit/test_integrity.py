@@ -449,7 +449,11 @@ def test_nwb_timestamps_that_the_reader_leaves_out(tmp_path):
 
 @pytest.mark.parametrize(
     ("times", "made_hz"),
-    [(np.round(TIMES, 5), 33333.3), (np.round(TIMES, 6), 30303), ((TIMES + 64).astype("f4"), 32768)],
+    [
+        (np.round(TIMES, 5), 33333.3),
+        (np.round(TIMES, 6), 30303),
+        ((TIMES + 64).astype("f4"), 32768),
+    ],
 )
 def test_rate_that_the_reader_makes_of_rounded_times_is_refused(tmp_path, times, made_hz):
     with pytest.raises(RecordingUnreadableError) as caught:

@@ -28,7 +28,7 @@ def good(x, tell):
     tell(stage="sort")
     print("line for the log", flush=True)
     block = bytearray(200_000_000)
-    time.sleep(1.2)
+    time.sleep(2.4)
     return {"x": x + 1}
 
 def bad(tell):

@@ -2,6 +2,7 @@
 
 import json
 import pprint
+import traceback
 
 import pytest
 
@@ -14,6 +15,7 @@ from spikecanary.failures import (
     SorterTimeoutError,
     classify,
 )
+from spikecanary.failures.tracebacks import clean, parse_errors
 from workbench import frame
 
 
@@ -136,3 +138,15 @@ def test_an_exception_of_another_language_is_read_as_one_of_python():
 def test_paths_of_windows():
     text = 'Traceback:\n  File "C:\\x\\kilosort\\utils.py", line 1, in cache_template_path\n    x\n'
     assert classify.by_text(text + "urllib.error.URLError: x").category == "environment"
+
+
+def test_exceptions_of_a_group_are_found_by_themselves():
+    def fail():
+        raise ExceptionGroup("g", [ValueError("a"), OSError(28, "No space left on device")])
+
+    with pytest.raises(ExceptionGroup) as caught:
+        fail()
+    text = clean("".join(traceback.format_exception(caught.value)))
+    found = [("ValueError", "a"), ("OSError", "[Errno 28] No space left on device")]
+    assert parse_errors(text)[-2:] == found
+    assert text.rstrip().endswith("No space left on device")

@@ -2,21 +2,12 @@
 
 import json
 import os
-import socket
 from pathlib import Path
 
-import numpy as np
 import pytest
 
-from spikecanary import gate, inputcheck, plan, sentinel, summary
+from spikecanary import inputcheck
 from spikecanary.config import BadInputError
-from spikecanary.failures import RecordingUnreadableError
-from spikecanary.formats import walk
-from spikecanary.recording import open_recording
-from spikecanary.reruns import State
-from spikecanary.table import Recording
-from spikecanary.tsv import TableError, read_tsv
-from workbench import make_record
 
 OPTIONS = {"sampling_frequency": 30000, "dtype": "int16", "num_channels": 4}
 ROW = {"recording": "a", "path": "a.raw", "reader": "binary", "reader_options": json.dumps(OPTIONS)}
@@ -80,6 +71,13 @@ ROWS = {
     "sorter misspelt": ({"sorter": "kilosrt4"}, "(did you mean 'kilosort4'?)"),
     "time of NWB": ({"session_start_time": "noon"}, "NWB: Invalid isoformat string: 'noon'"),
     "sex for NWB": ({"sex": "male"}, "(recording 'a'): NWB: Subject: sex: 'male' is not one of"),
+    "option twice": (
+        {"reader_options": '{"num_channels": 4, "num_channels": 8}'},
+        "not JSON: 'num_channels' stands there twice",
+    ),
+    "type of a comma": (options(dtype=","), "no type of numbers: dtype ','"),
+    "type of fields": (options(dtype="i4,(2"), "no type of numbers: dtype"),
+    "type too large": (options(dtype="2147483648i4"), "no type of numbers: dtype"),
     "params without an entry": ({"params": "fast"}, "not in the config's params_of: 'fast'"),
 }
 #: Tables as bytes.
@@ -144,6 +142,7 @@ SETTINGS = {
     "plugin a folder": ({"sorter": {"plugin": "/tmp"}}, "/tmp is a folder, not a file"),
     "plugin without end": ({"sorter": {"plugin": "/dev/zero"}}, "/dev/zero is no file"),
     "plugin at home": ({"sorter": {"plugin": "~/no.py"}}, f"{Path.home()}/no.py does not exist"),
+    "plugin of 300 letters": ({"sorter": {"plugin": "ab" * 150}}, "plugin: "),
     "signatures nowhere": ({"signatures": "no.yaml"}, "signatures: no.yaml does not exist"),
     "table a folder": ({"recordings": "/tmp"}, "/tmp: cannot read the recordings table"),
     "table without end": ({"recordings": "/dev/zero"}, "/dev/zero is no file or folder"),
@@ -162,6 +161,8 @@ SETTINGS = {
 }
 #: Settings of the steps after the sort.
 LATE = {
+    "size that is empty": ({"exports": {"phy": {"chunk_memory": ""}}}, "takes a size, such as"),
+    "infinitely many jobs": ({"exports": {"phy": {"n_jobs": float("inf")}}}, "exports.phy"),
     "start of processes": ({"exports": {"phy": {"mp_context": "frok"}}}, "(did you mean 'fork'?)"),
     "size of chunks": ({"exports": {"phy": {"chunk_memory": "1Q"}}}, "takes a size, such as 500M"),
     "number of processes": ({"exports": {"phy": {"n_jobs": 0}}}, "n_jobs must be a non-zero int"),
@@ -283,14 +284,6 @@ LATE = {
 }
 
 
-@pytest.fixture
-def held(record_property, tmp_path, monkeypatch):
-    """Return a function that notes a kind as held, in an empty working directory."""
-    monkeypatch.chdir(tmp_path)
-    record_property("bad input", "tried")
-    return lambda: record_property("bad input", "held")
-
-
 def problems(table, settings=None):
     """Write a table; return what is said of it and of settings."""
     Path("t.tsv").write_bytes(table)
@@ -317,6 +310,31 @@ def test_row(kind, held):
 def test_table(kind, held):
     table, expected = TABLES[kind]
     assert expected in problems(table)
+    held()
+
+
+@pytest.mark.parametrize(
+    ("sessions", "said"),
+    [
+        ((("a_b", "c"), ("a", "b_c")), "recordings 'r0', 'r1': columns subject, session: diff"),
+        ((("M\u00fcller", "1"), ("M\u00f6ller", "1")), "one name of a file, 'm-ller_1'"),
+        ((("m", "x"), ("M", "x")), "one name of a file, 'm_x'"),
+        ((("m", "ab" * 150),), "has more than 150 characters"),
+        ((("m", "0" * 40),), "repeats itself too often"),
+        ((("m", "1"), ("m", "1"), ("n", "1")), ""),
+    ],
+)
+def test_sessions_that_cannot_be_files_of_their_own(sessions, said, held):
+    names = "\t".join([*ROW, "subject", "session"])
+    values = [ROW | {"recording": f"r{n}"} for n in range(len(sessions))]
+    lines = ["\t".join([*row.values(), *own]) for row, own in zip(values, sessions, strict=True)]
+    table = "\n".join([names, *lines]).encode()
+    settings = {"exports": {"nwb": {"by": "session"}}, "outputs": ["nwb"]}
+    if said:
+        assert said in problems(table, settings)
+    else:
+        Path("t.tsv").write_bytes(table)
+        inputcheck.check_inputs({"recordings": "t.tsv"} | settings)
     held()
 
 
@@ -399,151 +417,11 @@ def test_no_false_alarm(table, tmp_path, monkeypatch):
 
 def test_keys_that_stand_twice(held):
     Path("c.yaml").write_text("canary: &a\n  window_s: 3\n  window_s: 4\njob: {}\ncanary: *a\n")
-    table_of(Recording(id="a", paths=("x",), reader="spikeglx"))
+    Path("t.tsv").write_text("recording\tpath\treader\na\tx\tspikeglx\n")
     with pytest.raises(BadInputError) as caught:
         inputcheck.check_inputs({"recordings": "t.tsv"}, ["c.yaml", "none.yaml", os.devnull])
     assert caught.value.problems == [
         "c.yaml, line 3: 'window_s' is in line 2 already",
         "c.yaml, line 5: 'canary' is in line 1 already",
     ]
-    held()
-
-
-RECORDS = {
-    "empty": b"",
-    "truncated": b'{"schema_version": 1, "reco',
-    "not UTF-8": b"\xff\xfe{",
-    "a list": b"[1]",
-    "nested deeply": b"[" * 100_000,
-    "a folder": None,
-    "of a newer schema": b'{"schema_version": 7}',
-    "of a text as its version": b'{"schema_version": "1"}',
-    "with a text as its failure": b'{"schema_version": 1, "failure": "x"}',
-    "with a text as its attempt": b'{"schema_version": 1, "attempt": "x"}',
-    "without fields": b'{"schema_version": 1}',
-    "a FIFO": os.mkfifo,
-}
-
-
-def spoil(path, content):
-    """Make a file of these bytes, or (None) a folder."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if content is None:
-        path.mkdir()
-    elif callable(content):
-        content(path)
-    else:
-        path.write_bytes(content)
-
-
-@pytest.mark.parametrize("kind", RECORDS)
-@pytest.mark.parametrize("name", ["canary.json", "sort.json"])
-def test_record_that_cannot_be_read_costs_its_own_row(kind, name, held):
-    results = Path("results")
-    sentinel.write_record(results / "good/canary.json", make_record(recording="good"))
-    spoil(results / "bad" / name, RECORDS[kind])
-    bad, good = summary.describe(results, {"bad": {}, "good": {}})
-    assert good["outcome"] == "passed"
-    assert summary.needs_attention(bad)
-    assert f"results/bad/{name} " in bad["reason"]
-    assert "remove" in bad["reason"]
-    row = Recording(id="bad", paths=("x",), reader="binary")
-    state = State(inputcheck.read_inputs({"recordings": table_of(row)})[0], row, results / "bad")
-    assert state.disagreement == state.problem
-    if name == "canary.json":
-        assert gate.read_wave([results / "bad" / name])[0]["verdict"] == ""
-    held()
-
-
-def table_of(row):
-    """Write a table of a row."""
-    Path("t.tsv").write_text(f"recording\tpath\treader\n{row.id}\tx\t{row.reader}\n")
-    return "t.tsv"
-
-
-@pytest.mark.parametrize(
-    "kind", ["empty", "truncated", "not UTF-8", "a folder", "of other columns", "of more fields"]
-)
-def test_table_of_a_wave(kind, held):
-    content = {
-        "empty": b"",
-        "truncated": b"recording\tverd",
-        "not UTF-8": b"\xff\xfe",
-        "a folder": None,
-        "of other columns": b"x\ty\n1\t2\n",
-        "of more fields": b"recording\tverdict\tcategory\na\tproceed\t\tx\n",
-    }[kind]
-    path = Path("results/gates/1.tsv")
-    spoil(path, content)
-    with pytest.raises(TableError, match=r"gates/1\.tsv cannot be read .+; remove it"):
-        read_tsv(path, gate.COLUMNS)
-    sentinel.write_record(Path("results/a/canary.json"), make_record(recording="a"))
-    assert gate.split(path, [Path("results/a/canary.json")]) == ({"a"}, set())
-    assert gate.find_stale(Path("results"), {"gates/1.tsv": ["a"]})
-    held()
-
-
-@pytest.mark.parametrize("kind", ["a folder", "a FIFO", "not UTF-8", "junk"])
-def test_journal(kind, held):
-    path = Path("a/attempts.jsonl")
-    junk = b'[1]\n{"kind": "canary", "verdict": "stop", "failure": "x"}\n' + b"[" * 100_000
-    contents = {"a folder": None, "not UTF-8": b"\xff\xfe\n", "junk": junk, "a FIFO": os.mkfifo}
-    spoil(path, contents[kind])
-    assert sentinel.count_retestable(path) == 0
-    sentinel.append_journal(path, "canary", make_record())
-    held()
-
-
-def make_path(kind, path):
-    """Make what is no file or folder; return its path."""
-    if kind == "a FIFO":
-        os.mkfifo(path)
-    elif kind == "a socket":
-        socket.socket(socket.AF_UNIX).bind(str(path))
-    elif kind == "a loop of links":
-        path.symlink_to(path)
-    elif kind == "a device":
-        return "/dev/zero"
-    elif kind == "a link to nowhere":
-        path.symlink_to("nowhere")
-    return str(path)
-
-
-@pytest.mark.parametrize(
-    "kind",
-    ["a FIFO", "a socket", "a loop of links", "a device", "a link to nowhere"],
-)
-def test_path_that_is_no_file_is_said_at_once(kind, held):
-    path = make_path(kind, Path("x.raw"))
-    row = Recording.model_construct(
-        id="a", paths=(path,), reader="binary", reader_options=OPTIONS, probe=path
-    )
-    with pytest.raises(Exception, match=r"is no file or folder|cannot be read|does not exist"):
-        open_recording(row)
-    assert "(recording a)" in plan.read_headers([row], 1)["a"]["problem"]
-    np.zeros(200_000, dtype="int16").tofile("sound.raw")
-    with pytest.raises(RecordingUnreadableError, match=r"the probe file \S+ (is|cannot|does)"):
-        open_recording(row.model_copy(update={"paths": ("sound.raw",)}))
-    config, _ = inputcheck.read_inputs({"recordings": table_of(row)})
-    assert State(config, row, Path("a")).data is None
-    (found,) = walk(path, set())
-    assert found.failed
-    held()
-
-
-def test_folder_without_permission(held):
-    folder = Path("closed")
-    folder.mkdir(mode=0o000)
-    Path.cwd().chmod(0o755)
-    row = Recording(id="a", paths=(str(folder.absolute()),), reader="spikeglx")
-    read, write = os.pipe()
-    if not (child := os.fork()):
-        os.setuid(65534)
-        text = plan.read_header(row)["problem"]
-        os.write(write, text.encode())
-        os._exit(0)
-    os.waitpid(child, 0)
-    folder.chmod(0o700)
-    told = os.read(read, 10_000).decode()
-    assert "cannot be read" in told or "Permission denied" in told
     held()

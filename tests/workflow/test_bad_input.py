@@ -123,9 +123,15 @@ def test_target_of_an_unknown_recording(project):
         (b"canary:\n\t window_s: 1\n", r'in "config/config.yaml", line 2, column 1'),
         (b"\xff\xfe", "config/config.yaml: 'utf-8' codec can't decode byte 0xff"),
         (b"- 1\n", "config/config.yaml: Config file must be given as JSON or YAML with keys"),
+        (b"pathvars: [results]\n", "config/config.yaml: pathvars: takes names and folders"),
+        (b"pathvars: {results: 3}\n", "config/config.yaml: pathvars: takes names and folders"),
+        (b"canary: &a {x: *a}\n", "config/config.yaml: Circular reference"),
+        (b"pathvars: {logs: config.yaml/x}\n", "pathvars: logs: config.yaml/x does not exist: par"),
+        (b"pathvars: {results: " + b"ab" * 150 + b"}\n", "cannot be read (File name too long)"),
     ],
 )
 def test_config_that_is_no_yaml(project, text, expected):
+    project.add("a")
     project.write()
     project.result("..", "config").mkdir(parents=True)
     (project.folder / "config/config.yaml").write_bytes(text)

@@ -40,6 +40,8 @@ _PREFIXED = re.compile(
     r"(?:(?P=prefix) .*\n)+(?P=prefix)\S.*$",
     flags=re.MULTILINE,
 )
+#: A group of exceptions: lines before and between them, and what stands before each line.
+_GROUP = re.compile(r"^ *(?:\+-[-+ \d]*\n|\+-[-+ \d]*$|[|+] )", flags=re.MULTILINE)
 _COLOURS = re.compile(r"\x1b\[[\d;]*m")
 #: An exception in VS Code's window, and in Kilosort's own, which prints its parts on lines.
 _IN_WINDOW = re.compile(
@@ -92,6 +94,8 @@ def clean(text: str) -> str:
     An exception of C++ that ended a process is written as the one that Python would have raised.
     """
     text = _COLOURS.sub("", text)
+    if "Exception Group Traceback (most recent call last)" in text:
+        text = _GROUP.sub("", text)
     if _QUOTES.search(text) is not None:
         text = _QUOTED.sub(lambda line: json.loads(line[1], strict=False), text)
     if _PRINTS.search(text) is not None:

@@ -8,8 +8,8 @@ from typing import Any
 
 from spikecanary.config import Config, Output
 from spikecanary.supervise import folders
-from spikecanary.table import Recording
-from spikecanary.texts import PlainError
+from spikecanary.table import Recording, not_a_name
+from spikecanary.texts import PlainError, quote
 
 #: The file or folder of each output, below the recording's results folder.
 FILES: dict[Output, str] = {
@@ -54,6 +54,21 @@ def sessions(rows: Iterable[Recording], config: Config) -> dict[str, list[str]]:
             if row.session:
                 found.setdefault(row.session, []).append(row.id)
     return found
+
+
+def check_sessions(rows: Iterable[Recording]) -> Iterator[str]:
+    """Find sessions that are different and would have one file, and names that cannot be one."""
+    named: dict[str, dict[tuple[str | None, ...], str]] = {}
+    for row in rows:
+        if row.session:
+            columns = [row.metadata.get(name) for name in ("subject", "subject_id", "session")]
+            named.setdefault(row.session.casefold(), {}).setdefault(tuple(columns), row.id)
+    for name, by_columns in named.items():
+        where = f"recordings {', '.join(map(repr, by_columns.values()))}: columns subject, session"
+        if len(by_columns) > 1:
+            yield f"{where}: different sessions have one name of a file, {quote(name)}"
+        if why := not_a_name(name):
+            yield f"{where}: {quote(name)} {why}"
 
 
 def all_files(outputs: Iterable[Output]) -> list[str]:

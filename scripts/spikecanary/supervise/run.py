@@ -75,7 +75,9 @@ class Ended:
         if self.stopped_by is not None:
             return str(self.stopped_by)
         if self.error is not None:
-            lines = [line.strip() for line in self.error["message"].splitlines() if line.strip()]
+            # Of a group of exceptions, lines stand between rules.
+            lines = [line.strip(" |") for line in self.error["message"].splitlines()]
+            lines = [line for line in lines if line.strip("+- ")]
             if self.error_name == "SpikeSortingError":  # it holds the sorter's own traceback
                 inner = [line for line in lines if not line.startswith("Spike sorting failed.")]
                 return inner[-1] if inner else self.error_name
