@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from spikecanary import sentinel, signals, sorter
+from spikecanary import sentinel, signals, sorter, stamps
 from spikecanary.config import RetrySettings
 from spikecanary.failures import (
     BiologicalFailure,
@@ -124,21 +124,24 @@ def sort(
     finished : Path, optional
         What the sorter wrote for this very task; it is read instead of sorting.
     """
-    before = size_bytes(task.row)
+    before, stamp = size_bytes(task.row), stamps.of_recording(task.row, None)
     arguments = {"task": task, "folder": folder, "finished": finished}
     ended = supervise(sorter.sort, arguments, folder=folder, supervision=supervision)
     after = size_bytes(task.row)
     if shrank := _describe_shrunk(ended, before, after):
         where = {"path": task.row.paths[0], "reader": task.row.reader}
         remedy = "Let nothing write to it, and run again."
-        changed = RecordingUnreadableError(shrank, **where, remedy=remedy)
-        return replace(ended, result=None, failure=changed)
+        shorter = RecordingUnreadableError(shrank, **where, remedy=remedy)
+        return replace(ended, result=None, failure=shorter)
     if after > before:
         grown = (
             f"the recording grew while it was sorted, from {before:,} to {after:,} bytes: is it "
             "still being recorded or copied?"
         )
         ended = replace(ended, warnings=(grown, *ended.warnings))
+    elif after == before and stamps.describe_changes(stamp, stamps.of_recording(task.row, None)):
+        changed = "files of the recording were changed while it was sorted: it is sorted again"
+        ended = replace(ended, warnings=(changed, *ended.warnings))
     if ended.result is not None:
         return ended
     failure = _diagnose(ended, task, folder.with_name("diagnosis"), supervision)

@@ -273,7 +273,7 @@ def _check_positions(recording: "BaseRecording", row: Recording, notes: list[str
         raise refuse(row, msg, remedy)
     if len(positions) == 1:
         return
-    _check_probes_apart(group.probes, row)
+    _check_probes_apart(group.probes, row, recording.get_channel_groups()[0])
     nearest = cKDTree(positions).query(positions, k=2)[0][:, 1]
     pitch_um, (low, high) = float(np.median(nearest)), PLAUSIBLE_PITCH_UM
     if not low <= pitch_um <= high:
@@ -296,8 +296,11 @@ def count_largest_group(recording: "BaseRecording") -> int:
     return int(np.bincount(groups).max())
 
 
-def _check_probes_apart(probes: Sequence["Probe"], row: Recording) -> None:
-    """Check that no contact of one probe lies in, or at, the rectangle of another one's."""
+def _check_probes_apart(probes: Sequence["Probe"], row: Recording, of_group: Any) -> None:
+    """Check that no contact of one probe lies in, or at, the rectangle of another one's.
+
+    ``of_group``: a value of the property ``group``, as an example.
+    """
     for (first, probe), (second, other) in itertools.permutations(enumerate(probes), 2):
         area, places = probe.contact_positions, other.contact_positions
         beyond_um = np.maximum(area.min(axis=0) - places, places - area.max(axis=0))
@@ -306,6 +309,6 @@ def _check_probes_apart(probes: Sequence["Probe"], row: Recording) -> None:
             remedy = (
                 f"Move probe {second} by {shift_um:g} um in x (probeinterface: "
                 f"probe.move([{shift_um:g}, 0])) in column probe, or sort one probe a row (column "
-                "channels, such as group=0)."
+                f"channels, such as group={of_group})."
             )
             raise refuse(row, f"probes {first} and {second} overlap", remedy)

@@ -1,5 +1,7 @@
 """The full sort: what it obeys, repeats, refuses and leaves, with the quick sorter."""
 
+import os
+
 import pytest
 
 from spikecanary import canary, diagnosis, forecast, fullsort, sentinel
@@ -129,6 +131,17 @@ def test_recording_cut_during_a_sort_that_ends_well_fails(task, monkeypatch, tmp
     if words:
         assert "the recording shrank while it was sorted" in str(seen.failure)
         assert words in str(seen.failure)
+
+
+def test_files_that_are_replaced_during_a_sort_are_a_warning(task, monkeypatch, tmp_path):
+    def supervise(*_, **__):
+        os.utime(task.row.paths[0], (1, 1))
+        return Ended(result={"n_units": 1, "n_spikes": 9})
+
+    monkeypatch.setattr(diagnosis, "supervise", supervise)
+    seen = diagnosis.sort(task, folder=tmp_path, supervision=None)
+    assert seen.result is not None
+    assert "files of the recording were changed while it was sorted" in seen.warnings[0]
 
 
 def test_only_data_files_count_as_the_size_of_a_recording(tmp_path):
