@@ -40,10 +40,11 @@ from spikecanary import forecast, gate, inputcheck, outputs, reruns
 from spikecanary import report as page, sentinel, summary
 from spikecanary.config import BadInputError, as_set
 from spikecanary.outputs import phy
+from spikecanary.probes import shorten
 from spikecanary.reruns import OUTPUT_VERSIONS, SORT_VERSION, State, compare, digest, limits_of
 from spikecanary.supervise import gpus, processes
 from spikecanary.table import ID_PATTERN, find_misplaced, not_readable
-from spikecanary.texts import did_you_mean
+from spikecanary.texts import count, did_you_mean
 
 if FOLDER:
     processes.import_first(FOLDER / "scripts")
@@ -141,6 +142,10 @@ def check_options():
     if RerunTrigger.CODE in workflow.rerun_triggers:
         hint = "add to your profile: rerun-triggers: [mtime, params, input]"
         logger.warning(f"An update of Spike Canary will sort everything again; {hint}")
+    again = [f"{x} ({why})" for x in ROWS if (why := state_of(x).changes)]
+    if again and workflow.is_main_process:
+        n_sorts = count(len(again), "finished sort runs", "finished sorts run")
+        logger.warning(f"{n_sorts} again, because of what changed: {shorten(again)}")
     if IN_MODULE:
         warn_of_disagreement()
 

@@ -51,7 +51,7 @@ rule curate:
         **OUTPUT_RESOURCES,
     params:
         version=with_work_by_hand("curate", "cluster_*.tsv"),
-        curation=as_set(SETTINGS.curation),
+        curation=as_set(SETTINGS.curation, exclude={"manual"}),  # it is in the version
     script:
         "../scripts/curate.py"
 
@@ -130,7 +130,8 @@ use rule export_npz as export_phy with:
         task=task_of,
         analysis=as_set(SETTINGS.analysis),
         settings={"phy": SETTINGS.exports.phy},
-        manual=SETTINGS.curation.manual,
+        # Not compared: it makes no difference to folders that nobody has edited.
+        manual=lambda wildcards, threads: SETTINGS.curation.manual,
 
 
 use rule export_phy as export_report with:
@@ -166,7 +167,7 @@ rule figures:
         version={"figures": OUTPUT_VERSIONS["figures"]},
         task=task_of,
         analysis=as_set(SETTINGS.analysis),
-        curation=as_set(SETTINGS.curation),
+        curation=as_set(SETTINGS.curation, exclude={"manual"}),
         unit_pages=SETTINGS.exports.unit_pages,
     script:
         "../scripts/figures.py"

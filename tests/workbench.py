@@ -152,14 +152,15 @@ class Run:
 
 def make_record(**fields: Any) -> Record:
     """Return a record; a passed canary, unless fields say otherwise."""
+    now = sentinel.now()
     defaults: dict[str, Any] = {
         "recording": "one",
         "verdict": "proceed",
         "outcome": "passed",
         "reason": "8 units in 30 s",
         "sorter": SorterInfo(name="quick", version="1.0", params_digest="0123"),
-        "started_at": sentinel.now(),
-        "finished_at": sentinel.now(),
+        "started_at": now,
+        "finished_at": now,
     }
     return Record(**defaults | fields)
 

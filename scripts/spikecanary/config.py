@@ -174,7 +174,7 @@ class WatchdogSettings(Settings):
     inactivity_base_s: PositiveFloat | None = 600
     """End a full sort that is silent and idle for this long, in s. Long recordings get more."""
     silence_times: PositiveFloat | None = 3
-    """End one that computes, but does nothing else, after so many times as long as an idle one."""
+    """End one that uses CPU but does nothing else, after so many times as long as an idle one."""
     min_free_ram_mb: PositiveFloat | None = 500
     """End a sort that holds most of the node's memory when less than this is free, in MB."""
     min_free_disk_mb: PositiveFloat | None = 500
@@ -381,7 +381,7 @@ class Config(Settings):
     curation: CurationSettings = CurationSettings()
     exports: ExportSettings = ExportSettings()
     signatures: UserPath | None = None
-    """A YAML file of texts and frames that tell failures, the laboratory's own."""
+    """A YAML file of messages and stack frames that tell failures, the laboratory's own."""
     job: JobSettings = JobSettings()
     pathvars: dict[Literal["results", "logs", "benchmarks", "resources"], Folder] = {}
     """Snakemake's path variables: results, logs, benchmarks."""

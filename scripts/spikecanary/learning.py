@@ -13,7 +13,6 @@ from spikecanary.failures import (
 )
 from spikecanary.recording import open_recording
 from spikecanary.sorter import BATCHES, SortTask, prepare, sorter_class, with_device
-from spikecanary.texts import count
 
 #: From a shifted start the sort must learn so many times the clips that it needs: whitening is
 #: learned from other batches then, too.
@@ -52,8 +51,8 @@ class Learned(BaseModel):
         at = ", ".join(f"{start_s:g}" for start_s in list(self.counts)[:3])
         more = " s, ..." if len(self.counts) > 3 else " s"  # noqa: PLR2004
         batches = f"the batches at {at}{more}" if len(self.counts) > 1 else "the first batch"
-        spikes = count(self.n_clips, "spike")
-        return f"{spikes} to learn templates from, of {self.needed} needed, in {batches}"
+        found = f"{self.n_clips} of the {self.needed} spikes"
+        return f"{found} that it needs to learn templates, in {batches}"
 
 
 def explain_too_few(learned: Learned, task: SortTask, *, silent: bool) -> ClassifiedSortFailure:
@@ -69,13 +68,13 @@ def explain_too_few(learned: Learned, task: SortTask, *, silent: bool) -> Classi
         evidence |= {"parameter": "start_s", "start_s": from_s}
         remedy = (
             f"Set start_s to {from_s:g} in the recordings table: what comes before is not sorted. "
-            "Or set sorter.params: {templates_from_data: false}."
+            f"Or set {task.alone('templates_from_data', 'false')}."
         )
     else:
         msg += ", though a scan of the recording sees activity"
         remedy = (
             "Look at the sorter's parameters (Th_single_ch, do_CAR, whitening), and at the probe "
-            "and the gain; or set sorter.params: {templates_from_data: false}."
+            f"and the gain; or set {task.alone('templates_from_data', 'false')}."
         )
     return SorterParameterError(msg, remedy=remedy, **evidence)
 

@@ -33,6 +33,8 @@ from spikecanary.texts import sentences
 MB = 1e6
 #: Sorters that take one probe (recording.get_probe() in SpikeInterface 0.105).
 ONE_PROBE = ("tridesclous2", "lupin", "spykingcircus2")
+#: Sorters that call get_channel_locations(), though requires_locations is False (0.105).
+NEED_PROBE = (*ONE_PROBE, "simple")
 #: The parameter, on by default, that subtracts the median of all channels.
 COMMON_REFERENCE = {"kilosort4": "do_CAR"} | dict.fromkeys(
     ("kilosort", "kilosort2", "kilosort2_5", "kilosort3"), "car"
@@ -152,7 +154,8 @@ def check_channels(task: SortTask, header: Mapping[str, Any]) -> Iterator[Classi
     from spikeinterface.sorters import sorter_dict
 
     name, cls = task.sorter.name, sorter_dict.get(task.sorter.name)
-    if not header["n_probes"] and cls is not None and cls.requires_locations:
+    needs_probe = name in NEED_PROBE or (cls is not None and cls.requires_locations)
+    if needs_probe and not header["n_probes"]:
         msg = f"{name} needs the positions of the channels, and the recording has no probe"
         remedy = "Give a probe in column probe of the recordings table."
         yield SorterParameterError(msg, remedy=remedy, sorter=name)
@@ -163,7 +166,7 @@ def check_channels(task: SortTask, header: Mapping[str, Any]) -> Iterator[Classi
     reference = COMMON_REFERENCE.get(name)
     if header["n_channels"] == 1 and reference and task.sorter.params.get(reference, True):
         msg = f"{name} subtracts the common reference of all channels: of one, nothing is left"
-        remedy = f"Set sorter.params: {reference}: false."
+        remedy = f"Set {task.alone(reference, 'false')}."
         yield SorterParameterError(msg, remedy=remedy, sorter=name, parameter=reference)
 
 

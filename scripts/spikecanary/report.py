@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote, unquote
 
-from spikecanary import forecast, hosts, sentinel, summary
+from spikecanary import hosts, sentinel, summary
 from spikecanary.config import Config
 from spikecanary.outputs import CANARY_FIGURE, FILES, outdated
 from spikecanary.sentinel import Record, RecordError
@@ -68,7 +68,7 @@ def write(path: Path, config: Config, results: Path) -> None:
         "results": results,
         "working": Path.cwd(),
         "home": path.resolve().as_uri(),
-        "totals": count(rows, results),
+        "totals": count(rows),
         "reasons": summary.group(filter(is_told, rows)),
         "hosts": hosts.describe(results, rows),
         "draft": summary.DRAFT,
@@ -117,14 +117,9 @@ def _sum(rows: Sequence[Mapping[str, Any]], column: str) -> float:
     return math.fsum(float(row[column]) for row in rows if row[column])
 
 
-def count(rows: Sequence[Mapping[str, Any]], results: Path) -> dict[str, Any]:
-    """Return the batch's totals: recordings by state, units, and times in s.
-
-    Saved are the sorts of stopped recordings: what their canaries forecast, else what sorts with
-    the same settings took, of those whose length is known.
-    """
+def count(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return the batch's totals: recordings by state, units, and times in s."""
     states = [row["sort"] for row in rows]
-    stopped = [row for row in rows if row["sort"] == "stopped"]
     return {
         "states": {state: states.count(state) for state in dict.fromkeys(states)},
         "n_needing": sum(map(summary.needs_attention, rows)),
@@ -132,17 +127,7 @@ def count(rows: Sequence[Mapping[str, Any]], results: Path) -> dict[str, Any]:
         "n_good": round(_sum(rows, "n_good")),
         "canaries_s": _sum(rows, "canary_wall_s"),
         "sorts_s": _sum(rows, "sort_wall_s"),
-        "saved_s": math.fsum(_forecast_s(row, results) for row in stopped),
     }
-
-
-def _forecast_s(row: Mapping[str, Any], results: Path) -> float:
-    """Return the time that a sort would have taken; 0 where its length is not known."""
-    if row["forecast_s"] or not row["duration_s"]:
-        return float(row["forecast_s"] or 0.0)
-    record = sentinel.read_record(results / row["recording"] / "canary.json")
-    history = forecast.read_history(forecast.history_path(results, record.sorter.params_digest))
-    return forecast.forecast_by_rates(float(row["duration_s"]), 0.0, history)["wall_s"].likely
 
 
 def is_told(row: Mapping[str, Any]) -> bool:

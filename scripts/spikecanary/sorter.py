@@ -141,11 +141,21 @@ class SortTask(BaseModel):
         if n_samples >= (2 * every - 1) * batch + self._number("nt", 61):
             return None
         smaller = int(n_samples / every / LEAST_BATCHES)
-        remedy = f"Set sorter.params: {param}: {smaller}, or remove its row from the table."
+        remedy = f"Set {self.alone(param, smaller)}. Or remove its row from the table."
         if smaller < MEMORY_KNOBS[name][-1]:
             remedy = f"It is too short for any {param}: remove its row from the table."
-        msg = f"{n_samples} samples are less than two batches, which {name} needs ({param} {batch})"
+        msg = (
+            f"{n_samples:,} samples are fewer than two batches of {name} ({param}: {batch:,} each)"
+        )
         return SorterParameterError(msg, remedy=remedy, sorter=name, parameter=param)
+
+    def alone(self, param: str, value: Any) -> str:
+        """Say how to set a parameter of the sorter for this recording alone."""
+        entry = self.row.params or self.row.id
+        return (
+            f"params_of: {{{entry}: {{{param}: {value}}}}} in the config, and {entry} in its "
+            "column params"
+        )
 
     def with_less_memory(self, factor: float) -> "SortTask | None":
         """Clone this task with smaller batches; None where the sorter has no such parameter."""

@@ -212,10 +212,12 @@ def _likely(canary: Record, cost: str) -> float | None:
 
 
 def _canary_wall_s(canary: Record | None) -> float | None:
-    """Return the time of all windows of a canary."""
-    times = [w.measured.wall_s for w in canary.windows if w.measured] if canary else []
-    measured = canary.measured.wall_s if canary and canary.measured else None
-    return round(sum(times), 3) if times else measured
+    """Return the time of a canary from its beginning to its end, its looks included."""
+    with contextlib.suppress(TypeError, ValueError):  # a record that somebody edited
+        if canary is not None:
+            began, ended = map(datetime.fromisoformat, (canary.started_at, canary.finished_at))
+            return round((ended - began).total_seconds(), 3)
+    return None
 
 
 def _peak_rss_mb(canary: Record | None, sort: Record | None) -> float | None:
@@ -395,7 +397,9 @@ def print_end(
     lines = ["", describe_recordings(rows), "", describe_counts(rows)]
     lines += filter(None, [describe_unknown(rows)])
     written = [results / name for name in ("summary.tsv", "report.html")]
-    found = ", ".join(str(path) for path in written if path.exists())
+    began_s = sentinel.run_began().timestamp()
+    of_run = [path for path in written if path.exists() and path.stat().st_mtime >= began_s]
+    found = ", ".join(map(str, of_run))
     lines += [f"Summary and report: {found}"] if found else []
     sys.stdout.write("\n".join([*lines, ""]))
     sys.stdout.flush()

@@ -249,7 +249,7 @@ def test_what_the_full_sort_will_learn_from_decides(run, request, kind, start_s,
     assert (len(record.windows), record.verdict, said) == expected
     if record.verdict == "stop":
         assert (
-            "5 spikes to learn templates from, of 6 needed, in the batches at 0, 4 s"
+            "5 of the 6 spikes that it needs to learn templates, in the batches at 0, 4 s"
             in record.reason
         )
         assert ("Set start_s to 2 in" in record.failure.remedy) is (start_s is not None)

@@ -81,7 +81,7 @@ def test_plan_says_what_is_switched_off_and_what_cannot_be_sorted(rows, tmp_path
     config = Config(sorter={"params": {"batch_size": 240_000}})
     (row,) = plan.make(config, [rows["good"]], tmp_path, 1).itertuples()
     assert (row.action, row.sort_s) == ("canary", 0.0)
-    assert "240000 samples are less than two batches, which kilosort4 needs" in row.problems
+    assert "240,000 samples are fewer than two batches of kilosort4" in row.problems
     (row,) = plan.make(Config(), [rows["no_probe"]], tmp_path, 1).itertuples()
     assert (row.action, row.sort_s) == ("canary", 0.0)
     assert "kilosort4 needs the positions of the channels" in row.problems

@@ -259,7 +259,7 @@ def test_window_of_one_batch_is_made_longer(inspect):
 
 def test_recording_of_one_batch_is_not_sorted(inspect):
     params = {"batch_size": 240_000}  # all 8 s
-    with pytest.raises(SorterParameterError, match="less than two batches") as caught:
+    with pytest.raises(SorterParameterError, match="fewer than two batches") as caught:
         inspect(8.0, {"name": "kilosort4", "params": params}, window_s=2, min_recording_s=4)
     assert "batch_size: 96000" in caught.value.remedy
 
@@ -272,8 +272,12 @@ def test_what_a_sorter_cannot_sort_is_told_from_the_header(fail):
     (failure,) = check("kilosort4", {"n_channels": 1})
     assert str(failure) == str(fail(make_task(), n_channels=1))
     assert failure.category == "environment"
-    assert failure.remedy == "Set sorter.params: do_CAR: false."
+    assert "{do_CAR: false}} in the config" in failure.remedy
     assert not check("kilosort4", {"n_channels": 1}, do_CAR=False)
+    (failure,) = check("simple", {"n_probes": 0})
+    assert (
+        str(failure) == "simple needs the positions of the channels, and the recording has no probe"
+    )
     for name in ("tridesclous2", "spykingcircus2", "lupin"):
         (failure,) = check(name, {"n_probes": 2})
         assert "has 2" in str(failure)

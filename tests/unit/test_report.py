@@ -96,7 +96,9 @@ def fill(results):
         signal_map=signal,
         bad_periods=[BadPeriod(start_s=590.0, end_s=600.0, what="flat")],
         windows=[Window(start_s=0.0, end_s=30.0, why="leading", ended="8 units", n_units=8)],
-        measured=Measured(wall_s=36.0, peak_rss_mb=800.0),
+        measured=Measured(wall_s=30.0, peak_rss_mb=800.0),
+        started_at="2026-01-01T10:00:00+00:00",
+        finished_at="2026-01-01T10:00:36+00:00",
         duration_s=600.0,
         n_channels=4,
         warnings=["the last 10 s are flat"],
@@ -148,12 +150,10 @@ def test_totals_and_reasons(tmp_path):
     results = tmp_path / "results"
     page = write_report(results, fill(results)).read_text()
     rows = report.read_rows(results / "summary.tsv")
-    totals = report.count(rows, results)
+    totals = report.count(rows)
     assert totals["states"] == {"sorted": 3, "stopped": 2, "failed": 1, "pending": 2}
     assert (totals["n_units"], totals["n_good"], totals["n_needing"]) == (3 + 8 + 0, 2, 4)
     assert (totals["canaries_s"], totals["sorts_s"]) == (36.0, 3 * 7200.0)
-    # The forecast of one, and of the other the rates: a minute, and one for each minute.
-    assert totals["saved_s"] == pytest.approx(3600 + 60 + 120)
     groups = [
         [row["recording"] for row in group] for group in summary.group(filter(report.is_told, rows))
     ]

@@ -95,8 +95,10 @@ def test_recording_of_one_batch_cannot_be_sorted():
         return task.check_length(n_samples)
 
     error = check(60_060)
-    assert str(error).startswith("60060 samples are less than two batches, which kilosort4 needs")
-    assert error.remedy.startswith("Set sorter.params: batch_size: 24024, or")
+    assert str(error).startswith("60,060 samples are fewer than two batches of kilosort4")
+    assert error.remedy.startswith(
+        "Set params_of: {x: {batch_size: 24024}} in the config, and x in its column params. Or"
+    )
     assert error.category == "environment"
     assert check(60_061) is None
     assert check(60_060, batch_size=24_024) is None

@@ -221,7 +221,7 @@ def test_tutorial(tmp_path):
 
 @pytest.mark.slow
 def test_commands_of_the_tutorial_on_a_real_run(tmp_path, data):
-    """A run of half a second is found, planned, and stopped: it is less than two batches."""
+    """A run of half a second is found, planned, and stopped: it is fewer than two batches."""
     copy_workflow(tmp_path)
     shutil.copytree(data / "sglx_np2", tmp_path / "raw")
     for kind, file, text in tutorial_steps():
@@ -230,4 +230,4 @@ def test_commands_of_the_tutorial_on_a_real_run(tmp_path, data):
         elif file:
             (tmp_path / file).write_text(text)
     assert status == 1
-    assert "less than two batches" in printed
+    assert "fewer than two batches" in printed

@@ -51,6 +51,20 @@ def test_story_of_a_batch(engine):
     assert "Nothing to be done" in engine.run(**longer).output
 
 
+@LATER
+def test_sorts_that_run_again_are_named_with_why(finished):
+    plan = finished.run("-n", sorter={"params": {"nblocks": 0}})
+    assert "6 finished sorts run again, because of what changed: a (another sorter)" in plan.output
+    assert "run again" not in finished.run("-n").output
+
+
+@LATER
+def test_following_work_by_hand_makes_nothing_anew_where_there_is_none(finished):
+    names = ["units", "figures", "phy"]
+    finished.run(outputs=names)
+    assert finished.run(outputs=names, curation={"manual": "phy"}).order == []
+
+
 def test_nothing_is_sorted_again_by_an_update(finished):
     """Every file touched, every docstring edited, a key added, one more output asked for."""
     engine, later = finished, time.time()
