@@ -132,7 +132,7 @@ if DRY or not IN_MODULE:  # where no other rule makes the recordings in this run
 def check_options():
     """Refuse what would silently do something else here; known once the DAG is built."""
     if not ROWS:  # only now, since `snakemake --lint` needs none
-        hint = "lists no recording; add one row for each (docs/own-data.md)"
+        hint = "lists no recording: python -m spikecanary.discover FOLDER (docs/own-data.md)"
         sys.exit(NO_FOLDERS if RECORDINGS else f"{SETTINGS.recordings}: {hint}")
     # Jobs behind a checkpoint are not known yet: a real run would leave them out.
     given = workflow.dag_settings

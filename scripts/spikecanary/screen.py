@@ -99,9 +99,9 @@ def print_gate(table: Path, batch: Mapping[str, Any]) -> None:
     n_forced = len(all_stopped) - len(stopped)
     unexpected = [row for row in rows if row["outcome"] == "unexpected"]
     lines = summary.describe_groups([*stopped, *unexpected]) if is_last else []
-    parts = [f"{len(rows) - len(all_stopped)} proceed", f"{len(stopped)} stopped" * bool(stopped)]
-    parts += [f"{n_forced} forced" * bool(n_forced)]
-    parts += [f"{len(unexpected)} unexpected" * bool(unexpected)]
+    of_these = f" ({len(unexpected)} unexpected)" if unexpected else ""
+    parts = [f"{len(rows) - len(all_stopped)} proceed{of_these}"]
+    parts += [f"{len(stopped)} stopped" * bool(stopped), f"{n_forced} forced" * bool(n_forced)]
     known = "All verdicts are known" if is_last else f"Verdicts of wave {table.stem} are known"
     lines.insert(0, f"{known}: {', '.join(filter(None, parts))}")
     sys.stdout.write("".join(f"{line}\n" for line in lines))

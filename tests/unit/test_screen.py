@@ -55,7 +55,7 @@ def test_record_that_cannot_be_read_costs_no_job(results, capsys):
     screen.print_gate(results / "gates/2.tsv", shown() | {"names": list("abcd")})
     told = capsys.readouterr().out
     assert re.search("  a  pending, /.*/a/sort.json is not a Spike Canary record", told)
-    assert "All verdicts are known: 2 proceed, 2 stopped, 1 unexpected" in told
+    assert "All verdicts are known: 2 proceed (1 unexpected), 2 stopped" in told
 
 
 def test_a_line_a_sort(results, capsys):
@@ -99,12 +99,12 @@ def test_last_gate_tells_the_failures_of_all(results, capsys):
     second.rename(results / "gates" / "2.tsv")
     screen.print_gate(results / "gates" / "2.tsv", shown() | {"names": list("abcd")})
     out = capsys.readouterr().out
-    assert out.startswith("All verdicts are known: 2 proceed, 2 stopped, 1 unexpected\n")
+    assert out.startswith("All verdicts are known: 2 proceed (1 unexpected), 2 stopped\n")
     assert "2 stopped, X: b, d" in out
     everything = shown() | {"names": list("abcd"), "force": ["d"]}
     screen.print_gate(results / "gates" / "2.tsv", everything)
     forced = capsys.readouterr().out
-    assert forced.startswith("All verdicts are known: 2 proceed, 1 stopped, 1 forced, 1 unexp")
+    assert forced.startswith("All verdicts are known: 2 proceed (1 unexpected), 1 stopped, 1 fo")
     assert "1 stopped, X: b\n" in forced
     assert "1 unexpected: c\n    no such thing.\n    log: c.log" in out
 
