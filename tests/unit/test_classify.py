@@ -267,6 +267,11 @@ def test_command(tmp_path, capsys):
     )
     assert classify.main([str(tmp_path / "own")]) == 0
     assert "  verdict: stop\n  reason: a.raw does not exist. Check" in capsys.readouterr().out
+    (tmp_path / "own").write_text("2026 INFO a: proceed (passed): 8 units in 30 s\n")
+    assert classify.main([str(tmp_path / "own"), "--draft"]) == 0
+    assert "  verdict: proceed\n  reason: 8 units in 30 s" in capsys.readouterr().out
+    (tmp_path / "own").write_text("2026 INFO a: proceed (unexpected): a bug\n")
+    assert classify.main([str(tmp_path / "own")]) == 1
 
 
 def test_command_on_records(tmp_path, capsys):

@@ -37,7 +37,7 @@ from spikecanary.texts import abridge
 #: Our own failures that are raised whatever a library raised: what that was may say more.
 WRAPPERS = (RecordingUnreadableError, PreprocessingError)
 #: The last line of a canary's log.
-OWN_VERDICT = re.compile(r" INFO \S+: (?P<verdict>stop) \(stopped\): (?P<reason>.+)")
+OWN_VERDICT = re.compile(r" INFO \S+: (?P<verdict>stop|proceed) \((?!unexp)\w+\): (?P<reason>.+)")
 #: What an exception said is cut to so many characters.
 LONGEST_SAID = 200
 #: Packages whose frames tell a stage: the innermost frame of one of them decides.
