@@ -36,6 +36,8 @@ COPY_REMEDY = "Finish the copy, and compare the file with the original."
 CLOCKS_DIFFER_S = 120.0
 #: Open Ephys writes samples and their numbers in blocks, which a crash leaves of unequal length, s.
 BUFFERED_S, BUFFERED_SHARE = 1.0, 0.1
+#: A file of Neuralynx that holds its header alone is of a channel that was not recorded.
+NCS_HEADER_BYTES = 16_384
 #: An interval between two samples of more than so many samples is a gap.
 GAP_SAMPLES = 1.5
 #: A clock is read at so many samples first; with more gaps it jitters.
@@ -280,6 +282,17 @@ def _clocks(
         numbers = _sample_numbers(Path(info["raw_filename"]))
         if numbers.dtype.kind in "iu":
             yield info["raw_filename"], numbers, 1.0, "samples"
+
+
+def describe_left_out(path: str, reader: str) -> Iterator[str]:
+    """Name files without samples, and recordings without their header, which readers leave out."""
+    if reader == "neuralynx":
+        files = (file for file in sorted(Path(path).glob("*.ncs")) if file.is_file())
+        if empty := [file.name for file in files if file.stat().st_size <= NCS_HEADER_BYTES]:
+            yield f"channels without samples are left out: {shorten(empty)} in {path}"
+    for folder in sorted(Path(path).rglob("continuous")) if reader == "openephysbinary" else ():
+        if not (folder.parent / "structure.oebin").exists():
+            yield f"{folder.parent} has no structure.oebin, and is left out: is the copy finished?"
 
 
 def choose_knots(n_samples: int) -> "NDArray[np.intp]":

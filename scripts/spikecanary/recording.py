@@ -202,6 +202,7 @@ def _open_path(
     if thorough:
         integrity.read_ends(opened, path, row)
         notes += [] if is_url(path) else integrity.describe_gaps(opened, row)
+        notes += [] if is_url(path) else integrity.describe_left_out(path, row.reader)
     return opened
 
 

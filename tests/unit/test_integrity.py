@@ -177,6 +177,18 @@ def test_link_to_a_file_that_is_not_read_stops_nothing(tmp_path):
     assert notes_of(of_spikeglx(path))[0] == ""
 
 
+def test_what_readers_leave_out_is_said(tmp_path):
+    row = open_ephys(tmp_path / "ephys", 1.0)
+    folder = next((tmp_path / "ephys").rglob("recording1"))
+    shutil.copytree(folder, folder.with_name("recording2"))
+    (folder.with_name("recording2") / "structure.oebin").unlink()
+    assert "recording2 has no structure.oebin, and is left out" in notes_of(row)[0]
+    for name, n_bytes in (("CSC1.ncs", 16_384), ("CSC2.ncs", 0), ("CSC3.ncs", 17_428)):
+        (tmp_path / name).write_bytes(bytes(n_bytes))
+    (note,) = integrity.describe_left_out(str(tmp_path), "neuralynx")
+    assert note.startswith("channels without samples are left out: CSC1.ncs, CSC2.ncs in")
+
+
 def test_field_potential_is_refused(tmp_path):
     text = refusal(saved(save(tmp_path / "lf", rate_hz=2500.0)), RecordingLayoutError)
     assert "sampled at 2500 Hz" in text
