@@ -34,6 +34,8 @@ BROKEN_OFF = re.compile(
     r"multiple of the (data-type|element) size|out of bounds|JSONDecodeError|"
     r"No data left|nSavedChans"
 )
+#: Where an NWB file has all its electrodes at one place, which no other probe replaces.
+ONE_PLACE_REMEDY = "Correct rel_x and rel_y of the electrodes in the file: all are at one place."
 #: Preprocessing is tried on so many pieces of so many s.
 N_CHECKED, CHECKED_S = 5, 0.1
 #: It spoils channels where this share of their samples has one value.
@@ -187,6 +189,7 @@ def _open_path(
         said = _first_words(err)
         msg = f"reader {row.reader!r} cannot open {path}: {said}"
         remedy = integrity.COPY_REMEDY if BROKEN_OFF.search(said) else ""
+        remedy = ONE_PLACE_REMEDY if "positions must be unique" in said else remedy
         raise refuse(row, msg, remedy, path) from err
     if isinstance(opened, tuple):  # readers of simulated data return (recording, sorting)
         opened = opened[0]

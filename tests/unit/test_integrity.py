@@ -476,11 +476,16 @@ def test_rate_that_the_reader_makes_of_rounded_times_is_refused(tmp_path, times,
     assert "of which the reader makes 299" in text
 
 
-def write_nwb(path, times):
+def test_electrodes_at_one_place_in_nwb_are_told_with_what_to_correct(tmp_path):
+    row = write_nwb(tmp_path / "x.nwb", TIMES, rel_x=0.0, rel_y=0.0)
+    assert "Correct rel_x and rel_y of the electrodes in the file" in refusal(row)
+
+
+def write_nwb(path, times, **electrode):
     file = NWBFile("a", "b", datetime(2024, 1, 1, tzinfo=UTC))
     group = file.create_electrode_group("shank0", "", "", file.create_device("probe"))
     for _ in range(N):
-        file.add_electrode(group=group, location="CA1")
+        file.add_electrode(group=group, location="CA1", **electrode)
     region = file.create_electrode_table_region(list(range(N)), "all")
     series = {"data": traces(), "electrodes": region, "timestamps": times, "conversion": 1e-6}
     file.add_acquisition(ElectricalSeries(name="raw", **series))
