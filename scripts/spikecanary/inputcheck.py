@@ -77,7 +77,8 @@ def check_inputs(
         if config.exports.nwb.by == "session":
             problems += outputs.check_sessions(rows)
             if not any(row.session for row in rows):
-                problems.append("config: exports.nwb.by is session: the table needs such a column")
+                where = "config: exports.nwb.by is session"
+                problems.append(f"{where}: the table needs a column session")
     if problems:
         raise BadInputError(problems)
     return config, rows

@@ -146,6 +146,7 @@ def test_command(clone, page, command):
 
 @pytest.mark.parametrize(("page", "snippet"), EVERY["python_blocks"])
 def test_python(clone, page, snippet):
+    snippet = snippet.replace("/REC/", f"/{STANDS_FOR['REC']}/")
     done = subprocess.run(
         [sys.executable, "-c", snippet], cwd=clone, capture_output=True, text=True, check=False
     )
