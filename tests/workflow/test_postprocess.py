@@ -207,7 +207,7 @@ def test_work_in_phy_is_kept_and_read_back(finished):
     assert set(finished.run().jobs()) == CHECK
     finished.config["curation"]["manual"] = None
     shutil.rmtree(phy)
-    assert set(finished.run().recordings("export_phy")) == {"a", "none"}
+    assert set(finished.run().recordings("export_phy")) == {"a"}
     assert len(curation.read_units(finished.result("a/units.tsv"))) == 4
     assert len(np.unique(np.load(phy / "spike_clusters.npy"))) == 4
 
