@@ -142,8 +142,9 @@ def check_options():
     if RerunTrigger.CODE in workflow.rerun_triggers:
         hint = "add to your profile: rerun-triggers: [mtime, params, input]"
         logger.warning(f"An update of Spike Canary will sort everything again; {hint}")
-    again = [f"{x} ({why})" for x in ROWS if (why := state_of(x).changes)]
-    if again and workflow.is_main_process:
+    # Once: each job of a cluster reads the rules anew.
+    of_run = ROWS if workflow.is_main_process else ()
+    if again := [f"{x} ({why})" for x in of_run if (why := state_of(x).changes)]:
         n_sorts = count(len(again), "finished sort runs", "finished sorts run")
         logger.warning(f"{n_sorts} again, because of what changed: {shorten(again)}")
     if IN_MODULE:

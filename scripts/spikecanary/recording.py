@@ -204,8 +204,9 @@ def _open_path(
     integrity.check_complete(opened, path, row, notes)
     if thorough:
         integrity.read_ends(opened, path, row)
-        notes += [] if is_url(path) else integrity.describe_gaps(opened, row)
-        notes += [] if is_url(path) else integrity.describe_left_out(path, row.reader)
+        if not is_url(path):
+            notes += integrity.describe_gaps(opened, row)
+            notes += integrity.describe_left_out(path, row.reader)
     return opened
 
 

@@ -147,8 +147,8 @@ def describe(rows: Sequence[Mapping[str, Any]], results: Path) -> list[dict[str,
         log = canary.log if canary else None
         n_units += row["n_units"] or 0
         old = outdated(folder)
-        found = [path for path in sorted(folder.glob("[!.]*")) if path.name not in old]
-        found = [path for path in found if _can_be_linked(path)]
+        listed = filter(_can_be_linked, sorted(folder.glob("[!.]*")))
+        found = [path for path in listed if path.name not in old]
         each = {
             "row": row,
             "canary": canary,
