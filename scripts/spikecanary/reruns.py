@@ -39,6 +39,11 @@ OUTPUT_VERSIONS = {
 }
 #: Recordings that are named for each reason.
 NAMED = 3
+#: What is made again, where it is not the canary or the sort: files, by the reason.
+REMADE = {
+    "analyzed with other settings": ["metrics.tsv"],
+    "curated with other settings": ["units.tsv"],
+}
 #: Settings of the forecast by which a canary goes.
 OF_A_CANARY = {"max_mem_mb", "max_runtime_min"}
 
@@ -253,18 +258,22 @@ class State:
     def is_done(self) -> bool:
         """Whether it is sorted with the settings of now, and all that there is to be is there."""
         names = outputs.all_files(self.config.outputs)
-        return self.sort_stands and all((self.folder / name).exists() for name in names)
+        are_there = all((self.folder / name).exists() for name in names)
+        settings = outputs.settings_of(self.config)
+        is_other = outputs.find_other_settings(self.folder, settings)
+        return self.sort_stands and are_there and not is_other
 
     @property
     def expected(self) -> dict[str, Any]:
         """What its records should say, for :func:`disagreement`."""
         forced = self.row.id in self.config.canary.force
-        return {"canary": self.canary_settings, "sort": self.sort_settings, "forced": forced}
+        settings = {"canary": self.canary_settings, "sort": self.sort_settings}
+        return settings | {"outputs": outputs.settings_of(self.config), "forced": forced}
 
     @property
     def disagreement(self) -> str | None:
         """How its records disagree with the settings of now; None where they do not."""
-        return self.problem or disagreement(self.sentinel, self.sort, self.expected)
+        return self.problem or disagreement(self.folder, self.sentinel, self.sort, self.expected)
 
 
 def is_usable(row: Recording, results: Path, config: Config, *, dry: bool) -> bool:
@@ -285,13 +294,15 @@ def is_usable(row: Recording, results: Path, config: Config, *, dry: bool) -> bo
 
 
 def disagreement(
-    canary: Essentials | None, sort: Essentials | None, expected: Mapping[str, Any]
+    folder: Path, canary: Essentials | None, sort: Essentials | None, expected: Mapping[str, Any]
 ) -> str | None:
     """Say how a recording's records disagree with what they should say; None where they do not."""
     tested = canary is not None and canary.settings == _recorded(expected["canary"])
     stopped = tested and canary is not None and canary.verdict == "stop"
     if sort is not None and (expected["forced"] or not stopped):
-        return None if sort.settings == expected["sort"] else "sorted with other settings or data"
+        if sort.settings != expected["sort"]:
+            return "sorted with other settings or data"
+        return outputs.find_other_settings(folder, expected["outputs"])
     if canary is None:
         return None
     if not tested:
@@ -345,7 +356,7 @@ def compare(
         folder = results / id_
         try:
             canary, sort = _read(folder / "canary.json"), _read(folder / "sort.json")
-            reason = disagreement(canary, sort, settings)
+            reason = disagreement(folder, canary, sort, settings)
         except RecordError as err:
             unreadable.append(str(err))
             continue
@@ -361,10 +372,10 @@ def compare(
     ]
     files = [
         str(path)
-        for ids in reasons.values()
+        for reason, ids in reasons.items()
         for id_ in ids
-        for path in (results / id_, results / id_ / "canary.json", results / id_ / "sort.json")
-        if path.is_file()
+        for name in REMADE.get(reason, ["", "canary.json", "sort.json"])
+        if (path := results / id_ / name).is_file()
     ]
     disagree = (
         f"records disagree with the config or the table: {'; '.join(named)}. Snakemake's own notes "

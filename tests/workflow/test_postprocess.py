@@ -100,6 +100,15 @@ def test_removed_sentinel_does_not_cost_a_finished_sort(finished):
 
 def test_changed_threshold_runs_curation_and_what_follows(finished):
     finished.config["curation"]["thresholds"] |= {"snr": {"greater": 1000.0}}
+    memory = finished.folder / ".snakemake"
+    memory.rename(finished.folder / "kept")  # nothing would run
+    run = finished.run()
+    assert (run.returncode, set(run.jobs())) == (1, CHECK)
+    forced = "--forcerun results/a/units.tsv results/none/units.tsv"
+    assert "2 curated with other settings (a, none)" in run.output
+    assert f"add to your command: {forced}" in run.output
+    shutil.rmtree(memory)
+    memory.with_name("kept").rename(memory)
     run = finished.run()
     made = {"curate", "export_npz", "figures", "wave_summary", "summary", "report"}
     assert set(run.jobs()) == CHECK | made

@@ -1,12 +1,13 @@
 """What is made of a sorting: the outputs by name, and their files."""
 
+import json
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from spikecanary.config import Config, Output
+from spikecanary.config import Config, Output, as_set
 from spikecanary.supervise import folders
 from spikecanary.table import Recording, not_a_name
 from spikecanary.texts import PlainError, quote
@@ -22,6 +23,8 @@ FILES: dict[Output, str] = {
     "mat": "spikes.mat",
     "report": "report",
 }
+#: In an analyzer's folder, and in that of the curated sorting: the settings that it was made with.
+NOTED = "made_with.json"
 #: The figure of a recording that is stopped for a biological reason.
 CANARY_FIGURE = "canary.png"
 
@@ -76,6 +79,22 @@ def all_files(outputs: Iterable[Output]) -> list[str]:
     named = [FILES[name] for name in wanted(outputs)]
     made = ["analyzer", "metrics.tsv", "curated"] if named else []
     return ["sorting", "sort.json", *made, *named]
+
+
+def settings_of(config: Config) -> dict[str, Any]:
+    """Return the settings that decide the folders that note them; none where nothing is wanted."""
+    curation = as_set(config.curation, exclude={"manual"})  # the work by hand itself is looked at
+    made = {"analyzer": as_set(config.analysis), "curated": curation}
+    return made if config.outputs else {}
+
+
+def find_other_settings(folder: Path, settings: Mapping[str, Any]) -> str | None:
+    """Say which of a recording's outputs was made with other settings, as far as they note any."""
+    for name, made in (("analyzer", "analyzed"), ("curated", "curated")):
+        with suppress(OSError, ValueError, LookupError):
+            if json.loads((folder / name / NOTED).read_bytes()) != settings[name]:
+                return f"{made} with other settings"
+    return None
 
 
 def outdated(folder: Path, *names: str) -> list[str]:

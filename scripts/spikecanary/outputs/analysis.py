@@ -1,5 +1,6 @@
 """The analysis of a sorting: a SortingAnalyzer with its extensions, and the units' metrics."""
 
+import json
 import logging
 import math
 from collections.abc import Container, Sequence
@@ -7,9 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from spikecanary import clock, sentinel
-from spikecanary.config import AnalysisSettings
+from spikecanary.config import AnalysisSettings, as_set
 from spikecanary.failures import ClassifiedSortFailure
-from spikecanary.outputs import appears_whole, phy, switched_on
+from spikecanary.outputs import NOTED, appears_whole, phy, switched_on
 from spikecanary.recording import open_recording, preprocess
 from spikecanary.sorter import SortTask, prepare
 from spikecanary.table import Recording
@@ -81,6 +82,7 @@ def run(
         table = describe_units(analyzer)
         sentinel.write_atomic(folder / "metrics.tsv", table.to_csv(sep="\t", lineterminator="\n"))
         phy.keep_outside(made, folder)
+        (made / NOTED).write_text(json.dumps(as_set(settings)))
     logger.info("%s: %d units analyzed", task.row.id, len(table))
 
 

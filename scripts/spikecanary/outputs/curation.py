@@ -1,5 +1,6 @@
 """The curation of a sorting: a label for each unit, and why it has it."""
 
+import json
 import logging
 from collections.abc import Container, Mapping, Sequence
 from pathlib import Path
@@ -8,8 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from spikecanary import clock, sentinel
-from spikecanary.config import CurationSettings, Threshold, UnitRefineSettings
-from spikecanary.outputs import OutputError, analysis, appears_whole, phy
+from spikecanary.config import CurationSettings, Threshold, UnitRefineSettings, as_set
+from spikecanary.outputs import NOTED, OutputError, analysis, appears_whole, phy
 from spikecanary.tsv import as_cell, from_cell
 
 if TYPE_CHECKING:
@@ -80,6 +81,7 @@ def run(settings: CurationSettings, folder: Path, by_hand: Container[str] = ()) 
         table = table.join(count_by_part(analyzer.sorting, parts))
     with appears_whole(folder / "curated", "curate") as made:
         with_properties(analyzer.sorting, given, table).save(folder=made)
+        (made / NOTED).write_text(json.dumps(as_set(settings)))
     sentinel.write_atomic(folder / "units.tsv", write_units(table))
     left = "%d units were sorted; %d are left, without those found twice and those without spikes"
     logger.info(left, len(given.unit_ids), len(table))
