@@ -44,9 +44,11 @@ NO_PROBE = re.compile(
     r"|\blfp?\b|lfp?$"
 )
 NO_PROBE_CHANNEL = re.compile(r"(?i)(aux|adc|acc|stim|din|dig|analog)[a-z]*[-_ ]?\d*")
-#: What tells the runs of one session apart in their paths: gates, experiments, times, numbers.
+#: What tells the runs of one session apart in their paths: gates, experiments, times, numbers (but
+#: no dates: those of several days are several sessions).
 RUN = re.compile(
-    r"_g\d+(?=[_/\\]|$)|(?<=experiment)\d+$|_\d{6}_\d{6}(?=\.rh[ds]$)|[-_]?\d{3}(?=\.ns\d$)"
+    r"_g\d+(?=[_/\\]|$)|(?<=experiment)\d+$|(?<=_\d{6})_\d{6}(?=(\.|[/\\]info\.)rh[ds]$)"
+    r"|[-_]?(?<!(?<!\d)\d{3})(?<!(?<!\d)\d{5})\d{3}(?=\.ns\d$)"
 )
 #: Names of files and folders that say nothing.
 NO_NAME = re.compile(
@@ -119,7 +121,8 @@ def _fail(one: Found, error: Exception) -> Found:
         told = str(known) if str(error) in str(known) else f"{known} ({words})"
         words = sentences(told, known.remedy)
     reason = one_line(words)
-    if one.reader == "spikeglx" and any(Path(one.path).glob("*_tcat.*")):
+    both = ("*_tcat.*", "*_t[0-9]*.imec*")
+    if one.reader == "spikeglx" and all(any(Path(one.path).glob(name)) for name in both):
         reason += " (move CatGT's output to a folder of its own)"
     return replace(one, reason=reason, failed=True)
 
@@ -345,12 +348,11 @@ def name_rows(found: Sequence[Found], taken: Iterable[str]) -> list[Found]:
     """Give each row an id of its own, and the columns that path and header tell."""
     named, used = [], {name.casefold() for name in (*taken, *RESERVED_IDS)}
     n_rows = Counter(one.path for one in found)
-    short = Counter(_propose(one, n_rows[one.path], 0).casefold() for one in found)
-    for one in found:
-        names = [_propose(one, n_rows[one.path], depth) for depth in range(4)]
-        if short[names[0].casefold()] > 1:
-            names = names[1:]
-        names += [f"{names[-1]}-{number}" for number in range(2, len(found) + 3)]
+    proposed = [[_propose(one, n_rows[one.path], depth) for depth in range(4)] for one in found]
+    often = [Counter(map(str.casefold, names)) for names in zip(*proposed, strict=True)]
+    for one, depths in zip(found, proposed, strict=True):
+        names = [name for name, n in zip(depths, often, strict=True) if n[name.casefold()] == 1]
+        names += [depths[0], *(f"{depths[0]}-{number}" for number in range(2, len(found) + 3))]
         name = next(name for name in names if name.casefold() not in used)
         used.add(name.casefold())
         path = one.path.split(";")[0]

@@ -355,6 +355,8 @@ def test_catgt_in_the_folder_of_other_streams_is_refused_with_the_remedy(tmp_pat
     status, rows, text = run(tmp_path, tmp_path)
     assert (status, rows) == (1, {})
     assert "move CatGT's output to a folder of its own" in text
+    spikeglx(tmp_path / "own", "name with spaces_g0_tcat.imec0.ap")
+    assert run(tmp_path, tmp_path / "own")[2].count("of its own") == 1
 
 
 def test_formats_by_content_and_by_name(tmp_path):
@@ -449,6 +451,32 @@ def test_runs_of_another_rate_are_not_joined_and_a_link_is_no_second_file(tmp_pa
         ["experiment2"],
     ]
     assert "not joined" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("paths", "n_sessions"),
+    [
+        (["m1_240101_120000.rhd", "m1_240101_120100.rhd"], 1),
+        (["m1_240101_120000/info.rhd", "m1_240101_120100/info.rhd"], 1),
+        (["m1_240101_120000.rhd", "m1_240102_090000.rhd"], 2),
+        (["m1001.ns5", "m1002.ns5"], 1),
+        (["m1-20240101-001.ns5", "m1-20240101-002.ns5"], 1),
+        (["m1_20240101001.ns5", "m1_20240101002.ns5"], 1),
+        (["m1_20240101.ns5", "m1_20240102.ns5"], 2),
+        (["m1_240101.ns5", "m1_240102.ns5"], 2),
+    ],
+)
+def test_runs_of_one_session_are_those_of_one_day(paths, n_sessions):
+    rows = [discover.Found(path, "intan", row={"path": path}) for path in paths]
+    assert len({one.place() for one in rows}) == n_sessions
+    sessions = {one.row["session"] for one in discover.name_rows(rows, ())} - {""}
+    assert len(sessions) == (n_sessions if n_sessions == 1 or "rhd" in paths[0] else 0)
+
+
+def test_ids_of_one_name_say_where_each_is(tmp_path):
+    for mouse in ("a", "b"):
+        spikeglx(tmp_path / f"raw/{mouse}/r_g0/r_g0_imec0", "r_g0_t0.imec0.ap")
+    assert [*run(tmp_path, tmp_path / "raw")[1]] == ["a_r_g0_r_g0_imec0", "b_r_g0_r_g0_imec0"]
 
 
 def test_a_row_a_group_and_ids_that_are_unique(tmp_path):
