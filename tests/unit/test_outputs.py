@@ -295,7 +295,8 @@ def test_nwb_says_that_it_guesses_where_nobody_tells_when_a_recording_began(made
     found = describe(gone)
     assert "the time of the sort is taken" in found["NWBFile"]["notes"]
     caplog.clear()
-    told = row.model_copy(update={"metadata": {"subject": "m3"}})  # as discover writes it
+    # As discover writes it, in a table whose own column is empty here.
+    told = row.model_copy(update={"metadata": {"subject": "m3", "subject_id": ""}})
     found = describe(told, "2020-01-02T03:04:05+00:00")
     assert found["Subject"]["subject_id"] == "m3"
     assert found["NWBFile"]["session_start_time"].year == 2020

@@ -196,7 +196,7 @@ def test_folder_of_the_version_before(exported):
 def test_units_and_labels_are_read_back(exported, raw):
     merge(exported)
     clusters = np.load(exported / phy.CLUSTERS).ravel()
-    (exported / phy.LABELS).write_text("cluster_id\tgroup\n2\tnoise\n3\tunsorted\n4\tgood\n")
+    (exported / phy.LABELS).write_text("cluster_id\tgroup\n2\tnoise\n3\tUnsorted\n4\tGood \n")
     sorting = phy.read_sorting(exported, RATE_HZ)
     assert list(sorting.unit_ids) == ["007", "NA", "phy4"]
     samples = np.load(exported / "spike_times.npy").ravel()

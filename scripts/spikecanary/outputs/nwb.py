@@ -117,8 +117,9 @@ def nwb_metadata(one: Sorted, given: NwbSettings, session: str | None = None) ->
         ),
         **given.NWBFile,
     }
-    told = {field: row.metadata[name] for name, field in TOLD.items() if name in row.metadata}
-    columns = {name: value for name, value in (told | row.metadata).items() if value}
+    filled = {name: value for name, value in row.metadata.items() if value}
+    told = {TOLD[name]: value for name, value in filled.items() if name in TOLD}
+    columns = told | filled
     file |= {name: columns[name] for name in NWBFILE_COLUMNS if name in columns}
     subject = read_subject(Path(row.paths[0])) if row.reader == "nwb" else {}
     subject |= given.Subject | {name: columns[name] for name in SUBJECT_COLUMNS if name in columns}

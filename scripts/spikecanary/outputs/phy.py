@@ -347,8 +347,9 @@ def read_labels(folder: Path) -> dict[str, str]:
         return {}
     with _reading(folder):
         names = _unit_names(folder)
-        table = pd.read_csv(folder / LABELS, sep="\t", keep_default_na=False)
-        groups = dict(zip(table["cluster_id"], table["group"], strict=True))
+        table = pd.read_csv(folder / LABELS, sep="\t", keep_default_na=False, dtype={"group": str})
+        texts = table["group"].str.strip().str.lower()  # as Phy writes them
+        groups = dict(zip(table["cluster_id"], texts, strict=True))
         labelled = {names.get(int(each), f"phy{each}"): group for each, group in groups.items()}
     return {unit: group for unit, group in labelled.items() if group not in ("", "unsorted")}
 
