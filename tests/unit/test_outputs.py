@@ -276,6 +276,16 @@ def test_nwb_of_a_session(made, tmp_path, caplog):
         starts = file.epochs.to_dataframe()["start_time"]
         assert starts.tolist() == pytest.approx([100.0, 100.0, 3700.0])
     assert "without dead" in caplog.text
+    assert "days apart" not in caplog.text
+    later = {"session_start_time": "2026-01-05T10:00:00"}  # where no header tells
+    part = Part(file="0", start_sample=0, n_samples=500_000, t_start_s=100.0)
+    sentinel.write_record(folders["rec0"] / "sort.json", make_record(parts=[part]))
+    rows = [rows[0], rows[2].model_copy(update={"metadata": later})]
+    exports.run_session("s", rows, CONFIG.exports.nwb, folders=folders, path=path)
+    with pynwb.NWBHDF5IO(path, "r") as io:
+        file = io.read()
+        assert "began up to 3 days apart" in file.session_description
+        assert file.epochs["start_time"][1] == pytest.approx(100 + 3 * 86_400)
 
 
 def test_nwb_says_that_it_guesses_where_nobody_tells_when_a_recording_began(made, caplog):

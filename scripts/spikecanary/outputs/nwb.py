@@ -75,8 +75,8 @@ class Sorted:
 
     @property
     def began_s(self) -> float | None:
-        """When it began by its header, in s since 1970."""
-        began = self.parts[0].began
+        """When it began by its header, else by its column, in s since 1970."""
+        began = self.parts[0].began or self.row.metadata.get("session_start_time")
         return datetime.fromisoformat(began).timestamp() if began else None
 
 
