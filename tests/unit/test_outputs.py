@@ -373,6 +373,20 @@ def test_figures(made, n):
             assert len(picture.convert("L").getcolors(10_000)) > 10, f"{path} is empty"
 
 
+def test_templates_of_one_channel_are_drawn(tmp_path, caplog):
+    recording, sorting = generate_ground_truth_recording(
+        durations=[5.0], num_channels=1, num_units=2, seed=0
+    )
+    analyzer = create_sorting_analyzer(sorting, recording, sparse=False)
+    analyzer.compute(["random_spikes", "waveforms", "templates"])
+    ids = [str(unit) for unit in analyzer.unit_ids]
+    units = pd.DataFrame({"depth_um": 0.0, "label": "good", "reasons": ""}, index=ids)
+    draw = figures.draw_units(analyzer, units, CONFIG.curation, 0)["templates"]
+    figures.save(draw, "templates", tmp_path / "templates.png", "uV")
+    assert (tmp_path / "templates.png").exists()
+    assert caplog.text == ""
+
+
 def test_canary_figure(made, tmp_path):
     _, task, _ = made
     window = Window(start_s=3.0, end_s=6.0, why="leading", ended="no spikes")

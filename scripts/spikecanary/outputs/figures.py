@@ -169,7 +169,11 @@ def draw_units(
     add("probe", "unit_locations", "unit_locations", **colors)
     add("raster", "rasters", "random_spikes", analyzer.sorting, **when)
     add("drift", "drift_raster_map", "spike_locations", None, **drift)
-    add("templates", "unit_templates", "templates", scalebar=True, **in_rows)
+    if analyzer.get_num_channels() > 1:
+        add("templates", "unit_templates", "templates", scalebar=True, **in_rows)
+    else:  # SpikeInterface scales templates by the distances of channels
+        one = in_rows | {"figsize": (8, 2.8 * len(largest))}
+        add("templates", "unit_waveforms_density_map", "waveforms", **one)
     add("amplitudes", "amplitudes", "spike_amplitudes", **wide)
     add("autocorrelograms", "autocorrelograms", "correlograms", **in_rows)
     add("crosscorrelograms", "crosscorrelograms", "correlograms", **paired)
