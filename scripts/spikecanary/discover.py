@@ -19,7 +19,7 @@ from spikecanary import config as configuration
 from spikecanary import plan
 from spikecanary.failures import RecordingUnreadableError
 from spikecanary.failures.classify import classify
-from spikecanary.formats import Recognised, walk
+from spikecanary.formats import Recognised, describe_layout, walk
 from spikecanary.integrity import LEAST_RATE_HZ, NO_ELECTRODES
 from spikecanary.probes import shorten
 from spikecanary.recording import reader_function
@@ -121,9 +121,8 @@ def _fail(one: Found, error: Exception) -> Found:
         told = str(known) if str(error) in str(known) else f"{known} ({words})"
         words = sentences(told, known.remedy)
     reason = one_line(words)
-    both = ("*_tcat.*", "*_t[0-9]*.imec*")
-    if one.reader == "spikeglx" and all(any(Path(one.path).glob(name)) for name in both):
-        reason += " (move CatGT's output to a folder of its own)"
+    if remedy := describe_layout(one.path, one.reader):
+        reason += f" ({remedy})"
     return replace(one, reason=reason, failed=True)
 
 

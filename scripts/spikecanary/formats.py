@@ -52,6 +52,11 @@ TEXTS = {
 #: Files of folders that hold results of SpikeInterface and of this project; Phy's lie beside data.
 RESULTS = {"spikeinterface_log.json", "spikeinterface_info.json", "numpysorting_info.json"}
 RESULTS |= {"canary.json", "sort.json"}
+#: Files that cannot be opened beside each other, and what to do.
+MIXED = {
+    "spikeglx": (("*_tcat.*", "*_t[0-9]*.imec*"), "move CatGT's output to a folder of its own"),
+    "neuralynx": (("*_[0-9][0-9][0-9][0-9].ncs",), "move files _0001.ncs to a folder of their own"),
+}
 #: Extensions of neo's readers that other files have too.
 NOT_DATA = {"", "txt", "xml", "json", "npy", "mat", "tsv", "meta"}
 
@@ -175,3 +180,12 @@ def _look_into(path: Path) -> str:
     except OSError:
         pass
     return ""
+
+
+def describe_layout(path: str, reader: str) -> str:
+    """Say how files have to lie that cannot be opened; nothing where they do."""
+    patterns, remedy = MIXED.get(reader, ((), ""))
+    if patterns and all(any(Path(path).glob(pattern)) for pattern in patterns):
+        return remedy
+    is_lost = reader == "openephysbinary" and not Path(path).name.startswith("experiment")
+    return "Open Ephys's folders are experiment1/recording1: bring them back" if is_lost else ""
