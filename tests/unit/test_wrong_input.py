@@ -322,10 +322,12 @@ def test_table(kind, held):
         ((("m", "ab" * 150),), "has more than 150 characters"),
         ((("m", "0" * 40),), "repeats itself too often"),
         ((("m", "1"), ("m", "1"), ("n", "1")), ""),
+        ((("m", "1", ""), ("m", "1", "m"), ("", "1", "m")), ""),
+        ((("m", "1", "a"), ("m", "1", "b")), "different sessions have one name"),
     ],
 )
 def test_sessions_that_cannot_be_files_of_their_own(sessions, said, held):
-    names = "\t".join([*ROW, "subject", "session"])
+    names = "\t".join([*ROW, *("subject", "session", "subject_id")[: len(sessions[0])]])
     values = [ROW | {"recording": f"r{n}"} for n in range(len(sessions))]
     lines = ["\t".join([*row.values(), *own]) for row, own in zip(values, sessions, strict=True)]
     table = "\n".join([names, *lines]).encode()

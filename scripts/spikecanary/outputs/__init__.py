@@ -64,8 +64,9 @@ def check_sessions(rows: Iterable[Recording]) -> Iterator[str]:
     named: dict[str, dict[tuple[str | None, ...], str]] = {}
     for row in rows:
         if row.session:
-            columns = [row.metadata.get(name) for name in ("subject", "subject_id", "session")]
-            named.setdefault(row.session.casefold(), {}).setdefault(tuple(columns), row.id)
+            subject, id_ = (row.metadata.get(name) for name in ("subject", "subject_id"))
+            columns = (subject or id_, id_ or subject, row.metadata["session"])
+            named.setdefault(row.session.casefold(), {}).setdefault(columns, row.id)
     for name, by_columns in named.items():
         where = f"recordings {', '.join(map(repr, by_columns.values()))}: columns subject, session"
         if len(by_columns) > 1:
