@@ -152,7 +152,8 @@ def describe_joins(parts: Sequence[Part], rate_hz: float) -> Iterator[str]:
 def read_start(opened: "BaseRecording", path: str) -> str | None:
     """Return when a recording began, in ISO 8601, where its header, or a file beside it, says so.
 
-    SpikeGLX and Open Ephys note it in texts, Intan in names, NWB itself; of others neo tells.
+    SpikeGLX, Open Ephys and Neuralynx note it in texts, Intan in names, NWB itself; of others neo
+    tells.
     Where no zone is noted, it is that of this machine.
     """
     try:
@@ -181,6 +182,8 @@ def _noted(opened: "BaseRecording", path: str) -> Iterator[Any]:
     if kind == "Intan":
         names = (Path(path).stem, Path(path).parent.name)
         yield from (match[1] for name in names if (match := INTAN_NAME.search(name)))
+    for header in reader.file_headers.values() if kind == "Neuralynx" else ():
+        yield header.get("recording_opened")
     nwb = getattr(getattr(opened, "_reader", None), "file", None)
     if nwb is not None and "session_start_time" in nwb:
         noted = nwb["session_start_time"][()]

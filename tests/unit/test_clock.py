@@ -1,6 +1,7 @@
 """When spikes were: parts, cuts, gaps of a clock, parts that begin at 0 s again; when it began."""
 
 import json
+from datetime import UTC, datetime
 
 import numpy as np
 import pytest
@@ -138,4 +139,6 @@ def test_beginning_is_read_from_headers_and_names(tmp_path):
     assert began(reader_of("Intan"), "/x/m1.rhd") is None
     noted = {"blocks": [{"segments": [{"date_created": "'14-Nov-2019 120000'"}]}]}
     assert began(reader_of("OpenEphys", raw_annotations=noted)) == "2019-11-14T12:00:00"
+    headers = {"e.nev": {}, "a.ncs": {"recording_opened": datetime(2024, 1, 1, 10, tzinfo=UTC)}}
+    assert began(reader_of("Neuralynx", file_headers=headers)) == "2024-01-01T10:00:00"
     assert began(None) is None
