@@ -456,7 +456,7 @@ def main(arguments: list[str] | None = None) -> int:
         return 2
     sorter = "" if config.preprocessing else config.sorter.name  # whose steps are for all rows
     seen = {path for path, *_ in table.known if Path(path).is_file()}
-    found = find(given.folders, given.split_by, sorter, given.jobs, seen)
+    found = find(given.folders, given.split_by, sorter, max(1, given.jobs), seen)
     rows = [one for one in found if not one.reason]
     are_new = table.select_new(one.row for one in rows)
     new = [one for one, is_new in zip(rows, are_new, strict=True) if is_new]
@@ -464,7 +464,11 @@ def main(arguments: list[str] | None = None) -> int:
     new = name_rows(join(new) if given.concatenate else new, table.ids)
     left_out = group_reasons(found)
     told = [(one.path, one.stream, one.reason) for one in left_out]
-    table.add([one.row for one in new], told, seen | {one.path for one in found})
+    try:
+        table.add([one.row for one in new], told, seen | {one.path for one in found})
+    except OSError as err:
+        sys.stderr.write(f"the table cannot be written: {err}\n")
+        return 2
     _report(new, left_out, config, given.out, n_known)
     return int(any(one.failed for one in left_out))
 

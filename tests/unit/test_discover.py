@@ -532,6 +532,11 @@ def test_bad_table_and_missing_folder(tmp_path, capsys):
     said = capsys.readouterr().out
     assert f"{tmp_path}/none: does not exist" in said
     assert "No such file" not in said
+    within = str(table / "x.tsv")  # not a folder
+    assert discover.main([str(tmp_path / "none"), "--out", within, "--jobs", "0"]) == 2
+    assert (
+        f"the table cannot be written: [Errno 17] File exists: '{table}'" in capsys.readouterr().err
+    )
     table.write_text("recording\tpath\nx\ty\n")
     assert discover.main([str(tmp_path), "--out", str(table)]) == 2
     assert "column 'reader' is missing" in capsys.readouterr().err
