@@ -427,10 +427,7 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument("folders", nargs="+", metavar="FOLDER", help="where to look")
     parser.add_argument(
-        "--out",
-        type=Path,
-        default=Path("config/recordings.tsv"),
-        help="the table to write (default: %(default)s)",
+        "--out", type=Path, help="the table to write (default: the config's `recordings`)"
     )
     parser.add_argument(
         "--split-by",
@@ -439,9 +436,7 @@ def main(arguments: list[str] | None = None) -> int:
         help="what gets a row of its own (default: %(default)s)",
     )
     parser.add_argument("--concatenate", action="store_true", help="join runs of one probe")
-    parser.add_argument(
-        "--configfile", type=Path, help=f"settings for the plan (default: {CONFIG})"
-    )
+    parser.add_argument("--configfile", type=Path, help=f"the config (default: {CONFIG})")
     parser.add_argument(
         "--jobs", type=int, default=os.cpu_count() or 1, help="how many processes read headers"
     )
@@ -450,7 +445,7 @@ def main(arguments: list[str] | None = None) -> int:
         settings = given.configfile or CONFIG
         text = settings.read_text(encoding="utf-8") if given.configfile or CONFIG.exists() else "{}"
         config = configuration.load(yaml.safe_load(text) or {})
-        table = GrowingTable(given.out)
+        table = GrowingTable(given.out or Path(config.recordings))
     except (OSError, ValueError, yaml.YAMLError) as err:
         sys.stderr.write(f"{err}\n")
         return 2
@@ -469,7 +464,7 @@ def main(arguments: list[str] | None = None) -> int:
     except OSError as err:
         sys.stderr.write(f"the table cannot be written: {err}\n")
         return 2
-    _report(new, left_out, config, given.out, n_known)
+    _report(new, left_out, config, table.path, n_known)
     return int(any(one.failed for one in left_out))
 
 

@@ -542,6 +542,16 @@ def test_bad_table_and_missing_folder(tmp_path, capsys):
     assert "column 'reader' is missing" in capsys.readouterr().err
 
 
+def test_table_of_the_config_is_written(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    Path("lab.yaml").write_text("recordings: lab.tsv\n")
+    assert discover.main([str(tmp_path), "--configfile", "lab.yaml", "--jobs", "1"]) == 0
+    assert Path("lab.tsv").exists()
+    assert "added to lab.tsv" in capsys.readouterr().out
+    discover.main([str(tmp_path), "--jobs", "1"])
+    assert Path("config/recordings.tsv").exists()
+
+
 def test_presets_are_proposed_by_probe_and_sorter(tree, data, tmp_path):
     settings = tmp_path / "config.yaml"
 
