@@ -405,7 +405,8 @@ class GrowingTable:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.lines = path.read_text(encoding="utf-8-sig").splitlines() if path.exists() else []
+        text = _read_text(path) if path.exists() else ""
+        self.lines = text.removesuffix("\n").split("\n") if text else []
         at = next((n for n, line in enumerate(self.lines) if line.strip() and line[0] != "#"), None)
         if at is None:
             at = len(self.lines)
@@ -413,7 +414,8 @@ class GrowingTable:
         else:
             read_table(path)
         self.header_at = at
-        self.columns = [name.strip() for name in self.lines[at].split("\t")]
+        (header,) = csv.reader([self.lines[at]], delimiter="\t")
+        self.columns = [name.strip() for name in header]
         self.ids: set[str] = set()
         self.known: dict[tuple[str, ...], set[str]] = {}
         for line in self.lines[:at] + self.lines[at + 1 :]:

@@ -237,6 +237,20 @@ def test_comments_in_a_table_whose_last_column_is_the_name(tmp_path):
     assert [*run(tmp_path, tmp_path)[1]] == ["x"]
 
 
+def test_tables_as_other_programs_save_them(tmp_path, capsys):
+    nwb(tmp_path / "a.nwb", {"raw": 30_000.0})
+    table = tmp_path / "recordings.tsv"
+    for header in ("recording\tpath\treader\tnote", '"recording"\t"path"\t"reader"\t"note"'):
+        table.write_text(f'{header}\n"x"\ty.raw\tmda\tone\x0btwo\u2028three\n')
+        _, rows, text = run(tmp_path, tmp_path / "a.nwb")
+        assert [*rows] == ["x", "a"]
+        assert text.startswith(header)
+        assert rows["a"].paths == (str(tmp_path / "a.nwb"),)
+    table.write_text("recording\tpath\treader\nü\tx\tmda\n", encoding="utf-16")
+    assert discover.main([str(tmp_path), "--out", str(table)]) == 2
+    assert "save it as text with tabs (TSV, UTF-8)" in capsys.readouterr().err
+
+
 def test_raw_file_with_a_row_by_hand_is_not_named_again(tmp_path, capsys):
     for name in ("by_hand.dat", "other.dat"):
         (tmp_path / name).write_bytes(b"x")
