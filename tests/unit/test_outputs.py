@@ -286,6 +286,9 @@ def test_nwb_of_a_session(made, tmp_path, caplog):
         file = io.read()
         assert "began up to 3 days apart" in file.session_description
         assert file.epochs["start_time"][1] == pytest.approx(100 + 3 * 86_400)
+    exports.run_session("s", rows[::-1], CONFIG.exports.nwb, folders=folders, path=path)
+    with pynwb.NWBHDF5IO(path, "r") as io:
+        assert io.read().epochs["file"][:].tolist() == ["8", "0"]  # in the order of time
 
 
 def test_nwb_says_that_it_guesses_where_nobody_tells_when_a_recording_began(made, caplog):

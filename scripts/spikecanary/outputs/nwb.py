@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from difflib import get_close_matches
+from operator import itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -200,7 +201,6 @@ def write_nwb(several: Sequence[Sorted], metadata: Mapping[str, Any], path: Path
     for one, recording in zip(several, channels, strict=True):
         ids, n_before = one.curated.unit_ids, len(nwbfile.electrodes or ())
         add_electrodes(one.analyzer, recording, nwbfile)
-        add_epochs(nwbfile, one.parts, one.curated.sampling_frequency)
         if not len(ids):
             continue
         _put_on_clock(one.curated, one.parts)
@@ -218,6 +218,8 @@ def write_nwb(several: Sequence[Sorted], metadata: Mapping[str, Any], path: Path
         numbers = [int(each) if str(each).isdecimal() else None for each in ids]
         if len(several) == 1 and [*map(str, numbers)] == [*map(str, ids)]:
             nwbfile.units.id.data[:] = numbers
+    for epoch in sorted(list_epochs(several), key=itemgetter("start_time")):
+        nwbfile.add_epoch(**epoch)
     configure_and_write_nwbfile(nwbfile, path, backend="hdf5")
 
 
@@ -297,12 +299,14 @@ def describe_columns(analyzer: "SortingAnalyzer", curated: "BaseSorting") -> dic
     return found | COLUMNS | parts
 
 
-def add_epochs(nwbfile: Any, parts: Sequence[Part], rate_hz: float) -> None:
-    """Add the parts of a recording as epochs."""
+def list_epochs(several: Sequence[Sorted]) -> Iterator[dict[str, Any]]:
+    """Yield the parts of recordings as epochs."""
     import numpy as np
 
-    for part in parts:
-        ends = np.array([0, part.n_samples - 1]) + part.start_sample
-        start_s, stop_s = clock.times_s(ends, parts, rate_hz)
-        values = {name: getattr(part, name) for name in EPOCH_COLUMNS}
-        nwbfile.add_epoch(start_time=start_s, stop_time=stop_s + 1 / rate_hz, **values)
+    for one in several:
+        rate_hz = one.curated.sampling_frequency
+        for part in one.parts:
+            ends = np.array([0, part.n_samples - 1]) + part.start_sample
+            start_s, stop_s = clock.times_s(ends, one.parts, rate_hz)
+            values = {name: getattr(part, name) for name in EPOCH_COLUMNS}
+            yield {"start_time": start_s, "stop_time": stop_s + 1 / rate_hz, **values}
