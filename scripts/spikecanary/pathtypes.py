@@ -6,13 +6,13 @@ from typing import Annotated
 from pydantic import AfterValidator, Field, StringConstraints
 
 
-def _expand(path: str) -> str:
+def expand(path: str) -> str:
     """Return a path with ``~`` as the home folder; of a user that is not known as it is."""
     return os.path.expanduser(path)  # noqa: PTH111 - pathlib raises
 
 
 #: A path as a person writes it.
-UserPath = Annotated[str, Field(min_length=1), AfterValidator(_expand)]
+UserPath = Annotated[str, Field(min_length=1), AfterValidator(expand)]
 
 
 def _as_plain(folder: str) -> str:

@@ -27,7 +27,7 @@ from pydantic import (
 )
 
 from spikecanary.config import SHORTEST_S, BadInputError
-from spikecanary.pathtypes import UserPath
+from spikecanary.pathtypes import UserPath, expand
 from spikecanary.sentinel import write_atomic
 from spikecanary.texts import did_you_mean, printable, quote
 
@@ -490,4 +490,4 @@ def stream_key(row: Mapping[str, str]) -> tuple[str, str, str]:
         options = {name: given[name] for name in STREAM_OPTIONS if name in given}
     except (ValueError, TypeError):
         options = {}
-    return os.path.realpath(row["path"]), row.get("stream_id", ""), str(options)
+    return os.path.realpath(expand(row["path"])), row.get("stream_id", ""), str(options)

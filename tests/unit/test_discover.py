@@ -293,13 +293,13 @@ def test_options_that_a_person_adds_make_no_new_row(tmp_path):
     assert run(tmp_path, tmp_path)[2] == edited != text
 
 
-def test_hand_written_rows_of_folders_above_are_known(tmp_path):
+def test_hand_written_rows_of_folders_above_are_known(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
     spikeglx(tmp_path / "a_g0/a_g0_imec0", "a_g0_t0.imec0.ap")
     table = tmp_path / "recordings.tsv"
-    table.write_text(
-        f"recording\tpath\treader\tstream_id\nx\t{tmp_path}/a_g0\tspikeglx\timec0.ap\n"
-    )
-    assert [*run(tmp_path, tmp_path)[1]] == ["x"]
+    for path in (f"{tmp_path}/a_g0", "~/a_g0"):
+        table.write_text(f"recording\tpath\treader\tstream_id\nx\t{path}\tspikeglx\timec0.ap\n")
+        assert [*run(tmp_path, tmp_path)[1]] == ["x"]
 
 
 def test_output_of_catgt_replaces_its_raw_data(tmp_path, capsys):
