@@ -62,6 +62,8 @@ ODD_PATH = re.compile(r'[\x00-\x1f\x85\u2028\u2029;\ud800-\udfff]|^"|^\s|\s$')
 N_TETRODE, NEUROPIXELS1_BITS = 4, 10
 #: Readers of microelectrode arrays.
 MEAS = ("maxwell", "biocam", "mcsh5", "mcsraw")
+#: Columns that tell apart what is in one folder.
+CUT = ("start_s", "end_s")
 #: The settings of a working directory.
 CONFIG = Path("config/config.yaml")
 SPLITS = ("probe", "group", "shank", "tetrode", "none")
@@ -79,8 +81,9 @@ class Found(Recognised):
 
     def place(self) -> tuple[str, ...]:
         """Return what runs of one probe have in common."""
-        rest = {k: v for k, v in self.row.items() if k not in ("recording", "path")}
-        return RUN.sub("", self.path), self.stream, json.dumps(rest)
+        rest = {k: v for k, v in self.row.items() if k not in ("recording", "path", *CUT)}
+        where = self.path if self.row.keys() & {*CUT} else RUN.sub("", self.path)
+        return where, self.stream, json.dumps(rest)
 
 
 def inspect(recognised: Recognised, split: str, sorter: str = "") -> list[Found]:
@@ -319,8 +322,10 @@ def join(found: Sequence[Found]) -> list[Found]:
     """Join the runs of one probe and rate to one row each; those that do not fit stay apart."""
     joined = []
     for group in _group(found, lambda one: (one.place(), one.header["sampling_frequency_hz"])):
-        paths = ";".join(one.path for one in group)
-        both = replace(group[0], path=paths, row=group[0].row | {"path": paths})
+        paths = ";".join(dict.fromkeys(one.path for one in group))
+        end = {name: text for name, text in group[-1].row.items() if name == "end_s"}
+        row = {name: text for name, text in group[0].row.items() if name != "end_s"}
+        both = replace(group[0], path=paths, row=row | {"path": paths} | end)
         header = plan.read_header(_as_recording(both.row)) if len(group) > 1 else {"problem": ""}
         if header.get("problem"):
             sys.stderr.write(f"not joined: {header['problem']}\n")
@@ -377,9 +382,7 @@ def _propose(one: Found, n_rows: int, depth: int) -> str:
     """Propose an id: subject, session, folders above, run, experiment, stream and group."""
     path = one.path.split(";")[0]
     labels = zip(("sub", "ses"), _subject_and_session(path), strict=True)
-    names = _names(path)[-1 - depth :] + list(
-        one.of[:1] if one.row.keys() & {"end_s", "start_s"} else ()
-    )
+    names = _names(path)[-1 - depth :] + list(one.of[:1] if one.row.keys() & {*CUT} else ())
     names += [part for part in Path(path).parts if re.match(r"experiment\d|Record.?Node", part)]
     text = "_".join(dict.fromkeys(names))
     if n_rows > 1:

@@ -332,6 +332,11 @@ def test_gates_and_probes_in_one_folder(tmp_path):
     ]
     assert {row.metadata["session"] for row in rows.values()} == {"f"}
     assert run(tmp_path, tmp_path)[2] == text
+    (tmp_path / "recordings.tsv").unlink()
+    _, rows, _ = run(tmp_path, tmp_path, "--concatenate")
+    assert [(row.id, row.paths, row.pieces()) for row in rows.values()] == [
+        (f"flat_imec{probe}", (str(tmp_path / "flat"),), ((0.0, None),)) for probe in (0, 1)
+    ]
 
 
 def test_what_cannot_be_opened_is_added_once_it_can(tmp_path, capsys):
