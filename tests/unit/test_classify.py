@@ -436,6 +436,8 @@ def test_parts_without_spikes_beside_parts_with_some():
     assert classify.by_text(text, "Detected 0 spikes") is not None
     assert classify.by_text(text, "Detected 5123 spikes\nDetected 0 spikes") is None
     assert classify.by_text(text, "Shank 1: detected 0 spikes\nShank 2: detected 9 spikes") is None
+    assert classify.by_text(text, "Found 0 spikes on channel 12") is None
+    assert classify.by_text(text, "Found 0 spikes in the recording") is not None
 
 
 @pytest.mark.parametrize(
@@ -451,6 +453,32 @@ def test_what_a_log_says_of_the_machine_is_no_cause_beside_an_error_of_code(line
     assert classify.by_text("", line) is not None
     text = "Traceback (most recent call last):\nIndexError: list index out of range"
     assert classify.by_text(text, line) is None
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "mkdir: cannot create directory '/run/user/1234': Permission denied",
+        "Failed to initialize NVML: Unknown Error",
+        "OSError: [Errno 28] No space left on device (a figure was not saved)",
+    ],
+)
+def test_what_stands_before_the_error_of_a_sorter_in_matlab_is_not_the_cause(line):
+    ended = "Traceback (most recent call last):\nException: kilosort3 returned a non-zero exit code"
+    assert classify.by_text(ended, line) is not None
+    rule = "-" * 40
+    bug = f"{line}\nTime 33s. Optimizing templates ...\n{rule}Index must not exceed 4.\n"
+    assert classify.by_text(ended, bug) is None
+    assert classify.by_text(ended, f"{rule}\n{line}") is not None  # a rule alone
+    assert classify.by_text(ended, f"{rule}Invalid MEX-file 'a.mexa64': libcufft.so") is not None
+
+
+def test_what_a_shell_says_while_it_starts_is_not_the_cause():
+    text = "Traceback (most recent call last):\nRuntimeError: a bug"
+    said = "line 12: klusta: command not found"
+    assert classify.by_text(text, f"/scratch/run.sh: {said}") is not None
+    assert classify.by_text(text, f"/home/me/.bashrc: {said}") is None
+    assert classify.by_text(text, f"/etc/profile.d/lab.sh: {said}") is None
 
 
 def test_an_import_that_code_did_without_is_no_cause():

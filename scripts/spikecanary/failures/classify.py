@@ -70,6 +70,8 @@ _OF_CODE = {
     "ZeroDivisionError",
     "_LinAlgError",
 }
+#: Before what a sorter in MATLAB ends with, SpikeInterface prints a rule.
+_ENDS_MATLAB = re.compile(r"[\s\S]*^(?=-{20,}[^\s-])", flags=re.MULTILINE)
 
 
 def classify(
@@ -117,8 +119,8 @@ def by_text(
 
     An exception that is only in the log (a module that was missed and done without) is no
     cause, unless the traceback itself says nothing; nor is a line of it about the machine beside
-    an error of code. What a text says refines what a frame says. A lab's own table of
-    ``signatures`` is asked first.
+    an error of code, or before MATLAB's own error. What a text says refines what a frame says. A
+    lab's own table of ``signatures`` is asked first.
     """
     rows = (load_signatures(signatures) if signatures else ()) + load_signatures()
     text, log = without_handled_imports(clean(text)), clean(log)
@@ -126,12 +128,13 @@ def by_text(
     told_by = text
     telling = {kind for kind, message in errors if not says_nothing(kind, message)}
     of_code = bool(telling) and telling <= _OF_CODE
-    if all(says_nothing(*error) for error in errors):
-        errors += parse_errors(log)
+    of_machine = "" if of_code else _ENDS_MATLAB.sub("", log, count=1)
+    if not telling:
+        errors += parse_errors(of_machine)
         told_by = f"{text}\n{log}"
     for signature in rows:
-        harmless = of_code and signature.failure.category == "environment"
-        match = signature.match(text if harmless else f"{text}\n{log}", errors)
+        said = of_machine if signature.failure.category == "environment" else log
+        match = signature.match(f"{text}\n{said}", errors)
         if match is not None:
             of_error = signature.errors and signature.failure.category == "environment"
             return _make(signature, match, match.string if of_error else "")

@@ -43,6 +43,11 @@ _PREFIXED = re.compile(
 #: A group of exceptions: lines before and between them, and what stands before each line.
 _GROUP = re.compile(r"^ *(?:\+-[-+ \d]*\n|\+-[-+ \d]*$|[|+] )", flags=re.MULTILINE)
 _COLOURS = re.compile(r"\x1b\[[\d;]*m")
+#: What a shell says of the files that it reads when it starts: no part of the sort.
+_START_UP = re.compile(
+    r"^(?:\S*/\.\w*(?:rc|profile|login|aliases|env)|/etc/\S+): (?:line )?\d+: .*\n?",
+    flags=re.MULTILINE,
+)
 #: An exception in VS Code's window, and in Kilosort's own, which prints its parts on lines.
 _IN_WINDOW = re.compile(
     r"^Exception has occurred: ([\w.]+)\n(?=\S)|^(\w+(?:Error|Exception))\n:\s*\n(?=\S)",
@@ -93,7 +98,7 @@ def clean(text: str) -> str:
     puts a prefix before.
     An exception of C++ that ended a process is written as the one that Python would have raised.
     """
-    text = _COLOURS.sub("", text)
+    text = _START_UP.sub("", _COLOURS.sub("", text))
     if "Exception Group Traceback (most recent call last)" in text:
         text = _GROUP.sub("", text)
     if _QUOTES.search(text) is not None:
