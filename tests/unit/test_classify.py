@@ -224,6 +224,20 @@ def test_full_disk_is_one_wherever_it_is_met():
     assert of_step.evidence == {"step": "whiten"}
 
 
+def test_an_image_that_slurm_could_not_start():
+    said = "slurmstepd: error: pyxis: {}\n".format
+    ended = said("couldn't start container")
+    assert isinstance(classify.by_text(ended), ContainerEnvironmentError)
+    full = said("    Write failed because No space left on device") + ended
+    assert isinstance(classify.by_text(full), DiskExhaustionError)
+
+
+def test_libraries_of_versions_that_do_not_go_together():
+    said = "symbol f, version libb.so.11 not defined in file libb.so.11 with link time reference"
+    for text in (f"OSError: /env/liba.so.11: {said}", f"ls: relocation error: /lib/a.so: {said}"):
+        assert isinstance(classify.by_text(text), DependencyError)
+
+
 def test_memory_that_a_job_passed_at_some_point_did_not_end_it():
     log = "slurmstepd: error: Exceeded step memory limit at some point."
     assert classify.by_text("Traceback (most recent call last):\nKeyError: 'x'", log) is None
