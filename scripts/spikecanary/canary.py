@@ -62,6 +62,7 @@ class Evidence:
     signals: SignalReport | None = None
     attempts: list[Attempt] = field(default_factory=list)  # the last decides
     is_silent: bool | None = None  # whether a scan saw no activity; None: no scan was made
+    suspects: str = ""  # what may hide the activity that a scan saw
     learned: Learned | None = None  # where the window did not teach enough
     expected: Forecast = field(default_factory=dict)  # of the full sort
     warnings: list[str] = field(default_factory=list)
@@ -249,6 +250,7 @@ class _Canary:
         scan = self._scan(learn_s, shortest_s) if learned else scan
         if scan and not evidence.is_silent and not (learned and learned.start_s is not None):
             evidence.certain = activity.explain_missed(scan, self.task, evidence.header)
+            evidence.suspects = activity.describe_suspects(self.task)
         if learned is not None and not learned.is_enough and evidence.certain is None:
             silent = evidence.is_silent is not False
             evidence.certain = learning.explain_too_few(learned, self.task, silent=silent)
@@ -334,7 +336,12 @@ def _decide_doubtful(evidence: Evidence, counted: Attempt) -> Decision | None:
         reason = f"the window holds too few spikes, but not the recording: {learned.describe()}"
         return Decision("passed", reason, warning=f"no window was sorted whole: {reason}")
     if evidence.is_silent is False:
-        failure = Failure(class_name=ended.error_name, message=ended.describe())
+        failure = Failure(
+            class_name=ended.error_name,
+            message=ended.describe(),
+            remedy=evidence.suspects,
+            evidence={"active": True},
+        )
         reason = f"{ended.failure}, though a scan of the recording sees activity"
         return Decision("unexpected", reason, failure)
     return None

@@ -38,9 +38,10 @@ def run(
 ) -> Record:
     """Sort a whole recording.
 
-    A biological failure is a result: a sorting with zero units, and ``sort.json`` says why. Both
-    outputs appear whole, by rename. Without enough GPU memory it is tried again with smaller
-    batches. Files of the sorter that were written for these settings are read instead of sorting.
+    A biological failure is a result: a sorting with zero units, and ``sort.json`` says why; without
+    a category where the canary's scan saw activity. Both outputs appear whole, by rename. Without
+    enough GPU memory it is tried again with smaller batches. Files of the sorter that were written
+    for these settings are read instead of sorting.
 
     Parameters
     ----------
@@ -209,11 +210,15 @@ class _Sort:
         header, found = ended.facts.get("header") or {}, ended.result or {}
         outcome: Outcome = "failed"
         reason = ended.describe() if ended.failure is None else str(ended.failure)
+        failure = Failure.of(ended.failure) if ended.failure else None
         if found:
             outcome = "sorted"
             reason = f"{found['n_units']} units, {found['n_spikes']} spikes"
         elif header and isinstance(ended.failure, BiologicalFailure):
             outcome = "unsortable"
+            if canary.failure and canary.failure.evidence.get("active"):  # so not for biology
+                failure = canary.failure
+                reason = f"{reason}, though the scan of its canary saw activity"
         elif ended.facts.get("stage") in ("read", "save"):
             reason = (
                 f"{reason.rstrip('.')}. The sorter itself ended well, and its files are in "
@@ -233,7 +238,7 @@ class _Sort:
             verdict="proceed",
             outcome=outcome,
             reason=reason,
-            failure=Failure.of(ended.failure) if ended.failure else None,
+            failure=failure,
             warnings=[*ended.warnings, *odd],
             n_units=n_units,
             n_spikes=found.get("n_spikes"),

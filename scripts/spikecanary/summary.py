@@ -302,7 +302,7 @@ def needs_attention(row: Mapping[str, Any]) -> bool:
     """Whether a described recording needs a person.
 
     A sort that failed, a stop for the environment or a resource, a record that cannot be read, and
-    a full sort that found nothing to sort where its canary found units.
+    a full sort that found nothing to sort where its canary found units or activity.
     """
     state = row["sort"]
     stopped = state == "stopped" and row["category"] in sentinel.RETESTED
@@ -315,9 +315,10 @@ def _is_unreadable(row: Mapping[str, Any]) -> bool:
 
 
 def _is_doubtful(row: Mapping[str, Any]) -> bool:
-    """Whether a full sort found no units where its canary did."""
+    """Whether a full sort found no units where its canary did, or saw activity."""
     is_empty = row["sort"] == "unsortable" or row.get("n_sorted") == 0
-    return is_empty and bool(row.get("canary_units"))
+    is_active = row["sort"] == "unsortable" and not row.get("category")
+    return is_empty and (is_active or bool(row.get("canary_units")))
 
 
 def describe_needs(rows: Iterable[Mapping[str, Any]]) -> str:

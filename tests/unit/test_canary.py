@@ -226,6 +226,7 @@ def test_active_recording_is_never_called_silent(run, task, quiet):
     assert (record.verdict, record.outcome) == ("proceed", "unexpected")
     assert record.failure.category is None
     assert "though a scan of the recording sees activity" in record.reason
+    assert "(fail_in: window, fail_how: silent)" in record.failure.remedy
     record = run(with_params(quiet, fail_in="window", fail_how="silent"))
     assert (record.verdict, record.failure.category) == ("stop", "biological")
 

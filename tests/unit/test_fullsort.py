@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from spikecanary import canary, diagnosis, forecast, fullsort, sentinel
+from spikecanary import canary, diagnosis, forecast, fullsort, sentinel, summary
 from spikecanary.config import CanarySettings
 from spikecanary.fullsort import SortFailedError, SortStoppedError
 from spikecanary.recording import size_bytes
@@ -72,6 +72,16 @@ def test_full_sort_obeys(run, sort, task, quiet, tmp_path):
     record = sort(task, forced=True)
     assert (record.outcome, record.forced, record.n_units) == ("sorted", True, 4)
     assert sentinel.read_record(tmp_path / "x/sort.json") == record
+
+
+def test_sort_without_spikes_of_an_active_recording_is_not_called_silent(run, sort, task, tmp_path):
+    mute = with_params(task, fail_in="always", fail_how="silent")
+    assert run(mute).outcome == "unexpected"
+    record = sort(mute)
+    assert (record.outcome, record.failure.category) == ("unsortable", None)
+    assert "though the scan of its canary saw activity" in record.reason
+    (row,) = summary.describe(tmp_path, {"x": {}})
+    assert summary.needs_attention(row)
 
 
 def test_full_sort_that_hangs_and_computes_is_ended(run, sort, task, monkeypatch):

@@ -161,7 +161,9 @@ def test_who_needs_attention(tmp_path):
 
     assert not summary.needs_attention(row(sort="sorted"))
     assert not summary.needs_attention(row(sort="stopped", category="biological"))
-    assert not summary.needs_attention(row(sort="unsortable", canary_units=None))
+    nothing = row(sort="unsortable", category="biological", canary_units=None)
+    assert not summary.needs_attention(nothing)
+    assert summary.needs_attention(nothing | {"category": ""})  # its canary saw activity
     assert not summary.needs_attention(row(sort="pending", verdict="proceed"))
     needy = [
         row(
