@@ -14,7 +14,9 @@ from spikecanary.failures import (
     ContainerEnvironmentError,
     DependencyError,
     DiskExhaustionError,
+    FolderNotWritableError,
     GPUOutOfMemoryError,
+    GPUUnavailableError,
     HostMemoryWatchdogError,
     PreprocessingError,
     RecordingUnreadableError,
@@ -25,6 +27,9 @@ from spikecanary.fullsort import SortStoppedError, check_sentinel
 from spikecanary.sentinel import write_record
 from spikecanary.supervise import child
 from workbench import frame, stopped
+
+LINKED = "symbol f, version libb.so.11 not defined in file libb.so.11 with link time reference"
+FULL, PYXIS = "No space left on device", "slurmstepd: error: pyxis: couldn't start container"
 
 
 def described(error):
@@ -224,18 +229,28 @@ def test_full_disk_is_one_wherever_it_is_met():
     assert of_step.evidence == {"step": "whiten"}
 
 
-def test_an_image_that_slurm_could_not_start():
-    said = "slurmstepd: error: pyxis: {}\n".format
-    ended = said("couldn't start container")
-    assert isinstance(classify.by_text(ended), ContainerEnvironmentError)
-    full = said("    Write failed because No space left on device") + ended
-    assert isinstance(classify.by_text(full), DiskExhaustionError)
-
-
-def test_libraries_of_versions_that_do_not_go_together():
-    said = "symbol f, version libb.so.11 not defined in file libb.so.11 with link time reference"
-    for text in (f"OSError: /env/liba.so.11: {said}", f"ls: relocation error: /lib/a.so: {said}"):
-        assert isinstance(classify.by_text(text), DependencyError)
+@pytest.mark.parametrize(
+    ("told", "text"),
+    [
+        (DependencyError, "Bundle#5 start failed: libXt.so.6: cannot open shared object file"),
+        (DependencyError, f"OSError: /env/liba.so.11: {LINKED}"),
+        (DependencyError, f"ls: relocation error: /lib/a.so: {LINKED}"),
+        (DependencyError, "OSError: /a/libgomp.so.1: cannot allocate memory in static TLS block"),
+        (DependencyError, "AttributeError: 'numpy.ndarray' object has no attribute 'ptp'"),
+        (GPUUnavailableError, "RuntimeError: Cannot initialize CUDA without ATen_cuda library."),
+        (HostMemoryWatchdogError, "RuntimeError: bad allocation"),
+        (HostMemoryWatchdogError, "OSError: [WinError 1453] Insufficient quota"),
+        (FolderNotWritableError, "OSError: AF_UNIX path too long"),
+        (ContainerEnvironmentError, "slurmstepd: error: pyxis: couldn't start container"),
+        (ContainerEnvironmentError, "Error: netavark: unable to append rule '-d 10.88.0.0/16'"),
+        (ContainerEnvironmentError, "Error: short-name resolution enforced but cannot prompt"),
+        (DiskExhaustionError, f"slurmstepd: error: pyxis: Write failed because {FULL}\n{PYXIS}"),
+        (DiskExhaustionError, f"Error: writing blob: adding layer: processing tar file: {FULL}"),
+    ],
+)
+def test_further_words_of_programs_around_a_sort(told, text):
+    assert isinstance(classify.by_text(text), told)
+    assert classify.by_text(f"INFO see the FAQ about '{text.splitlines()[0]}'") is None
 
 
 def test_memory_that_a_job_passed_at_some_point_did_not_end_it():
