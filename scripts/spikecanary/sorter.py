@@ -429,9 +429,28 @@ def _run_sorter(task: SortTask, recording: Any, folder: Path, tell: Callable[...
             **params,
         )
     except Exception:
-        tell(sorter_log=_read_sorter_log(folder))
+        tell(sorter_log=_read_sorter_log(folder), out_of_range=find_out_of_range(settings))
         raise
     tell(sorter_ended_well=True)
+
+
+def find_out_of_range(settings: SorterSettings) -> dict[str, str]:
+    """Return parameters beyond the range that their sorter states, and that range.
+
+    Kilosort (4.1.7) holds them to it in its window alone: what is beyond may work all the same.
+    """
+    if settings.name != "kilosort4" or settings.container is not None:
+        return {}
+    from kilosort.parameters import EXTRA_PARAMETERS, MAIN_PARAMETERS
+
+    found, stated = {}, MAIN_PARAMETERS | EXTRA_PARAMETERS
+    for name, value in settings.params.items():
+        if not isinstance(value, int | float) or stated.get(name, {}).get("min") is None:
+            continue
+        least, most, never = (stated[name][key] for key in ("min", "max", "exclude"))
+        if not least <= value <= most or value in never:
+            found[name] = f"{'more than ' * (least in never)}{least} to {most}"
+    return found
 
 
 def _read_sorter_log(folder: Path) -> str:

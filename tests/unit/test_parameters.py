@@ -9,7 +9,7 @@ from spikeinterface.sorters import sorter_dict
 
 from spikecanary import config, inputcheck, parameters, sorter
 from spikecanary.config import BadInputError, Config, SorterSettings
-from spikecanary.sorter import defaults_of
+from spikecanary.sorter import defaults_of, find_out_of_range
 from spikecanary.table import Recording
 
 
@@ -93,6 +93,13 @@ def test_every_default_fits():
 )
 def test_no_false_alarms(name, params):
     assert list(parameters.check_types(name, params)) == []
+
+
+def test_values_beyond_the_range_that_kilosort_states():
+    params = {"template_sizes": 0, "binning_depth": 0, "nblocks": 2, "do_CAR": False, "dmin": None}
+    found = find_out_of_range(SorterSettings(name="kilosort4", params=params))
+    assert found == {"template_sizes": "1 to inf", "binning_depth": "more than 0 to inf"}
+    assert find_out_of_range(SorterSettings(name="simple", params={"nblocks": -1})) == {}
 
 
 def test_device_that_contradicts_a_parameter():
