@@ -145,6 +145,21 @@ def test_death_without_a_word(run, how, description):
     assert ended.facts["stage"] == "sort"
 
 
+@pytest.mark.parametrize(
+    ("said", "described"),
+    [
+        ("ValueError: no\nhint: x is (1, 2)", "ValueError: no"),
+        ("a.b.AError: CUDA error\nCompile with DSA.", "a.b.AError: CUDA error"),
+        ("KeyError: 1\n\nDuring handling:\n\nIndexError: 2", "IndexError: 2"),
+        ("a sorter's own words", "a sorter's own words"),
+    ],
+)
+def test_reason_of_a_sort_is_the_line_that_names_its_exception(said, described):
+    trace = f'  File "x.py", line 1, in f\n    raise Error(x)\n{said}\n\nSpike sorting failed.'
+    ended = supervision.Ended(error={"name": "SpikeSortingError", "message": trace})
+    assert ended.describe() == described
+
+
 def test_watchdog_ends_the_whole_tree(run):
     def impatient(sample):
         if sample.elapsed_s > 1.5:

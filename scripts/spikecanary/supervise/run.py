@@ -8,6 +8,7 @@ import contextlib
 import json
 import logging
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -41,6 +42,8 @@ SIGNAL_LAG_S = 0.5
 #: What events hold, where they hold it.
 EVENT_TYPES = {"at": float, "stage": str, "error": dict}
 MAX_LOG_BYTES = 100_000_000
+#: The line of a traceback that names an exception; further lines of its message may follow.
+NAMES_ERROR = re.compile(r"(?:\w+\.)*\w*(?:Error|Exception)\b")
 
 
 @dataclass(frozen=True)
@@ -80,7 +83,8 @@ class Ended:
             lines = [line for line in lines if line.strip("+- ")]
             if self.error_name == "SpikeSortingError":  # it holds the sorter's own traceback
                 inner = [line for line in lines if not line.startswith("Spike sorting failed.")]
-                return inner[-1] if inner else self.error_name
+                named = [line for line in inner if NAMES_ERROR.match(line)]
+                return str([self.error_name, *inner[-1:], *named][-1])
             return f"{self.error_name}: {lines[0]}" if lines else self.error_name
         if self.died_of is None:
             return "ended well"
