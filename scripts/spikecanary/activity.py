@@ -122,13 +122,6 @@ def explain_missed(
     return None
 
 
-def describe_suspects(task: SortTask) -> str:
-    """Say what may hide activity from a sorter, where nothing explains what it misses."""
-    given = ", ".join(f"{name}: {value}" for name, value in task.sorter.params.items())
-    params = f"the parameters that are set ({given})" if given else "the sorter's parameters"
-    return f"Look at {params}, the probe and the gain."
-
-
 def _band_pass(recording: "BaseRecording") -> "BaseRecording":
     """Filter a recording for spikes, of many channels evenly chosen ones."""
     from spikeinterface.preprocessing import astype, bandpass_filter

@@ -250,7 +250,7 @@ class _Canary:
         scan = self._scan(learn_s, shortest_s) if learned else scan
         if scan and not evidence.is_silent and not (learned and learned.start_s is not None):
             evidence.certain = activity.explain_missed(scan, self.task, evidence.header)
-            evidence.suspects = activity.describe_suspects(self.task)
+            evidence.suspects = self.task.suspects
         if learned is not None and not learned.is_enough and evidence.certain is None:
             silent = evidence.is_silent is not False
             evidence.certain = learning.explain_too_few(learned, self.task, silent=silent)

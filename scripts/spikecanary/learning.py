@@ -72,10 +72,7 @@ def explain_too_few(learned: Learned, task: SortTask, *, silent: bool) -> Classi
         )
     else:
         msg += ", though a scan of the recording sees activity"
-        remedy = (
-            "Look at the sorter's parameters (Th_single_ch, do_CAR, whitening), and at the probe "
-            f"and the gain; or set {task.alone('templates_from_data', 'false')}."
-        )
+        remedy = f"{task.suspects} Or set {task.alone('templates_from_data', 'false')}."
     return SorterParameterError(msg, remedy=remedy, **evidence)
 
 

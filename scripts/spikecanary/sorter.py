@@ -112,6 +112,13 @@ class SortTask(BaseModel):
         """Clone this task for a short sort of [start_s, end_s]; nothing else changes."""
         return self.model_copy(update={"window_s": (start_s, end_s)})
 
+    @property
+    def suspects(self) -> str:
+        """What to look at where the sorter misses activity, and nothing explains it."""
+        given = ", ".join(f"{name}: {value}" for name, value in self.sorter.params.items())
+        params = f"the parameters that are set ({given})" if given else "the sorter's parameters"
+        return f"Look at {params}, the probe and the gain."
+
     def batch_s(self, rate_hz: float) -> float | None:
         """Length in s of what one batch is read from; None for sorters without batches."""
         if self.sorter.name not in BATCHES:
