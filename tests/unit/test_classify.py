@@ -20,6 +20,7 @@ from spikecanary.failures import (
     HostMemoryWatchdogError,
     PreprocessingError,
     RecordingUnreadableError,
+    SorterParameterError,
     classify,
 )
 from spikecanary.failures.signatures import load_signatures
@@ -201,6 +202,13 @@ def test_frames_tell_the_stage_and_keep_the_words():
     assert str(failure).endswith("ValueError: odd")
     full = classify.by_text(OPENING + "OSError: [Errno 28] No space left on device")
     assert isinstance(full, DiskExhaustionError)
+
+
+def test_functions_of_kilosort_that_read_no_sample():
+    text = SORTING + frame("kilosort/clustering_qr:{}") + frame("scipy/cluster/vq:kmeans")
+    said = "ValueError: Cannot take a larger sample than population when 'replace=False'"
+    assert isinstance(classify.by_text(text.format("x_centers") + said), SorterParameterError)
+    assert classify.by_text(text.format("cluster") + said) is None
 
 
 def test_exception_types_tell_first():
