@@ -493,6 +493,28 @@ def test_what_a_log_says_of_the_machine_is_no_cause_beside_an_error_of_code(line
 
 
 @pytest.mark.parametrize(
+    "log",
+    [
+        "detect_peaks(): {} peaks found",
+        "kilosort.run_kilosort: {} spikes extracted in 1.85s; total 1.93s",
+        "Detected {} spikes",
+    ],
+)
+@pytest.mark.parametrize(
+    "said",
+    [
+        "ValueError: n_samples=3 should be >= n_clusters=5.",
+        "AssertionError: Prototype should have a negative peak",
+        "ValueError: No spikes found in shank 3",
+    ],
+)
+def test_many_spikes_in_the_log_are_never_too_few(log, said):
+    text = f"Traceback (most recent call last):\n{said}"
+    assert classify.by_text(text, log.format("12")).category == "biological"
+    assert classify.by_text(text, log.format("40,123")) is None
+
+
+@pytest.mark.parametrize(
     "line",
     [
         "mkdir: cannot create directory '/run/user/1234': Permission denied",

@@ -21,6 +21,7 @@ from spikecanary import failures
 from spikecanary.failures import (
     ClassifiedSortFailure,
     DependencyError,
+    InsufficientActivityError,
     PreprocessingError,
     RecordingUnreadableError,
 )
@@ -38,6 +39,13 @@ from spikecanary.texts import abridge
 WRAPPERS = (RecordingUnreadableError, PreprocessingError)
 #: The last line of a canary's log.
 OWN_VERDICT = re.compile(r" INFO \S+: (?P<verdict>stop|proceed) \((?!unexp)\w+\): (?P<reason>.+)")
+#: What a sorter says of the spikes that it found, and how many are no lack of them: noise alone has
+#: 150 such peaks in 30 s of 384 channels (``activity.NOISE_PER_S``).
+_FOUND = re.compile(
+    r"\b(\d[\d,]*) (?:peaks|spikes|events) (?:were )?(?:found|detected|extracted)"
+    r"|\b(?:[Ff]ound|[Dd]etected|[Ee]xtracted) (\d[\d,]*) (?:peaks|spikes|events)"
+)
+MANY_SPIKES = 5_000
 #: What an exception said is cut to so many characters.
 LONGEST_SAID = 200
 #: Packages whose frames tell a stage: the innermost frame of one of them decides.
@@ -119,10 +127,12 @@ def by_text(
 
     An exception that is only in the log (a module that was missed and done without) is no
     cause, unless the traceback itself says nothing; nor is a line of it about the machine beside
-    an error of code, or before MATLAB's own error. What a text says refines what a frame says. A
-    lab's own table of ``signatures`` is asked first.
+    an error of code, or before MATLAB's own error. Nor are there too few spikes where the log tells
+    of many. What a text says refines what a frame says. A lab's own table of ``signatures`` is
+    asked first.
     """
-    rows = (load_signatures(signatures) if signatures else ()) + load_signatures()
+    own = load_signatures(signatures) if signatures else ()
+    rows = own + load_signatures()
     text, log = without_handled_imports(clean(text)), clean(log)
     errors = parse_errors(text)
     told_by = text
@@ -132,7 +142,11 @@ def by_text(
     if not telling:
         errors += parse_errors(of_machine)
         told_by = f"{text}\n{log}"
+    counts = [int((a or b).replace(",", "")) for a, b in _FOUND.findall(f"{text}\n{log}")]
+    contradicted = InsufficientActivityError if max(counts, default=0) >= MANY_SPIKES else None
     for signature in rows:
+        if signature.failure is contradicted and signature not in own:
+            continue
         said = of_machine if signature.failure.category == "environment" else log
         match = signature.match(f"{text}\n{said}", errors)
         if match is not None:
