@@ -309,6 +309,15 @@ def test_command(tmp_path, capsys):
     assert "  verdict: proceed\n  reason: 8 units in 30 s" in capsys.readouterr().out
     (tmp_path / "own").write_text("2026 INFO a: proceed (unexpected): a bug\n")
     assert classify.main([str(tmp_path / "own")]) == 1
+    silent = "ValueError: No spikes detected, cannot continue\n2026 INFO a: "  # a window's
+    (tmp_path / "own").write_text(
+        f"{silent}proceed (unexpected): none, though a scan sees activity"
+    )
+    assert classify.main([str(tmp_path / "own")]) == 1
+    (tmp_path / "own").write_text(f"{silent}proceed (passed): 8 units in 30 s")
+    capsys.readouterr()
+    assert classify.main([str(tmp_path / "own")]) == 0
+    assert capsys.readouterr().out.endswith("  verdict: proceed\n  reason: 8 units in 30 s\n")
 
 
 def test_command_on_records(tmp_path, capsys):

@@ -38,7 +38,9 @@ from spikecanary.texts import abridge
 #: Our own failures that are raised whatever a library raised: what that was may say more.
 WRAPPERS = (RecordingUnreadableError, PreprocessingError)
 #: The last line of a canary's log.
-OWN_VERDICT = re.compile(r" INFO \S+: (?P<verdict>stop|proceed) \((?!unexp)\w+\): (?P<reason>.+)")
+OWN_VERDICT = re.compile(
+    r" INFO \S+: (?P<verdict>stop|proceed) \((?P<outcome>\w+)\): (?P<reason>.+)"
+)
 #: What a sorter says of the spikes that it found, and how many are no lack of them: noise alone has
 #: 150 such peaks in 30 s of 384 channels (``activity.NOISE_PER_S``).
 _FOUND = re.compile(
@@ -221,6 +223,17 @@ def _classify_lines(path: Path, signatures: Path | None) -> None:
                 sys.stdout.write(json.dumps(described) + "\n")
 
 
+def _describe(text: str, signatures: Path | None) -> dict[str, Any]:
+    """Describe what a log tells; of a canary's log its verdict, and of biology that alone."""
+    failure, own = by_text(text, signatures=signatures), OWN_VERDICT.search(text)
+    failed = own is None or own["outcome"] in ("stopped", "unexpected")
+    if failure and failed and (own is None or failure.category != "biological"):
+        return failure.describe()
+    if own is None or own["outcome"] == "unexpected":
+        return {}
+    return {name: own[name] for name in ("verdict", "reason")}
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Classify logs from the command line; exit status 1 where one is not recognised.
 
@@ -252,9 +265,7 @@ def main(arguments: list[str] | None = None) -> int:
             _classify_lines(given.jsonl, given.signatures)
         for path in given.logs:
             text = path.read_text(encoding="utf-8", errors="replace")
-            failure = by_text(text, signatures=given.signatures)
-            own = OWN_VERDICT.search(text)
-            described = failure.describe() if failure else own.groupdict() if own else {}
+            described = _describe(text, given.signatures)
             unknown |= not described
             if given.draft and not described:
                 sys.stdout.write(draft(text, str(path)))
