@@ -250,6 +250,7 @@ def test_full_disk_is_one_wherever_it_is_met():
         (HostMemoryWatchdogError, "OSError: [WinError 1453] Insufficient quota"),
         (FolderNotWritableError, "OSError: AF_UNIX path too long"),
         (ContainerEnvironmentError, "slurmstepd: error: pyxis: couldn't start container"),
+        (ContainerEnvironmentError, "Error: cannot find UID/GID for user me: no subuid ranges"),
         (ContainerEnvironmentError, "Error: netavark: unable to append rule '-d 10.88.0.0/16'"),
         (ContainerEnvironmentError, "Error: short-name resolution enforced but cannot prompt"),
         (DiskExhaustionError, f"slurmstepd: error: pyxis: Write failed because {FULL}\n{PYXIS}"),
@@ -528,6 +529,7 @@ def test_many_spikes_in_the_log_are_never_too_few(log, said):
     [
         "mkdir: cannot create directory '/run/user/1234': Permission denied",
         "Failed to initialize NVML: Unknown Error",
+        "touch: cannot touch '/home/me/.matlab/x': Disk quota exceeded",
         "OSError: [Errno 28] No space left on device (a figure was not saved)",
     ],
 )

@@ -140,17 +140,17 @@ def by_text(
     told_by = text
     telling = {kind for kind, message in errors if not says_nothing(kind, message)}
     of_code = bool(telling) and telling <= _OF_CODE
-    of_machine = "" if of_code else _ENDS_MATLAB.sub("", log, count=1)
+    ended = _ENDS_MATLAB.sub("", log, count=1)
+    said_of = {"environment": "" if of_code else ended, "resource": ended, "biological": log}
     if not telling:
-        errors += parse_errors(of_machine)
+        errors += parse_errors(ended)
         told_by = f"{text}\n{log}"
     counts = [int((a or b).replace(",", "")) for a, b in _FOUND.findall(f"{text}\n{log}")]
     contradicted = InsufficientActivityError if max(counts, default=0) >= MANY_SPIKES else None
     for signature in rows:
         if signature.failure is contradicted and signature not in own:
             continue
-        said = of_machine if signature.failure.category == "environment" else log
-        match = signature.match(f"{text}\n{said}", errors)
+        match = signature.match(f"{text}\n{said_of[signature.failure.category]}", errors)
         if match is not None:
             of_error = signature.errors and signature.failure.category == "environment"
             return _make(signature, match, match.string if of_error else "")
