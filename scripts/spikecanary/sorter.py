@@ -65,6 +65,8 @@ CPU_SORTERS = (
 )
 #: A window must have at least so many batches: one alone fails as NaN data do.
 LEAST_BATCHES = 2.5
+#: Parameters of kilosort4 (4.1.7) that may be 0 beyond their stated range: no failure is of these.
+MAY_BE_ZERO = ("acg_threshold", "ccg_threshold", "cluster_downsampling", "cluster_init_seed")
 #: Lines of a sorter's own log that are read, from its end.
 MOST_LOG_LINES = 2000
 #: What sorters without batches are taken to need of activity, in s.
@@ -453,6 +455,8 @@ def find_out_of_range(settings: SorterSettings) -> dict[str, str]:
     found, stated = {}, MAIN_PARAMETERS | EXTRA_PARAMETERS
     for name, value in settings.params.items():
         if not isinstance(value, int | float) or stated.get(name, {}).get("min") is None:
+            continue
+        if not value and name in MAY_BE_ZERO:
             continue
         least, most, never = (stated[name][key] for key in ("min", "max", "exclude"))
         if not least <= value <= most or value in never:

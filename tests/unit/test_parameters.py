@@ -9,7 +9,7 @@ from spikeinterface.sorters import sorter_dict
 
 from spikecanary import config, inputcheck, parameters, sorter
 from spikecanary.config import BadInputError, Config, SorterSettings
-from spikecanary.sorter import defaults_of, find_out_of_range
+from spikecanary.sorter import MAY_BE_ZERO, defaults_of, find_out_of_range
 from spikecanary.table import Recording
 
 
@@ -97,6 +97,7 @@ def test_no_false_alarms(name, params):
 
 def test_values_beyond_the_range_that_kilosort_states():
     params = {"template_sizes": 0, "binning_depth": 0, "nblocks": 2, "do_CAR": False, "dmin": None}
+    params |= dict.fromkeys(MAY_BE_ZERO, 0)
     found = find_out_of_range(SorterSettings(name="kilosort4", params=params))
     assert found == {"template_sizes": "1 to inf", "binning_depth": "more than 0 to inf"}
     assert find_out_of_range(SorterSettings(name="simple", params={"nblocks": -1})) == {}
