@@ -40,11 +40,10 @@ from spikecanary import forecast, gate, inputcheck, outputs, reruns
 from spikecanary import report as page, sentinel, summary
 from spikecanary.config import BadInputError, as_set
 from spikecanary.outputs import phy
-from spikecanary.probes import shorten
 from spikecanary.reruns import OUTPUT_VERSIONS, SORT_VERSION, State, compare, digest, limits_of
 from spikecanary.supervise import gpus, processes
 from spikecanary.table import ID_PATTERN, find_misplaced, not_readable
-from spikecanary.texts import count, did_you_mean
+from spikecanary.texts import count, did_you_mean, shorten
 
 if FOLDER:
     processes.import_first(FOLDER / "scripts")

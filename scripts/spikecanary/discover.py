@@ -21,7 +21,6 @@ from spikecanary.failures import RecordingUnreadableError
 from spikecanary.failures.classify import classify
 from spikecanary.formats import Recognised, describe_layout, walk
 from spikecanary.integrity import LEAST_RATE_HZ, NO_ELECTRODES
-from spikecanary.probes import shorten
 from spikecanary.recording import reader_function
 from spikecanary.supervise.child import describe_error
 from spikecanary.table import (
@@ -32,7 +31,7 @@ from spikecanary.table import (
     Recording,
     not_readable,
 )
-from spikecanary.texts import count, one_line, sentences
+from spikecanary.texts import count, one_line, sentences, shorten
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -6,8 +6,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from spikecanary.probes import shorten
 from spikecanary.table import is_url, not_readable
+from spikecanary.texts import shorten
 
 #: Names of files, their reader, and what column path names: the file (0), its folder (1), or the
 #: folder above that (2: an experiment of Open Ephys).

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from spikecanary.failures import RecordingLayoutError
-from spikecanary.probes import refuse, shorten
+from spikecanary.probes import refuse
 from spikecanary.stamps import data_files
 from spikecanary.table import Recording, is_url
-from spikecanary.texts import count, sentences
+from spikecanary.texts import count, sentences, shorten
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

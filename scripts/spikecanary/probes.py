@@ -9,7 +9,7 @@ import numpy as np
 
 from spikecanary.failures import RecordingUnreadableError
 from spikecanary.table import Recording, not_readable
-from spikecanary.texts import did_you_mean
+from spikecanary.texts import MOST_NAMED, did_you_mean, shorten
 
 if TYPE_CHECKING:
     from probeinterface import Probe, ProbeGroup
@@ -25,13 +25,6 @@ N_DIMENSIONS = 2
 APART_UM = 200.0
 #: Contacts of two probes are no nearer, in um.
 NEAR_UM = 10.0
-MOST_NAMED = 10
-
-
-def shorten(names: Sequence[Any]) -> str:
-    """List names, of many the first ones."""
-    more = f" and {len(names) - MOST_NAMED} more" if len(names) > MOST_NAMED else ""
-    return ", ".join(str(name) for name in names[:MOST_NAMED]) + more
 
 
 def place_channels(recording: "BaseRecording", row: Recording, notes: list[str]) -> "BaseRecording":

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from spikecanary import sentinel
 from spikecanary.sentinel import RecordError
+from spikecanary.texts import shorten
 
 #: Running jobs that are named.
 NAMED = 3
@@ -66,6 +67,5 @@ class Progress:
         parts += [f"{self.done['failed']} failed"] if self.done["failed"] else []
         running = sorted(self.running.values(), key=lambda job: job.kind not in KINDS)
         names = [f"{job.kind} {job.recording}" for job in running]
-        more = f", and {len(names) - NAMED} more" if len(names) > NAMED else ""
-        parts += [f"running: {', '.join(names[:NAMED])}{more}"] if names else []
+        parts += [f"running: {shorten(names, NAMED)}"] if names else []
         return "; ".join(parts)

@@ -16,10 +16,10 @@ from spikecanary.failures import (
     PreprocessingError,
     RecordingUnreadableError,
 )
-from spikecanary.probes import place_channels, refuse, select_channels, shorten
+from spikecanary.probes import place_channels, refuse, select_channels
 from spikecanary.sentinel import Part
 from spikecanary.table import Recording, is_url, not_readable
-from spikecanary.texts import did_you_mean, one_line
+from spikecanary.texts import did_you_mean, one_line, shorten
 
 if TYPE_CHECKING:
     from spikeinterface.core import BaseRecording

@@ -18,6 +18,7 @@ from spikecanary.config import Config, as_set
 from spikecanary.sentinel import Essentials, RecordError
 from spikecanary.sorter import SortTask
 from spikecanary.table import Recording
+from spikecanary.texts import shorten
 
 #: Bump this when a canary may come to another verdict: what is not sorted is tested again.
 CANARY_VERSION = 3
@@ -366,10 +367,7 @@ def compare(
         reasons["of the tables of waves with other recordings or verdicts, or unreadable"] = stale
     if not reasons:
         return "; ".join(unreadable[:NAMED])
-    named = [
-        f"{len(ids)} {reason} ({', '.join(ids[:NAMED])}{', ...' if len(ids) > NAMED else ''})"
-        for reason, ids in reasons.items()
-    ]
+    named = [f"{len(ids)} {reason} ({shorten(ids, NAMED)})" for reason, ids in reasons.items()]
     files = [
         str(path)
         for reason, ids in reasons.items()

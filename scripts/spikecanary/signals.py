@@ -22,11 +22,10 @@ from spikecanary.failures import (
     SaturatedSignalError,
 )
 from spikecanary.layout import MAD_TO_SD, read_bytes
-from spikecanary.probes import shorten
 from spikecanary.recording import cut_window, find_chunks, open_recording
 from spikecanary.sentinel import BadPeriod, MapRow
 from spikecanary.table import Recording
-from spikecanary.texts import count
+from spikecanary.texts import count, shorten
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -15,7 +15,7 @@ from spikecanary import hosts, quality, sentinel
 from spikecanary.outputs import FILES, outdated
 from spikecanary.sentinel import Failure, Record, RecordError
 from spikecanary.supervise import folders, log
-from spikecanary.texts import abridge, count, sentences
+from spikecanary.texts import abridge, count, sentences, shorten
 from spikecanary.tsv import TableError, open_file, read_tsv, write_tsv
 
 logger = logging.getLogger(__name__)
@@ -349,15 +349,15 @@ def describe_groups(rows: Iterable[Mapping[str, Any]]) -> list[str]:
     for members in group(rows):
         first = members[0]
         state = first["sort"] if first["sort"] != "pending" or needs_attention(first) else ""
-        names = ", ".join(row["recording"] for row in members[:NAMED])
-        more = f" and {len(members) - NAMED} more" if len(members) > NAMED else ""
+        ids = [row["recording"] for row in members]
         what = ", ".join(filter(None, [state or first["outcome"], first.get("failure")]))
-        lines.append(f"  {len(members)} {what}: {names}{more}")
+        lines.append(f"  {len(members)} {what}: {shorten(ids, NAMED)}")
         reason = abridge(_reason(first), 300)
         whose = f"{first['recording']}: " if len(members) > 1 else ""
         lines.append(f"    {whose}{sentences(reason, first.get('remedy', ''))}")
         lines += [f"    log: {first['log']}"] if first.get("log") else []
         if (state, first.get("category")) == ("stopped", "biological"):
+            names = ", ".join(ids[:NAMED])
             lines.append(f"    to sort it all the same: canary: {{force: [{names}]}} in the config")
     return lines
 
@@ -442,9 +442,8 @@ def describe_outdated(results: Path, rows: Iterable[Mapping[str, Any]]) -> list[
     told = [f"{name} ({', '.join(old)})" for name, old in named.items() if old]
     if not told:
         return []
-    more = f" and {len(told) - NAMED} more" if len(told) > NAMED else ""
     hint = "Run again with them in outputs, or remove them"
-    return [f"Older than the sort, so of another: {', '.join(told[:NAMED])}{more}. {hint}."]
+    return [f"Older than the sort, so of another: {shorten(told, NAMED)}. {hint}."]
 
 
 def end_of_module_run(results: str | Path) -> None:

@@ -2,7 +2,7 @@
 
 import re
 import textwrap
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 from typing import Any
 
@@ -12,6 +12,8 @@ NUMPY_SCALAR = re.compile(r"\bnp\.\w+\(('[^']*'|[-+\w.]+)\)")
 LONGEST_QUOTE, LONGEST_LINE = 80, 500
 #: Of so few known names all are told where the word is as short as this: gpu is not meant as cpu.
 FEW, SHORT = 6, 3
+#: So many names are listed.
+MOST_NAMED = 10
 
 
 class PlainError(ValueError):
@@ -73,6 +75,12 @@ def duration(seconds: float) -> str:
 def count(number: int, one: str, more: str = "") -> str:
     """Return a number and what is counted, e.g. ``1 recording``; ``more``: a plural without s."""
     return f"{number} {one if number == 1 else more or one + 's'}"
+
+
+def shorten(names: Sequence[Any], most: int = MOST_NAMED) -> str:
+    """List names, of many the first ones."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(map(str, names[:most])) + more
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

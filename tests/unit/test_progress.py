@@ -45,7 +45,7 @@ def test_many_running_jobs_are_not_all_named():
     progress = Progress()
     for job in range(5):
         progress.begin(job, "sc_canary", f"r{job}", [])
-    assert "canary r0, canary r1, canary r2, and 2 more" in progress.line()
+    assert "canary r0, canary r1, canary r2 and 2 more" in progress.line()
 
 
 def event(kind, level=logging.INFO, **facts):

@@ -336,11 +336,11 @@ def test_records_that_disagree_are_said(batches, tmp_path, lost):
     if lost == "folder":
         sorts = engine.run("sorted", **changed)
         assert sorts.done() == "exit 0"
-        assert "6 sorted with other settings or data (a, b, c, ...)" in sorts.output
+        assert "6 sorted with other settings or data (a, b, c and 3 more)" in sorts.output
         shutil.rmtree(engine.folder / ".snakemake")
     run = engine.run(*options, **changed)
     assert run.done() == "exit 1"
-    assert "6 sorted with other settings or data (a, b, c, ...)" in run.output
+    assert "6 sorted with other settings or data (a, b, c and 3 more)" in run.output
     command = next(line for line in run.output.splitlines() if "--forcerun " in line)
     files = command.split("--forcerun ")[1].split()
     assert len(files) == 12
