@@ -9,6 +9,7 @@ import hashlib
 import json
 import os
 from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -68,28 +69,16 @@ def digest(**values: Any) -> dict[str, str]:
     return {name: hashlib.sha256(text).hexdigest()[:16] for name, text in texts.items()}
 
 
+@dataclass
 class State:
-    """One recording's records beside the settings of now; each is read when it is first needed.
+    """One recording's records beside the settings of now; each is read when it is first needed."""
 
-    Parameters
-    ----------
-    config : Config
-        The config of now.
-    row : Recording
-        The recording's row.
-    folder : Path
-        Its results folder.
-    dry : bool
-        Whether this is a dry run: it does not stamp recordings without records, whose stamps
-        decide nothing yet.
-    """
-
-    def __init__(self, config: Config, row: Recording, folder: Path, *, dry: bool = False) -> None:
-        self.config = config
-        self.dry = dry
-        self.row = row
-        self.folder = folder
-        self._problems: list[str] = []
+    config: Config
+    row: Recording
+    folder: Path  #: its results folder
+    #: A dry run does not stamp recordings without records, whose stamps decide nothing yet.
+    dry: bool = field(default=False, kw_only=True)
+    _problems: list[str] = field(default_factory=list)
 
     @cached_property
     def task(self) -> SortTask:
