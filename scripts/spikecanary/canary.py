@@ -375,10 +375,7 @@ def _stop(failure: ClassifiedSortFailure, stop_on: Collection[str]) -> Decision:
 
 def _describe_changes(path: Path, job: Job) -> Iterator[str]:
     """Say what has changed of the recording's files since its last full sort."""
-    try:
-        sort = sentinel.read_record_if_any(path)
-    except sentinel.RecordError:  # of another version; it will be replaced
-        return
+    sort = sentinel.read_if_readable(Record, path)  # one of another version will be replaced
     now = job.recorded_settings.get("data")
     if sort and (changes := stamps.describe_changes(sort.settings.get("data"), now)):
         yield f"the recording has changed since its sort of {sort.finished_at}: {changes}"

@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, PositiveFloat
 from spikecanary import sentinel
 from spikecanary.config import Config, ForecastSettings, WatchdogSettings
 from spikecanary.failures import CapacityForecastError
-from spikecanary.sentinel import Interval, Measured, Record, RecordError
+from spikecanary.sentinel import Interval, Measured, Record
 from spikecanary.sorter import CPU_SORTERS, MEMORY_KNOBS, SortTask
 from spikecanary.supervise import gpus
 
@@ -215,10 +215,7 @@ def _read_history(path: Path, _changed_ns: int) -> list[FinishedSort]:
 
 def forecast_recording(results: Path, task: SortTask) -> Forecast:
     """Forecast the full sort of a recording from its results folder; empty if nothing is known."""
-    try:
-        canary = sentinel.read_record_if_any(results / task.row.id / "canary.json")
-    except RecordError:
-        return {}
+    canary = sentinel.read_if_readable(Record, results / task.row.id / "canary.json")
     if canary is None or canary.duration_s is None:
         return {}
     history = read_history(history_path(results, task.digest()))

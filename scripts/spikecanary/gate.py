@@ -1,12 +1,11 @@
 """The gate: waves of recordings, and who may pass."""
 
-import contextlib
 import logging
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from spikecanary import sentinel
-from spikecanary.sentinel import Essentials, RecordError
+from spikecanary.sentinel import Essentials
 from spikecanary.table import Recording
 from spikecanary.tsv import TableError, read_tsv
 
@@ -59,10 +58,8 @@ def read_wave(sentinels: Iterable[Path]) -> list[dict[str, str]]:
     """
     rows = []
     for path in sentinels:
-        verdict, category = "", None
-        with contextlib.suppress(FileNotFoundError, RecordError):
-            record = sentinel.read_as(Essentials, path)
-            verdict, category = record.verdict, record.category
+        record = sentinel.read_if_readable(Essentials, path)
+        verdict, category = (record.verdict, record.category) if record else ("", None)
         found = (path.parent.name, verdict, category or "")
         rows.append(dict(zip(COLUMNS, found, strict=True)))
     return rows

@@ -1,13 +1,11 @@
 """Progress of a batch, in recordings instead of jobs."""
 
-import contextlib
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from spikecanary import sentinel
-from spikecanary.sentinel import RecordError
+from spikecanary.sentinel import Record, read_if_readable
 from spikecanary.texts import shorten
 
 #: Running jobs that are named.
@@ -50,11 +48,10 @@ class Progress:
         if ended is None or ended.kind not in KINDS:
             return False
         self.done["failed" if failed else ended.kind] += 1
-        if not failed and ended.record is not None:
-            with contextlib.suppress(FileNotFoundError, RecordError):
-                record = sentinel.read_record(ended.record)
-                self.outcomes[record.outcome] += 1
-                self.n_sorts -= ended.kind == "canary" and record.verdict == "stop"
+        path = None if failed else ended.record
+        if path is not None and (record := read_if_readable(Record, path)):
+            self.outcomes[record.outcome] += 1
+            self.n_sorts -= ended.kind == "canary" and record.verdict == "stop"
         return True
 
     def line(self) -> str:

@@ -16,7 +16,7 @@ from urllib.parse import quote, unquote
 from spikecanary import hosts, sentinel, summary
 from spikecanary.config import Config
 from spikecanary.outputs import CANARY_FIGURE, FILES, outdated
-from spikecanary.sentinel import Record, RecordError
+from spikecanary.sentinel import Record
 from spikecanary.tsv import read_tsv
 
 logger = logging.getLogger(__name__)
@@ -143,7 +143,7 @@ def describe(rows: Sequence[Mapping[str, Any]], results: Path) -> list[dict[str,
     for row in rows:
         folder = results / row["recording"]
         attempts = sentinel.read_journal(folder / "attempts.jsonl")
-        canary = _read(folder / "canary.json")
+        canary = sentinel.read_if_readable(Record, folder / "canary.json")
         log = canary.log if canary else None
         n_units += row["n_units"] or 0
         old = outdated(folder)
@@ -166,20 +166,12 @@ def describe(rows: Sequence[Mapping[str, Any]], results: Path) -> list[dict[str,
     return described
 
 
-def _read(path: Path) -> Record | None:
-    """Read a record that can be read; the summary tells of others."""
-    try:
-        return sentinel.read_record_if_any(path)
-    except RecordError:
-        return None
-
-
 def _find_sort(
     row: Mapping[str, Any], folder: Path, attempts: Sequence[Mapping[str, Any]]
 ) -> Record | Mapping[str, Any] | None:
     """Return the full sort of which the summary tells: its record, or the attempt that failed."""
     if row["sort"] in ("sorted", "unsortable"):
-        return _read(folder / "sort.json")
+        return sentinel.read_if_readable(Record, folder / "sort.json")
     sorts = [each for each in attempts if each.get("kind") == "sort"]
     return sorts[-1] if sorts and row["sort"] == "failed" else None
 

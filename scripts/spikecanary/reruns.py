@@ -16,7 +16,7 @@ from typing import Any
 
 from spikecanary import gate, outputs, sentinel, sorter, stamps
 from spikecanary.config import Config, as_set
-from spikecanary.sentinel import Essentials, RecordError
+from spikecanary.sentinel import Essentials, RecordError, read_if_any
 from spikecanary.sorter import SortTask
 from spikecanary.table import Recording
 from spikecanary.texts import shorten
@@ -103,7 +103,7 @@ class State:
     def _read(self, name: str) -> Essentials | None:
         """Read a record; one that cannot be read is as none, since it must not cost the others."""
         try:
-            return _read(self.folder / name)
+            return read_if_any(Essentials, self.folder / name)
         except RecordError as err:
             self._problems.append(str(err))
             return None
@@ -311,14 +311,6 @@ def _waits(canary: Essentials) -> bool:
     return canary.verdict == "stop" and canary.category in sentinel.RETESTED
 
 
-def _read(path: Path) -> Essentials | None:
-    """Read what of a record decides what runs; None where there is none."""
-    try:
-        return sentinel.read_as(Essentials, path)
-    except FileNotFoundError:
-        return None
-
-
 def compare(
     results: Path,
     expected: Mapping[str, Mapping[str, Any]],
@@ -345,7 +337,8 @@ def compare(
     for id_, settings in expected.items():
         folder = results / id_
         try:
-            canary, sort = _read(folder / "canary.json"), _read(folder / "sort.json")
+            canary = read_if_any(Essentials, folder / "canary.json")
+            sort = read_if_any(Essentials, folder / "sort.json")
             reason = disagreement(folder, canary, sort, settings)
         except RecordError as err:
             unreadable.append(str(err))

@@ -346,12 +346,18 @@ def read_record(path: Path) -> Record:
     return read_as(Record, path)
 
 
-def read_record_if_any(path: Path) -> Record | None:
-    """Return what :func:`read_record` does, or None where there is none."""
-    try:
-        return read_record(path)
-    except FileNotFoundError:
-        return None
+def read_if_any(kind: type[R], path: Path) -> R | None:
+    """Return what :func:`read_as` does, or None where there is none."""
+    with contextlib.suppress(FileNotFoundError):
+        return read_as(kind, path)
+    return None
+
+
+def read_if_readable(kind: type[R], path: Path) -> R | None:
+    """Return what :func:`read_as` does, or None where there is none that can be read."""
+    with contextlib.suppress(FileNotFoundError, RecordError):
+        return read_as(kind, path)
+    return None
 
 
 Kind = Literal["canary", "sort"]

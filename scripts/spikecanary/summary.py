@@ -135,8 +135,8 @@ def _blank(recording: str) -> dict[str, Any]:
 def _row(folder: Path, recording: str) -> dict[str, Any]:
     row = _blank(recording)
     try:
-        canary = sentinel.read_record_if_any(folder / "canary.json")
-        sort = sentinel.read_record_if_any(folder / "sort.json")
+        canary = sentinel.read_if_any(Record, folder / "canary.json")
+        sort = sentinel.read_if_any(Record, folder / "sort.json")
         if sort and canary and _is_superseded(sort, canary):
             sort = None
         failed = None if sort else _failed_sort(folder / "attempts.jsonl", canary)
