@@ -5,13 +5,13 @@ import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from spikecanary import gate, sentinel, summary
+from spikecanary.sentinel import Kind
 from spikecanary.texts import abridge, count, duration
 from spikecanary.tsv import TableError, read_tsv
 
-Kind = Literal["canary", "sort"]
 #: ANSI colours of the words that a line begins with.
 COLOURS = {"proceed": 32, "sorted": 32, "unexpected": 33, "stop": 31}
 #: Characters of a reason in a line; the block of the failure and the log have more.
@@ -37,10 +37,9 @@ def print_lines(kind: Kind, results: Path, batch: Mapping[str, Any]) -> None:
     n_rows = len({*batch["names"]} - stopped)
     rows = {name: further for name, further in batch["rows"].items() if name in ended}
     width = max(map(len, rows), default=0)
-    describe = {"canary": describe_canary, "sort": describe_sort}[kind]
     is_coloured = sys.stdout.isatty() and "NO_COLOR" not in os.environ
     for number, row in enumerate(summary.describe(results, rows), len(ended) - len(rows) + 1):
-        word, text = describe(row)
+        word, text = _describe(kind, row)
         if is_coloured and word in COLOURS:
             word = f"\033[{COLOURS[word]}m{word}\033[0m"
         place = f"{number:{len(str(n_rows))}} of {n_rows}"
@@ -67,17 +66,14 @@ def _is_of_run(table: Path) -> bool:
     return False
 
 
-def describe_canary(row: Mapping[str, Any]) -> tuple[str, str]:
-    """Return a verdict and why, e.g. ``proceed`` and ``8 units in 30 s``."""
-    word = "unexpected" if row["outcome"] == "unexpected" else row["verdict"] or row["sort"]
-    return word, abridge(row["reason"], REASON_LENGTH)
-
-
-def describe_sort(row: Mapping[str, Any]) -> tuple[str, str]:
-    """Return how a full sort ended, e.g. ``sorted`` and ``8 units after 2 min 10 s``."""
-    if row["sort"] != "sorted":
-        return row["sort"], abridge(row["reason"], REASON_LENGTH)
-    return "sorted", f"{count(row['n_sorted'], 'unit')} after {duration(row['sort_wall_s'] or 0.0)}"
+def _describe(kind: Kind, row: Mapping[str, Any]) -> tuple[str, str]:
+    """Return how a canary or a sort ended, and why: ``proceed``, ``8 units in 30 s``."""
+    word, text = row["sort"], abridge(row["reason"], REASON_LENGTH)
+    if kind == "canary":
+        word = "unexpected" if row["outcome"] == "unexpected" else row["verdict"] or word
+    elif word == "sorted":
+        text = f"{count(row['n_sorted'], 'unit')} after {duration(row['sort_wall_s'] or 0.0)}"
+    return word, text
 
 
 def print_gate(table: Path, batch: Mapping[str, Any]) -> None:
