@@ -18,7 +18,6 @@ from spikecanary.failures import (
     RecordingUnreadableError,
     SorterParameterError,
 )
-from spikecanary.recording import size_bytes
 from spikecanary.sentinel import Record, SorterInfo
 from spikecanary.sorter import SortTask
 from spikecanary.supervise import folders
@@ -112,7 +111,7 @@ def tries(
 def sort(
     task: SortTask, *, folder: Path, supervision: Supervision, finished: Path | None = None
 ) -> Ended:
-    """Sort in a supervised child process, classify its failure, warn where the recording grew.
+    """Sort in a supervised child process, classify its failure, warn where the recording changed.
 
     Parameters
     ----------
@@ -125,23 +124,20 @@ def sort(
     finished : Path, optional
         What the sorter wrote for this very task; it is read instead of sorting.
     """
-    before, stamp = size_bytes(task.row), stamps.of_recording(task.row, None)
+    before = stamps.of_recording(task.row, None)
     arguments = {"task": task, "folder": folder, "finished": finished}
     ended = supervise(sorter.sort, arguments, folder=folder, supervision=supervision)
-    after = size_bytes(task.row)
-    if shrank := _describe_shrunk(ended, before, after):
+    after = stamps.of_recording(task.row, None)
+    if shrank := _describe_shrunk(ended, stamps.size_bytes(before), stamps.size_bytes(after)):
         where = {"path": task.row.paths[0], "reader": task.row.reader}
         remedy = "Let nothing write to it, and run again."
         shorter = RecordingUnreadableError(shrank, **where, remedy=remedy)
         return replace(ended, result=None, failure=shorter)
-    if after > before:
-        grown = (
-            f"the recording grew while it was sorted, from {before:,} to {after:,} bytes: is it "
+    if changes := stamps.describe_changes(before, after):
+        changed = (
+            f"the recording changed while it was sorted, and is sorted again: {changes}. Is it "
             "still being recorded or copied?"
         )
-        ended = replace(ended, warnings=(grown, *ended.warnings))
-    elif after == before and stamps.describe_changes(stamp, stamps.of_recording(task.row, None)):
-        changed = "files of the recording were changed while it was sorted: it is sorted again"
         ended = replace(ended, warnings=(changed, *ended.warnings))
     if ended.result is not None:
         return ended

@@ -15,15 +15,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from spikecanary import forecast, layout, parameters, preflight
+from spikecanary import forecast, layout, parameters, preflight, stamps
 from spikecanary.config import Config
-from spikecanary.failures import ClassifiedSortFailure, IOStallError
+from spikecanary.failures import IOStallError
 from spikecanary.failures.classify import classify
-from spikecanary.recording import describe_header, open_recording, size_bytes
+from spikecanary.recording import describe_header, open_recording
 from spikecanary.reruns import State
-from spikecanary.sorter import SortTask
 from spikecanary.supervise.child import describe_error
-from spikecanary.table import Recording, exists
+from spikecanary.table import Recording
 from spikecanary.texts import count, duration, one_line, sentences
 
 if TYPE_CHECKING:
@@ -88,7 +87,7 @@ def make(
                 "recording": row.id,
                 "duration_s": header.get("duration_s"),
                 "n_channels": header.get("n_channels"),
-                "size_mb": round(_size_bytes(row, header) / 1e6, 1),
+                "size_mb": round(_size_bytes(state, header) / 1e6, 1),
                 "action": action,
                 "canary_s": canary_s if action in WITH_CANARY else 0.0,
                 **_estimate_sort(state, results, header, action),
@@ -195,7 +194,9 @@ def _choose_action(state: State, header: Mapping[str, Any]) -> tuple[Action, str
         action = Action.OUTPUTS if (state.folder / "sorting").exists() else Action.SORT
     elif "problem" in header:
         action = Action.CANARY
-    elif certain := _find_certain(state.task, header):
+    elif certain := state.task.check_length(header["n_samples"]) or next(
+        preflight.check_channels(state.task, header), None
+    ):
         action, why = Action.CANARY, sentences(certain, certain.remedy)
     elif state.canary_is_due:
         enough_s = max(config.canary.window_s, config.canary.min_recording_s)
@@ -206,16 +207,10 @@ def _choose_action(state: State, header: Mapping[str, Any]) -> tuple[Action, str
     return action, why
 
 
-def _find_certain(task: SortTask, header: Mapping[str, Any]) -> ClassifiedSortFailure | None:
-    """Return why a recording cannot be sorted, where its header tells it."""
-    certain = preflight.check_channels(task, header)
-    return task.check_length(header["n_samples"]) or next(certain, None)
-
-
-def _size_bytes(row: Recording, header: Mapping[str, Any]) -> int:
+def _size_bytes(state: State, header: Mapping[str, Any]) -> int:
     """Return the size of a recording's files; at a URL of its samples."""
-    if not row.is_remote or "dtype" not in header:
-        return size_bytes(row)
+    if not state.row.is_remote or "dtype" not in header:
+        return stamps.size_bytes(state.data)
     return int(header["n_samples"] * header["n_channels"] * np.dtype(header["dtype"]).itemsize)
 
 
@@ -228,7 +223,7 @@ def _estimate_sort(
     expected = forecast.forecast_recording(results, state.task)
     if not expected:
         history = forecast.read_history(forecast.history_path(results, state.task.digest()))
-        size = _size_bytes(state.row, header)
+        size = _size_bytes(state, header)
         expected = forecast.forecast_by_rates(header["duration_s"], size, history)
     return {
         "sort_s": round(expected["wall_s"].likely),
@@ -258,7 +253,7 @@ def _find_repeated(rows: Iterable[Recording]) -> dict[str, str]:
     first: dict[Any, str] = {}
     repeated = {}
     for row in rows:
-        paths = tuple(os.path.realpath(path) if exists(path) else path for path in row.paths)
+        paths = tuple(map(os.path.realpath, row.paths))
         part = (row.pieces(), row.channels)
         how = (row.sorter, row.params, row.preprocessing)
         data = (paths, row.stream_id, str(row.reader_options), part, how)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from spikecanary import clock, integrity, stamps
+from spikecanary import clock, integrity
 from spikecanary.failures import (
     ClassifiedSortFailure,
     DependencyError,
@@ -52,15 +52,6 @@ SPOILT_REMEDY = (
     "Leave step {step} out of the config's preprocessing, or the channels out of the sort (column "
     "bad_channels; step detect_and_remove_bad_channels)."
 )
-
-
-def size_bytes(row: Recording) -> int:
-    """Return the size of a recording's data files, those that exist."""
-    total = 0
-    for path in row.files():
-        with contextlib.suppress(OSError):
-            total += sum(size for _, size, _ in stamps.data_files(path, row.reader))
-    return total
 
 
 def open_recording(

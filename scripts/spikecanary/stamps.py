@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from spikecanary.table import Recording, exists, is_url
+from spikecanary.table import Recording, is_url, not_readable
 
 #: What SpikeInterface saves as a binary folder.
 SAVED = r"(traces|times)_cached_seg[0-9]+\.(raw|npy)|properties/[^/]+\.npy|(binary|probe)\.json"
@@ -62,7 +62,9 @@ def of_recording(row: Recording, plugin: str | None) -> dict[str, Any] | None:
     named = {"probe": row.probe, "plugin": plugin}
     if row.reader in ("binaryfolder", "spikeinterface"):
         inside = (Path(each, "probegroup.json") for each in row.paths if not is_url(each))
-        named |= {f"probe {n}": str(each) for n, each in enumerate(inside) if exists(str(each))}
+        named |= {
+            f"probe {n}": str(each) for n, each in enumerate(inside) if not not_readable(each)
+        }
     texts = {name: _of_text(path) for name, path in named.items() if path}
     return None if None in [*paths, *texts.values()] else {"paths": paths, **texts}
 
@@ -86,6 +88,16 @@ def _of_path(path: str, reader: str) -> list[Any] | None:
     whole = [(name, size, _whole_s(time_ns)) for name, size, time_ns in exact]
     digests = [hashlib.sha256(repr(each).encode()).hexdigest()[:16] for each in (exact, whole)]
     return [named.name, len(files), sum(size for _, size, _ in files), *digests]
+
+
+def _size(of_path: list[Any]) -> int:
+    """Return the size in bytes in a path's stamp; of a URL 0."""
+    return int(sum(of_path[1:2] if len(of_path) == N_OF_FILE else of_path[2:3]))
+
+
+def size_bytes(stamp: Mapping[str, Any] | None) -> int:
+    """Return the size of a recording's data files by its stamp; 0 where any is away."""
+    return sum(map(_size, stamp["paths"])) if stamp else 0
 
 
 def _whole_s(time_ns: int) -> int:
@@ -184,7 +196,7 @@ def describe_changes(before: Mapping[str, Any] | None, now: Mapping[str, Any] | 
         if old[0] != new[0]:
             changes.append(f"{new[0]} instead of {old[0]}")
         elif old != new:
-            was, size = (each[1 if len(each) == N_OF_FILE else 2] for each in (old, new))
+            was, size = map(_size, (old, new))
             told = "other contents or another time"
             told = told if was == size else f"{was:,} bytes then, {size:,} now"
             changes.append(f"{new[0]}: {told}")

@@ -230,20 +230,10 @@ class Recording(BaseModel):
         """Whether any of its paths is a URL."""
         return any(map(is_url, self.paths))
 
-    def files(self) -> list[str]:
-        """Return the paths and the probe file that exist here."""
-        named = [*self.paths, *([self.probe] if self.probe else [])]
-        return [path for path in named if exists(path)]
-
 
 def is_url(path: str) -> bool:
     """Return whether a path is a URL, which its reader is given as it is."""
     return "://" in path
-
-
-def exists(path: str) -> bool:
-    """Return whether a file or folder is there; a name that no file can have is not."""
-    return not not_readable(path)
 
 
 def not_readable(path: str | Path) -> str:

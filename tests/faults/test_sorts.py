@@ -160,5 +160,5 @@ def test_recording_that_grows(sort, tmp_path, ledger):
 
     when_sorting(tmp_path / "log.txt", grow)
     record = sort(sleep_s=2.0)
-    assert "the recording grew while it was sorted" in record.warnings[0]
+    assert "the recording changed while it was sorted" in record.warnings[0]
     ledger.note("recording grows during the sort", record.reason)

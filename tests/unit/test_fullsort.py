@@ -4,10 +4,9 @@ import os
 
 import pytest
 
-from spikecanary import canary, diagnosis, forecast, fullsort, sentinel, summary
+from spikecanary import canary, diagnosis, forecast, fullsort, sentinel, stamps, summary
 from spikecanary.config import CanarySettings
 from spikecanary.fullsort import SortFailedError, SortStoppedError
-from spikecanary.recording import size_bytes
 from spikecanary.supervise import watchdogs
 from spikecanary.supervise.job import Job
 from spikecanary.supervise.run import Ended
@@ -135,7 +134,8 @@ def test_recording_cut_during_a_sort_that_ends_well_fails(task, monkeypatch, tmp
     ended = Ended(result={"n_units": 1, "n_spikes": 9}, facts=facts)
     sizes = iter([1_920_000, bytes_after])
     monkeypatch.setattr(diagnosis, "supervise", lambda *_, **__: ended)
-    monkeypatch.setattr(diagnosis, "size_bytes", lambda _: next(sizes))
+    stamp = lambda *_: {"paths": [["x.raw", next(sizes), 0]]}  # noqa: E731
+    monkeypatch.setattr(stamps, "of_recording", stamp)
     seen = diagnosis.sort(task, folder=tmp_path, supervision=None)
     assert (seen.failure is None) == (words is None) == (seen.result is not None)
     if words:
@@ -151,7 +151,7 @@ def test_files_that_are_replaced_during_a_sort_are_a_warning(task, monkeypatch, 
     monkeypatch.setattr(diagnosis, "supervise", supervise)
     seen = diagnosis.sort(task, folder=tmp_path, supervision=None)
     assert seen.result is not None
-    assert "files of the recording were changed while it was sorted" in seen.warnings[0]
+    assert "the recording changed while it was sorted" in seen.warnings[0]
 
 
 def test_a_parameter_beyond_its_range_explains_an_unknown_failure(task, monkeypatch, tmp_path):
@@ -175,4 +175,5 @@ def test_a_parameter_beyond_its_range_explains_an_unknown_failure(task, monkeypa
 def test_only_data_files_count_as_the_size_of_a_recording(tmp_path):
     (tmp_path / "a_t0.imec0.ap.bin").write_bytes(bytes(10))
     (tmp_path / "notes.txt").write_text("a note")
-    assert size_bytes(Recording(id="x", paths=(str(tmp_path),), reader="spikeglx")) == 10
+    row = Recording(id="x", paths=(str(tmp_path),), reader="spikeglx")
+    assert stamps.size_bytes(stamps.of_recording(row, None)) == 10
