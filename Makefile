@@ -92,7 +92,6 @@ format: $(VENV)/dev.stamp
 	snakefmt $(RULES)
 
 schema: $(VENV)/run.stamp
-	python -m spikecanary.config > config/schemas/config.schema.json
 	python -m spikecanary.reference
 
 # Needs uv. Versions that stand stay: remove the lines of those to renew, or the file.

@@ -1,13 +1,8 @@
-"""The configuration: typed, frozen models, the problems of a bad one, JSON schema.
-
-``python -m spikecanary.config`` prints the JSON schema that is kept in
-``config/schemas/config.schema.json``.
-"""
+"""The configuration: typed, frozen models, and the problems of a bad one."""
 
 import json
 import math
 import re
-import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Annotated, Any, Literal, Self, cast
 
@@ -463,12 +458,3 @@ def _describe(error: Mapping[str, Any]) -> str:
         field = getattr(section, "model_fields", {}).get(parent)
         section = field and field.annotation
     return f"{where}: unknown key{did_you_mean(name, getattr(section, 'model_fields', ()))}"
-
-
-def json_schema() -> str:
-    """Return the JSON schema of the configuration, as the text of its file."""
-    return json.dumps(Config.model_json_schema(), indent=2) + "\n"
-
-
-if __name__ == "__main__":
-    sys.stdout.write(json_schema())

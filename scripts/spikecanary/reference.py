@@ -1,4 +1,4 @@
-"""The generated parts of docs/ and config/: ``python -m spikecanary.reference`` writes them."""
+"""What is generated in docs/ and config/: ``python -m spikecanary.reference`` writes it."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -24,14 +24,15 @@ TYPES = {"object": "mapping", "integer": "whole number", "string": "text", "bool
 
 
 def pages() -> dict[Path, str]:
-    """Return the whole text of each page that has a generated part."""
+    """Return the whole text of the config's schema, and of each page with a generated part."""
     made = {
         "docs/troubleshooting.md": (*_signatures(), *_failures()),
         "docs/settings.md": _settings(),
         "docs/units.md": _units(),
         "config/README.md": _settings(),
     }
-    texts = {}
+    schema = json.dumps(Config.model_json_schema(), indent=2) + "\n"
+    texts = {ROOT / "config/schemas/config.schema.json": schema}
     for name, lines in made.items():
         path = ROOT / name
         by_hand = path.read_text(encoding="utf-8").partition(MARK)[0]
