@@ -209,7 +209,7 @@ class _Canary:
             return diagnosis.sort(task, folder=folder, supervision=self._supervision())
 
         with folders.work_folder(self.folder / why.replace(" ", "-")) as folder:
-            window_task = self.task.for_canary(start_s, end_s)
+            window_task = self.task.model_copy(update={"window_s": (start_s, end_s)})
             *_, (_, ended) = diagnosis.tries(window_task, self.job.retry, folder, sort)
         found = ended.result or {}
         message = f"{found['n_units']} units" if found else ended.describe()

@@ -81,7 +81,9 @@ def run(
                     version = record.sorter.version
                     sorteroutput.keep(work / "sorter", results, record.settings, version)
                 if record.outcome != "failed":
-                    _move_sorting(work / "sorting", record, results / "sorting")
+                    if record.outcome == "unsortable" and record.sampling_frequency_hz:
+                        sorter.save_empty_sorting(work / "sorting", record.sampling_frequency_hz)
+                    sentinel.move(work / "sorting", results / "sorting")
                     sentinel.write_record(results / "sort.json", record)
                 sentinel.append_journal(journal, "sort", record)
                 if record.outcome == "sorted" and finished is None:
@@ -143,13 +145,6 @@ def _refuse_repetition(journal: Path, job: Job) -> None:
         return
     msg = f"{last.get('recording')}: not tried again, {why}: {last.get('reason')}"
     raise SortFailedError(msg)
-
-
-def _move_sorting(made: Path, record: Record, path: Path) -> None:
-    """Move the sorting of a try to its place, in one step; an empty one of what is unsortable."""
-    if record.outcome == "unsortable" and record.sampling_frequency_hz:
-        sorter.save_empty_sorting(made, record.sampling_frequency_hz)
-    sentinel.move(made, path)
 
 
 @dataclass(frozen=True)

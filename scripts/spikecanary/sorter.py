@@ -87,7 +87,7 @@ class SortTask(BaseModel):
     preprocessing: dict[str, dict[str, Any]] = {}
     silence_bad_periods: bool = False
     n_jobs: int = 1
-    window_s: tuple[float, float] | None = None
+    window_s: tuple[float, float] | None = None  # of a canary's clone, in s; nothing else differs
 
     @field_validator("preprocessing", mode="before")
     @classmethod
@@ -109,10 +109,6 @@ class SortTask(BaseModel):
     def n_readers(self) -> int:
         """How many processes read: one at a URL, since forked ones would share its connections."""
         return 1 if self.row.is_remote else self.n_jobs
-
-    def for_canary(self, start_s: float, end_s: float) -> "SortTask":
-        """Clone this task for a short sort of [start_s, end_s]; nothing else changes."""
-        return self.model_copy(update={"window_s": (start_s, end_s)})
 
     @property
     def suspects(self) -> str:

@@ -49,7 +49,7 @@ def test_task_leaves_out_what_decides_nothing():
 
 def test_canary_task_is_a_clone():
     task = sorter.make_task(make_row(), Config())
-    canary = task.for_canary(5.0, 35.0)
+    canary = task.model_copy(update={"window_s": (5.0, 35.0)})
     assert canary.window_s == (5.0, 35.0)
     assert task.window_s is None
     assert canary.digest() == task.digest()
