@@ -1,6 +1,5 @@
 """Rule demo_recordings: write the demo's recordings, seeded, with their ground truth."""
 
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ ACTIVE = {"healthy": (7, 60.0), "short": (13, 18.0), "crashing": (9, 60.0)}
 SILENT_S = 60.0
 
 
-def main(snakemake: Any) -> int:
+def main(snakemake: Any) -> None:
     """Write each recording as a SpikeInterface binary folder, its truth beside."""
     log.configure(snakemake.log[0], rule="demo_recordings")
     from spikeinterface.core import set_global_job_kwargs
@@ -51,8 +50,7 @@ def main(snakemake: Any) -> int:
     )
     silent.set_probegroup(recording.get_probegroup())
     silent.save(folder=recordings / "silent", dtype="int16")
-    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main(snakemake))  # noqa: F821 - Snakemake defines it
+    main(snakemake)  # noqa: F821 - Snakemake defines it

@@ -244,10 +244,8 @@ def package_versions() -> dict[str, str]:
     versions = {}
     names = ("spikecanary", "spikeinterface", "kilosort", "torch", "numpy", "neo", "probeinterface")
     for name in names:
-        try:
+        with contextlib.suppress(metadata.PackageNotFoundError):
             versions[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
     return versions
 
 

@@ -409,12 +409,11 @@ def tell_apart(
     return seen or (None if is_contradicted else failure)
 
 
-def check_window(row: Mapping[str, Any], window_s: tuple[float, float] | None) -> dict[str, Any]:
+def check_window(row: Recording, window_s: tuple[float, float] | None) -> SignalReport:
     """Look at a window, or at a whole recording (None), for a supervised child process."""
-    what = Recording.model_validate(row)
-    recording = open_recording(what)
+    recording = open_recording(row)
     looked_at = recording if window_s is None else cut_window(recording, *window_s)
-    return check(looked_at, remote=what.is_remote).model_dump()
+    return check(looked_at, remote=row.is_remote)
 
 
 def _count_non_finite(
