@@ -5,7 +5,6 @@ sorting that cannot be read must not cost the hours of its sort. Where settings 
 those of the files, they are read again instead of sorting.
 """
 
-import hashlib
 import json
 import logging
 import shutil
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from spikecanary import sentinel
+from spikecanary.stamps import digest
 
 logger = logging.getLogger(__name__)
 
@@ -64,7 +64,7 @@ def keep(work: Path, results: Path, settings: Mapping[str, Any], version: str | 
         shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
     for path in [path for pattern in BESIDE for path in work.glob(pattern)]:
         path.rename(source / path.name)
-    files = {name: [size, _digest(source / name)] for name, size in _list_sizes(source).items()}
+    files = {name: [size, digest(source / name)] for name, size in _list_sizes(source).items()}
     note = {"settings": settings, "sorter_version": version, "files": files}
     sentinel.write_atomic(source / NOTE, json.dumps(note) + "\n")
     if target.exists():
@@ -123,14 +123,9 @@ def _is_changed(folder: Path, note: Mapping[str, Any], *, added: bool = False) -
         return True
     # A note of before has a time, too.
     return any(
-        now.get(name) != size or _digest(folder / name) != digest
-        for name, (size, *_, digest) in then.items()
+        now.get(name) != size or digest(folder / name) != noted
+        for name, (size, *_, noted) in then.items()
     )
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()[:16]
 
 
 def _list_sizes(folder: Path) -> dict[str, int]:

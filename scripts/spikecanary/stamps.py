@@ -205,11 +205,16 @@ def describe_changes(before: Mapping[str, Any] | None, now: Mapping[str, Any] | 
     return "; ".join(changes)
 
 
+def digest(path: Path) -> str:
+    """Return the digest of a file's contents (16 hex digits of SHA-256)."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:16]
+
+
 @functools.cache
 def _of_text(path: str) -> str | None:
-    """Digest of a small file (16 hex digits of SHA-256); None where it cannot be read."""
+    """Return the digest of a file; None where it cannot be read."""
     try:
-        is_file = Path(path).is_file()  # a FIFO or a device would be read for ever
-        return hashlib.sha256(Path(path).read_bytes()).hexdigest()[:16] if is_file else None
+        return digest(Path(path)) if Path(path).is_file() else None  # a FIFO has no end
     except OSError:
         return None

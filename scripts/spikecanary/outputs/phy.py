@@ -1,7 +1,6 @@
 """What people do with units by hand, in Phy and SpikeInterface's GUI: never lost, and read back."""
 
 import contextlib
-import hashlib
 import json
 import logging
 import shutil
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from spikecanary.outputs import FILES, OutputError
+from spikecanary.stamps import digest
 from spikecanary.texts import one_line
 
 if TYPE_CHECKING:
@@ -51,11 +51,6 @@ def _arrays(folder: Path) -> list[str]:
     return sorted(str(x.relative_to(folder)) for x in found if not x.name.startswith(OF_PHY))
 
 
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()[:16]
-
-
 def find_edits(folder: Path) -> list[str]:
     """Name what people made or changed in a Phy folder since it was exported.
 
@@ -71,7 +66,7 @@ def find_edits(folder: Path) -> list[str]:
         return [name for name, path in found.items() if path.stat().st_mtime > exported]
     except ValueError:
         noted = {}
-    edits = [name for name, path in _files(folder) if noted.get(name) != _digest(path)]
+    edits = [name for name, path in _files(folder) if noted.get(name) != digest(path)]
     if ARRAYS in noted:  # not in a note of the version before
         edits += [name for name in _arrays(folder) if name not in noted[ARRAYS]]
     return edits
@@ -81,7 +76,7 @@ def by_hand(folder: Path, pattern: str) -> dict[str, str]:
     """Return a digest of files that people may change, if one of them was changed."""
     if not any(Path(name).match(pattern) for name in find_edits(folder)):
         return {}
-    return {"phy": " ".join(_digest(path) for path in sorted(folder.glob(pattern)))}
+    return {"phy": " ".join(digest(path) for path in sorted(folder.glob(pattern)))}
 
 
 def look_for_work(folder: Path, pattern: str, manual: str | None, *, dry: bool) -> dict[str, str]:
@@ -93,7 +88,7 @@ def look_for_work(folder: Path, pattern: str, manual: str | None, *, dry: bool) 
         shelter(folder)
     inside = folder / "analyzer" / GUI
     if manual == "gui" and (found := _curations(folder, *[inside][: not inside.is_symlink()])):
-        return {"gui": " ".join(_digest(place / CURATION) for place in found)}
+        return {"gui": " ".join(digest(place / CURATION) for place in found)}
     return by_hand(folder / "phy", pattern) if manual == "phy" else {}
 
 
@@ -135,7 +130,7 @@ def write(
         _export(analyzer, units, params, folder)
     else:
         say_empty(folder, "Phy")
-    note: dict[str, Any] = {name: _digest(path) for name, path in _files(folder)}
+    note: dict[str, Any] = {name: digest(path) for name, path in _files(folder)}
     note[ARRAYS] = _arrays(folder)
     (folder / NOTE).write_text(json.dumps(note, indent=1) + "\n")
     (folder / Path(FILES["phy"]).name).touch()
