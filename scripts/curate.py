@@ -10,8 +10,7 @@ from spikecanary.supervise import log
 
 def main(snakemake: Any) -> None:
     """Unpack Snakemake's object and curate."""
-    log.refuse_again(snakemake.log[0], snakemake.resources.get("attempt", 1))
-    log.configure(snakemake.log[0], rule="curate")
+    log.configure(snakemake.log[0], snakemake.resources.get("attempt", 1), rule="curate")
     curation.run(
         CurationSettings.model_validate(snakemake.params.curation),
         Path(snakemake.output.units).parent,

@@ -12,8 +12,7 @@ from spikecanary.supervise import log, processes
 def main(snakemake: Any) -> None:
     """Unpack Snakemake's object and draw."""
     processes.exit_on_signals()
-    log.refuse_again(snakemake.log[0], snakemake.resources.get("attempt", 1))
-    log.configure(snakemake.log[0], rule="figures")
+    log.configure(snakemake.log[0], snakemake.resources.get("attempt", 1), rule="figures")
     figures.run(
         SortTask.model_validate(snakemake.params.task),
         AnalysisSettings.model_validate(snakemake.params.analysis),

@@ -58,10 +58,7 @@ def test_log_that_is_a_file_is_kept(tmp_path):
 def test_what_would_fail_again_is_not_repeated(tmp_path, told, is_repeated):
     """In a process of its own, since logging is set for all of one."""
     path = tmp_path / "a.log"
-    code = (
-        "import sys; from spikecanary.supervise import log; "
-        "log.refuse_again(sys.argv[1], 2); log.configure(sys.argv[1])"
-    )
+    code = "import sys; from spikecanary.supervise import log; log.configure(sys.argv[1], 2)"
     path.write_text(f"2026-01-01 00:00:00,000 {told}\n")
     done = subprocess.run([sys.executable, "-c", code, path], check=False, capture_output=True)
     assert (done.returncode == 0) == is_repeated
@@ -74,7 +71,8 @@ def test_outputs_that_would_fail_again_are_not_repeated(tmp_path, monkeypatch, s
     monkeypatch.setattr(processes, "exit_on_signals", lambda: None)
     (tmp_path / "a.log").write_text("2026-01-01 00:00:00,000 ERROR no unit\n")
     params = SimpleNamespace(version={"npz": 1})
-    job = SimpleNamespace(log=[tmp_path / "a.log"], resources={"attempt": 2}, params=params)
+    given = {"log": [tmp_path / "a.log"], "resources": {"attempt": 2}, "params": params}
+    job = SimpleNamespace(**given, threads=1)
     main = runpy.run_path(str(ROOT / f"scripts/{script}.py"), run_name="script")["main"]
     with pytest.raises(SystemExit, match=r"not tried again, it would fail again: see .*a\.log"):
         main(job)

@@ -44,25 +44,18 @@ def new_log(log: str | Path) -> None:
         path.symlink_to(Path(folder.name, f"{rule}.{number}{path.suffix}"))
 
 
-def refuse_again(log: str | Path, attempt: int) -> None:
-    """End a job that has ended with an error before, and would again; its log stays.
+def configure(log: str | Path, attempt: int = 1, **facts: object) -> None:
+    """Log to the rule's log file and, from warnings up, to stderr.
 
-    So ends any ``attempt`` of Snakemake's after the first, unless memory or disk were short.
+    The first line names host, process, Python and package versions and the ``facts``
+    given (threads, resources). Warnings of libraries are in the file only; uncaught
+    exceptions are logged too. A later ``attempt`` of Snakemake's ends at once where the log tells
+    an error of the one before, and not of memory or disk: it would fail again.
     """
     path = Path(log)
     told = path.read_text(errors="replace") if attempt > 1 and path.exists() else ""
     if re.search(r" (ERROR|CRITICAL) ", told) and not re.search(SHORT_OF, told):
         sys.exit(f"not tried again, it would fail again: see {path}")
-
-
-def configure(log: str | Path, **facts: object) -> None:
-    """Log to the rule's log file and, from warnings up, to stderr.
-
-    The first line names host, process, Python and package versions and the ``facts``
-    given (threads, resources). Warnings of libraries are in the file only; uncaught
-    exceptions are logged too.
-    """
-    path = Path(log)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(b"")
     # Appending, since child processes write to the same file.
