@@ -17,12 +17,9 @@ import yaml
 
 from spikecanary import config as configuration
 from spikecanary import plan
-from spikecanary.failures import RecordingUnreadableError
-from spikecanary.failures.classify import classify
 from spikecanary.formats import Recognised, describe_layout, walk
 from spikecanary.integrity import LEAST_RATE_HZ, NO_ELECTRODES
 from spikecanary.recording import reader_function
-from spikecanary.supervise.child import describe_error
 from spikecanary.table import (
     COLUMNS,
     LONGEST_ID,
@@ -31,7 +28,7 @@ from spikecanary.table import (
     Recording,
     not_readable,
 )
-from spikecanary.texts import count, one_line, sentences, shorten
+from spikecanary.texts import count, shorten
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -118,11 +115,7 @@ def inspect(recognised: Recognised, split: str, sorter: str = "") -> list[Found]
 
 def _fail(one: Found, error: Exception) -> Found:
     """Return what cannot be opened, and why."""
-    known, words = classify(describe_error(error)), f"{type(error).__name__}: {error}"
-    if known is not None and not isinstance(known, RecordingUnreadableError):
-        told = str(known) if str(error) in str(known) else f"{known} ({words})"
-        words = sentences(told, known.remedy)
-    reason = one_line(words)
+    reason = plan.describe_problem(error)
     if remedy := describe_layout(one.path, one.reader):
         reason += f" ({remedy})"
     return replace(one, reason=reason, failed=True)

@@ -178,8 +178,11 @@ def read_header(row: Recording, opened: "BaseRecording | None" = None) -> dict[s
 
 def describe_problem(error: Exception) -> str:
     """Say why a recording cannot be opened, and what to do, as its canary would."""
-    known = classify(describe_error(error))
-    return one_line(sentences(known, known.remedy) if known else f"{type(error).__name__}: {error}")
+    known, words = classify(describe_error(error)), f"{type(error).__name__}: {error}"
+    if known is not None:
+        told = str(known) if str(error) in str(known) else f"{known} ({words})"
+        words = sentences(told, known.remedy)
+    return one_line(words)
 
 
 def _choose_action(state: State, header: Mapping[str, Any]) -> tuple[Action, str]:
