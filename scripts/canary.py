@@ -1,7 +1,5 @@
 """Rule canary: sort a short window of one recording and write the verdict."""
 
-import logging
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +11,9 @@ from spikecanary.supervise.job import Job
 from spikecanary.supervise.log import configure, new_log
 from spikecanary.supervise.processes import exit_on_signals
 
-logger = logging.getLogger("spikecanary")
 
-
-def main(snakemake: Any) -> int:
-    """Unpack Snakemake's object and run the canary; exit status 1 where it cannot write."""
+def main(snakemake: Any) -> None:
+    """Unpack Snakemake's object and run the canary."""
     exit_on_signals()
     log, params, resources = Path(snakemake.log[0]), snakemake.params, snakemake.resources
     new_log(log)
@@ -37,16 +33,11 @@ def main(snakemake: Any) -> int:
     )
     settings = CanarySettings.model_validate(params.settings["canary"])
     results = Path(snakemake.output.sentinel).parent
-    try:
-        late = params.batch["late"]
-        refused = inputcheck.check_late(Config.model_validate(late), []) if late else []
-        canary.run(task, settings, results, job, params.attempt, refused=refused)
-    except OSError as err:
-        logger.error("%s", err)  # noqa: TRY400 - one line; the traceback tells nothing more
-        return 1
+    late = params.batch["late"]
+    refused = inputcheck.check_late(Config.model_validate(late), []) if late else []
+    canary.run(task, settings, results, job, params.attempt, refused=refused)
     screen.print_lines("canary", results.parent, params.batch)
-    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main(snakemake))  # noqa: F821 - Snakemake defines it
+    main(snakemake)  # noqa: F821 - Snakemake defines it

@@ -1,7 +1,5 @@
 """Rule sort: sort one whole recording, if its sentinel lets it."""
 
-import logging
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +11,9 @@ from spikecanary.supervise.job import Job, job_limit
 from spikecanary.supervise.log import configure, new_log
 from spikecanary.supervise.processes import exit_on_signals
 
-logger = logging.getLogger("spikecanary")
 
-
-def main(snakemake: Any) -> int:
-    """Unpack Snakemake's object and run the sort; exit status 1 where it cannot write."""
+def main(snakemake: Any) -> None:
+    """Unpack Snakemake's object and run the sort."""
     exit_on_signals()
     log, params, resources = Path(snakemake.log[0]), snakemake.params, snakemake.resources
     new_log(log)
@@ -37,20 +33,10 @@ def main(snakemake: Any) -> int:
         recorded_settings={name: params[name] for name in ("version", "task", "data")},
     )
     results = Path(snakemake.output.record).parent
-    try:
-        fullsort.run(
-            task,
-            results,
-            job,
-            forced=params.batch["forced"],
-            keep_output=limits["keep_output"],
-        )
-    except OSError as err:
-        logger.error("%s", err)  # noqa: TRY400 - one line; the traceback tells nothing more
-        return 1
+    forced, keep_output = params.batch["forced"], limits["keep_output"]
+    fullsort.run(task, results, job, forced=forced, keep_output=keep_output)
     screen.print_lines("sort", results.parent, params.batch)
-    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main(snakemake))  # noqa: F821 - Snakemake defines it
+    main(snakemake)  # noqa: F821 - Snakemake defines it

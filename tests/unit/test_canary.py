@@ -172,7 +172,7 @@ class Params(dict):
     __getattr__ = dict.__getitem__
 
 
-def test_work_folder_that_cannot_be_emptied_fails_the_job(run, task, tmp_path, monkeypatch, caplog):
+def test_work_folder_that_cannot_be_emptied_fails_the_job(run, task, tmp_path, monkeypatch):
     folders.work_path(tmp_path / "x", "canary").mkdir(parents=True)
 
     def busy(path, **_):
@@ -196,9 +196,10 @@ def test_work_folder_that_cannot_be_emptied_fails_the_job(run, task, tmp_path, m
     main = runpy.run_path(str(ROOT / "scripts/canary.py"), run_name="script")["main"]
     for name in ("exit_on_signals", "new_log", "configure"):  # of this process
         monkeypatch.setitem(main.__globals__, name, lambda *_, **__: None)
-    assert main(job) == 1
     left = folders.work_path(tmp_path / "x", "canary")
-    assert caplog.messages[-1].startswith(f"{left}, which an earlier job left, cannot be removed")
+    words = f"{left}, which an earlier job left, cannot be removed"
+    with pytest.raises(folders.LeftoverError, match=words):
+        main(job)
 
 
 def test_canary_that_was_killed_sorts_nothing(task, tmp_path):

@@ -66,6 +66,16 @@ def test_what_would_fail_again_is_not_repeated(tmp_path, told, is_repeated):
     assert (told in path.read_text()) != is_repeated
 
 
+def test_an_error_of_the_system_is_one_line_on_the_screen(tmp_path):
+    path = tmp_path / "a.log"
+    code = "import sys; from spikecanary.supervise import log; log.configure(sys.argv[1]); "
+    code += "open('/no/such')"
+    done = subprocess.run([sys.executable, "-c", code, path], check=False, capture_output=True)
+    assert done.returncode == 1
+    assert done.stderr.decode() == "ERROR [Errno 2] No such file or directory: '/no/such'\n"
+    assert "Traceback" in path.read_text()
+
+
 @pytest.mark.parametrize("script", ["analyze", "curate", "export", "figures", "canary_figure"])
 def test_outputs_that_would_fail_again_are_not_repeated(tmp_path, monkeypatch, script):
     monkeypatch.setattr(processes, "exit_on_signals", lambda: None)

@@ -84,8 +84,10 @@ class _Printable(logging.Formatter):
 def _log_uncaught(kind: Any, error: BaseException, trace: Any) -> None:
     if isinstance(error, ClassifiedSortFailure):
         logger.error("%s", sentences(error, error.remedy))
-    elif isinstance(error, PlainError):
+    elif isinstance(error, (PlainError, OSError)):
         logger.error("%s", error)
+        if isinstance(error, OSError):  # the file alone has where
+            logger.info("raised here", exc_info=(kind, error, trace))
     else:
         logger.critical("uncaught exception", exc_info=(kind, error, trace))
 
