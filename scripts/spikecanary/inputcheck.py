@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal, TypeGuard, get_origin
 
+import numpy as np
 import yaml
 
 from spikecanary import config as configuration
@@ -208,8 +209,6 @@ def is_number(value: Any) -> TypeGuard[float]:
 
 def is_dtype(value: Any) -> bool:
     """Whether NumPy knows a type of numbers by this name; null is another's."""
-    import numpy as np
-
     try:
         return value is None or np.dtype(value).kind in "iuf"
     except (TypeError, ValueError, SyntaxError):

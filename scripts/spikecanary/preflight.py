@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import psutil
 
 from spikecanary import parameters, signals, sorter
@@ -302,8 +303,6 @@ def _check_folder(folder: Path) -> None:
 
 def _check_disk(folder: Path, header: Mapping[str, Any]) -> Iterator[ClassifiedSortFailure]:
     """Check the free disk against the copy of the recording that most sorters write."""
-    import numpy as np
-
     free_mb = shutil.disk_usage(folder).free / MB
     itemsize = np.dtype(header["dtype"]).itemsize
     copy_mb = header["n_samples"] * header["n_channels"] * itemsize / MB

@@ -7,6 +7,8 @@ from collections.abc import Container, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from spikecanary import clock, sentinel
 from spikecanary.config import AnalysisSettings, as_set
 from spikecanary.failures import ClassifiedSortFailure
@@ -216,7 +218,6 @@ def without_far_places(table: "pd.DataFrame", contacts: "NDArray[Any]") -> "pd.D
     contacts : array, (n_channels, 2)
         Where the channels are, in um. The pitch is how far the next one is, at most.
     """
-    import numpy as np
     from scipy.spatial import KDTree
 
     contacts = np.unique(contacts[:, :2], axis=0)

@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import quote
 
+import numpy as np
+
 from spikecanary import clock, sentinel
 from spikecanary.config import AnalysisSettings, ExportSettings, NwbSettings, Output
 from spikecanary.failures import ClassifiedSortFailure
@@ -154,8 +156,6 @@ def spikes(curated: "BaseSorting", parts: Sequence[Part]) -> dict[str, Any]:
         ``part_first_samples`` (in its file), ``part_n_samples``, ``part_t_start_s`` (on the
         clock, as in NWB).
     """
-    import numpy as np
-
     vector = curated.to_spike_vector()
     rate_hz = float(curated.sampling_frequency)
     starts = np.array([part.start_sample for part in parts])
@@ -183,7 +183,6 @@ def write_arrays(found: Mapping[str, Any], path: Path) -> None:
 
     There arrays are columns, texts are cells, and units are counted from 1.
     """
-    import numpy as np
     from scipy.io import savemat
 
     if path.suffix != ".mat":

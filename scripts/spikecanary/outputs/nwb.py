@@ -11,6 +11,8 @@ from operator import itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from spikecanary import clock, sentinel
 from spikecanary.config import NwbSettings
 from spikecanary.outputs import analysis, curation
@@ -181,7 +183,6 @@ def write_nwb(several: Sequence[Sorted], metadata: Mapping[str, Any], path: Path
     recordings are named after these, and have waveforms where all have one rate and equally many
     channels.
     """
-    import numpy as np
     from neuroconv.tools.nwb_helpers import (
         configure_and_write_nwbfile,
         get_default_nwbfile_metadata,
@@ -249,7 +250,6 @@ def _waveforms(analyzer: "SortingAnalyzer", curated: "BaseSorting") -> dict[str,
 
 def stand_in(analyzer: "SortingAnalyzer") -> "BaseRecording":
     """Return a recording of the analyzer's channels: the raw file may be archived by now."""
-    import numpy as np
     from spikeinterface.core import NumpyRecording
 
     ids = analyzer.channel_ids
@@ -265,7 +265,6 @@ def add_electrodes(analyzer: "SortingAnalyzer", recording: "BaseRecording", nwbf
 
     Where these are on the probe is in ``rel_x`` and ``rel_y``, in um.
     """
-    import numpy as np
     from neuroconv.tools.spikeinterface import add_recording_metadata_to_nwbfile
 
     groups = np.zeros(len(analyzer.channel_ids), dtype="U200")
@@ -301,8 +300,6 @@ def describe_columns(analyzer: "SortingAnalyzer", curated: "BaseSorting") -> dic
 
 def list_epochs(several: Sequence[Sorted]) -> Iterator[dict[str, Any]]:
     """Yield the parts of recordings as epochs."""
-    import numpy as np
-
     for one in several:
         rate_hz = one.curated.sampling_frequency
         for part in one.parts:

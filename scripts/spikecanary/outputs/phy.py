@@ -8,6 +8,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from spikecanary.outputs import FILES, OutputError
 from spikecanary.stamps import digest
 from spikecanary.texts import one_line
@@ -139,7 +141,6 @@ def write(
 def _export(
     analyzer: "SortingAnalyzer", units: "pd.DataFrame", params: Mapping[str, Any], folder: Path
 ) -> None:
-    import numpy as np
     import pandas as pd
     from spikeinterface.exporters import export_to_phy
 
@@ -169,8 +170,6 @@ def _export(
 
 def _fit_phylib(folder: Path) -> None:
     """Give a single template a second, empty one: phylib squeezes arrays, and opens none of one."""
-    import numpy as np
-
     rows = {"templates": 0, "similar_templates": 0, "template_ind": -1, "pc_feature_ind": -1}
     for name, empty in rows.items():
         path = folder / f"{name}.npy"
@@ -201,8 +200,6 @@ def find_raw(recording: "BaseRecording") -> dict[str, Any] | None:
         for Phy, and ``channels``: where each channel is in the file. None where there is none,
         or where samples or channels of the recording are not those of the file.
     """
-    import numpy as np
-
     source, first = _source(recording)
     if (
         source.get_num_segments() != 1
@@ -269,7 +266,6 @@ def read_sorting(folder: Path, sampling_frequency_hz: float) -> "BaseSorting":
 
     SpikeInterface's reader wants numbers as ids.
     """
-    import numpy as np
     from spikeinterface.core import NumpySorting
 
     with _reading(folder):
@@ -295,8 +291,6 @@ def check_of_sort(folder: Path, sorting: "BaseSorting") -> None:
     OutputError
         It is of an earlier sort.
     """
-    import numpy as np
-
     with _reading(folder):
         spikes = np.load(folder / "spike_times.npy")
     if not np.isin(spikes, sorting.to_spike_vector()["sample_index"]).all():
@@ -316,8 +310,6 @@ def check_current(folder: Path, sorting: "BaseSorting") -> None:
     OutputError
         The recording, or its analysis, has changed since the folder was exported.
     """
-    import numpy as np
-
     kept: dict[str, Any] = {}
     if (folder / CLUSTERS).exists():  # not where there were no units
         read = read_sorting(folder, sorting.sampling_frequency)
@@ -413,7 +405,6 @@ def apply_gui(folder: Path, sorting: "BaseSorting") -> "BaseSorting":
     OutputError
         One was made on other units.
     """
-    import numpy as np
     from spikeinterface.curation import apply_curation, load_curation
 
     sorting = sorting.remove_empty_units()
