@@ -158,10 +158,12 @@ class State:
 
     @property
     def is_doubtful(self) -> bool:
-        """Whether its finished sort found no units where its canary did."""
+        """Whether its finished sort found no units where its canary did, or saw activity."""
         sort, canary = self.sort, self.sentinel
-        found_none = self.sort_stands and sort is not None and not sort.n_units
-        return found_none and canary is not None and bool(canary.n_units)
+        if sort is None or sort.n_units or not self.sort_stands:
+            return False
+        was_active = sort.failure is not None and sort.category is None
+        return was_active or (canary is not None and bool(canary.n_units))
 
     @property
     def changes(self) -> str:

@@ -7,6 +7,7 @@ import pytest
 from spikecanary import reruns, sentinel
 from spikecanary.config import Config
 from spikecanary.reruns import State
+from spikecanary.sentinel import Failure
 from spikecanary.table import Recording
 from workbench import make_record, stopped
 
@@ -38,7 +39,7 @@ def write_canary(state, record=None, **config):
     sentinel.append_journal(looked.folder / "attempts.jsonl", "canary", made)
 
 
-def write_sort(state, **config):
+def write_sort(state, fields=None, **config):
     """Write the record of a sort with some config."""
     looked = state(**config)
     canary = sentinel.read_record(looked.folder / "canary.json")
@@ -46,6 +47,7 @@ def write_sort(state, **config):
         outcome="sorted",
         settings=looked.sort_settings,
         canary_settings={**canary.settings, "attempt": canary.attempt},
+        **(fields or {}),
     )
     sentinel.write_record(looked.folder / "sort.json", made)
 
@@ -71,6 +73,24 @@ def test_finished_sort_stands_and_its_canary_is_not_asked_again(state):
     assert not changed.sort_stands
     assert changed.canary_is_due
     assert changed.disagreement == "sorted with other settings or data"
+
+
+@pytest.mark.parametrize(
+    ("n_tested", "category", "n_units", "doubtful"),
+    [
+        (3, "biological", 0, True),
+        (0, "biological", 0, False),
+        (0, None, 0, True),  # its canary saw activity
+        (3, None, 2, False),
+    ],
+)
+def test_a_sort_without_units_of_an_active_recording_is_doubtful(
+    state, n_tested, category, n_units, doubtful
+):
+    write_canary(state, make_record(n_units=n_tested))
+    failure = Failure(class_name="X", category=category, message="m")
+    write_sort(state, {"n_units": n_units, "failure": None if n_units else failure})
+    assert state().is_doubtful is doubtful
 
 
 def test_data_that_are_away(state):
