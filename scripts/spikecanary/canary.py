@@ -310,14 +310,15 @@ def decide(evidence: Evidence, stop_on: Collection[str]) -> Decision:
         return Decision("skipped", evidence.skip)
     counted = evidence.counted
     if counted and counted.window.n_units == 0 and evidence.is_silent:
-        msg = "the sorter found no units, and a scan of the recording no activity"
+        msg = f"{diagnosis.NO_UNITS}, and a scan of the recording no activity"
         return _stop(InsufficientActivityError(msg), stop_on)
     if evidence.certain is not None:
         return _stop(evidence.certain, stop_on)
     if counted is None:
         return _decide_failed(evidence.failed or Ended(), stop_on)
-    if counted.window.n_units is None:
-        return _decide_doubtful(evidence, counted) or _decide_failed(counted.ended, stop_on)
+    doubtful = _decide_doubtful(evidence, counted)
+    if doubtful or counted.window.n_units is None:
+        return doubtful or _decide_failed(counted.ended, stop_on)
     length_s = counted.window.end_s - counted.window.start_s
     warnings = [] if counted.window.n_units else ["the sorter ended well, but found no units"]
     if len(evidence.attempts) > 1:
@@ -327,23 +328,18 @@ def decide(evidence: Evidence, stop_on: Collection[str]) -> Decision:
 
 
 def _decide_doubtful(evidence: Evidence, counted: Attempt) -> Decision | None:
-    """Decide where a window failed for a biological reason, and the recording shows otherwise."""
+    """Decide where the data seem to blame for a window, and the recording shows otherwise."""
     ended, learned = counted.ended, evidence.learned
-    if not isinstance(ended.failure, BiologicalFailure):
+    if not counted.is_suspicious:
         return None
     is_only = len(evidence.attempts) == 1
     if learned and learned.is_enough and learned.richest_s != 0.0 and is_only:
         reason = f"the window holds too few spikes, but not the recording: {learned.describe()}"
         return Decision("passed", reason, warning=f"no window was sorted whole: {reason}")
     if evidence.is_silent is False:
-        failure = Failure(
-            class_name=ended.error_name,
-            message=ended.describe(),
-            remedy=evidence.suspects,
-            evidence={"active": True},
-        )
-        reason = f"{ended.failure}, though a scan of the recording sees activity"
-        return Decision("unexpected", reason, failure)
+        missed = diagnosis.describe_missed(ended, evidence.suspects)
+        reason = f"{ended.failure or missed.message}, though a scan of the recording sees activity"
+        return Decision("unexpected", reason, missed)
     return None
 
 

@@ -18,7 +18,7 @@ from spikecanary.failures import (
     RecordingUnreadableError,
     SorterParameterError,
 )
-from spikecanary.sentinel import Record, SorterInfo
+from spikecanary.sentinel import Failure, Record, SorterInfo
 from spikecanary.sorter import SortTask
 from spikecanary.supervise import folders
 from spikecanary.supervise.job import Job
@@ -29,6 +29,8 @@ logger = logging.getLogger(__name__)
 #: Smaller batches may help against these, and each retry has batches of this share of the last.
 GPU_MEMORY = (GPUOutOfMemoryError, GpuMemoryWatchdogError)
 SMALLER = 0.5
+#: What a sorter says by what it returns.
+NO_UNITS = "the sorter found no units"
 #: Errors of a GPU that come and go (SpikeInterface issue 3550, PyTorch 3912, nnUNet 1739,
 #: grand-challenge 2836). Those of a bug come again: device-side asserts, illegal addresses.
 TRANSIENT = re.compile(
@@ -143,6 +145,14 @@ def sort(
         return ended
     failure = _diagnose(ended, task, folder.with_name("diagnosis"), supervision)
     return replace(ended, failure=failure)
+
+
+def describe_missed(ended: Ended, suspects: str) -> Failure:
+    """Describe that a sorter found nothing where a scan sees activity: so not for biology."""
+    name, message = "NoUnits", NO_UNITS
+    if ended.error is not None:
+        name, message = ended.error_name, ended.describe()
+    return Failure(class_name=name, message=message, remedy=suspects, evidence={"active": True})
 
 
 def _describe_shrunk(ended: Ended, before: int, after: int) -> str:

@@ -6,10 +6,15 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from spikecanary import diagnosis, forecast, preflight, quality, sentinel, sorter, sorteroutput
-from spikecanary.failures import BiologicalFailure, ClassifiedSortFailure
+from spikecanary import activity, diagnosis, forecast, preflight, quality, sentinel, sorteroutput
+from spikecanary.failures import (
+    BiologicalFailure,
+    ClassifiedSortFailure,
+    InsufficientActivityError,
+    NoGoodChannelsError,
+)
 from spikecanary.sentinel import Failure, Outcome, Record
-from spikecanary.sorter import SortTask
+from spikecanary.sorter import LEARN_S, SortTask, save_empty_sorting
 from spikecanary.supervise import folders, watchdogs
 from spikecanary.supervise.job import Job
 from spikecanary.supervise.processes import Interrupted
@@ -39,9 +44,9 @@ def run(
     """Sort a whole recording.
 
     A biological failure is a result: a sorting with zero units, and ``sort.json`` says why; without
-    a category where the canary's scan saw activity. Both outputs appear whole, by rename. Without
-    enough GPU memory it is tried again with smaller batches. Files of the sorter that were written
-    for these settings are read instead of sorting.
+    a category where a scan sees activity. So are no units without an exception. Both outputs appear
+    whole, by rename. Without enough GPU memory it is tried again with smaller batches. Files of the
+    sorter that were written for these settings are read instead of sorting.
 
     Parameters
     ----------
@@ -81,8 +86,9 @@ def run(
                     version = record.sorter.version
                     sorteroutput.keep(work / "sorter", results, record.settings, version)
                 if record.outcome != "failed":
-                    if record.outcome == "unsortable" and record.sampling_frequency_hz:
-                        sorter.save_empty_sorting(work / "sorting", record.sampling_frequency_hz)
+                    is_raised = record.outcome == "unsortable" and ended.error is not None
+                    if is_raised and record.sampling_frequency_hz:
+                        save_empty_sorting(work / "sorting", record.sampling_frequency_hz)
                     sentinel.move(work / "sorting", results / "sorting")
                     sentinel.write_record(results / "sort.json", record)
                 sentinel.append_journal(journal, "sort", record)
@@ -165,7 +171,7 @@ class _Sort:
             logger.warning("%s: %s", task.row.id, note)
             supervision = self._supervision()
             ended = diagnosis.sort(task, folder=work, supervision=supervision, finished=finished)
-            return replace(ended, warnings=(note, *ended.warnings))
+            return self._scan_empty(replace(ended, warnings=(note, *ended.warnings)), work)
         arguments = {
             "task": task,
             "folder": work,
@@ -193,7 +199,25 @@ class _Sort:
                 watchdogs=[*supervision.watchdogs, slow],
                 expected_s=expected.likely,
             )
-        return diagnosis.sort(task, folder=work, supervision=supervision)
+        return self._scan_empty(diagnosis.sort(task, folder=work, supervision=supervision), work)
+
+    def _scan_empty(self, ended: Ended, work: Path) -> Ended:
+        """Ask a scan where a sort found nothing, whether it raised or returned no units."""
+        header, failure = ended.facts.get("header"), ended.failure
+        if ended.result is not None and ended.result["n_units"] == 0:
+            failure = InsufficientActivityError(diagnosis.NO_UNITS)
+        if not header or not isinstance(failure, InsufficientActivityError | NoGoodChannelsError):
+            return ended
+        learn_s = self.task.batch_s(header["sampling_frequency_hz"]) or LEARN_S
+        scanned = call(
+            activity.scan,
+            {"task": self.task, "batch_s": learn_s, "shortest_s": learn_s},
+            folder=work.with_name("scan"),
+            supervision=self._supervision(),
+        )
+        is_active = scanned.result is not None and not scanned.result["silent"]
+        facts = {**ended.facts, "is_active": is_active}
+        return replace(ended, result=None, failure=failure, facts=facts)
 
     def _supervision(self, duration_s: float = 0.0) -> Supervision:
         limit_s = watchdogs.inactivity_limit_s(self.job.watchdogs, duration_s)
@@ -211,9 +235,9 @@ class _Sort:
             reason = f"{found['n_units']} units, {found['n_spikes']} spikes"
         elif header and isinstance(ended.failure, BiologicalFailure):
             outcome = "unsortable"
-            if canary.failure and canary.failure.evidence.get("active"):  # so not for biology
-                failure = canary.failure
-                reason = f"{reason}, though the scan of its canary saw activity"
+            if ended.facts.get("is_active"):
+                failure = diagnosis.describe_missed(ended, self.task.suspects)
+                reason = f"{reason}, though a scan of the recording sees activity"
         elif ended.facts.get("stage") in ("read", "save"):
             reason = (
                 f"{reason.rstrip('.')}. The sorter itself ended well, and its files are in "

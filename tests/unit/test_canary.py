@@ -31,10 +31,15 @@ def test_settings_of_late_steps_stop_before_anything_is_sorted(task, tmp_path):
     assert (record.failure.class_name, record.failure.category) == ("SettingsError", "environment")
 
 
-def test_no_units_is_a_warning(run, task):
+def test_no_units_of_an_active_recording_is_unexpected_and_of_another_biological(run, task, quiet):
     record = run(with_params(task, threshold=1000.0))
-    assert (record.outcome, record.n_units) == ("passed", 0)
-    assert "found no units" in record.warnings[0]
+    assert (record.outcome, record.failure.class_name) == ("unexpected", "NoUnits")
+    assert (
+        record.reason == "the sorter found no units, though a scan of the recording sees activity"
+    )
+    assert "threshold: 1000" in record.failure.remedy
+    record = run(with_params(quiet, threshold=1000.0))
+    assert (record.outcome, record.failure.category) == ("stopped", "biological")
 
 
 @pytest.mark.parametrize(

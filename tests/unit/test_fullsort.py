@@ -3,6 +3,7 @@
 import os
 
 import pytest
+from spikeinterface.core import load
 
 from spikecanary import canary, diagnosis, forecast, fullsort, sentinel, stamps, summary
 from spikecanary.config import CanarySettings
@@ -73,14 +74,25 @@ def test_full_sort_obeys(run, sort, task, quiet, tmp_path):
     assert sentinel.read_record(tmp_path / "x/sort.json") == record
 
 
-def test_sort_without_spikes_of_an_active_recording_is_not_called_silent(run, sort, task, tmp_path):
-    mute = with_params(task, fail_in="always", fail_how="silent")
-    assert run(mute).outcome == "unexpected"
+@pytest.mark.parametrize("kind", ["task", "quiet"])
+@pytest.mark.parametrize(
+    "params", [{"fail_in": "always", "fail_how": "silent"}, {"threshold": 1000.0}]
+)
+def test_sort_that_finds_nothing_is_quiet_where_a_scan_sees_nothing_either(
+    run, sort, request, kind, params
+):
+    """It raised, or returned no units; no canary has looked."""
+    mute = with_params(request.getfixturevalue(kind), **params)
+    run(mute, window_s=0)
     record = sort(mute)
-    assert (record.outcome, record.failure.category) == ("unsortable", None)
-    assert "though the scan of its canary saw activity" in record.reason
-    (row,) = summary.describe(tmp_path, {"x": {}})
-    assert summary.needs_attention(row)
+    is_active = kind == "task"
+    category = None if is_active else "biological"
+    assert (record.outcome, record.failure.category) == ("unsortable", category)
+    assert ("though a scan of the recording sees activity" in record.reason) is is_active
+    results = request.getfixturevalue("tmp_path")
+    assert load(results / "x/sorting").get_num_units() == record.n_units == 0
+    (row,) = summary.describe(results, {"x": {}})
+    assert summary.needs_attention(row) is is_active
 
 
 def test_full_sort_that_hangs_and_computes_is_ended(run, sort, task, monkeypatch):
