@@ -18,6 +18,7 @@ from spikecanary.failures import (
     GPUOutOfMemoryError,
     GPUUnavailableError,
     HostMemoryWatchdogError,
+    InsufficientActivityError,
     PreprocessingError,
     RecordingUnreadableError,
     SorterParameterError,
@@ -254,6 +255,7 @@ def test_full_disk_is_one_wherever_it_is_met():
         (ContainerEnvironmentError, "Error: netavark: unable to append rule '-d 10.88.0.0/16'"),
         (ContainerEnvironmentError, "Error: short-name resolution enforced but cannot prompt"),
         (DiskExhaustionError, f"slurmstepd: error: pyxis: Write failed because {FULL}\n{PYXIS}"),
+        (InsufficientActivityError, f"{'-' * 40}Not enough spikes in the file"),
         (DiskExhaustionError, f"Error: writing blob: adding layer: processing tar file: {FULL}"),
     ],
 )
@@ -276,6 +278,8 @@ def test_a_result_that_a_sorter_did_not_write_is_no_recording():
     lost = "FileNotFoundError: [Errno 2] No such file or directory: '/out/times.mat'"
     assert classify.by_text(f"Traceback (most recent call last):\n{result}{lost}") is None
     text = "Traceback (most recent call last):\n" + frame("spikeinterface/core/loading:load")
+    other = "AssertionError: Could not load spikeinterface class"  # of another version
+    assert isinstance(classify.by_text(text + other), RecordingUnreadableError)
     lost = " is not a file or a folder. It should point to either a json, ..."
     assert isinstance(classify.by_text(f"{text}ValueError: /d{lost}"), RecordingUnreadableError)
     assert classify.by_text(f"{text}ValueError: /out/in_container_sorting{lost}") is None
@@ -487,6 +491,16 @@ def test_parts_without_spikes_beside_parts_with_some():
     assert classify.by_text(text, "Found 0 spikes in the recording") is not None
 
 
+def test_hardly_any_spikes_then_a_computation_on_more():
+    text = (
+        "Traceback (most recent call last):\nIndexError: index 1 is out of bounds for axis 0 with "
+    )
+    failure = classify.by_text(f"{text}size 1", "Kept 1 peaks for clustering")
+    assert failure.evidence == {"n_spikes": 1}
+    assert classify.by_text(f"{text}size 1", "Kept 8 peaks for clustering") is None
+    assert classify.by_text(f"{text}size 1", "Detected 40 peaks\nKept 1 peaks") is None
+
+
 @pytest.mark.parametrize(
     "line",
     [
@@ -508,6 +522,7 @@ def test_what_a_log_says_of_the_machine_is_no_cause_beside_an_error_of_code(line
         "detect_peaks(): {} peaks found",
         "kilosort.run_kilosort: {} spikes extracted in 1.85s; total 1.93s",
         "Detected {} spikes",
+        "Kept {} peaks for clustering",
     ],
 )
 @pytest.mark.parametrize(

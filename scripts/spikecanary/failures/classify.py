@@ -45,7 +45,7 @@ OWN_VERDICT = re.compile(
 #: 150 such peaks in 30 s of 384 channels (``activity.NOISE_PER_S``).
 _FOUND = re.compile(
     r"\b(\d[\d,]*) (?:peaks|spikes|events) (?:were )?(?:found|detected|extracted)"
-    r"|\b(?:[Ff]ound|[Dd]etected|[Ee]xtracted) (\d[\d,]*) (?:peaks|spikes|events)"
+    r"|\b(?:[Ff]ound|[Dd]etected|[Ee]xtracted|[Kk]ept) (\d[\d,]*) (?:peaks|spikes|events)"
 )
 MANY_SPIKES = 5_000
 #: What an exception said is cut to so many characters.
