@@ -19,6 +19,7 @@ from spikecanary.failures import (
     GPUUnavailableError,
     HostMemoryWatchdogError,
     InsufficientActivityError,
+    IOStallError,
     PreprocessingError,
     RecordingUnreadableError,
     SorterParameterError,
@@ -31,6 +32,11 @@ from spikecanary.supervise import child
 from workbench import frame, stopped
 
 LINKED = "symbol f, version libb.so.11 not defined in file libb.so.11 with link time reference"
+OPERAND = "TypeError: 'in <string>' requires string as left operand, not dict"
+HDF5 = (
+    "OSError: Can't synchronously {} failed: time = Sun Nov 29 21:45:32 2026\n, "
+    "filename = 'a.h5', file descriptor = 6, errno = {}, error message = '{}', buf = 0x7f"
+)
 FULL, PYXIS = "No space left on device", "slurmstepd: error: pyxis: couldn't start container"
 
 
@@ -256,6 +262,12 @@ def test_full_disk_is_one_wherever_it_is_met():
         (ContainerEnvironmentError, "Error: short-name resolution enforced but cannot prompt"),
         (DiskExhaustionError, f"slurmstepd: error: pyxis: Write failed because {FULL}\n{PYXIS}"),
         (InsufficientActivityError, f"{'-' * 40}Not enough spikes in the file"),
+        (DiskExhaustionError, HDF5.format("write data (file write", 27, "File too large")),
+        (HostMemoryWatchdogError, "OSError: [Errno 24] Unable to synchronously create file"),
+        (IOStallError, HDF5.format("read data (file read", 5, "Input/output error")),
+        (IOStallError, "OSError: [Errno 19] No such device"),
+        (IOStallError, "OSError: [Errno 113] No route to host: '/mnt/nas/x.raw'"),
+        (SorterParameterError, frame("spikeinterface/sorters/internal/x:run") + OPERAND),
         (DiskExhaustionError, f"Error: writing blob: adding layer: processing tar file: {FULL}"),
     ],
 )

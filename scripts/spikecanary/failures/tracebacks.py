@@ -42,6 +42,8 @@ _PREFIXED = re.compile(
 )
 #: A group of exceptions: lines before and between them, and what stands before each line.
 _GROUP = re.compile(r"^ *(?:\+-[-+ \d]*\n|\+-[-+ \d]*$|[|+] )", flags=re.MULTILINE)
+#: The time in what HDF5 says of a failed read or write, which C ends with a new line.
+_TIME = re.compile(r"(file (?:read|write) failed: time = .*)\n(?=, filename = )")
 _COLOURS = re.compile(r"\x1b\[[\d;]*m")
 #: What a shell says of the files that it reads when it starts: no part of the sort.
 _START_UP = re.compile(
@@ -98,7 +100,7 @@ def clean(text: str) -> str:
     puts a prefix before.
     An exception of C++ that ended a process is written as the one that Python would have raised.
     """
-    text = _START_UP.sub("", _COLOURS.sub("", text))
+    text = _TIME.sub(r"\1", _START_UP.sub("", _COLOURS.sub("", text)))
     if "Exception Group Traceback (most recent call last)" in text:
         text = _GROUP.sub("", text)
     if _QUOTES.search(text) is not None:
