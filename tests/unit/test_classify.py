@@ -79,6 +79,7 @@ def test_rows_do_not_match_their_words_in_passing(row):
         # what the sort itself keeps open, a limit that is no disk's
         r"PermissionError: [WinError 32] It is being used: 'C:\Temp\x\recording.dat'",
         "OSError: [Errno 28] inotify watch limit reached",
+        f"OSError: mkdir /sys/fs/cgroup/memory/docker/5f1c: {FULL.lower()}",
         # a function of the script itself, a container that another one has taken the name of
         "AttributeError: Can't get attribute 'f' on <module '__main__' (built-in)>",
         "docker.errors.APIError: 409 Client Error for http+docker://h/containers/create: Conflict",
@@ -264,6 +265,10 @@ def test_full_disk_is_one_wherever_it_is_met():
         (InsufficientActivityError, f"{'-' * 40}Not enough spikes in the file"),
         (DiskExhaustionError, HDF5.format("write data (file write", 27, "File too large")),
         (HostMemoryWatchdogError, "OSError: [Errno 24] Unable to synchronously create file"),
+        (
+            HostMemoryWatchdogError,
+            "Spike sorting in docker failed with the following error:\nKilled",
+        ),
         (IOStallError, HDF5.format("read data (file read", 5, "Input/output error")),
         (IOStallError, "OSError: [Errno 19] No such device"),
         (IOStallError, "OSError: [Errno 113] No route to host: '/mnt/nas/x.raw'"),
