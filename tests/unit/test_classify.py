@@ -32,6 +32,10 @@ from spikecanary.supervise import child
 from workbench import frame, stopped
 
 LINKED = "symbol f, version libb.so.11 not defined in file libb.so.11 with link time reference"
+START = "Client Error for http+docker://localhost/v1.43/containers/5f1c/start: Not Found"
+OOM = (
+    "OCI runtime create failed: runc create failed: container init was OOM-killed (limit too low?)"
+)
 OPERAND = "TypeError: 'in <string>' requires string as left operand, not dict"
 HDF5 = (
     "OSError: Can't synchronously {} failed: time = Sun Nov 29 21:45:32 2026\n, "

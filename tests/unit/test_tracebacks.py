@@ -8,6 +8,7 @@ import pytest
 
 from spikecanary.failures import (
     DependencyError,
+    GPUOutOfMemoryError,
     GPUUnavailableError,
     InsufficientActivityError,
     MatlabRuntimeError,
@@ -150,3 +151,15 @@ def test_exceptions_of_a_group_are_found_by_themselves():
     found = [("ValueError", "a"), ("OSError", "[Errno 28] No space left on device")]
     assert parse_errors(text)[-2:] == found
     assert text.rstrip().endswith("No space left on device")
+
+
+def test_lines_that_are_printed_with_an_empty_one_behind_each():
+    """As SpikeInterface prints what MATLAB said."""
+    lines = [
+        "Time  7s. Loading raw data and applying filters...",
+        f"{'-' * 40}Error using mexMPnu8",
+        "An unexpected error occurred during CUDA execution. The CUDA error was:",
+        "out of memory",
+    ]
+    for between in ("\n", "\n\n", "\n\r\n"):
+        assert type(classify.by_text("", between.join([*lines, ""]))) is GPUOutOfMemoryError

@@ -44,6 +44,8 @@ _PREFIXED = re.compile(
 _GROUP = re.compile(r"^ *(?:\+-[-+ \d]*\n|\+-[-+ \d]*$|[|+] )", flags=re.MULTILINE)
 #: The time in what HDF5 says of a failed read or write, which C ends with a new line.
 _TIME = re.compile(r"(file (?:read|write) failed: time = .*)\n(?=, filename = )")
+#: Lines with an empty one behind each, as SpikeInterface prints those of a program (ShellScript).
+_DOUBLED = re.compile(r"^(?:[ \t]*\S.*\n[ \t\r]*\n){3,}", flags=re.MULTILINE)
 _COLOURS = re.compile(r"\x1b\[[\d;]*m")
 #: What a shell says of the files that it reads when it starts: no part of the sort.
 _START_UP = re.compile(
@@ -100,6 +102,7 @@ def clean(text: str) -> str:
     puts a prefix before.
     An exception of C++ that ended a process is written as the one that Python would have raised.
     """
+    text = _DOUBLED.sub(lambda lines: re.sub(r"\n[ \t\r]*\n", "\n", lines[0]), text)
     text = _TIME.sub(r"\1", _START_UP.sub("", _COLOURS.sub("", text)))
     if "Exception Group Traceback (most recent call last)" in text:
         text = _GROUP.sub("", text)
