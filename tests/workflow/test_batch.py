@@ -156,7 +156,7 @@ def test_asked_for_sort_obeys_until_it_is_forced(project):
     assert forced.returncode == 0, forced.output
     assert project.sort_record("silent")["forced"] is True
     assert project.run().returncode == 0
-    assert project.summary().loc["silent", ["verdict", "sort"]].to_list() == ["stop", "sorted"]
+    assert project.summary().loc["silent", ["verdict", "sort"]].to_list() == ["stop", "unsortable"]
 
     project.config["canary"]["force"] = []
     assert project.run("results/silent/sorting").nothing_to_do
@@ -179,7 +179,7 @@ def test_failing_sorts_cost_nobody_and_are_tried_again(project):
     assert project.sort_record("good")["outcome"] == "sorted"
     quiet = project.sort_record("quiet")
     assert (quiet["outcome"], quiet["n_units"]) == ("unsortable", 0)
-    assert quiet["failure"]["class"] == "InsufficientActivityError"
+    assert quiet["failure"]["evidence"] == {"active": True}
     empty = load(project.result("quiet/sorting"))
     assert (len(empty.unit_ids), empty.sampling_frequency) == (0, 30_000.0)
     summary = project.summary()

@@ -47,7 +47,7 @@ def template(tmp_path_factory, write_binary, reader_options, tetrode):
     project.add("quiet", kind="silent", sorter="silent_always", probe=str(tetrode))
     run = project.run()
     assert run.returncode == 1, run.output
-    assert "1 unsortable, InsufficientActivityError: none" in run.output
+    assert "1 unsortable, SpikeSortingError: none" in run.output
     assert "the full sort found no units, and its canary found 4." in run.output
     return project
 
