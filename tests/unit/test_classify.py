@@ -529,6 +529,7 @@ def test_hardly_any_spikes_then_a_computation_on_more():
         "WARNING: Could not find any nv files on this host!",
         "pynvml.NVMLError_LibraryNotFound: NVML Shared Library Not Found",
         "ERROR: Failed building wheel for isosplit5",
+        "touch: cannot touch '/home/me/.x': Disk quota exceeded",
     ],
 )
 def test_what_a_log_says_of_the_machine_is_no_cause_beside_an_error_of_code(line):
