@@ -1,5 +1,6 @@
 """Run one sorter once through SpikeInterface: which there are, their device, one sort."""
 
+import contextlib
 import gc
 import hashlib
 import importlib.util
@@ -434,7 +435,9 @@ def _run_sorter(task: SortTask, recording: Any, folder: Path, tell: Callable[...
             **params,
         )
     except Exception:
-        tell(sorter_log=_read_sorter_log(folder), out_of_range=find_out_of_range(settings))
+        tell(sorter_log=_read_sorter_log(folder))
+        with contextlib.suppress(ImportError, LookupError, TypeError):  # of another Kilosort
+            tell(out_of_range=find_out_of_range(settings))
         raise
     tell(sorter_ended_well=True)
 
