@@ -21,7 +21,7 @@ from spikecanary.forecast import Forecast
 from spikecanary.learning import Learned
 from spikecanary.sentinel import Failure, Measured, Outcome, Record, Window
 from spikecanary.signals import SignalReport
-from spikecanary.sorter import LEARN_S, LEAST_BATCHES, SortTask
+from spikecanary.sorter import LEAST_BATCHES, SortTask
 from spikecanary.supervise import folders, watchdogs
 from spikecanary.supervise.job import Job
 from spikecanary.supervise.processes import Interrupted
@@ -235,7 +235,7 @@ class _Canary:
         window is sorted, where a scan of the recording sees the most activity.
         """
         evidence, window_s = self.evidence, self.window_s
-        learn_s = self.task.batch_s(evidence.header["sampling_frequency_hz"]) or LEARN_S
+        learn_s = self.task.learn_s(evidence.header["sampling_frequency_hz"])
         shortest_s = min(window_s, max(LEAST_BATCHES * learn_s, window_s / 2))
         learned = evidence.learned = self._count_clips()
         scan = None if learned else self._scan(learn_s, shortest_s)

@@ -153,8 +153,7 @@ def read_start(opened: "BaseRecording", path: str) -> str | None:
     """Return when a recording began, in ISO 8601, where its header, or a file beside it, says so.
 
     SpikeGLX, Open Ephys and Neuralynx note it in texts, Intan in names, NWB itself; of others neo
-    tells.
-    Where no zone is noted, it is that of this machine.
+    tells. Where no zone is noted, it is that of this machine.
     """
     try:
         return next(filter(None, map(_iso, _noted(opened, path))), None)

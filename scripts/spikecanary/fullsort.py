@@ -14,7 +14,7 @@ from spikecanary.failures import (
     NoGoodChannelsError,
 )
 from spikecanary.sentinel import Failure, Outcome, Record
-from spikecanary.sorter import LEARN_S, SortTask, save_empty_sorting
+from spikecanary.sorter import SortTask, save_empty_sorting
 from spikecanary.supervise import folders, watchdogs
 from spikecanary.supervise.job import Job
 from spikecanary.supervise.processes import Interrupted
@@ -208,7 +208,7 @@ class _Sort:
             failure = InsufficientActivityError(diagnosis.NO_UNITS)
         if not header or not isinstance(failure, InsufficientActivityError | NoGoodChannelsError):
             return ended
-        learn_s = self.task.batch_s(header["sampling_frequency_hz"]) or LEARN_S
+        learn_s = self.task.learn_s(header["sampling_frequency_hz"])
         scanned = call(
             activity.scan,
             {"task": self.task, "batch_s": learn_s, "shortest_s": learn_s},

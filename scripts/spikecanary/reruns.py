@@ -78,7 +78,7 @@ class State:
     folder: Path  #: its results folder
     #: A dry run does not stamp recordings without records, whose stamps decide nothing yet.
     dry: bool = field(default=False, kw_only=True)
-    _problems: list[str] = field(default_factory=list)
+    _problems: list[str] = field(default_factory=list, init=False)
 
     @cached_property
     def task(self) -> SortTask:

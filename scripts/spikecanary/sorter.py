@@ -118,6 +118,10 @@ class SortTask(BaseModel):
         params = f"the parameters that are set ({given})" if given else "the sorter's parameters"
         return f"Look at {params}, the probe and the gain."
 
+    def learn_s(self, rate_hz: float) -> float:
+        """Length in s of what the sorter first learns from: a batch, or what is taken for one."""
+        return self.batch_s(rate_hz) or LEARN_S
+
     def batch_s(self, rate_hz: float) -> float | None:
         """Length in s of what one batch is read from; None for sorters without batches."""
         if self.sorter.name not in BATCHES:

@@ -142,6 +142,7 @@ def by_text(
     of_code = bool(telling) and telling <= _OF_CODE
     ended = _ENDS_MATLAB.sub("", log, count=1)
     said_of = {"environment": "" if of_code else ended, "resource": ended, "biological": log}
+    read_for = {category: f"{text}\n{said}" for category, said in said_of.items()}
     if not telling:
         errors += parse_errors(ended)
         told_by = f"{text}\n{log}"
@@ -150,7 +151,7 @@ def by_text(
     for signature in rows:
         if signature.failure is contradicted and signature not in own:
             continue
-        match = signature.match(f"{text}\n{said_of[signature.failure.category]}", errors)
+        match = signature.match(read_for[signature.failure.category], errors)
         if match is not None:
             of_error = signature.errors and signature.failure.category == "environment"
             return _make(signature, match, match.string if of_error else "")
