@@ -23,7 +23,7 @@ from spikecanary.recording import describe_header, open_recording
 from spikecanary.reruns import State
 from spikecanary.supervise.child import describe_error
 from spikecanary.table import Recording
-from spikecanary.texts import count, duration, one_line, sentences
+from spikecanary.texts import count, duration, one_line, sentences, shorten
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -279,9 +279,12 @@ def describe(table: "pd.DataFrame", most: int = 20) -> str:
     problems = table[table["problems"] != ""]
     if len(problems):
         lines += ["", f"{count(len(problems), 'recording')} with problems:"]
-        lines += [f"  {row.recording}: {row.problems}" for row in problems.head(most).itertuples()]
-    if len(problems) > most:
-        lines.append(f"  ... and {len(problems) - most} more")
+        alike = problems.groupby("problems", sort=False)["recording"]
+        told = [f"  {shorten([*ids])}: {text}" for text, ids in alike]
+        lines += told[:most]
+        # By recordings, since these are what is counted above.
+        more = sum(len(ids) for _, ids in [*alike][most:])
+        lines += [f"  ... and {more} more"] if more else []
     return "\n".join([*lines, "", describe_totals(table)])
 
 
