@@ -298,6 +298,9 @@ def test_a_result_that_a_sorter_did_not_write_is_no_recording():
     result += frame("spikeinterface/extractors/waveclustextractors:__init__")
     lost = "FileNotFoundError: [Errno 2] No such file or directory: '/out/times.mat'"
     assert classify.by_text(f"Traceback (most recent call last):\n{result}{lost}") is None
+    log = "| No waveforms found! Are the data properly loaded??"
+    said = classify.by_text(f"{text}AssertionError: Not a valid spyking circus folder", log)
+    assert isinstance(said, InsufficientActivityError)
     text = "Traceback (most recent call last):\n" + frame("spikeinterface/core/loading:load")
     other = "AssertionError: Could not load spikeinterface class"  # of another version
     assert isinstance(classify.by_text(text + other), RecordingUnreadableError)

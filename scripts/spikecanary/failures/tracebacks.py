@@ -82,8 +82,11 @@ _NOTEBOOK = re.compile(
 _COMPREHENSION = re.compile(r"<(?:list|set|dict)comp>|<genexpr>")
 _HANDLED = "During handling of the above exception, another exception occurred:"
 _IMPORT_ERRORS = ("ImportError", "ModuleNotFoundError")
-#: A sorter that is another program: why it failed is in its log.
-_SAYS_NOTHING = re.compile(r"returned a non-zero exit (?:code|status)|did not run successfully")
+#: A sorter that is another program, or its result that is not there: why it failed is in its log.
+_SAYS_NOTHING = re.compile(
+    r"returned a non-zero exit (?:code|status)|did not run successfully|.*spyking circus folder|"
+    r"\[Errno 2\] .*\b(?:spike_times\.npy|firings\.|samplerate\.txt|times_results\.mat|HS2_sorted\.)"
+)
 
 
 class Frame(NamedTuple):
