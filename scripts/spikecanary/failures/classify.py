@@ -63,7 +63,7 @@ _NOT_OF_FRAME = re.compile(
 )
 #: ... and of the system, but those that tell that a path is wrong.
 _NOT_OF_PATH = re.compile(
-    r"\[Errno (?!(?:1|2|13|20|21|36|40)\b)|\[WinError (?!(?:2|3)\b)|.*\berrno = (?!2\b)"
+    r"(?:\[Errno |.*\berrno = )(?!(?:1|2|13|20|21|36|40)\b)|\[WinError (?!(?:2|3)\b)"
 )
 #: Errors of code that computes: what a log says of the machine beside them is not the cause.
 _OF_CODE = {
