@@ -533,12 +533,15 @@ def test_hardly_any_spikes_then_a_computation_on_more():
         "pynvml.NVMLError_LibraryNotFound: NVML Shared Library Not Found",
         "ERROR: Failed building wheel for isosplit5",
         "touch: cannot touch '/home/me/.x': Disk quota exceeded",
+        "Illegal instruction (core dumped)",
     ],
 )
 def test_what_a_log_says_of_the_machine_is_no_cause_beside_an_error_of_code(line):
     assert classify.by_text("", line) is not None
-    text = "Traceback (most recent call last):\nIndexError: list index out of range"
-    assert classify.by_text(text, line) is None
+    text = "Traceback (most recent call last):\n{}"
+    assert classify.by_text(text.format("IndexError: list index out of range"), line) is None
+    astray = "RuntimeError: CUDA error: an illegal memory access was encountered"
+    assert classify.by_text(text.format(astray), line) is None
 
 
 @pytest.mark.parametrize(

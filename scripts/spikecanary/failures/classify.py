@@ -80,6 +80,11 @@ _OF_CODE = {
     "ZeroDivisionError",
     "_LinAlgError",
 }
+#: ... and what PyTorch says of shapes and of kernels that read astray.
+_NATIVE = re.compile(
+    r"CUDA error: (?:an illegal|device-side|misaligned|invalid (?:argument|configuration))"
+    r"|.*(?:[Ss]izes? of tensor|\bshapes?\b|dimension|out of (?:bounds|range)|must match|same d)"
+)
 #: Before what a sorter in MATLAB ends with, SpikeInterface prints a rule.
 _ENDS_MATLAB = re.compile(r"[\s\S]*^(?=-{20,}[^\s-])", flags=re.MULTILINE)
 
@@ -138,10 +143,15 @@ def by_text(
     text, log = without_handled_imports(clean(text)), clean(log)
     errors = parse_errors(text)
     told_by = text
-    telling = {kind for kind, message in errors if not says_nothing(kind, message)}
-    of_code = bool(telling) and telling <= _OF_CODE
+    telling = [error for error in errors if not says_nothing(*error)]
+    native = [error for error in telling if error[0] not in _OF_CODE]
+    of_code = bool(telling) and all(_NATIVE.match(message) for _, message in native)
     ended = _ENDS_MATLAB.sub("", log, count=1)
-    said_of = {"environment": "" if of_code else ended, "resource": ended, "biological": log}
+    said_of = {
+        "environment": "" if of_code else ended,
+        "resource": "" if of_code and native else ended,
+        "biological": log,
+    }
     read_for = {category: f"{text}\n{said}" for category, said in said_of.items()}
     if not telling:
         errors += parse_errors(ended)
