@@ -41,6 +41,7 @@ HDF5 = (
     "OSError: Can't synchronously {} failed: time = Sun Nov 29 21:45:32 2026\n, "
     "filename = 'a.h5', file descriptor = 6, errno = {}, error message = '{}', buf = 0x7f"
 )
+LOST = "\"Unable to synchronously open object (object '{}' doesn't exist)\""
 FULL, PYXIS = "No space left on device", "slurmstepd: error: pyxis: couldn't start container"
 
 
@@ -97,6 +98,10 @@ def test_rows_do_not_match_their_words_in_passing(row):
             "urllib.error.HTTPError: HTTP Error 503: Service Unavailable"
         ),
         "RuntimeError: CUDA error: the launch timed out and was terminated",
+        f"KeyError: {LOST.format('clusters_0')}",
+        # what ends another program, or takes this one's place for a while
+        "Out of memory: Killed process 7 (firefox) total-vm:1kB",
+        "slurmstepd: error: *** JOB 7 ON n1 CANCELLED AT 2026-01-01T00:00:00 DUE TO PREEMPTION ***",
         # many clips, for more templates than any window has
         "ValueError: n_samples=174 should be >= n_clusters=50000.",
         "AssertionError",
@@ -278,6 +283,13 @@ def test_full_disk_is_one_wherever_it_is_met():
         (IOStallError, "OSError: [Errno 113] No route to host: '/mnt/nas/x.raw'"),
         (SorterParameterError, frame("spikeinterface/sorters/internal/x:run") + OPERAND),
         (DiskExhaustionError, f"Error: writing blob: adding layer: processing tar file: {FULL}"),
+        (ContainerEnvironmentError, "ch-run: can't execve(2) user command: (ch-run.c:493 2)"),
+        (ContainerEnvironmentError, "exec /entry.sh: no such file or directory"),
+        (DependencyError, "CompileError: command '/usr/bin/gcc' failed with exit code 1"),
+        (RecordingUnreadableError, f"KeyError: {LOST.format('sig')}"),
+        (IOStallError, "TimeoutError: [Errno 60] Operation timed out: '/Volumes/a/x.raw'"),
+        (HostMemoryWatchdogError, "Memory cgroup out of memory: Killed process 7 (x) total-vm:1kB"),
+        (GPUUnavailableError, "NVRM: Xid (PCI:0000:01:00): 154, action (Node Reboot Required)"),
     ],
 )
 def test_further_words_of_programs_around_a_sort(told, text):
