@@ -290,6 +290,13 @@ def test_full_disk_is_one_wherever_it_is_met():
         (IOStallError, "TimeoutError: [Errno 60] Operation timed out: '/Volumes/a/x.raw'"),
         (HostMemoryWatchdogError, "Memory cgroup out of memory: Killed process 7 (x) total-vm:1kB"),
         (GPUUnavailableError, "NVRM: Xid (PCI:0000:01:00): 154, action (Node Reboot Required)"),
+        (ContainerEnvironmentError, "enroot-mount: failed to mount: /a at /b: Permission denied"),
+        (DependencyError, "CondaVerificationError: The package for x appears to be corrupted."),
+        (DiskExhaustionError, "Message: The node was low on resource: ephemeral-storage. x"),
+        (HostMemoryWatchdogError, "OutOfMemoryError: Container killed due to memory usage"),
+        (HostMemoryWatchdogError, "Task was killed due to the node running low on memory."),
+        (RecordingUnreadableError, "ProfileNotFound: The config profile (lab) could not be found"),
+        (IOStallError, "ClientOSError: [Errno 104] Connection reset by peer"),
     ],
 )
 def test_further_words_of_programs_around_a_sort(told, text):
