@@ -97,6 +97,10 @@ def test_rows_do_not_match_their_words_in_passing(row):
             '  File "/env/kilosort/utils.py", line 1, in cache_template_path\n    x\n'
             "urllib.error.HTTPError: HTTP Error 503: Service Unavailable"
         ),
+        (
+            '  File "/env/torch/hub.py", line 1, in download_url_to_file\n    x\n'
+            "http.client.IncompleteRead: IncompleteRead(1 bytes read, 2 more expected)"
+        ),
         "RuntimeError: CUDA error: the launch timed out and was terminated",
         f"KeyError: {LOST.format('clusters_0')}",
         # what ends another program, or takes this one's place for a while
@@ -295,8 +299,13 @@ def test_full_disk_is_one_wherever_it_is_met():
         (DiskExhaustionError, "Message: The node was low on resource: ephemeral-storage. x"),
         (HostMemoryWatchdogError, "OutOfMemoryError: Container killed due to memory usage"),
         (HostMemoryWatchdogError, "Task was killed due to the node running low on memory."),
-        (RecordingUnreadableError, "ProfileNotFound: The config profile (lab) could not be found"),
+        (RecordingUnreadableError, "a.NoRegionError: You must specify a region."),
         (IOStallError, "ClientOSError: [Errno 104] Connection reset by peer"),
+        (IOStallError, "Error response from daemon: open /x: input/output error"),
+        (IOStallError, "FATAL:   container creation failed: while mounting: stale NFS file handle"),
+        (GPUUnavailableError, "CudaAPIError: Call to f results in CUDA_ERROR_ECC_UNCORRECTABLE"),
+        (GPUUnavailableError, "a.CUDARuntimeError: cudaErrorX: initialization error"),
+        (RecordingUnreadableError, "PermissionError: The provided token has expired."),
     ],
 )
 def test_further_words_of_programs_around_a_sort(told, text):
