@@ -306,6 +306,17 @@ def test_full_disk_is_one_wherever_it_is_met():
         (GPUUnavailableError, "CudaAPIError: Call to f results in CUDA_ERROR_ECC_UNCORRECTABLE"),
         (GPUUnavailableError, "a.CUDARuntimeError: cudaErrorX: initialization error"),
         (RecordingUnreadableError, "PermissionError: The provided token has expired."),
+        (IOStallError, "ImportError: /env/x.so: cannot read file data: Input/output error"),
+        (
+            HostMemoryWatchdogError,
+            "RuntimeError: DataLoader worker (pid 7) is killed by signal: Killed",
+        ),
+        (DependencyError, "NotImplementedError: cannot instantiate 'PosixPath' on your system"),
+        (DependencyError, "subprocess.CalledProcessError: Command died with <Signals.SIGILL: 4>."),
+        (
+            RecordingUnreadableError,
+            "RuntimeError: Unable to get group info (wrong B-tree signature)",
+        ),
     ],
 )
 def test_further_words_of_programs_around_a_sort(told, text):
