@@ -317,11 +317,28 @@ def test_full_disk_is_one_wherever_it_is_met():
             RecordingUnreadableError,
             "RuntimeError: Unable to get group info (wrong B-tree signature)",
         ),
+        (
+            FolderNotWritableError,
+            "mktemp: failed to create file via template '/x': Not a directory",
+        ),
+        (DiskExhaustionError, f"CreateCondaEnvironmentException:\nerror    Cannot lock ({FULL})"),
+        (ContainerEnvironmentError, "could not get runtime: remove /x: permission denied"),
+        (
+            DependencyError,
+            'CompileException: /x.h(4): catastrophic error: cannot open source file "v"',
+        ),
+        (IOStallError, "OSError: Can't read data (curl cannot perform request)"),
     ],
 )
 def test_further_words_of_programs_around_a_sort(told, text):
     assert isinstance(classify.by_text(text), told)
     assert classify.by_text(f"INFO see the FAQ about '{text.splitlines()[0]}'") is None
+
+
+def test_a_handle_that_windows_denies_a_process_is_no_folder():
+    text = "Traceback (most recent call last):\nPermissionError: [WinError 5] Access is denied"
+    assert classify.by_text(text) is None
+    assert isinstance(classify.by_text(text + ": 'D:\\\\out'"), FolderNotWritableError)
 
 
 def test_memory_that_a_job_passed_at_some_point_did_not_end_it():
