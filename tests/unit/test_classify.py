@@ -328,6 +328,15 @@ def test_full_disk_is_one_wherever_it_is_met():
             'CompileException: /x.h(4): catastrophic error: cannot open source file "v"',
         ),
         (IOStallError, "OSError: Can't read data (curl cannot perform request)"),
+        (GPUUnavailableError, "RuntimeError: CUDA driver error: system not yet initialized"),
+        (GPUUnavailableError, "a.LogicError: clGetPlatformIDs failed: platform not found khr"),
+        (GPUOutOfMemoryError, "a.MemoryError: clFlush failed: MEM_OBJECT_ALLOCATION_FAILURE"),
+        (DependencyError, "LLVM ERROR: Symbol not found: __powidf2"),
+        (DependencyError, "[proxy:0:0@n] HYDU_create_process (l.c:74): execvp error on file x"),
+        (
+            DependencyError,
+            "srun: error: Unable to create step for job 7: More processors requested",
+        ),
     ],
 )
 def test_further_words_of_programs_around_a_sort(told, text):
@@ -339,6 +348,19 @@ def test_a_handle_that_windows_denies_a_process_is_no_folder():
     text = "Traceback (most recent call last):\nPermissionError: [WinError 5] Access is denied"
     assert classify.by_text(text) is None
     assert isinstance(classify.by_text(text + ": 'D:\\\\out'"), FolderNotWritableError)
+
+
+@pytest.mark.parametrize(
+    "killed",
+    [
+        "systemd-oomd[7]: Killed /user.slice/app.slice/app-gnome-{}-7.scope due to memory pressure",
+        "systemd[7]: app-gnome-{}-7.scope: Failed with result 'oom-kill'.",
+        'earlyoom[7]: sending SIGTERM to process 7 uid 1000 "{}": badness 1005',
+    ],
+)
+def test_memory_that_another_program_took_did_not_end_the_sort(killed):
+    assert classify.by_text(killed.format("firefox")) is None
+    assert isinstance(classify.by_text(killed.format("python3")), HostMemoryWatchdogError)
 
 
 def test_memory_that_a_job_passed_at_some_point_did_not_end_it():
