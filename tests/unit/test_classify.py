@@ -332,6 +332,13 @@ def test_full_disk_is_one_wherever_it_is_met():
         (GPUUnavailableError, "a.LogicError: clGetPlatformIDs failed: platform not found khr"),
         (GPUOutOfMemoryError, "a.MemoryError: clFlush failed: MEM_OBJECT_ALLOCATION_FAILURE"),
         (DependencyError, "LLVM ERROR: Symbol not found: __powidf2"),
+        (
+            DependencyError,
+            "sbatch: error: Batch job submission failed: Invalid wckey specification",
+        ),
+        (DependencyError, "sbatch: error: Batch script contains DOS line breaks"),
+        (ContainerEnvironmentError, "ch-run[7]: error: unknown image type: /x (ch_core.c:290)"),
+        (ContainerEnvironmentError, "slurmstepd: error: pyxis: failed to import docker image"),
         (DependencyError, "[proxy:0:0@n] HYDU_create_process (l.c:74): execvp error on file x"),
         (
             DependencyError,
@@ -361,6 +368,14 @@ def test_a_handle_that_windows_denies_a_process_is_no_folder():
 def test_memory_that_another_program_took_did_not_end_the_sort(killed):
     assert classify.by_text(killed.format("firefox")) is None
     assert isinstance(classify.by_text(killed.format("python3")), HostMemoryWatchdogError)
+
+
+@pytest.mark.parametrize("why", ["Requested nodes are busy", "Licenses currently unavailable"])
+def test_what_slurm_has_no_room_for_now_passes(why):
+    assert classify.by_text(f"srun: error: Unable to create step for job 7: {why}") is None
+    pyxis = "slurmstepd: error: pyxis: "
+    text = f"{pyxis}failed to import docker image\n{pyxis}    curl: (6) Could not resolve host"
+    assert classify.by_text(text) is None
 
 
 def test_memory_that_a_job_passed_at_some_point_did_not_end_it():
