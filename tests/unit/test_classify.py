@@ -337,6 +337,14 @@ def test_full_disk_is_one_wherever_it_is_met():
             "sbatch: error: Batch job submission failed: Invalid wckey specification",
         ),
         (DependencyError, "sbatch: error: Batch script contains DOS line breaks"),
+        (IOStallError, "IOError: [Errno 116] Stale file handle"),
+        (ContainerEnvironmentError, "ERROR: Package 'neo-0.14' requires a different Python: 3.8"),
+        (GPUUnavailableError, "NVRM: f: uvm met a global fatal error 0x60, requiring os reboot"),
+        (
+            FolderNotWritableError,
+            "RuntimeError: Unable to flush file's cached information (unable, errno = 13, x)",
+        ),
+        (RecordingUnreadableError, "OSError: Forbidden: https://storage.googleapis.com/x"),
         (ContainerEnvironmentError, "ch-run[7]: error: unknown image type: /x (ch_core.c:290)"),
         (ContainerEnvironmentError, "slurmstepd: error: pyxis: failed to import docker image"),
         (DependencyError, "[proxy:0:0@n] HYDU_create_process (l.c:74): execvp error on file x"),
@@ -349,6 +357,13 @@ def test_full_disk_is_one_wherever_it_is_met():
 def test_further_words_of_programs_around_a_sort(told, text):
     assert isinstance(classify.by_text(text), told)
     assert classify.by_text(f"INFO see the FAQ about '{text.splitlines()[0]}'") is None
+
+
+def test_what_cannot_be_written_is_no_recording():
+    reader = frame("spikeinterface/extractors/nwbextractors:__init__", "raise x")
+    text = f"Traceback (most recent call last):\n{reader}OSError: Unable to {{}} (x)"
+    assert isinstance(classify.by_text(text.format("open x")), RecordingUnreadableError)
+    assert classify.by_text(text.format("create file")) is None
 
 
 def test_a_handle_that_windows_denies_a_process_is_no_folder():

@@ -61,9 +61,10 @@ _NOT_OF_FRAME = re.compile(
     r"HTTPError|gaierror|SSL\w*|Client\w*Error|BrokenProcessPool|BrokenPipeError|InterruptedError|"
     r"BlockingIOError|ChildProcessError|\w*LinAlgError)"
 )
-#: ... and of the system, but those that tell that a path is wrong.
+#: ... and of the system, but those that tell that a path is wrong, or of writing.
 _NOT_OF_PATH = re.compile(
     r"(?:\[Errno |.*\berrno = )(?!(?:1|2|13|20|21|36|40)\b)|\[WinError (?!(?:2|3)\b)"
+    r"|(?:Can't|Unable to) (?:synchronously )?(?:write|create|flush) [\w' ]+ \("
 )
 #: Errors of code that computes: what a log says of the machine beside them is not the cause.
 _OF_CODE = {

@@ -57,6 +57,8 @@ _IN_WINDOW = re.compile(
     r"^Exception has occurred: ([\w.]+)\n(?=\S)|^(\w+(?:Error|Exception))\n:\s*\n(?=\S)",
     flags=re.MULTILINE,
 )
+#: Names that Python 2 had for it.
+_OS_ERROR = re.compile(r"^(?:IO|Environment|Windows)Error(?=: )", flags=re.MULTILINE)
 #: How the window of Kilosort in MATLAB begins what MATLAB said.
 _WINDOW = re.compile(r"^Error (?:preprocessing|running kilosort)! (?=\S)", flags=re.MULTILINE)
 #: What Nextflow quotes of a task, two spaces to the right.
@@ -116,7 +118,7 @@ def clean(text: str) -> str:
     text = _LIST.sub(lambda line: "\n".join(ast.literal_eval(line[0])), text)
     text = _BELOW_FRAME.sub(r"\1", text)
     text = _PREFIXED.sub(lambda found: _without(found["prefix"], found[0]), text)
-    text = _IN_WINDOW.sub(lambda found: f"{found[1] or found[2]}: ", text)
+    text = _OS_ERROR.sub("OSError", _IN_WINDOW.sub(lambda found: f"{found[1] or found[2]}: ", text))
     text = _TASK.sub(lambda task: _without("  ", task[0]), text)
     text = _NOTEBOOK.sub(r'  File "\g<path>", line 0, in \g<function>\n    \g<source>', text)
     text = _WINDOW.sub("", text)
