@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -29,6 +30,7 @@ from spikecanary.failures.signatures import load_signatures
 from spikecanary.fullsort import SortStoppedError, check_sentinel
 from spikecanary.sentinel import write_record
 from spikecanary.supervise import child
+from spikecanary.supervise.log import TAIL_BYTES
 from workbench import frame, stopped
 
 LINKED = "symbol f, version libb.so.11 not defined in file libb.so.11 with link time reference"
@@ -357,6 +359,14 @@ def test_full_disk_is_one_wherever_it_is_met():
 def test_further_words_of_programs_around_a_sort(told, text):
     assert isinstance(classify.by_text(text), told)
     assert classify.by_text(f"INFO see the FAQ about '{text.splitlines()[0]}'") is None
+
+
+@pytest.mark.parametrize("line", ["\n", "  \n", "INFO kilosort: batch 3 of 90\n", "-" * 30 + "\n"])
+def test_the_end_of_a_long_log_is_read_at_once(line):
+    log = (line * TAIL_BYTES)[:TAIL_BYTES]
+    begin = time.process_time()
+    assert classify.by_text("Traceback (most recent call last):\nIndexError: x", log) is None
+    assert time.process_time() - begin < 10.0  # minutes, where a pattern looks back and forth
 
 
 def test_what_cannot_be_written_is_no_recording():

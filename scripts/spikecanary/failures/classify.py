@@ -87,7 +87,7 @@ _NATIVE = re.compile(
     r"|.*(?:[Ss]izes? of tensor|\bshapes?\b|dimension|out of (?:bounds|range)|must match|same d)"
 )
 #: Before what a sorter in MATLAB ends with, SpikeInterface prints a rule.
-_ENDS_MATLAB = re.compile(r"[\s\S]*^(?=-{20,}[^\s-])", flags=re.MULTILINE)
+_ENDS_MATLAB = re.compile(r"\A[\s\S]*^(?=-{20,}[^\s-])", flags=re.MULTILINE)
 
 
 def classify(
