@@ -396,10 +396,12 @@ def test_memory_that_another_program_took_did_not_end_the_sort(killed):
 
 
 @pytest.mark.parametrize("why", ["Requested nodes are busy", "Licenses currently unavailable"])
-def test_what_slurm_has_no_room_for_now_passes(why):
+def test_what_slurm_or_a_registry_has_not_now_passes(why):
     assert classify.by_text(f"srun: error: Unable to create step for job 7: {why}") is None
     pyxis = "slurmstepd: error: pyxis: "
     text = f"{pyxis}failed to import docker image\n{pyxis}    curl: (6) Could not resolve host"
+    assert classify.by_text(text) is None
+    text = "FATAL:   While making image from oci registry: create command failed: signal: killed"
     assert classify.by_text(text) is None
 
 
