@@ -414,6 +414,7 @@ def prepare(recording: "BaseRecording", task: SortTask) -> "BaseRecording":
 
 def _run_sorter(task: SortTask, recording: Any, folder: Path, tell: Callable[..., None]) -> None:
     """Preprocess and sort; the sorter leaves its files in a folder."""
+    from numba.core import event
     from spikeinterface.sorters import run_sorter
 
     tell(stage="preprocess")
@@ -429,15 +430,16 @@ def _run_sorter(task: SortTask, recording: Any, folder: Path, tell: Callable[...
     # and numba in memory 0.2 s each time, unless what is there by now is left out.
     gc.freeze()
     try:
-        run_sorter(
-            settings.name,
-            recording,
-            folder=str(folder),
-            verbose=True,
-            with_output=False,
-            **container_arguments(settings),
-            **params,
-        )
+        with event.install_timer("numba:compile", lambda time_s: tell(compile_s=time_s)):
+            run_sorter(
+                settings.name,
+                recording,
+                folder=str(folder),
+                verbose=True,
+                with_output=False,
+                **container_arguments(settings),
+                **params,
+            )
     except Exception:
         tell(sorter_log=_read_sorter_log(folder))
         with contextlib.suppress(ImportError, LookupError, TypeError):  # of another Kilosort

@@ -29,6 +29,8 @@ def good(x, tell):
     print("line for the log", flush=True)
     block = bytearray(200_000_000)
     time.sleep(2.4)
+    tell(compile_s=1.0)
+    tell(compile_s="no number")
     return {"x": x + 1}
 
 def bad(tell):
@@ -61,6 +63,9 @@ def flood(megabytes, tell):
         sys.stdout.buffer.write(line)
     print("the last line")
     return "done"
+
+def threads():
+    return [os.environ.get(name) for name in ("OMP_NUM_THREADS", "GOMP_SPINCOUNT")]
 
 def vanish(folder):
     import shutil
@@ -114,12 +119,20 @@ def test_result_stages_and_measurements(run, tmp_path):
     assert ended.error is None
     assert ended.facts["header"] == {"rate": 30000.0}
     stages = ended.measured.stages_s
-    assert list(stages) == ["start", "load", "sort", "exit"]
+    assert list(stages) == ["start", "load", "sort", "exit", "compile"]
     assert 0.3 <= stages["load"] < 3.0
     assert 1.2 <= stages["sort"] < 6.0
+    assert stages["compile"] == 1.0  # of the time of the sort
     assert sum(stages.values()) == pytest.approx(ended.measured.wall_s, abs=0.01)
     assert 200 < ended.measured.peak_rss_mb < 1000
     assert "line for the log" in (tmp_path / "log.txt").read_text()
+
+
+def test_threads_are_limited_and_soon_sleep_unless_the_user_says_otherwise(run, monkeypatch):
+    monkeypatch.delenv("GOMP_SPINCOUNT", raising=False)
+    assert run("threads").result == ["1", "1000"]
+    monkeypatch.setenv("GOMP_SPINCOUNT", "5")
+    assert run("threads").result == ["1", "5"]
 
 
 def test_error_comes_back_with_its_chain(run):
