@@ -1,8 +1,8 @@
 """What a full sort will take, from what its canary measured, and whether that fits.
 
 A cost is a fixed share plus a rate times the recording's length. Of time, the fixed share is what
-the stages before and after the sort took. What full sorts with the same settings really took
-corrects the next forecasts.
+the stages before and after the sort took. By how much full sorts with the same settings really
+grew corrects the next forecasts.
 """
 
 import contextlib
@@ -30,14 +30,13 @@ GROWING = (0.4, 0.8, 1.0)
 #: Memory grows by this share of the samples (float32): kilosort4's not at all, spykingcircus2's
 #: by about a third (benchmarks/forecast.py).
 MEMORY_GROWING = (0.0, 0.35, 1.0)
-#: How far off forecasts are, without and with finished sorts to learn from: about twice the median
-#: error that benchmarks/forecast.py measures.
-SPREAD, SPREAD_LEARNED = 0.4, 0.25
+#: How far off forecasts are: about twice the median error that benchmarks/forecast.py measures.
+SPREAD = 0.4
 #: A longer sort does not need less memory than a window's measured peak: only this share of it is
 #: left to chance (benchmarks/capacity.py).
 FLOOR_SPREAD = 0.15
-#: Finished sorts correct a forecast by a factor between these.
-CORRECTION = (0.2, 5.0)
+#: Finished sorts grow by a share of their windows between these.
+SHARES = (0.0, 5.0)
 #: Without a canary's measurement and finished sorts: a fixed cost, and one a minute of recording.
 #: Disk is a copy of the recording.
 RATES = {"wall_s": (60.0, 60.0), "mem_mb": (8000.0, 20.0)}
@@ -76,14 +75,14 @@ Forecast = dict[str, Interval]
 
 
 class FinishedSort(BaseModel):
-    """A full sort that ended: its length, its first forecast, and what it took."""
+    """A full sort that ended: its length, what it took, and :func:`measure_growth` before it."""
 
     model_config = ConfigDict(frozen=True, allow_inf_nan=False)
 
     recording: str
     duration_s: PositiveFloat
-    expected: dict[str, float]
     actual: dict[str, float]
+    window: dict[str, tuple[float, float]] = {}  # of earlier versions not known
 
 
 def costs_of(measured: Measured) -> dict[str, float]:
@@ -109,6 +108,24 @@ def forecast_sort(canary: Record, history: Sequence[FinishedSort] = ()) -> Forec
         ``wall_s`` (of the sorting process), ``mem_mb`` (peak of its process tree), ``disk_mb``
         (of its work folder), ``vram_mb``; empty where the canary measured nothing.
     """
+    found: Forecast = {}
+    shares = learn_shares(history)
+    for name, (cost, growing) in measure_growth(canary).items():
+        is_memory = name in ("mem_mb", "vram_mb")
+        low, likely, high = (
+            cost + share * growing for share in (MEMORY_GROWING if is_memory else GROWING)
+        )
+        found[name] = _interval(low, likely, high, SPREAD, FLOOR_SPREAD if is_memory else SPREAD)
+        if name in shares:
+            found[name] = _narrow(found[name], *(cost + each * growing for each in shares[name]))
+    return found
+
+
+def measure_growth(canary: Record) -> dict[str, tuple[float, float]]:
+    """Return what a canary's window took, and what the rest adds at its rate, by cost.
+
+    Time, but for a fixed share, and disk grow as the recording does, memory as its samples do.
+    """
     windows = [each for each in canary.windows if each.measured and each.n_units is not None]
     if not windows or windows[-1].measured is None or canary.duration_s is None:
         return {}
@@ -116,25 +133,14 @@ def forecast_sort(canary: Record, history: Sequence[FinishedSort] = ()) -> Forec
     stages = measured.stages_s.items()
     fixed_s = sum(time for stage, time in stages if stage not in ("sort", "read", "save"))
     length_s = window.end_s - window.start_s
-    growth = canary.duration_s / length_s - 1
+    growth = max(0.0, canary.duration_s / length_s - 1)
     # The size of the samples beyond the window, as float32.
     samples_mb = 4e-6 * (canary.n_channels or 0) * (canary.sampling_frequency_hz or 0.0)
-    samples_mb *= canary.duration_s - length_s
-    factors = learn_factors(history)
-    found: Forecast = {}
+    samples_mb *= max(0.0, canary.duration_s - length_s)
+    found = {}
     for name, cost in costs_of(measured).items():
-        is_memory = name in ("mem_mb", "vram_mb")
-        if is_memory:
-            low, likely, high = (cost + share * samples_mb for share in MEMORY_GROWING)
-        else:
-            growing = cost - fixed_s if name == "wall_s" else cost
-            low, likely, high = (cost + share * max(0.0, growing) * growth for share in GROWING)
-        if name in factors:
-            likely *= factors[name]
-            found[name] = _interval(likely, likely, likely, SPREAD_LEARNED, SPREAD_LEARNED)
-        else:
-            floor = FLOOR_SPREAD if is_memory else SPREAD
-            found[name] = _interval(low, likely, high, SPREAD, floor)
+        growing = (cost - fixed_s if name == "wall_s" else cost) * growth
+        found[name] = (cost, samples_mb if name in ("mem_mb", "vram_mb") else max(0.0, growing))
     return found
 
 
@@ -144,15 +150,34 @@ def _interval(low: float, likely: float, high: float, spread: float, floor: floa
     )
 
 
-def learn_factors(history: Sequence[FinishedSort]) -> dict[str, float]:
-    """Return by how much finished sorts took more, or less, than was expected of them."""
-    ratios: dict[str, list[float]] = {}
+def _narrow(guess: Interval, low: float, likely: float, high: float) -> Interval:
+    """Return what was learned: wider where it is of shorter recordings, but not than the guess."""
+    nearest = _interval(likely, likely, likely, SPREAD, SPREAD)
+    low, high = min(round(low, 1), nearest.low), max(round(high, 1), nearest.high)
+    return Interval(
+        low=max(low, guess.low) if guess.low <= likely else low,
+        likely=nearest.likely,
+        high=min(high, guess.high) if guess.high >= likely else high,
+    )
+
+
+def learn_shares(history: Sequence[FinishedSort]) -> dict[str, list[float]]:
+    """Return which share of :func:`measure_growth` finished sorts added: low, likely and high.
+
+    These are medians, by cost. A sort that is much longer than its window says more of it than one
+    that is not, so its share is nearer to what it may be.
+    """
+    shares: dict[str, list[list[float]]] = {}
     for each in history:
-        for name, expected in each.expected.items():
-            if expected > 0 and name in each.actual:
-                ratios.setdefault(name, []).append(each.actual[name] / expected)
-    least, most = CORRECTION
-    return {name: min(most, max(least, statistics.median(of))) for name, of in ratios.items()}
+        for name, (cost, growing) in each.window.items():
+            if growing > 0 and name in each.actual:
+                actual = [each.actual[name] * (1 + x) for x in (-SPREAD, 0, SPREAD)]
+                shares.setdefault(name, []).append([(used - cost) / growing for used in actual])
+    least, most = SHARES
+    return {
+        name: [min(most, max(least, statistics.median(x))) for x in zip(*of, strict=True)]
+        for name, of in shares.items()
+    }
 
 
 def forecast_by_rates(
@@ -171,6 +196,12 @@ def forecast_by_rates(
     return {name: _interval(cost, cost, cost, SPREAD, SPREAD) for name, cost in costs.items()}
 
 
+def forecast_canary_s(window_s: float, history: Sequence[FinishedSort] = ()) -> float:
+    """Forecast a canary's time, as those of finished sorts took, else as a sort of its window."""
+    known = [each.window["wall_s"][0] for each in history if "wall_s" in each.window]
+    return statistics.median(known or [forecast_by_rates(window_s, 0.0)["wall_s"].likely])
+
+
 # What finished sorts took is kept in the results folder, by the digest of their settings.
 
 
@@ -186,8 +217,8 @@ def remember(results: Path, canary: Record, sort: Record) -> None:
     entry = FinishedSort(
         recording=sort.recording,
         duration_s=sort.duration_s,
-        expected={name: each.likely for name, each in forecast_sort(canary).items()},
         actual=costs_of(sort.measured),
+        window=measure_growth(canary),
     )
     path = history_path(results, sort.sorter.params_digest)
     sentinel.append_line(path, entry.model_dump(mode="json"))

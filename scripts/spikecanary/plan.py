@@ -71,8 +71,6 @@ def make(
 
     headers = read_headers(rows, n_workers) if headers is None else headers
     repeated = _find_repeated(rows)
-    # A canary takes as long as a full sort of its window.
-    canary_s = round(forecast.forecast_by_rates(config.canary.window_s, 0.0)["wall_s"].likely)
     planned = []
     for row in rows:
         header = headers[row.id]
@@ -89,8 +87,7 @@ def make(
                 "n_channels": header.get("n_channels"),
                 "size_mb": round(_size_bytes(state, header) / 1e6, 1),
                 "action": action,
-                "canary_s": canary_s if action in WITH_CANARY else 0.0,
-                **_estimate_sort(state, results, header, action),
+                **_estimate_jobs(state, results, header, action),
                 "problems": "; ".join(filter(None, problems)),
             }
         )
@@ -217,18 +214,24 @@ def _size_bytes(state: State, header: Mapping[str, Any]) -> int:
     return int(header["n_samples"] * header["n_channels"] * np.dtype(header["dtype"]).itemsize)
 
 
-def _estimate_sort(
+def _estimate_jobs(
     state: State, results: Path, header: Mapping[str, Any], action: Action
 ) -> dict[str, float]:
-    """Estimate the time and the disk space of a recording's sort."""
+    """Estimate the times of a recording's canary and sort, and the sort's disk space."""
+    history = forecast.read_history(forecast.history_path(results, state.task.digest()))
+    canary_s = forecast.forecast_canary_s(state.config.canary.window_s, history)
+    found = {
+        "canary_s": round(canary_s) if action in WITH_CANARY else 0.0,
+        "sort_s": 0.0,
+        "disk_mb": 0.0,
+    }
     if action not in WITH_SORT or "duration_s" not in header:
-        return {"sort_s": 0.0, "disk_mb": 0.0}
+        return found
     expected = forecast.forecast_recording(results, state.task)
     if not expected:
-        history = forecast.read_history(forecast.history_path(results, state.task.digest()))
         size = _size_bytes(state, header)
         expected = forecast.forecast_by_rates(header["duration_s"], size, history)
-    return {
+    return found | {
         "sort_s": round(expected["wall_s"].likely),
         "disk_mb": round(expected["disk_mb"].likely),
     }

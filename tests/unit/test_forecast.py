@@ -50,27 +50,58 @@ def test_failed_windows_say_nothing():
     assert forecast.forecast_sort(make_record(duration_s=60.0)) == {}
 
 
-def finished(factor, duration_s=600.0):
-    expected = {"wall_s": 500.0, "mem_mb": 1000.0}
-    actual = {name: factor * value for name, value in expected.items()}
-    return FinishedSort(recording="y", duration_s=duration_s, expected=expected, actual=actual)
+def finished(share, duration_s=600.0):
+    """Return a sort whose time and memory grew by a share of what the window's rate would add."""
+    window = forecast.measure_growth(canary(duration_s))
+    costs = ("wall_s", "mem_mb")
+    actual = {name: window[name][0] + share * window[name][1] for name in costs}
+    return FinishedSort(recording="y", duration_s=duration_s, actual=actual, window=window)
 
 
-def test_finished_sorts_correct_the_next_forecast():
-    before, after = (
-        forecast.forecast_sort(canary()),
-        forecast.forecast_sort(canary(), [finished(0.5)]),
-    )
+@pytest.mark.parametrize("duration_s", [60.0, 600.0, 6000.0])
+def test_finished_sorts_of_any_length_correct_the_next_forecast(duration_s):
+    before = forecast.forecast_sort(canary())
+    after = forecast.forecast_sort(canary(), [finished(0.5, duration_s)])
+    assert after["wall_s"].likely == pytest.approx(35 + 0.5 * 30 * 19)
+    assert after["mem_mb"].likely == pytest.approx(1000 + 0.5 * 570)
     for name in ("wall_s", "mem_mb"):
-        assert after[name].likely == pytest.approx(before[name].likely / 2, abs=0.1)
-        assert after[name].high / after[name].low < before[name].high / before[name].low
+        assert after[name].low < after[name].likely < after[name].high
+        assert before[name].low <= after[name].low
+        assert after[name].high <= before[name].high
     assert after["disk_mb"] == before["disk_mb"]
 
 
+def test_short_sort_says_less_of_a_long_one_than_one_of_its_length():
+    short, same = (
+        forecast.forecast_sort(canary(), [finished(0.5, duration_s)])["wall_s"]
+        for duration_s in (60.0, 600.0)
+    )
+    assert same.high == pytest.approx(1.4 * same.likely)
+    assert short.high > 2 * short.likely
+
+
+def test_sort_beyond_what_a_guess_allows_is_believed():
+    after = forecast.forecast_sort(canary(), [finished(3.0)])["wall_s"]
+    assert after.likely == pytest.approx(35 + 3 * 30 * 19)
+    spread = (0.6 * after.likely, 1.4 * after.likely)
+    assert (after.low, after.high) == pytest.approx(spread, abs=0.1)
+
+
 def test_corrections_are_medians_within_limits():
-    assert forecast.learn_factors([finished(x) for x in (1.0, 2.0, 1.5)])["wall_s"] == 1.5
-    assert forecast.learn_factors([finished(100.0)])["wall_s"] == 5.0
-    assert forecast.learn_factors([]) == {}
+    likely = {
+        name: forecast.learn_shares([finished(x) for x in shares])["wall_s"][1]
+        for name, shares in {"median": (1.0, 2.0, 1.5), "most": (100.0,), "least": (-0.01,)}.items()
+    }
+    assert likely == {"median": pytest.approx(1.5), "most": 5.0, "least": 0.0}
+    assert forecast.learn_shares([]) == {}
+    # Of an earlier version, and of a recording that is no longer than its window.
+    bare = finished(1.0).model_copy(update={"window": {}})
+    assert forecast.learn_shares([bare, finished(1.0, 30.0)]) == {}
+
+
+def test_canary_takes_what_those_of_finished_sorts_took():
+    assert forecast.forecast_canary_s(30.0) == 60 + 30
+    assert forecast.forecast_canary_s(30.0, [finished(1.0), finished(2.0)]) == 35.0
 
 
 TASK = sorter.make_task(
@@ -101,8 +132,8 @@ def test_skipped_canary_is_forecast_by_rates(tmp_path):
     write_record(tmp_path / "x/canary.json", make_record(outcome="skipped", duration_s=90.0))
     expected = forecast.forecast_recording(tmp_path, TASK)
     assert expected["wall_s"].likely == pytest.approx(60 + 1.5 * 60)
-    learned = forecast.forecast_by_rates(90.0, 0.0, [finished(0.6)])
-    assert learned["wall_s"].likely == pytest.approx(45.0)  # 300 s of 600 s
+    learned = forecast.forecast_by_rates(90.0, 0.0, [finished(0.5)])
+    assert learned["wall_s"].likely == pytest.approx(48.0)  # 320 s of 600 s
 
 
 @pytest.mark.parametrize(

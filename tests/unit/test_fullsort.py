@@ -16,13 +16,14 @@ from workbench import with_params, with_traces
 
 
 def test_finished_sort_is_remembered(run, sort, long_task, tmp_path):
-    run(long_task, window_s=3)
+    tested = run(long_task, window_s=3)
     record = sort(long_task)
     assert record.forecast is not None
     (path,) = (tmp_path / "history").glob("*.jsonl")
     (entry,) = forecast.read_history(path)
     assert entry.actual["wall_s"] == record.measured.wall_s
-    assert set(entry.expected) == {"wall_s", "mem_mb", "disk_mb"}
+    assert set(entry.window) == {"wall_s", "mem_mb", "disk_mb"}
+    assert entry.window["wall_s"][0] == tested.measured.wall_s
 
 
 def test_retry_repeats_only_what_wanted_a_resource(run, sort, task):
