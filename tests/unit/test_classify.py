@@ -361,11 +361,15 @@ def test_further_words_of_programs_around_a_sort(told, text):
     assert classify.by_text(f"INFO see the FAQ about '{text.splitlines()[0]}'") is None
 
 
-@pytest.mark.parametrize("line", ["\n", "  \n", "INFO kilosort: batch 3 of 90\n", "-" * 30 + "\n"])
-def test_the_end_of_a_long_log_is_read_at_once(line):
+@pytest.mark.parametrize(
+    "line", ["\n", "  \n", "INFO kilosort: batch 3 of 90\n", "-" * 30 + "\n", "x\n", "/a.b\n"]
+)
+def test_the_end_of_a_long_log_and_long_messages_are_read_at_once(line):
     log = (line * TAIL_BYTES)[:TAIL_BYTES]
     begin = time.process_time()
     assert classify.by_text("Traceback (most recent call last):\nIndexError: x", log) is None
+    message = log.replace("\n", "")
+    assert classify.by_text(f"Traceback (most recent call last):\nIndexError: {message}") is None
     assert time.process_time() - begin < 10.0  # minutes, where a pattern looks back and forth
 
 

@@ -86,7 +86,7 @@ _HANDLED = "During handling of the above exception, another exception occurred:"
 _IMPORT_ERRORS = ("ImportError", "ModuleNotFoundError")
 #: A sorter that is another program, or its result that is not there: why it failed is in its log.
 _SAYS_NOTHING = re.compile(
-    r"returned a non-zero exit (?:code|status)|did not run successfully|.*spyking circus folder|"
+    r"returned a non-zero exit (?:code|status)|did not run successfully|spyking circus folder|"
     r"\[Errno 2\] .*\b(?:spike_times\.npy|firings\.|samplerate\.|times_results\.|HS2_sorted\.)"
 )
 
