@@ -414,7 +414,6 @@ def prepare(recording: "BaseRecording", task: SortTask) -> "BaseRecording":
 
 def _run_sorter(task: SortTask, recording: Any, folder: Path, tell: Callable[..., None]) -> None:
     """Preprocess and sort; the sorter leaves its files in a folder."""
-    from numba.core import event
     from spikeinterface.sorters import run_sorter
 
     tell(stage="preprocess")
@@ -430,7 +429,7 @@ def _run_sorter(task: SortTask, recording: Any, folder: Path, tell: Callable[...
     # and numba in memory 0.2 s each time, unless what is there by now is left out.
     gc.freeze()
     try:
-        with event.install_timer("numba:compile", lambda time_s: tell(compile_s=time_s)):
+        with _time_of_compilation(tell):
             run_sorter(
                 settings.name,
                 recording,
@@ -446,6 +445,15 @@ def _run_sorter(task: SortTask, recording: Any, folder: Path, tell: Callable[...
             tell(out_of_range=find_out_of_range(settings))
         raise
     tell(sorter_ended_well=True)
+
+
+def _time_of_compilation(tell: Callable[..., None]) -> contextlib.AbstractContextManager[Any]:
+    """Tell how long numba compiled, unless the sorter does without it here."""
+    try:
+        from numba.core import event
+    except ImportError:
+        return contextlib.nullcontext()
+    return event.install_timer("numba:compile", lambda time_s: tell(compile_s=time_s))
 
 
 def find_out_of_range(settings: SorterSettings) -> dict[str, str]:

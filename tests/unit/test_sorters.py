@@ -1,9 +1,10 @@
 """Sorters: settings of one recording, device, plugins, one sort."""
 
 import gc
+import sys
 
 import pytest
-from spikeinterface.core import load
+from spikeinterface.core import generate_recording, load
 from spikeinterface.sorters import sorter_dict
 
 from spikecanary import sorter, sorteroutput
@@ -272,3 +273,23 @@ def test_empty_sorting(tmp_path):
     sorter.save_empty_sorting(tmp_path / "sorting", 19_753.774)
     sorting = load(tmp_path / "sorting")
     assert (len(sorting.unit_ids), sorting.sampling_frequency) == (0, 19_753.774)
+
+
+@pytest.mark.parametrize("has_numba", [True, False])
+def test_time_of_compilation_is_told_where_numba_is_there(has_numba, monkeypatch, tmp_path):
+    import numba
+
+    compiled = numba.njit(lambda x: x + 1)
+
+    def run(*_, **__):
+        return compiled(1) if has_numba else None
+
+    monkeypatch.setattr("spikeinterface.sorters.run_sorter", run)
+    if not has_numba:  # or it does not go with the installed numpy
+        monkeypatch.setitem(sys.modules, "numba.core", None)
+    task = SortTask(row=make_row(), sorter=SorterSettings(name="kilosort4", device="cpu"))
+    told = {}
+    recording = generate_recording(num_channels=4, durations=[1.0])
+    sorter._run_sorter(task, recording, tmp_path, lambda **facts: told.update(facts))
+    assert told["sorter_ended_well"]
+    assert (told.get("compile_s", 0.0) > 0.0) is has_numba
