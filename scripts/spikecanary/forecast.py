@@ -71,6 +71,9 @@ TEXTS = {
     "vram_mb": ("GPU memory", "MB", "use a larger GPU"),
 }
 
+#: Costs that grow with the size of the samples.
+OF_SAMPLES = ("mem_mb", "vram_mb")
+
 Forecast = dict[str, Interval]
 
 
@@ -82,7 +85,7 @@ class FinishedSort(BaseModel):
     recording: str
     duration_s: PositiveFloat
     actual: dict[str, float]
-    window: dict[str, tuple[float, float]] = {}  # of earlier versions not known
+    window: dict[str, tuple[float, float]] = {}  # empty in notes of earlier versions
 
 
 def costs_of(measured: Measured) -> dict[str, float]:
@@ -111,7 +114,7 @@ def forecast_sort(canary: Record, history: Sequence[FinishedSort] = ()) -> Forec
     found: Forecast = {}
     shares = learn_shares(history)
     for name, (cost, growing) in measure_growth(canary).items():
-        is_memory = name in ("mem_mb", "vram_mb")
+        is_memory = name in OF_SAMPLES
         low, likely, high = (
             cost + share * growing for share in (MEMORY_GROWING if is_memory else GROWING)
         )
@@ -140,7 +143,7 @@ def measure_growth(canary: Record) -> dict[str, tuple[float, float]]:
     found = {}
     for name, cost in costs_of(measured).items():
         growing = (cost - fixed_s if name == "wall_s" else cost) * growth
-        found[name] = (cost, samples_mb if name in ("mem_mb", "vram_mb") else max(0.0, growing))
+        found[name] = (cost, samples_mb if name in OF_SAMPLES else max(0.0, growing))
     return found
 
 

@@ -282,11 +282,11 @@ def describe(table: "pd.DataFrame", most: int = 20) -> str:
     problems = table[table["problems"] != ""]
     if len(problems):
         lines += ["", f"{count(len(problems), 'recording')} with problems:"]
-        alike = problems.groupby("problems", sort=False)["recording"]
-        told = [f"  {shorten([*ids])}: {text}" for text, ids in alike]
-        lines += told[:most]
-        # By recordings, since these are what is counted above.
-        more = sum(len(ids) for _, ids in [*alike][most:])
+        alike = [
+            (text, [*ids]) for text, ids in problems.groupby("problems", sort=False)["recording"]
+        ]
+        lines += [f"  {shorten(ids)}: {text}" for text, ids in alike[:most]]
+        more = sum(len(ids) for _, ids in alike[most:])  # recordings, as are counted above
         lines += [f"  ... and {more} more"] if more else []
     return "\n".join([*lines, "", describe_totals(table)])
 
