@@ -5,9 +5,12 @@
 wildcard_constraints:
     recording=ID_PATTERN,
     # Of others Snakemake says that no rule makes them.
-    sorter="|".join(map(re.escape, {sorter_of(each) for each in ROWS})) or "0",
-    wave="|".join(map(re.escape, WAVES)) or "0",
-    session="|".join(map(re.escape, SESSIONS)) or "0",
+    sorter="|".join(map(re.escape, {BATCH.sorter_of(each) for each in BATCH.rows})) or "0",
+    wave="|".join(map(re.escape, BATCH.waves)) or "0",
+    session="|".join(map(re.escape, BATCH.sessions)) or "0",
+
+
+CANARY_REQUEST = BATCH.default_request(SETTINGS.job.canary_runtime_min)
 
 
 rule canary:
@@ -28,7 +31,7 @@ rule canary:
     resources:
         mem_mb=CANARY_REQUEST["mem_mb"],
         runtime=CANARY_REQUEST["runtime"],
-        gpu=gpus_of,
+        gpu=signed(lambda wildcards: limit_gpus() or BATCH.gpus_of(wildcards.recording)),
         attempt=times_attempt(1),
     params:
         task=setting("canary", "task"),
@@ -48,6 +51,7 @@ checkpoint node:
         "<logs>/node/{sorter}.log",
     # Canaries wait for it, and sorts for them.
     priority: 3
+    retries: 0
     localrule: True
     conda:
         "../envs/sorter.yaml"
@@ -58,8 +62,8 @@ checkpoint node:
         gpu=lambda wildcards: forecast.count_gpus(SETTINGS, wildcards.sorter),
     params:
         kind=lambda wildcards: node.describe_kind(wildcards.sorter, SETTINGS),
-        limits=lambda wildcards, threads: OF_BATCH["limits"],
-        waiting=lambda wildcards, threads: sorted(find_waiting(wildcards.sorter)),
+        limits=lambda wildcards, threads: limits_of(SETTINGS),
+        waiting=lambda wildcards, threads: sorted(BATCH.find_waiting(wildcards.sorter)),
     script:
         "../scripts/node.py"
 

@@ -1,4 +1,4 @@
-"""Functions that the rules share; no rule. Reads and checks config and table."""
+"""What the rules share; no rule. Reads and checks config and table (spikecanary.batch)."""
 
 import functools
 import inspect
@@ -36,14 +36,11 @@ else:
     check_installed(SCRIPTS)
 
 from snakemake_logger_plugin_spikecanary.quiet import quieten
-from spikecanary import forecast, gate, inputcheck, outputs, reruns
-from spikecanary import report as page, sentinel, summary
+from spikecanary import batch, forecast, inputcheck, node, outputs, sentinel, summary
 from spikecanary.config import BadInputError, as_set
-from spikecanary.outputs import phy
-from spikecanary.reruns import OUTPUT_VERSIONS, SORT_VERSION, State, compare, digest, limits_of
+from spikecanary.reruns import OUTPUT_VERSIONS, SORT_VERSION, compare, digest, limits_of
 from spikecanary.supervise import gpus, processes
-from spikecanary.table import ID_PATTERN, find_misplaced, not_readable
-from spikecanary.texts import count, did_you_mean, shorten
+from spikecanary.table import ID_PATTERN
 
 if FOLDER:
     processes.import_first(FOLDER / "scripts")
@@ -73,66 +70,45 @@ PLACES = {
     name: Path(PREFIX.replace_prefix(PATHVARS.apply(f"<{name}>")))
     for name in ("results", "logs", "benchmarks")
 }
-for name, place in PLACES.items():
-    if re.search(r"^\.?$|^~|[{}<>]", str(place)):
-        sys.exit(f"pathvars: {name}: takes a folder, without ~, {{, }}, < and >, got {place}")
-    why = not_readable(place)
-    if why and not why.endswith("does not exist"):
-        sys.exit(f"pathvars: {name}: {why}; choose another folder")
-    if os.path.lexists(place) and not place.is_dir():
-        sys.exit(f"{place} is no folder: move it, or choose another in pathvars: {name}")
+if misplaced := batch.check_places(PLACES):
+    sys.exit(misplaced)
 RESULTS = PLACES["results"]
-if misplaced := find_misplaced(RESULTS):
-    sys.exit(f"{'; '.join(misplaced)}: move it away")
 if workflow.is_main_process and not DRY and os.access(RESULTS, os.W_OK):
     # As a file asked for by name, or with --notemp, it would stay, and check nothing again.
     Path(RESULTS, ".checked").unlink(missing_ok=True)
-ROWS = {row.id: row for row in RECORDINGS if reruns.is_usable(row, RESULTS, SETTINGS, dry=DRY)}
-NO_FOLDERS = (
-    f"{RESULTS} has no folders of theirs to work in: {[x.id for x in RECORDINGS if x.id not in ROWS]}; "
-    "move them, or give yourself the right to read and write them"
+BATCH = batch.Batch(
+    SETTINGS,
+    RECORDINGS,
+    RESULTS,
+    PLACES["logs"],
+    dry=DRY,
+    # Known once the DAG is built: while rules are read, there is no executor.
+    tries_nodes=lambda: workflow.local_exec and not (DRY or workflow.touch),
+    remembers=DRY or not IN_MODULE,
 )
-LEFT_OUT = f"Left out, {NO_FOLDERS}" if len(ROWS) < len(RECORDINGS) else ""
+LEFT_OUT = BATCH.left_out and f"Left out, {BATCH.left_out}"
 if workflow.is_main_process and LEFT_OUT:
     logger.warning(LEFT_OUT)
-summary.IN_TABLE[RESULTS] = {*ROWS}
-SESSIONS = outputs.sessions(RECORDINGS, SETTINGS)
-# As many GPU jobs at a time as there are GPUs, unless it is said; a cluster has its own.
-if workflow.local_exec and "gpu" not in workflow.global_resources:
-    workflow.register_resource("gpu", max(1, gpus.count()))
-BLOCKS = gate.make_waves(RECORDINGS, SETTINGS.gate.wave_size, SETTINGS.sorter.name)
-WAVES = {wave: members for wave in BLOCKS if (members := [x for x in BLOCKS[wave] if x in ROWS])}
-NUMBERED = gate.number(RECORDINGS)
-OF_BATCH = {
-    "names": [*ROWS],
-    "waves": [*WAVES],
-    "remote": workflow.non_local_exec,
-    "limits": limits_of(SETTINGS),
-    "late": inputcheck.left_to_jobs(SETTINGS),
-    "force": SETTINGS.canary.force,
-}
+summary.IN_TABLE[RESULTS] = {name: row.metadata for name, row in BATCH.rows.items()}
 
 
-def state_of(recording):
-    """Return a recording's records beside the settings of now."""
-    if recording not in ROWS:
-        if recording in NUMBERED:
-            sys.exit(NO_FOLDERS)
-        hint = did_you_mean(recording, ROWS)
-        sys.exit(f"no recording {recording!r} in {SETTINGS.recordings}{hint}")
-    return State(SETTINGS, ROWS[recording], RESULTS / recording, dry=DRY)
+@functools.cache
+def limit_gpus():
+    """Allow as many GPU jobs at a time as there are GPUs, unless it is said; a cluster has its own.
 
-
-if DRY or not IN_MODULE:  # where no other rule makes the recordings in this run
-    state_of = functools.cache(state_of)
+    Once the DAG is built: while rules are read, every run seems to be a local one.
+    """
+    is_local = workflow.is_main_process and workflow.local_exec
+    if is_local and "gpu" not in workflow.global_resources:
+        workflow.register_resource("gpu", max(1, gpus.count()))
 
 
 @functools.cache
 def check_options():
     """Refuse what would silently do something else here; known once the DAG is built."""
-    if not ROWS:  # only now, since `snakemake --lint` needs none
+    if not BATCH.rows:  # only now, since `snakemake --lint` needs none
         hint = "lists no recording: python -m spikecanary.discover FOLDER (docs/own-data.md)"
-        sys.exit(NO_FOLDERS if RECORDINGS else f"{SETTINGS.recordings}: {hint}")
+        sys.exit(BATCH.left_out or f"{SETTINGS.recordings}: {hint}")
     # Jobs behind a checkpoint are not known yet: a real run would leave them out.
     given = workflow.dag_settings
     if given.until or given.omit_from or given.batch:
@@ -141,16 +117,20 @@ def check_options():
     if RerunTrigger.CODE in workflow.rerun_triggers:
         hint = "add to your profile: rerun-triggers: [mtime, params, input]"
         logger.warning(f"An update of Spike Canary will sort everything again; {hint}")
+    limit_gpus()
     # Once: each job of a cluster reads the rules anew.
-    of_run = ROWS if workflow.is_main_process else ()
-    if again := [f"{x} ({why})" for x in of_run if (why := state_of(x).changes)]:
-        n_sorts = count(len(again), "finished sort runs", "finished sorts run")
-        logger.warning(f"{n_sorts} again, because of what changed: {shorten(again)}")
+    may_run = RerunTrigger.PARAMS in workflow.rerun_triggers and not workflow.touch
+    if workflow.is_main_process and may_run and (again := BATCH.describe_changes()):
+        logger.warning(again)
     if IN_MODULE:
         warn_of_disagreement()
 
 
-# What jobs are told, and what they ask for.
+@functools.cache
+def warn_of_disagreement():
+    """Say what disagrees where nothing asks for the check: for an importer's targets, and sorted."""
+    if text := compare(RESULTS, **BATCH.disagreeing):
+        logger.warning(f"Unless these run again by themselves: {text}")
 
 
 def signed(function):
@@ -162,7 +142,7 @@ def signed(function):
 def setting(kind, name):
     """Return a function of one of the settings that decide a canary, or a sort."""
     settings = f"{kind}_settings"
-    return signed(lambda wildcards: getattr(state_of(wildcards.recording), settings)[name])
+    return signed(lambda wildcards: getattr(BATCH.state_of(wildcards.recording), settings)[name])
 
 
 @signed
@@ -172,26 +152,14 @@ def of_batch(wildcards, output):
     One value, since each costs time. Snakemake compares none that is derived from the output (or
     from threads, for which it would forecast each sort that stands, too).
     """
-    names = [wildcards.recording] if "recording" in wildcards.keys() else WAVES[wildcards.wave]
-    return OF_BATCH | {
-        "rows": {each: NUMBERED[each] for each in names},
-        "forced": names[0] in SETTINGS.canary.force,
-    }
+    is_one = "recording" in wildcards.keys()
+    told = BATCH.tell([wildcards.recording] if is_one else BATCH.waves[wildcards.wave])
+    return told | {"remote": workflow.non_local_exec}
 
 
-@signed
-def task_of(wildcards):
-    """Return the full sort of a recording, for what is made of its sorting."""
-    return state_of(wildcards.recording).sort_settings["task"]
-
-
-def with_work_by_hand(kind, pattern):
-    """Return a function of the version of an output, and of the work in Phy that it is made of."""
-    version = {kind: OUTPUT_VERSIONS[kind]}
-    look = functools.partial(
-        phy.look_for_work, pattern=pattern, manual=SETTINGS.curation.manual, dry=DRY
-    )
-    return signed(lambda wildcards: version | look(RESULTS / wildcards.recording))
+def version_by_hand(kind, pattern):
+    """Return a function of the version of an output, and of the work by hand that it is made of."""
+    return signed(lambda wildcards: BATCH.version(kind, pattern, wildcards.recording))
 
 
 def times_attempt(constant):
@@ -199,47 +167,16 @@ def times_attempt(constant):
     return constant if DRY else lambda wildcards, attempt: attempt * constant
 
 
-CANARY_REQUEST = forecast.default_request(
-    SETTINGS, SETTINGS.sorter.name, SETTINGS.job.canary_runtime_min
-)
-
-
-def sort_request(resource):
+def sort_request(name):
     """Return a full sort's request for a resource, by its forecast; a dry run takes the least."""
-
-    def request(wildcards, attempt):
-        task = state_of(wildcards.recording).task
-        return forecast.sort_request(SETTINGS, RESULTS, task, attempt)[resource]
-
-    limit_min = SETTINGS.job.sort_runtime_min
-    least = forecast.default_request(SETTINGS, SETTINGS.sorter.name, limit_min)
-    return least[resource] if DRY else request
-
-
-@signed
-def gpus_of(wildcards):
-    """Return how many GPUs a recording's sorter takes."""
-    return forecast.count_gpus(SETTINGS, sorter_of(wildcards.recording))
-
-
-def sorter_of(recording):
-    """Return the sorter of a recording."""
-    return state_of(recording).row.sorter or SETTINGS.sorter.name
+    if DRY:
+        return BATCH.default_request(SETTINGS.job.sort_runtime_min)[name]
+    return lambda wildcards, attempt: BATCH.request(wildcards.recording, attempt)[name]
 
 
 def end_of_run(*, failed):
     """Print how this run's recordings ended; exit status 1 where one of them needs attention."""
     jobs = [] if workflow.touch else workflow.dag.jobs
-    of_run = {job.wildcards.get("recording") for job in jobs}
-    # Where a machine cannot run a sorter, no canary of it is among the jobs.
-    of_run |= {each for job in jobs for each in WAVES.get(job.wildcards.get("wave"), [])}
-    further = {name: row.metadata for name, row in ROWS.items()}
-    if any(job.name == "check_records" for job in jobs):
-        of_run |= {each for each in ROWS if state_of(each).is_doubtful}
-    ended = {name: further[name] for name in further if name in of_run}
-    if failed and ended:
-        page.write_after_errors(RESULTS, further, SETTINGS)
-    files = outputs.all_files(SETTINGS.outputs) if failed else []
-    needs_attention = summary.print_end(RESULTS, ended, files)
+    needs_attention = BATCH.end((job.wildcards for job in jobs), failed=failed)
     if LEFT_OUT or (needs_attention and not failed):
         sys.exit(LEFT_OUT or 1)

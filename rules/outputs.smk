@@ -26,8 +26,8 @@ rule analyze:
     resources:
         **OUTPUT_RESOURCES,
     params:
-        version=with_work_by_hand("analyze", "spike_clusters.npy"),
-        task=task_of,
+        version=version_by_hand("analyze", "spike_clusters.npy"),
+        task=setting("sort", "task"),
         analysis=as_set(SETTINGS.analysis),
     script:
         "../scripts/analyze.py"
@@ -50,7 +50,7 @@ rule curate:
     resources:
         **OUTPUT_RESOURCES,
     params:
-        version=with_work_by_hand("curate", "cluster_*.tsv"),
+        version=version_by_hand("curate", "cluster_*.tsv"),
         curation=as_set(SETTINGS.curation, exclude={"manual"}),  # it is in the version
     script:
         "../scripts/curate.py"
@@ -93,26 +93,21 @@ use rule export_npz as export_nwb with:
         "<logs>/export_nwb/{recording}.log",
     params:
         version={"nwb": OUTPUT_VERSIONS["nwb"]},
-        row=signed(lambda wildcards: state_of(wildcards.recording).named_row),
+        row=signed(lambda wildcards: BATCH.state_of(wildcards.recording).named_row),
         settings={"nwb": as_set(SETTINGS.exports.nwb, exclude={"by"})},
 
 
 use rule export_npz as export_session with:
     input:
-        curated=lambda wildcards: [
-            f"<results>/{each}/curated"
-            for wave, members in WAVES.items()
-            if {*members} & {*SESSIONS[wildcards.session]}
-            for each in split_wave(wave)[0]
-            if each in SESSIONS[wildcards.session]
-        ],
+        curated=lambda wildcards: in_results(BATCH.curated_of(wildcards.session)),
     output:
         "<results>/sessions/{session}.nwb",
     log:
         "<logs>/export_session/{session}.log",
     params:
         version={"session": OUTPUT_VERSIONS["nwb"]},
-        rows=lambda wildcards: [state_of(each).named_row for each in SESSIONS[wildcards.session]],
+        digest=lambda wildcards: digest(rows=BATCH.named_rows(wildcards.session)),
+        rows=lambda wildcards, threads: BATCH.named_rows(wildcards.session),
         settings={"nwb": as_set(SETTINGS.exports.nwb, exclude={"by"})},
 
 
@@ -127,7 +122,7 @@ use rule export_npz as export_phy with:
         "<logs>/export_phy/{recording}.log",
     params:
         version={"phy": OUTPUT_VERSIONS["phy"]},
-        task=task_of,
+        task=setting("sort", "task"),
         analysis=as_set(SETTINGS.analysis),
         settings={"phy": SETTINGS.exports.phy},
         # Not compared: it makes no difference to folders that nobody has edited.
@@ -143,38 +138,8 @@ use rule export_phy as export_report with:
         version={"report": OUTPUT_VERSIONS["report"]},
 
 
-rule figures:
-    """Draw a recording and its units."""
-    input:
-        analyzer="<results>/{recording}/analyzer",
-        units="<results>/{recording}/units.tsv",
-    output:
-        report(
-            directory("<results>/{recording}/figures"),
-            patterns=["{name,[^/]+}.png"],
-            caption="../scripts/spikecanary/captions.rst",
-            category="Recordings",
-            subcategory="{recording}",
-            labels={"figure": "{name}"},
-        ),
-    log:
-        "<logs>/figures/{recording}.log",
-    conda:
-        "../envs/sorter.yaml"
-    resources:
-        **OUTPUT_RESOURCES,
-    params:
-        version={"figures": OUTPUT_VERSIONS["figures"]},
-        task=task_of,
-        analysis=as_set(SETTINGS.analysis),
-        curation=as_set(SETTINGS.curation, exclude={"manual"}),
-        unit_pages=SETTINGS.exports.unit_pages,
-    script:
-        "../scripts/figures.py"
-
-
 rule canary_figure:
-    """Draw the window for which a recording was stopped, so that the reason can be seen."""
+    """Draw the window for which a recording was stopped; the rule below, a recording and its units."""
     input:
         sentinel="<results>/{recording}/canary.json",
     output:
@@ -192,7 +157,28 @@ rule canary_figure:
         **OUTPUT_RESOURCES,
     params:
         version={"canary_figure": OUTPUT_VERSIONS["canary_figure"]},
-        task=task_of,
+        task=setting("sort", "task"),
         analysis=as_set(SETTINGS.analysis),
     script:
-        "../scripts/canary_figure.py"
+        "../scripts/figures.py"
+
+
+use rule canary_figure as figures with:
+    input:
+        analyzer="<results>/{recording}/analyzer",
+        units="<results>/{recording}/units.tsv",
+    output:
+        report(
+            directory("<results>/{recording}/figures"),
+            patterns=["{name,[^/]+}.png"],
+            caption="../scripts/spikecanary/captions.rst",
+            category="Recordings",
+            subcategory="{recording}",
+            labels={"figure": "{name}"},
+        ),
+    log:
+        "<logs>/figures/{recording}.log",
+    params:
+        version={"figures": OUTPUT_VERSIONS["figures"]},
+        curation=as_set(SETTINGS.curation, exclude={"manual"}),
+        unit_pages=SETTINGS.exports.unit_pages,

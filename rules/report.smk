@@ -9,10 +9,9 @@ rule wave_summary:
         # A gate that comes to the same table is, to Snakemake, no change.
         sentinels=wave_sentinels,
         # What is made last; what it is made of comes by itself.
-        results=lambda wildcards: [
-            f"<results>/{each}"
-            for each in results_of(wildcards.wave, outputs.last(SETTINGS.outputs))
-        ],
+        results=lambda wildcards: in_results(
+            BATCH.results_of(wildcards.wave, outputs.last(SETTINGS.outputs))
+        ),
     output:
         table="<results>/waves/{wave}.tsv",
     log:
@@ -32,7 +31,7 @@ rule wave_summary:
 rule summary:
     """Put the tables of all waves together."""
     input:
-        waves=[f"<results>/waves/{wave}.tsv" for wave in WAVES],
+        waves=[f"<results>/waves/{wave}.tsv" for wave in BATCH.waves],
     output:
         table=report("<results>/summary.tsv", caption="captions/summary.rst", category="Batch"),
     log:
@@ -71,17 +70,18 @@ rule check_records:
     which nothing runs: the hooks, which say so, run only where something does.
     """
     input:
-        [f"<results>/waves/{wave}.tsv" for wave in WAVES],
+        [f"<results>/waves/{wave}.tsv" for wave in BATCH.waves],
         *ALL_RESULTS,
     output:
         checked=temp("<results>/.checked"),
     log:
         "<logs>/check_records.log",
+    retries: 0
     localrule: True
     conda:
         "../envs/light.yaml"
     params:
-        disagreeing=lambda wildcards: find_disagreeing(),
+        disagreeing=lambda wildcards: BATCH.disagreeing,
     script:
         "../scripts/check_records.py"
 

@@ -36,5 +36,5 @@ rule sorted:
     input:
         lambda wildcards: check_options() or warn_of_disagreement() or [],
         # Each by itself: a machine that cannot run one sorter holds back no other's sorts.
-        [lambda wildcards, wave=wave: sorts_of(wave) for wave in WAVES],
+        [lambda wildcards, wave=wave: in_results(BATCH.sorts_of(wave)) for wave in BATCH.waves],
     localrule: True

@@ -1,4 +1,4 @@
-"""Rule figures: draw a recording and its units."""
+"""Rules figures and canary_figure: draw a recording and its units, or why it was stopped."""
 
 from pathlib import Path
 from typing import Any
@@ -12,14 +12,17 @@ from spikecanary.supervise import log, processes
 def main(snakemake: Any) -> None:
     """Unpack Snakemake's object and draw."""
     processes.exit_on_signals()
-    log.configure(snakemake.log[0], snakemake.resources.get("attempt", 1), rule="figures")
-    figures.run(
-        SortTask.model_validate(snakemake.params.task),
-        AnalysisSettings.model_validate(snakemake.params.analysis),
-        CurationSettings.model_validate(snakemake.params.curation),
-        Path(snakemake.output[0]).parent,
-        n_pages=snakemake.params.unit_pages,
-    )
+    params = snakemake.params
+    (drawn,) = params.version
+    log.configure(snakemake.log[0], snakemake.resources.get("attempt", 1), rule=drawn)
+    path = Path(snakemake.output[0])
+    task = SortTask.model_validate(params.task)
+    analysis = AnalysisSettings.model_validate(params.analysis)
+    if drawn == "canary_figure":
+        figures.draw_canary(task, analysis, Path(snakemake.input.sentinel), path)
+        return
+    curation = CurationSettings.model_validate(params.curation)
+    figures.run(task, analysis, curation, path.parent, n_pages=params.unit_pages)
 
 
 if __name__ == "__main__":

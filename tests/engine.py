@@ -19,7 +19,7 @@ from workbench import ROOT
 IDS = "a b c d e f"
 OPTIONS = '{"sampling_frequency": 30000, "dtype": "int16", "num_channels": 4}'
 STUBS = {"canary.py": "canary", "sort.py": "sort", "node.py": "node"} | dict.fromkeys(
-    ("analyze.py", "curate.py", "export.py", "figures.py", "canary_figure.py"), "output"
+    ("analyze.py", "curate.py", "export.py", "figures.py"), "output"
 )
 
 

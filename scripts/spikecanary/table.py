@@ -254,17 +254,6 @@ def not_readable(path: str | Path) -> str:
     return "" if os.access(path, os.R_OK) else f"{path} cannot be read (Permission denied)"
 
 
-def find_misplaced(results: Path) -> list[str]:
-    """Name what stands in a results folder in the place of a file or folder of ours."""
-    found = []
-    for name in (*RESERVED_IDS, ".checked"):
-        path, kind = str(results / name), "file" if "." in name else "folder"
-        is_there = os.path.exists(path)  # noqa: PTH110 - of a name too long, too
-        if is_there and Path(path).is_dir() == (kind == "file"):
-            found.append(f"{path} should be a {kind}")
-    return found
-
-
 def read_table(path: str | Path) -> list[Recording]:
     """Read the recordings table, a TSV file, or raise BadInputError with all its problems.
 
@@ -424,13 +413,12 @@ class GrowingTable:
             for each in (key, key[:1]):
                 self.known.setdefault(each, set()).add(row.get("channels", ""))
 
-    def select_new(self, rows: Iterable[dict[str, str]]) -> list[bool]:
+    def select_new(self, rows: Sequence[dict[str, str]]) -> list[bool]:
         """Say of each row whether the table lacks it.
 
         A row is known by path, stream and channels. A stream whose row has other channels than
         all rows proposed was edited, and none of its rows is new.
         """
-        rows = list(rows)
         proposed: dict[tuple[str, ...], set[str]] = {}
         for row in rows:
             proposed.setdefault(stream_key(row), set()).add(row.get("channels", ""))
@@ -454,17 +442,18 @@ class GrowingTable:
     ) -> None:
         """Write the table with more rows, and what was left out: path, stream, reason.
 
-        Comments of discover on paths that have been looked at anew are replaced.
+        Comments of discover on paths that have been looked at anew (real ones) are replaced.
         """
         filled = {name for row in rows for name, value in row.items() if value}
         wanted = (name for name in (*COLUMNS, *TOLD_COLUMNS) if name in filled)
         more = [name for name in wanted if name not in self.columns]
         lines = list(self.lines)
         lines[self.header_at] = "\t".join([lines[self.header_at], *more])
+        told = (line.removeprefix(COMMENT).partition("\t")[0] for line in lines)
         lines = [
             line
-            for line in lines
-            if not (line.startswith(COMMENT) and line[len(COMMENT) :].split("\t")[0] in looked_at)
+            for line, path in zip(lines, told, strict=True)
+            if not (line.startswith(COMMENT) and os.path.realpath(path) in looked_at)
         ]
         lines += ["\t".join(row.get(n, "") for n in [*self.columns, *more]) for row in rows]
         lines += [COMMENT + "\t".join(" ".join(text.split()) for text in o) for o in left_out]

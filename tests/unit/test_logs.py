@@ -76,7 +76,7 @@ def test_an_error_of_the_system_is_one_line_on_the_screen(tmp_path):
     assert "Traceback" in path.read_text()
 
 
-@pytest.mark.parametrize("script", ["analyze", "curate", "export", "figures", "canary_figure"])
+@pytest.mark.parametrize("script", ["analyze", "curate", "export", "figures"])
 def test_outputs_that_would_fail_again_are_not_repeated(tmp_path, monkeypatch, script):
     monkeypatch.setattr(processes, "exit_on_signals", lambda: None)
     (tmp_path / "a.log").write_text("2026-01-01 00:00:00,000 ERROR no unit\n")

@@ -1,0 +1,309 @@
+"""A batch, as the rules see it: its waves, what its jobs are told, and what is asked for.
+
+Paths are below the results folder.
+"""
+
+import os
+import re
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from spikecanary import forecast, gate, inputcheck, node, outputs, report, reruns, summary
+from spikecanary.config import Config
+from spikecanary.outputs import phy
+from spikecanary.reruns import OUTPUT_VERSIONS, State
+from spikecanary.supervise import log
+from spikecanary.table import RESERVED_IDS, Recording, not_readable
+from spikecanary.texts import count, did_you_mean, shorten
+
+
+def check_places(places: Mapping[str, Path]) -> str:
+    """Say why results, logs or benchmarks cannot be where they shall; nothing where they can."""
+    for name, place in places.items():
+        if re.search(r"^\.?$|^~|[{}<>]", str(place)):
+            return f"pathvars: {name}: takes a folder, without ~, {{, }}, < and >, got {place}"
+        why = not_readable(place)
+        if why and not why.endswith("does not exist"):
+            return f"pathvars: {name}: {why}; choose another folder"
+        if os.path.lexists(place) and not place.is_dir():
+            return f"{place} is no folder: move it, or choose another in pathvars: {name}"
+    misplaced = []
+    for name in (*RESERVED_IDS, ".checked"):
+        path, kind = str(places["results"] / name), "file" if "." in name else "folder"
+        is_there = os.path.exists(path)  # noqa: PTH110 - of a name too long, too
+        if is_there and Path(path).is_dir() == (kind == "file"):
+            misplaced.append(f"{path} should be a {kind}")
+    return f"{'; '.join(misplaced)}: move it away" if misplaced else ""
+
+
+@dataclass
+class Batch:
+    """The recordings of a table beside the settings of now, and what is in the results folder."""
+
+    config: Config
+    recordings: Sequence[Recording]
+    results: Path
+    logs: Path = Path("logs")
+    dry: bool = False
+    #: Whether this machine is tried before many canaries run on it; known once the DAG is built.
+    tries_nodes: Callable[[], bool] = lambda: False
+    #: States are read once; not where other rules may make the recordings in this run.
+    remembers: bool = True
+    #: Returns the table of a wave's gate, as soon as it is written; no dry run asks for one.
+    gate_of: Callable[[str], Path] | None = None
+    _states: dict[str, State] = field(default_factory=dict, init=False)
+    _waiting: dict[str, set[str]] = field(default_factory=dict, init=False)
+
+    @cached_property
+    def rows(self) -> dict[str, Recording]:
+        """Those of its recordings that have a results folder to work in, by their ids."""
+        rows = self.recordings
+        usable = (r for r in rows if reruns.is_usable(r, self.results, self.config, dry=self.dry))
+        return {row.id: row for row in usable}
+
+    @cached_property
+    def left_out(self) -> str:
+        """Which recordings are left out, and why; empty where none is."""
+        if len(self.rows) == len(self.recordings):
+            return ""
+        named = [row.id for row in self.recordings if row.id not in self.rows]
+        return (
+            f"{self.results} has no folders of theirs to work in: {named}; move them, or give "
+            "yourself the right to read and write them"
+        )
+
+    @cached_property
+    def waves(self) -> dict[str, list[str]]:
+        """The recordings of each wave, by its name."""
+        config = self.config
+        blocks = gate.make_waves(self.recordings, config.gate.wave_size, config.sorter.name)
+        usable = {wave: [x for x in members if x in self.rows] for wave, members in blocks.items()}
+        return {wave: members for wave, members in usable.items() if members}
+
+    @cached_property
+    def sessions(self) -> dict[str, list[str]]:
+        """The recordings of each session that has a file of its own."""
+        return outputs.sessions(self.recordings, self.config)
+
+    def state_of(self, recording: str) -> State:
+        """Return a recording's records beside the settings of now."""
+        if recording in self._states:
+            return self._states[recording]
+        if recording not in self.rows:
+            hint = did_you_mean(recording, self.rows)
+            unknown = f"no recording {recording!r} in {self.config.recordings}{hint}"
+            raise SystemExit(self.left_out if recording in self.numbered else unknown)
+        state = State(self.config, self.rows[recording], self.results / recording, dry=self.dry)
+        if self.remembers:
+            self._states[recording] = state
+        return state
+
+    def sorter_of(self, recording: str) -> str:
+        """Return the sorter of a recording."""
+        return self.state_of(recording).row.sorter or self.config.sorter.name
+
+    def describe_changes(self) -> str:
+        """Say which finished sorts run again, and why; nothing where none does."""
+        again = [f"{x} ({why})" for x in self.rows if (why := self.state_of(x).changes)]
+        n_sorts = count(len(again), "finished sort runs", "finished sorts run")
+        return f"{n_sorts} again, because of what changed: {shorten(again)}" if again else ""
+
+    # What jobs are told, and what they request.
+
+    @cached_property
+    def numbered(self) -> dict[str, dict[str, str]]:
+        """The further columns of each recording, and its place in the table."""
+        return gate.number(self.recordings)
+
+    @cached_property
+    def _told(self) -> dict[str, Any]:
+        return {
+            "names": [*self.rows],
+            "waves": [*self.waves],
+            "limits": reruns.limits_of(self.config),
+            "late": inputcheck.left_to_jobs(self.config),
+            "force": self.config.canary.force,
+        }
+
+    def tell(self, names: Sequence[str]) -> dict[str, Any]:
+        """Return a job's place in the batch, and what it goes by that decides no result."""
+        rows = {each: self.numbered[each] for each in names}
+        return self._told | {"rows": rows, "forced": names[0] in self.config.canary.force}
+
+    def version(self, kind: str, pattern: str, recording: str) -> dict[str, Any]:
+        """Return the version of an output, and of the work by hand that it is made of."""
+        folder, manual = self.results / recording, self.config.curation.manual
+        work = phy.look_for_work(folder, pattern=pattern, manual=manual, dry=self.dry)
+        return {kind: OUTPUT_VERSIONS[kind]} | work
+
+    def default_request(self, runtime_min: int) -> dict[str, int]:
+        """Return what a canary requests, and a sort without a forecast."""
+        return forecast.default_request(self.config, self.config.sorter.name, runtime_min)
+
+    def gpus_of(self, recording: str) -> int:
+        """Return how many GPUs a recording's sorter takes."""
+        return forecast.count_gpus(self.config, self.sorter_of(recording))
+
+    def request(self, recording: str, attempt: int) -> dict[str, int]:
+        """Return what a full sort requests, by its forecast."""
+        task = self.state_of(recording).task
+        return forecast.sort_request(self.config, self.results, task, attempt)
+
+    # What is asked for.
+
+    def find_waiting(self, sorter: str) -> set[str]:
+        """Return the recordings whose canaries wait until this machine was tried with a sorter.
+
+        None where few canaries of it are to run, or none may stop for a machine. What is forced is
+        sorted whatever its canary says.
+        """
+        canary = self.config.canary
+        if not self.tries_nodes() or not canary.window_s or "environment" not in canary.stop_on:
+            return set()
+        if sorter not in self._waiting:
+            due = {x for x in self.rows if self.sorter_of(x) == sorter}
+            due = {x for x in due if self.state_of(x).canary_is_due} - {*canary.force}
+            self._waiting[sorter] = due if len(due) >= node.LEAST_RECORDINGS else set()
+        return self._waiting[sorter]
+
+    def find_trial(self, wave: str) -> str | None:
+        """Return the sorter with which this machine is tried before a wave's canaries run."""
+        sorter = self.sorter_of(self.waves[wave][0])
+        return None if self.find_waiting(sorter).isdisjoint(self.waves[wave]) else sorter
+
+    def sentinels(self, wave: str) -> list[str]:
+        """Return the sentinels of a wave that its gate reads.
+
+        A finished sort does without one that was removed: to have it made again would, to
+        Snakemake, be an input that was updated, ancient() or not.
+        """
+        return [f"{x}/canary.json" for x in self.waves[wave] if not self.state_of(x).lacks_sentinel]
+
+    def split(self, wave: str) -> tuple[list[str], list[str]]:
+        """Return the recordings of a wave that are sorted, and those whose silence is drawn.
+
+        A dry run cannot pass the checkpoint: it goes by the sentinels that stand, and counts what
+        will be tested (again) as sorted. A real run goes by the gate's table, not by the
+        sentinels: one that is away, to be made again, passed while the table stands.
+        """
+        states = {each: self.state_of(each) for each in self.waves[wave]}
+        if self.gate_of is None or self.dry:
+            passed = {each for each, state in states.items() if state.may_proceed}
+            silent = {each for each, state in states.items() if state.is_silent}
+        else:
+            sentinels = (self.results / each / "canary.json" for each in states)
+            passed, silent = gate.split(self.gate_of(wave), sentinels)
+        # A finished sort stands, whatever a later canary came to.
+        passed |= {each for each, state in states.items() if state.sort_stands}
+        passed |= {*self.config.canary.force}
+        return [each for each in states if each in passed], sorted(silent - passed)
+
+    def results_of(self, wave: str, names: Sequence[str]) -> list[str]:
+        """Return those names of each recording of a wave that is sorted, or its picture."""
+        passed, silent = self.split(wave)
+        made = [f"{each}/{name}" for each in passed for name in names]
+        # One of which a recording is left out for now stays as it is.
+        whole = {one for one, members in self.sessions.items() if self.rows.keys() >= {*members}}
+        of_sorted = whole & {self.rows[each].session for each in passed}
+        made += [f"sessions/{one}.nwb" for one in self.sessions if one in of_sorted]
+        drawn = silent if "figures" in self.config.outputs else []
+        return made + [f"{each}/{outputs.CANARY_FIGURE}" for each in drawn]
+
+    def missing_of(self, wave: str) -> list[str]:
+        """Return a wave's files by name that are missing, so that a removed one is made again.
+
+        What stands, and what is new, is in the DAG by the tables of the waves: these too by name,
+        since the summary of a run with errors is made without them.
+        """
+        names = [f"{kind}/{wave}.tsv" for kind in ("gates", "waves")]
+        if (self.results / "gates" / f"{wave}.tsv").exists():
+            tested = [each for each in self.waves[wave] if not self.state_of(each).sort_stands]
+            names += [f"{each}/canary.json" for each in tested]
+            names += self.results_of(wave, outputs.all_files(self.config.outputs))
+        return self._missing(names)
+
+    def missing_of_sorted(self) -> list[str]:
+        """Return what finished sorts lack where a trial comes first, whose failure costs none."""
+        due = [x for x in self.rows if self.find_waiting(self.sorter_of(x))]
+        files = outputs.all_files(self.config.outputs)
+        return self._missing(f"{x}/{n}" for x in due if self.state_of(x).sort_stands for n in files)
+
+    def _missing(self, names: Iterable[str]) -> list[str]:
+        return [each for each in names if not (self.results / each).exists()]
+
+    def sorts_of(self, wave: str) -> list[str]:
+        """Return the full sorts of a wave, and the sentinels of what is not sorted."""
+        passed, _ = self.split(wave)
+        tested = [each for each in self.waves[wave] if not self.state_of(each).sort_stands]
+        names = [f"{each}/canary.json" for each in tested]
+        return names + [f"{x}/{name}" for x in passed for name in ("sort.json", "sorting")]
+
+    def named_rows(self, session: str) -> list[dict[str, Any]]:
+        """Return the rows of a session with their further columns."""
+        return [self.state_of(each).named_row for each in self.sessions[session]]
+
+    def curated_of(self, session: str) -> list[str]:
+        """Return the curated sortings of a session."""
+        members = {*self.sessions[session]}
+        waves = [wave for wave, found in self.waves.items() if not members.isdisjoint(found)]
+        return [f"{x}/curated" for wave in waves for x in self.split(wave)[0] if x in members]
+
+    # What needs a person.
+
+    @cached_property
+    def disagreeing(self) -> dict[str, Any]:
+        """What disagrees with the settings of now: records, and tables of waves."""
+        states = {each: self.state_of(each) for each in self.rows}
+        named = {f"waves/{wave}.tsv": members for wave, members in self.waves.items()}
+        for wave, members in self.waves.items():
+            tested = [each for each in members if not states[each].lacks_sentinel]
+            named[f"gates/{wave}.tsv"] = tested
+        return {
+            "expected": {each: x.expected for each, x in states.items() if x.disagreement},
+            "tables": gate.find_stale(self.results, named),
+        }
+
+    @property
+    def needs_check(self) -> bool:
+        """Whether something needs attention though nothing may run."""
+        doubtful = any(self.state_of(each).is_doubtful for each in self.rows)
+        return bool(self.left_out) or doubtful or any(self.disagreeing.values())
+
+    def end(self, jobs: Iterable[Mapping[str, str]], *, failed: bool) -> bool:
+        """Print how the recordings of some jobs ended; after errors write summary and report.
+
+        Parameters
+        ----------
+        jobs : iterable of dict
+            The wildcards of each job of this run.
+        failed : bool
+            Whether some of them failed.
+
+        Returns
+        -------
+        bool
+            Whether a recording needs attention.
+        """
+        of_run = set[str]()
+        for wildcards in jobs:
+            # Where a machine cannot run a sorter, no canary of it is among the jobs.
+            of_run |= {
+                wildcards.get("recording", ""),
+                *self.waves.get(wildcards.get("wave", ""), ()),
+            }
+        further = {name: row.metadata for name, row in self.rows.items()}
+        ended = {name: further[name] for name in further if name in of_run}
+        if failed and ended:
+            report.write_after_errors(self.results, further, self.config)
+        files = outputs.all_files(self.config.outputs) if failed else []
+        needs_attention = summary.print_end(self.results, ended, files)
+        for session in self.sessions if failed and ended else ():
+            if errors := log.errors_of_run(self.logs, session):
+                head = f"The NWB file of session {session} was not made:"
+                lines = "\n    ".join([head, *errors])
+                sys.stderr.write(f"{lines}\n")
+        return needs_attention
