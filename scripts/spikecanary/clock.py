@@ -17,6 +17,7 @@ from spikecanary.integrity import (
     choose_knots,
     find_fault,
     find_gaps,
+    find_times,
     open_ephys_streams,
 )
 from spikecanary.sentinel import Part
@@ -43,8 +44,8 @@ def describe_part(path: str, segment: int, opened: "BaseRecording", start_sample
     """
     n_samples, knots = opened.get_num_samples(segment), {}
     start_s = float(opened.get_start_time(segment))
-    if opened.has_time_vector(segment):
-        times, step_s = opened.get_times(segment), 1 / opened.get_sampling_frequency()
+    if (times := find_times(opened, segment)) is not None:
+        step_s = 1 / opened.get_sampling_frequency()
         if find_fault(times, step_s):
             start_s = start_s if np.isfinite(start_s) else 0.0
         else:
@@ -59,7 +60,7 @@ def describe_part(path: str, segment: int, opened: "BaseRecording", start_sample
         start_sample=start_sample,
         n_samples=n_samples,
         t_start_s=start_s,
-        began=read_start(opened, path),
+        began=read_start(opened, path, segment),
         clock=list(knots.items()),
     )
 
@@ -139,7 +140,9 @@ def describe_joins(parts: Sequence[Part], rate_hz: float) -> Iterator[str]:
                     f"segment {after.segment} of {after.file} begins {later_s:.6g} s after the one "
                     "before has ended. The sort counts samples, as if there were no pause"
                 )
-        elif Path(before.file).exists() and Path(before.file).samefile(after.file):
+        elif all(Path(x.file).exists() for x in (before, after)) and Path(before.file).samefile(
+            after.file
+        ):
             yield f"{after.file} is named twice"
         elif before.began and after.began and before.began != after.began:
             began = [datetime.fromisoformat(part.began) for part in (before, after) if part.began]
@@ -149,27 +152,31 @@ def describe_joins(parts: Sequence[Part], rate_hz: float) -> Iterator[str]:
                 yield f"{said}: is their order right?"
 
 
-def read_start(opened: "BaseRecording", path: str) -> str | None:
-    """Return when a recording began, in ISO 8601, where its header, or a file beside it, says so.
+def read_start(opened: "BaseRecording", path: str, segment: int = 0) -> str | None:
+    """Return when a segment began, in ISO 8601, where its header, or a file beside it, says so.
 
     SpikeGLX, Open Ephys and Neuralynx note it in texts, Intan in names, NWB itself; of others neo
     tells. Where no zone is noted, it is that of this machine.
     """
+    while (parent := opened.get_parent()) is not None:  # some of its channels were chosen
+        opened = parent
     try:
-        return next(filter(None, map(_iso, _noted(opened, path))), None)
+        return next(filter(None, map(_iso, _noted(opened, path, segment))), None)
     except Exception:  # whatever a header holds, it must not cost the sort
         logger.exception("%s: cannot tell when it began", path)
         return None
 
 
-def _noted(opened: "BaseRecording", path: str) -> Iterator[Any]:
-    """Yield what is noted of a recording's beginning: dates, as objects or texts."""
+def _noted(opened: "BaseRecording", path: str, segment: int) -> Iterator[Any]:
+    """Yield what is noted of a segment's beginning: dates, as objects or texts."""
     reader: Any = getattr(opened, "neo_reader", None)
     kind = type(reader).__name__.removesuffix("RawIO")
-    for info in reader.signals_info_dict.values() if kind == "SpikeGLX" else ():
+    for (of, *_), info in reader.signals_info_dict.items() if kind == "SpikeGLX" else ():
         meta = info["meta"]  # CatGT keeps the time of its input apart
-        yield meta.get("fileCreateTime_original", meta.get("fileCreateTime"))
-    for info in open_ephys_streams(opened) if kind == "OpenEphysBinary" else ():
+        if of == segment:
+            yield meta.get("fileCreateTime_original", meta.get("fileCreateTime"))
+    streams = open_ephys_streams(opened) if kind == "OpenEphysBinary" else ()
+    for info in itertools.islice(streams, segment, segment + 1):
         folder = Path(info["raw_filename"]).parents[2]
         number = folder.parent.name.removeprefix("experiment")
         settings = "settings.xml" if number == "1" else f"settings_{number}.xml"
@@ -185,7 +192,7 @@ def _noted(opened: "BaseRecording", path: str) -> Iterator[Any]:
         yield header.get("recording_opened")
     nwb = getattr(getattr(opened, "_reader", None), "file", None)
     if nwb is not None and "session_start_time" in nwb:
-        noted = nwb["session_start_time"][()]
+        noted = np.ravel(nwb["session_start_time"][()])[0]  # in zarr a list of one
         yield noted.decode() if isinstance(noted, bytes) else noted
     for block in getattr(reader, "raw_annotations", {}).get("blocks", ()):
         for noted in (block, *block["segments"]):

@@ -13,8 +13,10 @@ from pydantic import (
     Field,
     FieldSerializationInfo,
     NonNegativeInt,
+    PlainSerializer,
     PositiveFloat,
     PositiveInt,
+    SerializationInfo,
     ValidationError,
     ValidationInfo,
     field_serializer,
@@ -38,6 +40,7 @@ MESSAGES = {
     "model_type": "takes keys and values (name: value)",
     "dict_type": "takes keys and values (name: value)",
     "list_type": "takes a list ([a, b])",
+    "string_type": "takes a text; put it in quotes",
     "string_pattern_mismatch": "takes a folder, without ~, $, {, }, <, > and control characters",
 }
 
@@ -59,6 +62,17 @@ def as_steps(given: Any) -> Any:
         return dict(given) if isinstance(given, list | tuple) else given
     except (TypeError, ValueError):  # no pairs
         return given
+
+
+def _keep_order(steps: dict[str, Any], info: SerializationInfo) -> Any:
+    """Return steps as pairs where keys are sorted, so that they keep their order."""
+    return list(steps.items()) if info.exclude_defaults else steps
+
+
+#: Steps of SpikeInterface with their parameters, in their order.
+Steps = Annotated[
+    dict[str, dict[str, Any]], BeforeValidator(as_steps), PlainSerializer(_keep_order)
+]
 
 
 def _merge(default: Any, given: Any) -> Any:
@@ -344,7 +358,7 @@ class ExportSettings(Settings):
     """Options of the exports."""
 
     phy: dict[str, Any] = {}
-    """Arguments of SpikeInterface's export_to_phy; `copy_binary` where Phy cannot read the file."""
+    """Arguments of SpikeInterface's export_to_phy; data are copied if Phy cannot read the file."""
     nwb: NwbSettings = NwbSettings()
     unit_pages: NonNegativeInt = 50
     """Units that have a page in `figures/units/`: those with the most spikes."""
@@ -355,11 +369,9 @@ class Config(Settings):
 
     recordings: UserPath = "config/recordings.tsv"
     """The recordings table, a TSV file."""
-    preprocessing: dict[str, dict[str, Any]] = {}
+    preprocessing: Steps = {}
     """Steps of SpikeInterface's PreprocessingPipeline, in order."""
-    preprocessing_of: dict[str, Annotated[dict[str, dict[str, Any]], BeforeValidator(as_steps)]] = (
-        PREPROCESSING
-    )
+    preprocessing_of: dict[str, Steps] = PREPROCESSING
     """Steps by name, for rows that name one in the column `preprocessing`; `none`: no step."""
     params_of: dict[str, dict[str, Any]] = {"kilosort4_tetrodes": {"nblocks": 0}}
     """Parameters of the sorter by name, for rows that name one in the column `params`."""
@@ -380,12 +392,6 @@ class Config(Settings):
     job: JobSettings = JobSettings()
     pathvars: dict[Literal["results", "logs", "benchmarks", "resources"], Folder] = {}
     """Snakemake's path variables: results, logs, benchmarks."""
-
-    @field_serializer("preprocessing_of")
-    def _keep_order(self, named: dict[str, Any], info: FieldSerializationInfo) -> Any:
-        """Keep the order of the steps where keys are sorted."""
-        pairs = {name: list(steps.items()) for name, steps in named.items()}
-        return pairs if info.exclude_defaults else named
 
 
 def load(config: Mapping[str, Any]) -> Config:

@@ -1,6 +1,7 @@
 """Write the recordings table: recognise recordings in folders, read their headers, add rows."""
 
 import argparse
+import itertools
 import json
 import os
 import re
@@ -36,10 +37,10 @@ if TYPE_CHECKING:
 
 #: Streams and channels without electrodes, beside those of :data:`NO_ELECTRODES`.
 NO_PROBE = re.compile(
-    r"(?i)nidq|\bobx|ni-?daq|[-_]adc$|\badc|\baux|\bstim|dc amplifier|analog|^(ai|fp)\b"
+    r"(?i)nidq|\bobx|ni-?daq|[-_]adc$|\badc|\baux|\bstim|dc amplifier|analog in|^(ai|fp)\b"
     r"|\blfp?\b|lfp?$"
 )
-NO_PROBE_CHANNEL = re.compile(r"(?i)(aux|adc|acc|stim|din|dig|analog)[a-z]*[-_ ]?\d*")
+NO_PROBE_CHANNEL = re.compile(r"(?i)(aux|adc|acc|stim|din|dig|analog|ainp)[a-z]*[-_ ]?\d*")
 #: What tells the runs of one session apart in their paths: gates, experiments, times, numbers (but
 #: no dates: those of several days are several sessions).
 RUN = re.compile(
@@ -101,7 +102,7 @@ def inspect(recognised: Recognised, split: str, sorter: str = "") -> list[Found]
         has_raw = any(re.match(r"(?i)(wb|raw)\b", name) for name, _ in streams)
         for name, fields in streams:
             one = Found(path, reader, stream=name, row={"path": path, "reader": reader} | fields)
-            if has_raw and name.casefold().startswith("spk"):  # of Plexon, Alpha Omega
+            if has_raw and name.casefold().startswith(("spk", "spike")):  # of Plexon, Alpha Omega
                 found.append(replace(one, reason="the raw signal, filtered"))
                 continue
             try:
@@ -178,12 +179,14 @@ def _inspect_stream(one: Found, split: str, sorter: str) -> Iterator[Found]:
     given = _as_recording(one.row)
     options = given.reader_options | ({"stream_id": given.stream_id} if given.stream_id else {})
     opened = reader_function(one.reader)(one.path, **options)
+    opened = opened[0] if isinstance(opened, tuple) else opened  # of simulated data
     rate_hz = opened.get_sampling_frequency()
     if rate_hz < LEAST_RATE_HZ:
         yield replace(one, reason=f"sampled at {rate_hz:g} Hz: a field potential")
         return
-    names = [str(name) for name in opened.channel_ids]
-    electrodes = [not NO_PROBE_CHANNEL.fullmatch(name) for name in names]
+    ids, labels = opened.channel_ids, opened.get_property("channel_name")
+    names = zip(ids, ids if labels is None else labels, strict=True)
+    electrodes = [not any(NO_PROBE_CHANNEL.fullmatch(str(x)) for x in both) for both in names]
     if not any(electrodes):
         yield replace(one, reason="no electrodes (auxiliary channels)")
         return
@@ -208,7 +211,9 @@ def _propose_presets(opened: "BaseRecording", one: Found, sorter: str) -> dict[s
     if "inter_sample_shift" in opened.get_property_keys() and opened.has_probe():
         depth = opened.get_probes()[0].annotations.get("adc_bit_depth")
         return {"preprocessing": "neuropixels1" if depth == NEUROPIXELS1_BITS else "neuropixels2"}
-    if one.reader in MEAS and opened.get_dtype().kind != "u":
+    if opened.get_dtype().kind == "u":  # their first step filters
+        return {}
+    if one.reader in MEAS:
         return {"preprocessing": "mea"}
     return {"preprocessing": "tetrodes"} if is_tetrode else {}
 
@@ -262,22 +267,24 @@ def _parts(opened: Any, one: Found) -> Iterator[Found]:
         yield one
         return
     infos = opened.neo_reader.signals_info_dict
-    gates: dict[tuple[Any, ...], list[int]] = {}
+    gates: dict[tuple[bool, bool, str], tuple[int, int, tuple[str, str]]] = {}
     at = 0
     for segment in range(opened.get_num_segments()):
         info = infos[segment, one.stream]
-        file = Path(info["meta_file"])
-        gate = (file.parent == Path(one.path), "_tcat." in file.name, file.name.split("_t")[0])
-        header = (info["meta"].get("fileCreateTime", ""), info["meta"].get("imDatPrb_sn", ""))
-        start = gates.setdefault((*gate, *header), [at, at])[0]
+        file, meta = Path(info["meta_file"]), info["meta"]
+        run = re.split(r"_t(?:\d+|cat)\.", file.name)[0]
+        gate = (file.parent == Path(one.path), "_tcat." in file.name, run)
+        # CatGT keeps the time of its input apart.
+        created = meta.get("fileCreateTime_original", meta.get("fileCreateTime", ""))
+        start, _, header = gates.get(gate, (at, at, (created, meta.get("imDatPrb_sn", ""))))
         at += opened.get_num_samples(segment)
-        gates[*gate, *header] = [start, at]
+        gates[gate] = (start, at, header)
     rate_hz = opened.get_sampling_frequency()
-    for (is_here, is_catgt, *of), (start, end) in gates.items():
+    for (is_here, is_catgt, run), (start, end, header) in gates.items():
         cut = {"start_s": str(start / rate_hz)} if start else {}
         cut |= {"end_s": str(end / rate_hz)} if end < at else {}
         if is_here:
-            same = (*of, one.stream, *_subject_and_session(one.path))
+            same = (run, *header, one.stream, *_subject_and_session(one.path))
             yield replace(one, row=one.row | cut, of=same, is_catgt=is_catgt)
 
 
@@ -298,9 +305,8 @@ def group_reasons(found: Iterable[Found]) -> list[Found]:
     ]
 
 
-def leave_out_raw(found: Iterable[Found]) -> list[Found]:
+def leave_out_raw(found: Sequence[Found]) -> list[Found]:
     """Leave out the raw data of what CatGT has filtered."""
-    found = list(found)
     filtered = {one.of: one.path for one in found if one.is_catgt and not one.reason}
     return [
         replace(one, reason=f"CatGT's output of it is in {filtered[one.of]}", failed=False)
@@ -348,8 +354,9 @@ def name_rows(found: Sequence[Found], taken: Iterable[str]) -> list[Found]:
     often = [Counter(map(str.casefold, names)) for names in zip(*proposed, strict=True)]
     for one, depths in zip(found, proposed, strict=True):
         names = [name for name, n in zip(depths, often, strict=True) if n[name.casefold()] == 1]
-        names += [depths[0], *(f"{depths[0]}-{number}" for number in range(2, len(found) + 3))]
-        name = next(name for name in names if name.casefold() not in used)
+        numbered = (f"{depths[0]}-{number}" for number in itertools.count(2))
+        free = itertools.chain(names, depths[:1], numbered)
+        name = next(name for name in free if name.casefold() not in used)
         used.add(name.casefold())
         path = one.path.split(";")[0]
         subject, session = _subject_and_session(path)
@@ -448,14 +455,15 @@ def main(arguments: list[str] | None = None) -> int:
     seen = {path for path, *_ in table.known if Path(path).is_file()}
     found = find(given.folders, given.split_by, sorter, max(1, given.jobs), seen)
     rows = [one for one in found if not one.reason]
-    are_new = table.select_new(one.row for one in rows)
+    are_new = table.select_new([one.row for one in rows])
     new = [one for one, is_new in zip(rows, are_new, strict=True) if is_new]
     n_known = len(rows) - len(new)
     new = name_rows(join(new) if given.concatenate else new, table.ids)
     left_out = group_reasons(found)
     told = [(one.path, one.stream, one.reason) for one in left_out]
     try:
-        table.add([one.row for one in new], told, seen | {one.path for one in found})
+        looked_at = seen | {os.path.realpath(one.path) for one in found}
+        table.add([one.row for one in new], told, looked_at)
     except OSError as err:
         sys.stderr.write(f"the table cannot be written: {err}\n")
         return 2

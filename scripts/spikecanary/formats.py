@@ -1,5 +1,6 @@
 """Which reader of SpikeInterface opens what: recognise recordings by their files."""
 
+import contextlib
 import os
 import re
 from collections.abc import Iterator, Sequence
@@ -166,7 +167,7 @@ def _recognise(root: str, files: Sequence[str], seen: set[str]) -> Iterator[Reco
 def _look_into(path: Path) -> str:
     """Return the reader of a file by what it holds; empty where none is known."""
     suffix = path.suffix.lower()
-    try:
+    with contextlib.suppress(OSError):
         if suffix in (".h5", ".hdf5"):
             import h5py
 
@@ -174,11 +175,9 @@ def _look_into(path: Path) -> str:
                 known = (name for name, groups in HDF5.items() if any(g in file for g in groups))
                 return next(known, "")
         reader, text = TEXTS.get(suffix, ("", b""))
-        if reader and path.is_file():
+        if reader:
             with path.open("rb") as opened:
                 return reader if text in opened.read(10_000) else ""
-    except OSError:
-        pass
     return ""
 
 

@@ -69,9 +69,12 @@ def check_inputs(
     if has_spikeinterface():
         problems += check_readers(rows, config.recordings)
         problems += [*check_steps(config), *check_late(config, rows)]
+        if "nwb" in config.outputs and not is_installed("neuroconv"):
+            hint = "pip install neuroconv, or take nwb out"
+            problems.append(f"config: outputs: nwb needs the package neuroconv: {hint}")
         if "sorter" not in invalid:  # its plugin may define the table's sorters
             problems += check_sorters(config, rows)
-    problems += [*parameters.check_device(config.sorter), *check_files(config)]
+    problems += [*parameters.check_device(config.sorter, config.params_of), *check_files(config)]
     if not wrong and "recordings" not in invalid:
         where = "config: canary.force: the table has no recording"
         problems += unknown(where, config.canary.force, [row.id for row in rows])

@@ -28,9 +28,13 @@ if TYPE_CHECKING:
 LEAST_RATE_HZ = 5_000.0
 #: Streams without electrodes, by their names in SpikeGLX, Open Ephys and Intan.
 NO_ELECTRODES = re.compile(
-    r"(?i)\bsync\b|[-_ ]?sync$|digital|supply voltage|temperature|auxiliary|\badc (input|channel)|"
-    r"\bni-?daq|\bnidq\b"
+    r"(?i)\bsync\b|[-_ ]?sync$|digital|supply voltage|temperature|auxiliary|"
+    r"\badc (input|output|channel)|[-_ ](adc|aux)$|\bdc amplifier|\bni-?daq|\bnidq\b|\bobx\d"
 )
+#: Units of a voltage, as formats and people write them.
+VOLTS = re.compile(r"(?i)\s*([uµμmn]|micro|milli|nano)?v(olts?)?\s*")
+#: Bytes of a record of Open Ephys' older format, and its samples.
+RECORD_BYTES, RECORD_SAMPLES = 2_070, 1_024
 COPY_REMEDY = "Finish the copy, and compare the file with the original."
 #: Clocks of two computers differ by less, in s.
 CLOCKS_DIFFER_S = 120.0
@@ -53,7 +57,7 @@ def check_stream(opened: "BaseRecording", path: str) -> None:
     """Raise RecordingLayoutError if a stream is a digital signal or a field potential."""
     name, rate_hz = getattr(opened, "stream_name", None), opened.get_sampling_frequency()
     stream = f"stream {name!r}" if name else "this recording"
-    is_digital = not getattr(opened, "has_voltage_channels", True)
+    is_digital = _is_digital(opened)
     is_other = name and NO_ELECTRODES.search(str(name)) and not _is_of_headstage(opened)
     if is_digital or is_other:
         msg = f"{stream} of {path} holds no electrodes (a synchronisation or auxiliary signal)"
@@ -72,7 +76,25 @@ def check_stream(opened: "BaseRecording", path: str) -> None:
     remedy = f"Name the stream of the electrodes in column stream_id{there}."
     if not name:
         remedy = "Is the rate in Hz? Of a file of several signals, name another in reader_options."
+    with contextlib.suppress(Exception):  # of NWB
+        known: Any = opened
+        series = known.fetch_available_electrical_series_paths(path)
+        if named := [each for each in series if each != known.electrical_series_path]:
+            remedy = f"Name another electrical_series_path in reader_options: {', '.join(named)}."
     raise RecordingLayoutError(msg, path=path, remedy=remedy)
+
+
+def _is_digital(opened: "BaseRecording") -> bool:
+    """Whether no channel of a stream is a voltage.
+
+    Plexon, and old files of SpikeGadgets, name no unit at all: nothing is known then.
+    """
+    own = opened.get_property("physical_unit")
+    neo = getattr(opened, "neo_reader", None)
+    if own is None or neo is None or any(VOLTS.fullmatch(str(unit)) for unit in own):
+        return False
+    units = [str(unit) for unit in neo.header["signal_channels"]["units"]]
+    return any(str(unit).strip() for unit in own) or any(map(VOLTS.fullmatch, units))
 
 
 def _is_of_headstage(opened: "BaseRecording") -> bool:
@@ -95,7 +117,7 @@ def check_complete(opened: "BaseRecording", path: str, row: Recording, notes: li
             share = f"{size / announced:.0%}".replace("100%", "nearly all")
             msg = (
                 f"{name} is not whole: {size:,} of {announced:,} {unit} are there "
-                f"({share} of what its header announces); is the copy finished?"
+                f"({share} of what should be there); is the copy finished?"
             )
             raise refuse(row, msg, COPY_REMEDY, path)
         if size > announced:
@@ -114,7 +136,7 @@ def _of_spikeglx(opened: "BaseRecording", _path: str) -> _Sizes:
         size, frame_bytes = file.stat().st_size, 2 * int(info["meta"]["nSavedChans"])
         if announced := info["meta"].get("fileSizeBytes"):
             yield str(file), size, int(announced), "bytes"
-        if file.suffix == ".bin" and size % frame_bytes:  # a channel more or less than the header's
+        if size % frame_bytes:  # a channel more or less than the header's
             yield str(file), size, -(-size // frame_bytes) * frame_bytes, "bytes"
         # Another part of the run, of which the header is there already.
         for other in header.parent.glob(re.sub(r"_t\d+\.", "_t*.", glob.escape(header.name))):
@@ -132,6 +154,27 @@ def _of_open_ephys(opened: "BaseRecording", _path: str) -> _Sizes:
         buffered = min(info["sample_rate"] * BUFFERED_S, BUFFERED_SHARE * announced)
         if announced and abs(announced - there) > buffered:
             yield str(file), there, announced, "samples"
+
+
+def _of_legacy(opened: "BaseRecording", _path: str) -> _Sizes:
+    """Of Open Ephys' older format: its reader cuts all channels to the shortest file."""
+    records = max(2.0, BUFFERED_S * opened.get_sampling_frequency() / RECORD_SAMPLES)
+    for files in opened.neo_reader._info["continuous"].values():  # noqa: SLF001 - the paths
+        sizes = {str(file): Path(file).stat().st_size for file in files}
+        longest = max(sizes.values())
+        short = {
+            file: size for file, size in sizes.items() if longest - size > records * RECORD_BYTES
+        }
+        yield from ((file, size, longest, "bytes") for file, size in short.items())
+
+
+def _of_nwb(opened: "BaseRecording", path: str) -> _Sizes:
+    """Of NWB in zarr: all chunks."""
+    series: Any = getattr(getattr(opened, "_reader", None), "series", None)
+    for name in ("data", "timestamps") if hasattr(series, "keys") and not is_url(path) else ():
+        array = series.get(name)
+        if hasattr(array, "nchunks"):
+            yield f"{path}/{array.path}", _count_chunks(array), array.nchunks, "chunks"
 
 
 def _check_open_ephys(opened: "BaseRecording", path: str, row: Recording) -> None:
@@ -162,12 +205,12 @@ def _of_intan(opened: "BaseRecording", path: str) -> _Sizes:
         yield str(file), file.stat().st_size, 2 * width * n_samples, "bytes"
 
 
-def _of_compressed(_opened: "BaseRecording", path: str) -> _Sizes:
-    for header in Path(path).glob("*.ch"):
-        with contextlib.suppress(ValueError, KeyError, IndexError, OSError):
-            announced = json.loads(header.read_text(encoding="utf-8"))["chunk_offsets"][-1]
-            file = header.with_suffix(".cbin")
-            yield str(file), file.stat().st_size, int(announced), "bytes"
+def _of_compressed(opened: "BaseRecording", _path: str) -> _Sizes:
+    file = Path(opened._kwargs["cbin_file_path"])  # noqa: SLF001 - others may lie beside it
+    with contextlib.suppress(ValueError, KeyError, IndexError, OSError):
+        header = file.with_suffix(".ch").read_text(encoding="utf-8")
+        announced = json.loads(header)["chunk_offsets"][-1]
+        yield str(file), file.stat().st_size, int(announced), "bytes"
 
 
 def _of_saved(opened: "BaseRecording", path: str) -> _Sizes:
@@ -194,9 +237,10 @@ def _of_saved(opened: "BaseRecording", path: str) -> _Sizes:
 ANNOUNCED = {
     "spikeglx": _of_spikeglx,
     "openephysbinary": _of_open_ephys,
+    "openephyslegacy": _of_legacy,
+    "nwb": _of_nwb,
     "intan": _of_intan,
     "compressedbinaryibl": _of_compressed,
-    "ibl_recording": _of_compressed,
     "binaryfolder": _of_saved,
     "spikeinterface": _of_saved,
     "zarr": _of_saved,
@@ -274,20 +318,31 @@ def _clocks(
     for index in filter(opened.has_time_vector, range(n_segments)):
         where = f" of segment {index}" if n_segments > 1 else ""
         yield f"the clock{where}", opened.get_times(index), step_s, "s"
-    series: Any = getattr(getattr(opened, "_reader", None), "series", None)  # of NWB
-    times = series.get("timestamps") if hasattr(series, "keys") else None
-    if times is not None and not opened.has_time_vector(0):
+    if not opened.has_time_vector(0) and (times := find_times(opened)) is not None:
         yield "its list of timestamps", times, step_s, "s"
+    reader: Any = getattr(opened, "neo_reader", None)
+    if row.reader == "intan" and getattr(reader, "discontinuous_timestamps", False):
+        yield "its list of timestamps", reader.get_intan_timestamps(), 1.0, "samples"
     for info in open_ephys_streams(opened) if row.reader == "openephysbinary" else ():
         numbers = _sample_numbers(Path(info["raw_filename"]))
         if numbers.dtype.kind in "iu":
             yield info["raw_filename"], numbers, 1.0, "samples"
 
 
+def find_times(opened: "BaseRecording", segment: int = 0) -> Any:
+    """Return the list of a segment's times, as its reader or its NWB file has it; None for none."""
+    if opened.has_time_vector(segment):
+        return opened.get_times(segment)
+    while (parent := opened.get_parent()) is not None:  # some of its channels were chosen
+        opened = parent
+    series: Any = getattr(getattr(opened, "_reader", None), "series", None)
+    return series.get("timestamps") if hasattr(series, "keys") else None
+
+
 def describe_left_out(path: str, reader: str) -> Iterator[str]:
     """Name files without samples, and recordings without their header, which readers leave out."""
     if reader == "neuralynx":
-        files = (file for file in sorted(Path(path).glob("*.ncs")) if file.is_file())
+        files = (file for file in sorted(Path(path).glob("*.[nN][cC][sS]")) if file.is_file())
         if empty := [file.name for file in files if file.stat().st_size <= NCS_HEADER_BYTES]:
             yield f"channels without samples are left out: {shorten(empty)} in {path}"
     for folder in sorted(Path(path).rglob("continuous")) if reader == "openephysbinary" else ():
@@ -365,8 +420,7 @@ def describe_future(row: Recording) -> Iterator[str]:
     for path in itertools.filterfalse(is_url, row.paths):
         times = [(0.0, path)]
         with contextlib.suppress(FileNotFoundError):  # a link to nowhere that is not read
-            for file, _, time_ns in data_files(path, row.reader):
-                times.append((time_ns / 1e9, file))
+            times += ((ns / 1e9, file) for file, _, ns in data_files(path, row.reader))
         newest, file = max(times)
         if newest > time.time() + CLOCKS_DIFFER_S:
             dated = datetime.fromtimestamp(newest).astimezone().isoformat(timespec="minutes")

@@ -56,6 +56,7 @@ def check_types(name: str, params: Mapping[str, Any]) -> Iterator[str]:
         from kilosort.parameters import EXTRA_PARAMETERS, MAIN_PARAMETERS
 
         types = {key: each["type"] for key, each in (MAIN_PARAMETERS | EXTRA_PARAMETERS).items()}
+        types["bad_channels"] = list  # SpikeInterface's own
     described = sorter_dict[name].params_description()
     for key, value in params.items():
         default = defaults.get(key)
@@ -125,9 +126,12 @@ def _as_yaml(value: Any) -> str:
     return str(yaml.safe_dump(value, default_flow_style=True)).splitlines()[0]
 
 
-def check_device(settings: SorterSettings) -> Iterator[str]:
-    """Find a device among the parameters that is not the one of ``sorter.device``."""
-    params_of = {"sorter.params": settings.params}
+def check_device(
+    settings: SorterSettings, presets: Mapping[str, Mapping[str, Any]]
+) -> Iterator[str]:
+    """Find a device among the parameters and the presets that is not ``sorter.device``."""
+    params_of = {f"params_of.{name}": each for name, each in presets.items()}
+    params_of["sorter.params"] = settings.params
     params_of |= {f"sorter.params_of.{name}": each for name, each in settings.params_of.items()}
     others = {"cpu", "cuda", "mps"} - {settings.device}
     for where, params in params_of.items():

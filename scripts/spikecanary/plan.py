@@ -108,10 +108,13 @@ def map_in_processes(
 
     A reader that crashes its process costs its own item only, which is missing.
     """
-    found = _try_in_processes(function, dict(enumerate(items)), n_workers)
-    for at, item in enumerate(items):
-        if at not in found:  # it, or one beside it, has crashed
-            found |= _try_in_processes(function, {at: item}, 1)
+    found, left = dict[int, Any](), dict(enumerate(items))
+    while left:
+        found |= _try_in_processes(function, left, n_workers)
+        waiting = [at for at in left if at not in found]
+        for at in waiting[:n_workers]:  # one of those at work has crashed
+            found |= _try_in_processes(function, {at: left[at]}, 1)
+        left = {at: left[at] for at in waiting[n_workers:]}
     return found
 
 
@@ -256,16 +259,13 @@ def _find_problems(header: Mapping[str, Any]) -> Iterator[str]:
 
 def _find_repeated(rows: Iterable[Recording]) -> dict[str, str]:
     """Name recordings that are the same data as an earlier one, sorted the same way."""
-    first: dict[Any, str] = {}
+    first: dict[str, str] = {}
     repeated = {}
     for row in rows:
-        paths = tuple(map(os.path.realpath, row.paths))
-        part = (row.pieces(), row.channels)
-        how = (row.sorter, row.params, row.preprocessing)
-        data = (paths, row.stream_id, str(row.reader_options), part, how)
-        if data in first:
-            repeated[row.id] = f"the same data as {first[data]}"
-        first.setdefault(data, row.id)
+        same = row.model_copy(update={"paths": tuple(map(os.path.realpath, row.paths))})
+        data = same.model_dump_json(exclude={"id", "line", "metadata"})
+        if (earlier := first.setdefault(data, row.id)) != row.id:
+            repeated[row.id] = f"the same data as {earlier}"
     return repeated
 
 

@@ -204,7 +204,8 @@ def _check_device(task: SortTask) -> None:
     is_asked = device.partition(":")[0] in ("cuda", "mps")
     cls, msg = sorter_dict.get(settings.name), None
     needs_one = cls is not None and cls.gpu_capability == "nvidia-required"
-    if is_asked and settings.container is None and importlib.util.find_spec("torch"):
+    uses_torch = not needs_one and settings.container is None  # but no sorter of MATLAB
+    if is_asked and uses_torch and importlib.util.find_spec("torch"):
         msg = _why_torch_has_none(device)
     elif (is_asked or needs_one) and not gpus.count():
         msg = f"{settings.name} needs a GPU, and this machine has none"

@@ -77,7 +77,8 @@ def _attach(
     own = recording.get_channel_locations() if recording.has_probe() else None
     ids = recording.channel_ids
     placed = recording.select_channels_with_probegroup(group)
-    if left_out := [name for name in ids if name not in set(placed.channel_ids)]:
+    names = {*placed.channel_ids}
+    if left_out := [name for name in ids if name not in names]:
         notes.append(
             f"{len(left_out)} of {len(ids)} channels are not wired by {path}, and are left out: "
             f"{shorten(left_out)}"
@@ -253,10 +254,11 @@ def _check_positions(recording: "BaseRecording", row: Recording, notes: list[str
 
     group = recording.get_probegroup()
     if (converted := _in_um(group, row)) is not group:
-        units = {probe.si_units for probe in group.probes}
+        units = "/".join(sorted({probe.si_units for probe in group.probes}))
         recording.set_probegroup(converted, check_overlap=False)
         group = recording.get_probegroup()
-        notes.append(f"the probe of the data is in {'/'.join(sorted(units))}; read as um")
+        what = "three dimensions; its plane is taken" if units == "um" else f"{units}; read as um"
+        notes.append(f"the probe of the data is in {what}")
     remedy = f"Mend the probe{f' {row.probe}' if row.probe else ''}: column probe of the table."
     positions = recording.get_channel_locations()
     names = np.asarray(recording.channel_ids).astype(str)

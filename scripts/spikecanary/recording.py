@@ -4,7 +4,7 @@ import contextlib
 import functools
 import itertools
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -32,7 +32,7 @@ LONGEST_MESSAGE = 600
 BROKEN_OFF = re.compile(
     r"(?i)truncated|unexpected end|mmap length|end of file|EOFError|reshape|buffer is smaller|"
     r"multiple of the (data-type|element) size|out of bounds|JSONDecodeError|"
-    r"No data left|nSavedChans"
+    r"No data left|nSavedChans|different sections structures|Incompatible section structures"
 )
 #: Where an NWB file has all its electrodes at one place, which no other probe replaces.
 ONE_PLACE_REMEDY = "Correct rel_x and rel_y of the electrodes in the file: all are at one place."
@@ -45,8 +45,6 @@ READ_AHEAD_BYTES = 100_000
 #: What zarr and SpikeInterface say of any failure at a URL.
 HIDDEN = re.compile(r"nothing found at path|(?i:install) \S+ to access")
 URL_REMEDY = "In the environment that runs the job: pip install remfile s3fs aiohttp requests"
-#: Steps of SpikeInterface that its pipeline does not know.
-NOT_IN_PIPELINE = ("scale_to_uV",)
 UNSIGNED_REMEDY = "Put unsigned_to_signed before the other steps of the config's preprocessing."
 SPOILT_REMEDY = (
     "Leave step {step} out of the config's preprocessing, or the channels out of the sort (column "
@@ -299,7 +297,7 @@ def preprocessing_steps() -> dict[str, Any]:
     from spikeinterface import preprocessing
 
     known = preprocessing.PreprocessingPipeline.function_names_to_functions
-    return {**known, **{name: getattr(preprocessing, name) for name in NOT_IN_PIPELINE}}
+    return {**known, "scale_to_uV": preprocessing.scale_to_uV}  # which its pipeline does not know
 
 
 def preprocess(
@@ -351,9 +349,9 @@ def check_preprocessed(recording: "BaseRecording", steps: Mapping[str, Mapping[s
     if not steps:
         return
     stages = [("", recording), *_apply(recording, steps)]
-    kinds = [each.get_dtype().kind for _, each in stages]
-    for (step, _), *of_both in zip(stages[1:], kinds[:-1], kinds[1:], strict=True):
-        if step == "astype" and of_both == ["u", "i"]:
+    for (_, source), (step, target) in itertools.pairwise(stages):
+        was, now = source.get_dtype(), target.get_dtype()
+        if step == "astype" and (was.kind, now.kind) == ("u", "i") and not np.can_cast(was, now):
             msg = "preprocessing: step 'astype' makes negative numbers of large unsigned ones"
             raise PreprocessingError(msg, step=step, remedy=UNSIGNED_REMEDY)
     last, made = stages[-1]
@@ -365,29 +363,29 @@ def check_preprocessed(recording: "BaseRecording", steps: Mapping[str, Mapping[s
         raise PreprocessingError(msg, step="resample", remedy=remedy)
     n_samples = min(recording.get_num_samples(), made.get_num_samples())
     length = min(n_samples, round(CHECKED_S * recording.get_sampling_frequency()))
-    for start in np.linspace(0, n_samples - length, N_CHECKED).astype(int).tolist():
-        before = _read_with_ids(recording, start, length)
-        try:
-            after = _read_with_ids(made, start, length)
-        except MemoryError:
-            raise
-        except Exception as err:
-            msg = f"preprocessing: its samples cannot be read: {_first_words(err)}"
-            raise PreprocessingError(msg, step=last) from err
-        if not _spoilt(before, after)[0]:
-            continue
-        for step, partly in stages[1:]:
-            channels, fault = _spoilt(before, _read_with_ids(partly, start, length))
-            if channels:
-                msg = f"preprocessing: step {step!r} makes {fault} on {shorten(channels)}"
-                remedy = SPOILT_REMEDY.format(step=step)
-                raise PreprocessingError(msg, step=step, channels=channels, remedy=remedy)
+    starts = np.linspace(0, n_samples - length, N_CHECKED).astype(int).tolist()
+    before = _read_with_ids(recording, starts, length)
+    try:
+        after = _read_with_ids(made, starts, length)
+    except MemoryError:
+        raise
+    except Exception as err:
+        msg = f"preprocessing: its samples cannot be read: {_first_words(err)}"
+        raise PreprocessingError(msg, step=last) from err
+    for step, partly in stages[1:] if _spoilt(before, after)[0] else ():
+        channels, fault = _spoilt(before, _read_with_ids(partly, starts, length))
+        if channels:
+            msg = f"preprocessing: step {step!r} makes {fault} on {shorten(channels)}"
+            remedy = SPOILT_REMEDY.format(step=step)
+            raise PreprocessingError(msg, step=step, channels=channels, remedy=remedy)
 
 
-def _read_with_ids(recording: "BaseRecording", start: int, length: int) -> dict[str, Any]:
-    """Read a piece as a dict of traces by channel id."""
-    traces = recording.get_traces(start_frame=start, end_frame=start + length)
-    return dict(zip(map(str, recording.channel_ids), traces.T, strict=True))
+def _read_with_ids(
+    recording: "BaseRecording", starts: Sequence[int], length: int
+) -> dict[str, Any]:
+    """Read pieces as a dict of their traces, one behind the other, by channel id."""
+    pieces = [recording.get_traces(start_frame=at, end_frame=at + length) for at in starts]
+    return dict(zip(map(str, recording.channel_ids), np.concatenate(pieces).T, strict=True))
 
 
 def _spoilt(before: Mapping[str, Any], after: Mapping[str, Any]) -> tuple[list[str], str]:
@@ -397,8 +395,8 @@ def _spoilt(before: Mapping[str, Any], after: Mapping[str, Any]) -> tuple[list[s
         return not_finite, "samples that are not finite (NaN)"
     alive = [name for name in finite if _share_of_one_value(before[name]) < SPOILT_SHARE]
     lost = [name for name in alive if _share_of_one_value(after[name]) >= SPOILT_SHARE]
-    is_all = len(lost) == len(alive)
-    return lost if is_all else [], "nearly all samples the same, or at two limits,"
+    lost = lost if len(lost) == len(alive) else []
+    return lost, "nearly all samples the same, or at two limits,"
 
 
 def _share_of_one_value(samples: Any) -> float:

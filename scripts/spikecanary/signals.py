@@ -19,6 +19,7 @@ from spikecanary.failures import (
     BiologicalFailure,
     ClassifiedSortFailure,
     NonFiniteSignalError,
+    PreprocessingError,
     SaturatedSignalError,
 )
 from spikecanary.layout import MAD_TO_SD, read_bytes
@@ -340,7 +341,8 @@ def _find_bad_periods(
         found = bisect.bisect_left(between, x=True, key=has_passed)
         return between.start + found * step
 
-    periods, end = [], 0
+    stretches: list[tuple[int, int, str]] = []
+    end = 0
     for what, members in itertools.groupby(judge(pieces)):
         start, end = end, end + len(list(members))
         if not what:
@@ -349,10 +351,18 @@ def _find_bad_periods(
         ends = recording.get_num_samples()
         if end < len(pieces.starts):
             ends = short - 1 + find_edge(end - 1, what, is_end=True)
-        start_s, end_s = round(begins / rate_hz, 3), round(ends / rate_hz, 3)
-        if end_s - start_s >= LEAST_BAD_S:
-            periods.append(BadPeriod(start_s=start_s, end_s=end_s, what=what))
-    return periods
+        stretches.append((begins, ends, what))
+    # Edges are found to a piece's length: two stretches that touch would lie on each other.
+    following = [*(begins for begins, *_ in stretches[1:]), recording.get_num_samples()]
+    periods = [
+        BadPeriod(
+            start_s=round(begins / rate_hz, 3),
+            end_s=round(min(ends, beyond) / rate_hz, 3),
+            what=what,
+        )
+        for (begins, ends, what), beyond in zip(stretches, following, strict=False)
+    ]
+    return [period for period in periods if period.end_s - period.start_s >= LEAST_BAD_S]
 
 
 def _find_usual(levels: "NDArray[Any]", activity: "NDArray[Any]") -> float:
@@ -382,6 +392,11 @@ def silence(
         In s from the beginning of the whole recording.
     start_s : float
         Where the part begins.
+
+    Raises
+    ------
+    PreprocessingError
+        Its samples are unsigned.
     """
     from spikeinterface.core.base import base_period_dtype
     from spikeinterface.preprocessing import silence_periods
@@ -394,6 +409,10 @@ def silence(
     ]
     if not dead:
         return recording
+    if recording.get_dtype().kind == "u":
+        msg = "canary.bad_periods is silence, but zeros are no silence among unsigned samples"
+        remedy = "Put unsigned_to_signed and a filter into the config's preprocessing."
+        raise PreprocessingError(msg, step="silence_periods", remedy=remedy)
     return silence_periods(recording, periods=np.array(dead, dtype=base_period_dtype))
 
 

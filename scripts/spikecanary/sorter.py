@@ -11,20 +11,14 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    FieldSerializationInfo,
-    field_serializer,
-    field_validator,
-)
+from pydantic import BaseModel, ConfigDict
 
 from spikecanary import sentinel, signals, sorteroutput
-from spikecanary.config import Config, SorterSettings, as_set, as_steps
+from spikecanary.config import Config, SorterSettings, Steps, as_set
 from spikecanary.failures import DependencyError, SorterParameterError, SorterUnavailableError
 from spikecanary.recording import cut_window, describe_header, open_recording, preprocess
 from spikecanary.table import Recording
-from spikecanary.texts import did_you_mean
+from spikecanary.texts import as_yaml, did_you_mean
 
 if TYPE_CHECKING:
     from spikeinterface.core import BaseRecording
@@ -85,25 +79,15 @@ class SortTask(BaseModel):
 
     row: Recording
     sorter: SorterSettings
-    preprocessing: dict[str, dict[str, Any]] = {}
+    preprocessing: Steps = {}
     silence_bad_periods: bool = False
     n_jobs: int = 1
     window_s: tuple[float, float] | None = None  # of a canary's clone, in s; nothing else differs
 
-    @field_validator("preprocessing", mode="before")
-    @classmethod
-    def _read_pairs(cls, given: Any) -> Any:
-        """Read steps as pairs, too."""
-        return as_steps(given)
-
-    @field_serializer("preprocessing")
-    def _keep_order(self, steps: dict[str, Any], info: FieldSerializationInfo) -> Any:
-        """Keep the order of the steps where keys are sorted."""
-        return list(steps.items()) if info.exclude_defaults else steps
-
     def as_set(self) -> dict[str, Any]:
         """Return what a user set, as plain data; the sorter's name always."""
-        found = as_set(self, exclude={"n_jobs", "window_s"})
+        # As records have it, which are compared: steps are there also where there are none.
+        found = {"preprocessing": [], **as_set(self, exclude={"n_jobs", "window_s"})}
         return found | {"sorter": {**found.get("sorter", {}), "name": self.sorter.name}}
 
     @property
@@ -161,7 +145,7 @@ class SortTask(BaseModel):
 
     def alone(self, param: str, value: Any) -> str:
         """Say how to set a parameter of the sorter for this recording alone."""
-        entry = self.row.params or self.row.id
+        entry = as_yaml(self.row.params or self.row.id)
         return (
             f"params_of: {{{entry}: {{{param}: {value}}}}} in the config, and {entry} in its "
             "column params"
@@ -312,14 +296,6 @@ def asked_device(settings: SorterSettings) -> str:
     return said[0] if said else "cpu" if settings.name in CPU_SORTERS else settings.device
 
 
-def version_of(cls: Any) -> str | None:
-    """Return the sorter's version, or None where it cannot tell."""
-    try:
-        return str(cls.get_sorter_version())
-    except Exception:  # noqa: BLE001 - every sorter has its own way, and its own errors
-        return None
-
-
 def sort(
     task: SortTask, folder: Path, tell: Callable[..., None], finished: Path | None = None
 ) -> dict[str, Any]:
@@ -424,7 +400,8 @@ def _run_sorter(task: SortTask, recording: Any, folder: Path, tell: Callable[...
     settings = task.sorter
     cls = sorter_class(settings.name, container=settings.container is not None)
     params = with_device(cls.default_params(), settings)
-    tell(sorter_version=version_of(cls))
+    with contextlib.suppress(Exception):  # every sorter has its own way, and its own errors
+        tell(sorter_version=str(cls.get_sorter_version()))
     # SpikeInterface collects garbage after each second that it copies for the sorter: with torch
     # and numba in memory 0.2 s each time, unless what is there by now is left out.
     gc.freeze()

@@ -133,7 +133,7 @@ def _list_sizes(folder: Path) -> dict[str, int]:
     return {
         str(path.relative_to(folder)): path.lstat().st_size
         for path in sorted(folder.rglob("*"))
-        if not path.is_dir()
+        if path.is_file()  # no link to nowhere
     }
 
 

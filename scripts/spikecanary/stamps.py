@@ -19,8 +19,9 @@ from spikecanary.table import Recording, is_url, not_readable
 #: What SpikeInterface saves as a binary folder.
 SAVED = r"(traces|times)_cached_seg[0-9]+\.(raw|npy)|properties/[^/]+\.npy|(binary|probe)\.json"
 #: Of a folder count the files that its reader reads, by their paths in it (regular expressions,
-#: tried on the whole path); of readers that are not here all files. From the readers' own sources
-#: (neo's rawio, SpikeInterface 0.105); other programs leave files in such folders.
+#: tried on the whole path); of readers that are not here all files, but hidden ones. From the
+#: readers' own sources (neo's rawio, SpikeInterface 0.105); other programs leave files in such
+#: folders.
 DATA_FILES = {
     "alphaomega": r".+\.(mpx|lsx)",
     "binaryfolder": SAVED,
@@ -29,7 +30,7 @@ DATA_FILES = {
     "neuralynx": r".+\.(ncs|nrd)",
     "openephysbinary": r"(.+/)?(structure\.oebin|continuous\.dat|(timestamps|sample_numbers)\.npy)",
     "openephyslegacy": r".+\.(continuous|openephys)",
-    "spikeglx": r".+\.(bin|cbin|ch|meta)",
+    "spikeglx": r".+\.(bin|meta)",
     # A binary folder, or zarr's arrays and their chunks (0.1, c/0/1).
     "spikeinterface": SAVED + r"|(.+/)?(zarr\.json|\.z(array|attrs|group|metadata)|[0-9.]+)",
     "tdt": r".+\.(tbk|tdx|tev|tin|tnt|tsq|sev)",
@@ -142,7 +143,7 @@ def data_files(path: str, reader: str) -> Iterator[tuple[str, int, int]]:
     """
     named = Path(path)
     if named.is_dir():
-        pattern = re.compile(DATA_FILES.get(reader, ".*"), re.DOTALL)
+        pattern = re.compile(DATA_FILES.get(reader, ".*"), re.DOTALL | re.IGNORECASE)
         yield from _files(str(named), pattern, len(str(named)) + 1, deep=True)
     elif (beside := _beside(named, reader)) is not None:
         yield from _files(str(named.parent), beside, len(str(named.parent)) + 1, deep=False)
@@ -157,7 +158,8 @@ def _beside(named: Path, reader: str) -> re.Pattern[str] | None:
     if not re.fullmatch(names, named.name):
         return None
     stem = re.escape(re.sub(r"(\.xdat)?\.[^.]+$", "", named.name))
-    return re.compile(f"{re.escape(named.name)}|{files.replace('{stem}', stem)}")
+    pattern = f"{re.escape(named.name)}|{files.replace('{stem}', stem)}"
+    return re.compile(pattern, re.IGNORECASE)
 
 
 def _files(
@@ -166,8 +168,8 @@ def _files(
     """Yield path, size and time of a folder's files whose paths match from ``start`` on."""
     with os.scandir(folder) as entries:
         for entry in entries:
-            if entry.name.startswith(".") and not Path(entry.path).exists():
-                continue  # an editor's lock: a link to nowhere
+            if entry.name.startswith(".") and not entry.name.startswith(".z"):
+                continue  # of another program, but zarr's: macOS, an editor's lock
             try:
                 is_folder = entry.is_dir()
             except OSError:

@@ -57,6 +57,13 @@ def quote(value: Any) -> str:
     return one_line(repr(value), LONGEST_QUOTE)
 
 
+def as_yaml(name: str) -> str:
+    """Return a name as a config takes it: in quotes where YAML reads a number, a date or true."""
+    is_plain = re.fullmatch(r"[A-Za-z_][\w.-]*", name)
+    words = ("y", "n", "yes", "no", "on", "off", "true", "false", "null")
+    return name if is_plain and name.casefold() not in words else f'"{name}"'
+
+
 def sentences(*texts: Any) -> str:
     """Join texts as sentences, each with an end of its own; empty ones are left out."""
     told = [str(text).rstrip() for text in texts if str(text).strip()]

@@ -11,6 +11,7 @@ from spikeinterface.core import load
 from spikecanary import canary, fullsort, sentinel, sorter, stamps
 from spikecanary.config import AnalysisSettings, CanarySettings
 from spikecanary.outputs import figures
+from spikecanary.recording import check_preprocessed, open_recording
 from spikecanary.supervise.job import Job
 from workbench import with_params, with_traces
 
@@ -44,6 +45,18 @@ def test_preprocessing_that_cannot_be_or_spoils_stops_by_its_step(run, task, tra
         assert "bad_channels" in record.failure.remedy
     if words in ("Unsigned", "negat"):
         assert "unsigned_to_signed" in record.failure.remedy
+
+
+def test_steps_that_silence_or_widen_spoil_nothing(task, traces, tmp_path):
+    pieces = [[0, at, at + 6_000] for at in (0, 57_000)]
+    steps = {"silence_periods": {"list_periods": [[each[1:] for each in pieces]], "mode": "zeros"}}
+    silenced = with_traces(task, traces, tmp_path / "x.raw", steps)
+    check_preprocessed(open_recording(silenced.row), silenced.preprocessing)
+    unsigned = (traces.astype(int) + 32768).astype("uint16")
+    wider = with_traces(task, unsigned, tmp_path / "y.raw", {"astype": {"dtype": "int32"}})
+    row = wider.row.reader_options | {"dtype": "uint16"}
+    opened = open_recording(wider.row.model_copy(update={"reader_options": row}))
+    check_preprocessed(opened, wider.preprocessing)
 
 
 def test_file_declared_wrongly_is_misread_and_not_silent(run, task, traces, tmp_path):

@@ -120,7 +120,7 @@ def began(reader, path="x.raw"):
 
 def test_beginning_is_read_from_headers_and_names(tmp_path):
     meta = {"fileCreateTime": "2023-04-15T15:56:51"}
-    reader = reader_of("SpikeGLX", signals_info_dict={0: {"meta": meta}})
+    reader = reader_of("SpikeGLX", signals_info_dict={(0, "ap"): {"meta": meta}})
     assert began(reader) == "2023-04-15T15:56:51"
     meta["fileCreateTime_original"] = "2023-04-14T15:56:51"
     assert began(reader) == "2023-04-14T15:56:51"
@@ -142,3 +142,10 @@ def test_beginning_is_read_from_headers_and_names(tmp_path):
     headers = {"e.nev": {}, "a.ncs": {"recording_opened": datetime(2024, 1, 1, 10, tzinfo=UTC)}}
     assert began(reader_of("Neuralynx", file_headers=headers)) == "2024-01-01T10:00:00"
     assert began(None) is None
+    opened = NumpyRecording(np.zeros((9, 2), "int16"), RATE_HZ)
+    metas = [{"fileCreateTime": f"2023-04-15T15:56:{at}"} for at in (51, 52)]
+    infos = {(at, "ap"): {"meta": meta} for at, meta in enumerate(metas)}
+    opened.neo_reader = reader_of("SpikeGLX", signals_info_dict=infos)
+    chosen = opened.select_channels([1])  # by column channels
+    assert clock.read_start(chosen, "/x").startswith("2023-04-15T15:56:51")
+    assert clock.read_start(chosen, "/x", 1).startswith("2023-04-15T15:56:52")

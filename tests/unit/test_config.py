@@ -82,6 +82,10 @@ def test_order_of_steps_survives_sorted_keys():
     settings = config.load({"analysis": {"preprocessing": steps}}).analysis
     assert config.as_set(settings)["preprocessing"] == [list(step) for step in steps.items()]
     assert type(settings).model_validate(config.as_set(settings)) == settings
+    steps = {"highpass_filter": {"freq_min": 300.0}, "common_reference": {}}
+    whole = config.load({"preprocessing": steps, "preprocessing_of": {"mine": steps}})
+    again = Config.model_validate(config.as_set(whole))  # as rules plan and report get it
+    assert [*again.preprocessing] == [*again.preprocessing_of["mine"]] == [*steps]
 
 
 def test_config_cannot_be_changed():

@@ -1,7 +1,9 @@
 """A table from folders: every stream that a person would sort, and no other."""
 
+import re
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 import spikeinterface as si
@@ -305,7 +307,12 @@ def test_hand_written_rows_of_folders_above_are_known(tmp_path, monkeypatch):
 def test_output_of_catgt_replaces_its_raw_data(tmp_path, capsys):
     raw, same = tmp_path / "run_g0/run_g0_imec0", tmp_path / "b_g0/b_g0_imec0"
     spikeglx(raw, "run_g0_t0.imec0.ap")
-    spikeglx(tmp_path / "catgt_run_g0/run_g0_imec0", "run_g0_tcat.imec0.ap")
+    filtered = tmp_path / "catgt_run_g0/run_g0_imec0/run_g0_tcat.imec0.ap"
+    spikeglx(filtered.parent, filtered.name, created="2026")
+    meta = filtered.with_name(f"{filtered.name}.meta")  # CatGT keeps the time of its input apart
+    (time,) = re.findall("fileCreateTime=.*", (raw / "run_g0_t0.imec0.ap.meta").read_text())
+    original = time.replace("fileCreateTime", "fileCreateTime_original")
+    meta.write_text(f"{meta.read_text().rstrip()}\n{original}\n")
     spikeglx(tmp_path / "other/run_g0_imec0", "run_g0_t0.imec0.ap", created="2024")
     for name in ("b_g0_t0.imec0.ap", "b_g0_tcat.imec0.ap"):
         spikeglx(same, name, created="2025")
@@ -337,6 +344,36 @@ def test_gates_and_probes_in_one_folder(tmp_path):
     assert [(row.id, row.paths, row.pieces()) for row in rows.values()] == [
         (f"flat_imec{probe}", (str(tmp_path / "flat"),), ((0.0, None),)) for probe in (0, 1)
     ]
+
+
+def test_triggers_of_one_gate_are_one_recording_and_names_may_hold_t(tmp_path):
+    for trigger in (0, 1):
+        name = f"m1_training_g0_t{trigger}.imec0.ap"
+        spikeglx(tmp_path / "m1_training_g0", name, created=f"2024-01-01T10:0{trigger}:00")
+    (row,) = run(tmp_path, tmp_path)[1].values()
+    assert (row.id, row.end_s) == ("m1_training_g0", None)
+    assert row.metadata["session"] == "m1_training"
+
+
+def test_comment_of_a_folder_goes_with_its_reason(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("raw").mkdir()
+    assert "no file of a known format" in run(tmp_path, "raw")[2]
+    spikeglx(tmp_path / "raw", "a_g0_t0.imec0.ap")
+    assert "no file of a known format" not in run(tmp_path, "raw")[2]
+
+
+def test_reader_that_returns_units_too(tmp_path, monkeypatch):
+    with h5py.File(tmp_path / "made.h5", "w") as file:
+        file.create_group("recordings")
+    read = discover.reader_function
+
+    def of(name):
+        return (lambda _: (with_probes(), "units")) if name == "mearec" else read(name)
+
+    monkeypatch.setattr(discover, "reader_function", of)
+    found = discover.inspect(formats.Recognised(str(tmp_path / "made.h5"), "mearec"), "none")
+    assert "tuple" not in found[0].reason
 
 
 def test_what_cannot_be_opened_is_added_once_it_can(tmp_path, capsys):
@@ -609,3 +646,11 @@ def test_nwb_file_tells_when_it_began_and_its_subject(tmp_path):
     told = {"subject_id": "m7", "species": "Mus musculus"}
     assert read_subject(path) == told
     assert read_subject(tmp_path / "archived.nwb") == {}
+
+
+def test_analog_inputs_of_blackrock_are_no_electrodes(tmp_path):
+    recording = si.NumpyRecording([traces(N)], RATE_HZ, channel_ids=["129", "130", "1", "2"])
+    recording.set_property("channel_name", ["ainp1", "ainp2", "chan1", "chan2"])
+    recording.save(folder=tmp_path / "day1", verbose=False)
+    (row,) = run(tmp_path, tmp_path)[1].values()
+    assert row.channels == "1-2"

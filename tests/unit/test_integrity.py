@@ -129,7 +129,7 @@ def of_spikeglx(path, stream="imec0.ap"):
 def test_spikeglx_file_that_is_not_whole(tmp_path):
     assert open_recording(of_spikeglx(spikeglx(tmp_path / "whole"))).get_num_samples() == 30_000
     text = refusal(of_spikeglx(spikeglx(tmp_path / "part", announced=900_000)))
-    assert "300,000 of 900,000 bytes are there (33% of what its header announces)" in text
+    assert "300,000 of 900,000 bytes are there (33% of what should be there)" in text
     assert "is the copy finished?" in text
     notes = []
     open_recording(of_spikeglx(spikeglx(tmp_path / "more", announced=150_000)), notes)
@@ -450,6 +450,12 @@ def test_nwb_timestamps_that_the_reader_leaves_out(tmp_path):
     text, _ = notes_of(write_nwb(tmp_path / "gap.nwb", times))
     assert "its list of timestamps has 1 gap, and" in text
     assert "36000 s after 1.500 s" in text
+    parts = []
+    path = str(tmp_path / "gap.nwb")
+    row = Recording(id="x", paths=(path,), reader="nwb", channels="0-1")
+    recording = open_recording(row, parts=parts)
+    ends = np.array([0, recording.get_num_samples() - 1])
+    assert clock.times_s(ends, parts, RATE_HZ) == pytest.approx(times[[0, -1]])
     for name, times in (("rounded", np.round(TIMES, 3)), ("ms", TIMES * 1000)):
         row = write_nwb(tmp_path / f"{name}.nwb", times)
         assert "its times are not in seconds" in refusal(row, RecordingLayoutError)
@@ -507,3 +513,51 @@ def test_pauses_between_segments_and_order_of_files(tmp_path):
         text, _ = notes_of(row)
         assert said in text
         assert bool(text) == bool(said)
+
+
+@pytest.mark.parametrize(
+    ("units", "of_others", "is_digital"),
+    [
+        ([""], [""], False),  # of Plexon nothing is known
+        ([""], ["uV"], True),
+        (["Volt"], ["a.u."], False),
+        (["microV"], ["a.u."], False),
+        (["a.u."], ["uV"], True),
+        (["a.u."], ["a.u."], True),
+    ],
+)
+def test_unit_that_tells_a_digital_signal(units, of_others, is_digital):
+    opened = NumpyRecording([traces()[:, :1]], RATE_HZ)
+    opened.set_property("physical_unit", np.array(units))
+    opened.neo_reader = SimpleNamespace(header={"signal_channels": {"units": units + of_others}})
+    if is_digital:
+        with pytest.raises(RecordingLayoutError, match="holds no electrodes"):
+            integrity.check_stream(opened, "/x")
+    else:
+        integrity.check_stream(opened, "/x")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("Rhythm_FPGA-100_ADC", "OneBox-ADC", "Signals AUX", "obx0.obx", "DC Amplifier channel"),
+        *("USB board ADC output channel", "imec0.ap-SYNC", "RHD2000 auxiliary input channel"),
+    ],
+)
+def test_streams_without_electrodes(name):
+    opened = NumpyRecording([traces()], RATE_HZ)
+    opened.stream_name = name
+    with pytest.raises(RecordingLayoutError, match="holds no electrodes"):
+        integrity.check_stream(opened, "/x")
+
+
+def test_channel_of_an_older_open_ephys_recording_that_was_half_copied(tmp_path):
+    sizes = {"100_CH1": 400, "100_CH2": 398, "100_CH3": 200}
+    for name, n_records in sizes.items():
+        (tmp_path / f"{name}.continuous").write_bytes(bytes(1024 + 2070 * n_records))
+    files = sorted(map(str, tmp_path.glob("*.continuous")))
+    reader = SimpleNamespace(_info={"continuous": {0: files}})
+    opened = SimpleNamespace(neo_reader=reader, get_sampling_frequency=lambda: RATE_HZ)
+    row = Recording(id="x", paths=(str(tmp_path),), reader="openephyslegacy")
+    with pytest.raises(RecordingUnreadableError, match=r"100_CH3.continuous is not whole"):
+        integrity.check_complete(opened, str(tmp_path), row, [])

@@ -128,12 +128,15 @@ def test_kilosort_without_stated_ranges_hides_no_failure(monkeypatch, tmp_path):
 
 def test_device_that_contradicts_a_parameter():
     def problems(device, **settings):
-        return list(parameters.check_device(SorterSettings(device=device, **settings)))
+        presets = settings.pop("presets", {})
+        return list(parameters.check_device(SorterSettings(device=device, **settings), presets))
 
     (found,) = problems("cpu", params={"torch_device": "cuda:0"})
     assert "sorter.device is cpu, but sorter.params.torch_device is cuda:0" in found
     (found,) = problems("cuda", params_of={"rtsort": {"device": "cpu"}})
     assert "sorter.params_of.rtsort.device is cpu" in found
+    (found,) = problems("cpu", presets={"gpu": {"torch_device": "cuda"}})  # of column params
+    assert "but params_of.gpu.torch_device is cuda" in found
     assert problems("cuda", params={"torch_device": "cuda:1"}) == []
     assert problems("cpu", params={"torch_device": "auto"}) == []
     assert problems("auto", params={"torch_device": "mps"}) == []

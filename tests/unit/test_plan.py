@@ -222,3 +222,14 @@ def test_reader_that_crashes_while_others_wait_for_a_process_costs_its_own(monke
 
     monkeypatch.setattr(plan.ProcessPoolExecutor, "submit", submit_slowly)
     assert plan.map_in_processes(end_at_once, range(3), 2) == {1: 1, 2: 2}
+
+
+def test_rows_that_differ_in_probe_or_channels_are_no_repetition(rows):
+    good = rows["good"]
+    other = [
+        good.model_copy(update={"id": name, name: "x"})
+        for name in ("probe", "wiring", "bad_channels", "stream_id")
+    ]
+    again = good.model_copy(update={"id": "again", "line": 9, "metadata": {"a": "b"}})
+    found = plan._find_repeated([good, *other, again])
+    assert found == {"again": "the same data as good"}

@@ -114,6 +114,13 @@ def test_cuda_asked_for_and_absent(fail):
     assert isinstance(failure, GPUUnavailableError)
 
 
+def test_pytorch_says_nothing_of_sorters_of_matlab(run, fail, monkeypatch):
+    monkeypatch.setattr(sorter_dict["kilosort3"], "is_installed", lambda: True)
+    assert "this machine has none" in str(fail(make_task(name="kilosort3", device="cuda")))
+    monkeypatch.setattr(preflight.gpus, "count", lambda: 1)
+    assert run(make_task(name="kilosort3", device="cuda")) == []
+
+
 def test_sorter_that_uses_no_gpu_needs_none(run):
     assert run(make_task(name="spykingcircus2", device="cuda")) == []
 

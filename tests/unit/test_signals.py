@@ -10,6 +10,7 @@ from spikecanary.config import AnalysisSettings
 from spikecanary.failures import (
     InsufficientActivityError,
     NonFiniteSignalError,
+    PreprocessingError,
     SaturatedSignalError,
 )
 from spikecanary.outputs import analysis
@@ -231,6 +232,20 @@ def test_silenced_periods_are_zero_and_nothing_else_is():
     assert part.get_traces(start_frame=15_000).any(axis=1).mean() > 0.9
 
 
+@pytest.mark.parametrize("kinds", [(dead, stuck), (stuck, dead)])
+def test_bad_periods_that_touch_can_be_silenced(kinds):
+    traces = noise(20.0)
+    for number, spoil in enumerate(kinds):
+        spoil(traces[int((5 + 4.2 * number) * RATE_HZ) : int((9.2 + 4.2 * number) * RATE_HZ)])
+    recording = NumpyRecording([traces.astype("int16")], RATE_HZ)
+    periods = signals.check(recording).bad_periods
+    assert {period.what for period in periods} == {"flat", "railed"}
+    silent = signals.silence(recording, periods)
+    assert not silent.get_traces(
+        start_frame=int(5.1 * RATE_HZ), end_frame=int(13.3 * RATE_HZ)
+    ).any()
+
+
 @pytest.mark.parametrize("first", [12, 8, 4])
 def test_channels_that_die_are_named_and_no_bad_period(first):
     traces = noise(20.0, 16)
@@ -247,3 +262,10 @@ def test_a_short_signal_before_zeros_is_one():
     assert seen.failure() is None
     assert [(p.what, round(p.start_s)) for p in seen.bad_periods] == [("flat", 5)]
     assert isinstance(report(np.zeros_like(traces)).failure(), SaturatedSignalError)
+
+
+def test_unsigned_samples_are_not_silenced():
+    recording = NumpyRecording([(noise() + 32768).astype("uint16")], RATE_HZ)
+    periods = [signals.BadPeriod(start_s=2.0, end_s=3.0, what="flat")]
+    with pytest.raises(PreprocessingError, match="zeros are no silence"):
+        signals.silence(recording, periods)

@@ -84,6 +84,13 @@ def test_copy_with_other_times_is_the_same(work, tmp_path):
     assert sorteroutput.find(tmp_path, SETTINGS) is None
 
 
+def test_link_to_nowhere_costs_no_sort(work, tmp_path):
+    made = work()
+    (made / "sorter_output/link").symlink_to("nowhere")
+    sorteroutput.keep(made, tmp_path, SETTINGS, "4.1.7")
+    assert sorteroutput.find(tmp_path, SETTINGS) == tmp_path / "sorter_output"
+
+
 def test_sorter_without_a_folder(tmp_path):
     sorteroutput.keep(tmp_path / "work", tmp_path, SETTINGS, None)
     assert not list(tmp_path.iterdir())

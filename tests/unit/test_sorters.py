@@ -201,7 +201,7 @@ def test_plugin_that_fails_when_it_is_imported(tmp_path, text):
 
 def test_plugin_registers_its_sorters():
     assert "quick" in sorter.load_plugin(PLUGIN)
-    assert sorter.version_of(sorter.sorter_class("quick")) == "1.0"
+    assert sorter.sorter_class("quick").get_sorter_version() == "1.0"
 
 
 def test_last_class_of_a_name_counts(tmp_path):
