@@ -22,7 +22,7 @@ def main(snakemake: Any) -> int:
     configure(log, rule="node", threads=snakemake.threads)
     settings = SorterSettings.model_validate(params.kind["sorter"])
     gpus.lease(resources.get("gpu", 0), asked_device(settings))
-    job = Job(log=log, **params.limits, runtime_min=resources.get("runtime"))
+    job = Job(log=log, **params.limits, runtime_min=resources.get("runtime") or None)
     record, waiting = Path(snakemake.output.record), params.waiting
     failure = node.run(settings, record, job, snakemake.threads, waiting)
     if failure is None:

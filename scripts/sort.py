@@ -17,8 +17,8 @@ def main(snakemake: Any) -> None:
     exit_on_signals()
     log, params, resources = Path(snakemake.log[0]), snakemake.params, snakemake.resources
     new_log(log)
-    # An importer's own resources replace all of ours.
-    requested = {name: resources.get(name) for name in ("mem_mb", "runtime")}
+    # An importer's own resources replace all of ours; 0 is all that there is.
+    requested = {name: resources.get(name) or None for name in ("mem_mb", "runtime")}
     configure(log, rule="sort", threads=snakemake.threads, **requested)
     task = SortTask.model_validate({**params.task, "n_jobs": snakemake.threads})
     gpus.lease(resources.get("gpu", 0), asked_device(task.sorter))

@@ -16,6 +16,7 @@ from spikecanary.failures import (
     InsufficientActivityError,
     IOStallError,
     SettingsError,
+    SorterTimeoutError,
 )
 from spikecanary.forecast import Forecast
 from spikecanary.learning import Learned
@@ -33,7 +34,7 @@ logger = logging.getLogger(__name__)
 #: Where others raise what becomes these, another process may have used the memory or the disk, and
 #: storage or a server may answer again: they say little of the full sort, and do not stop it. What
 #: a watchdog or the preflight found does.
-RAW_RESOURCES = (HostMemoryWatchdogError, DiskExhaustionError, IOStallError)
+RAW_RESOURCES = (HostMemoryWatchdogError, DiskExhaustionError, IOStallError, SorterTimeoutError)
 #: A second window that begins this near to the first is the same, in s.
 SAME_WINDOW_S = 0.5
 
@@ -409,7 +410,8 @@ def _without_copy(task: SortTask, ended: Ended) -> Measured:
     A sorter that reads a binary file uses the recording's own where it has one. For a window,
     SpikeInterface writes a copy first.
     """
-    is_binary = ended.facts.get("header", {}).get("is_binary") and not task.preprocessing
+    is_plain = not task.preprocessing and not task.silence_bad_periods
+    is_binary = ended.facts.get("header", {}).get("is_binary") and is_plain
     copied_mb = ended.facts.get("copied_mb", 0.0)
     disk_mb = ended.measured.disk_mb or 0.0
     if not is_binary or disk_mb < copied_mb:

@@ -26,7 +26,7 @@ from spikecanary.supervise import gpus
 MB = 1e6
 #: The share of a window's time and disk that grows with the recording: at least, likely, at most.
 #: A window has compilation and buffers in it that do not grow (benchmarks/forecast.py).
-GROWING = (0.4, 0.8, 1.0)
+GROWING = (0.1, 0.7, 1.0)
 #: Memory grows by this share of the samples (float32): kilosort4's not at all, spykingcircus2's
 #: by about a third (benchmarks/forecast.py).
 MEMORY_GROWING = (0.0, 0.35, 1.0)
@@ -52,6 +52,8 @@ LACKED = {
     "SorterTimeoutError": "runtime",
     "DiskExhaustionError": "disk_mb",
 }
+#: Of a lack of these a job tries again by itself.
+GPU_MEMORY = ("GPUOutOfMemoryError", "GpuMemoryWatchdogError")
 #: Only the end of a long history is read: about a hundred sorts.
 HISTORY_BYTES = 64_000
 #: What each cost is called, its unit, and what would make the sort fit.
@@ -319,7 +321,9 @@ def count_lacks(journal: Path, attempt: int) -> dict[str, int]:
     Once more for each attempt of this run that lacked it. One that left no line in the journal was
     killed from outside, and nobody knows for want of what: more of each.
     """
-    ended = sentinel.read_attempts_of_run(journal, "sort")
+    tried = sentinel.read_attempts_of_run(journal, "sort")
+    # A job that lacks GPU memory tries again, with a line for each time.
+    ended = [x for x in tried if (x.get("failure") or {}).get("class") not in GPU_MEMORY]
     n_killed = max(0, attempt - 1 - len(ended))
     lacks = [find_lack(entry) for entry in ended]
     return {name: 1 + n_killed + lacks.count(name) for name in RESOURCES}
@@ -328,13 +332,14 @@ def count_lacks(journal: Path, attempt: int) -> dict[str, int]:
 def find_lack(entry: Mapping[str, Any]) -> str | None:
     """Return the resource for want of which an attempt of a journal ended, if it was for one.
 
-    A batch system interrupts a job at its time limit. Who kills a sort alone, by SIGKILL, is the
-    kernel where memory runs out.
+    A batch system interrupts a job at its time limit. Who kills a sort alone, or one of the
+    processes that help it, by SIGKILL, is the kernel where memory runs out.
     """
     failure = entry.get("failure") or {}
     if entry.get("outcome") == "interrupted":
         return "runtime"
-    if not failure and "killed by SIGKILL" in str(entry.get("reason")):
+    reason = str(entry.get("reason"))
+    if not failure and ("killed by SIGKILL" in reason or "BrokenProcessPool" in reason):
         return "mem_mb"
     return LACKED.get(str(failure.get("class")))
 

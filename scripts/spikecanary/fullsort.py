@@ -10,16 +10,19 @@ from spikecanary import activity, diagnosis, forecast, preflight, quality, senti
 from spikecanary.failures import (
     BiologicalFailure,
     ClassifiedSortFailure,
+    DiskExhaustionError,
     InsufficientActivityError,
     NoGoodChannelsError,
 )
+from spikecanary.failures.classify import classify
 from spikecanary.sentinel import Failure, Outcome, Record
 from spikecanary.sorter import SortTask, save_empty_sorting
 from spikecanary.supervise import folders, watchdogs
+from spikecanary.supervise.child import describe_error
 from spikecanary.supervise.job import Job
 from spikecanary.supervise.processes import Interrupted
 from spikecanary.supervise.run import Ended, Supervision, call
-from spikecanary.texts import PlainError, sentences
+from spikecanary.texts import PlainError, as_yaml, sentences
 
 logger = logging.getLogger(__name__)
 
@@ -78,13 +81,13 @@ def run(
             folders.hold(results / LOCK, "sorts this recording"),
             folders.work_folders(results, "sort", job.scratch) as folder,
         ):
-            finished = sorteroutput.find(results, job.recorded_settings) if keep_output else None
+            may_read = keep_output and not task.row.is_remote  # whose stamp proves nothing
+            finished = sorteroutput.find(results, job.recorded_settings) if may_read else None
             attempt = partial(sort.attempt, finished=finished)
             for work, ended in diagnosis.tries(task, job.retry, folder, attempt):
                 record = sort.describe(ended)
                 if keep_output and ended.facts.get("sorter_ended_well"):
-                    version = record.sorter.version
-                    sorteroutput.keep(work / "sorter", results, record.settings, version)
+                    _keep_output(work / "sorter", results, record)
                 if record.outcome != "failed":
                     is_raised = record.outcome == "unsortable" and ended.error is not None
                     if is_raised and record.sampling_frequency_hz:
@@ -97,6 +100,10 @@ def run(
     except ClassifiedSortFailure as err:
         record = sort.describe(Ended(failure=err))
         sentinel.append_journal(journal, "sort", record)
+    except OSError as err:  # of the results folder: a full disk, a right that was taken away
+        error = describe_error(err)
+        record = sort.describe(Ended(error=error, failure=classify(error)))
+        sentinel.append_journal(journal, "sort", record)
     except Interrupted as err:
         sentinel.append_interrupted(journal, "sort", task.row.id, sort.started_at, err)
         raise
@@ -107,6 +114,14 @@ def run(
         raise SortFailedError(msg)
     logger.info("%s: %s: %s", record.recording, record.outcome, record.reason)
     return record
+
+
+def _keep_output(work: Path, results: Path, record: Record) -> None:
+    """Keep the sorter's own files; where they cannot be, that must not cost the sorting."""
+    try:
+        sorteroutput.keep(work, results, record.settings, record.sorter.version)
+    except (OSError, DiskExhaustionError) as err:
+        logger.warning("%s: the sorter's own files are not kept: %s", record.recording, err)
 
 
 def check_sentinel(path: Path, *, forced: bool) -> Record:
@@ -124,7 +139,8 @@ def check_sentinel(path: Path, *, forced: bool) -> Record:
         category = canary.failure.category if canary.failure else "unknown"
         todo = canary.failure.remedy if canary.failure else ""
         if category == "biological":  # no other would sort all the same
-            todo = f"To sort it all the same: canary: {{force: [{canary.recording}]}} in the config"
+            name = as_yaml(canary.recording)
+            todo = f"To sort it all the same: canary: {{force: [{name}]}} in the config"
         msg = f"{canary.recording}: its canary says stop ({category}): {canary.reason}. {todo}"
         raise SortStoppedError(msg)
     return canary
@@ -143,11 +159,11 @@ def _refuse_repetition(journal: Path, job: Job) -> None:
     failure, why = last.get("failure") or {}, "it would fail again"
     if (lack := forecast.find_lack(last)) is not None:
         had = (failure.get("evidence") or {}).get(EVIDENCE.get(lack, ""))
-        has = job.limits().get(lack)
+        has = {"mem_mb": job.mem_mb, "runtime": job.left_s()}.get(lack)
         if not had or not has or has > MORE * had:
             return
         why = f"it may have no more than before (forecast.{forecast.LIMITS[lack]})"
-    elif failure.get("category") == "resource":
+    elif failure.get("category") == "resource" or failure.get("class") == "ConcurrentSortError":
         return
     msg = f"{last.get('recording')}: not tried again, {why}: {last.get('reason')}"
     raise SortFailedError(msg)

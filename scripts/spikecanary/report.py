@@ -17,6 +17,7 @@ from spikecanary import hosts, sentinel, summary
 from spikecanary.config import Config
 from spikecanary.outputs import CANARY_FIGURE, FILES, outdated
 from spikecanary.sentinel import Record
+from spikecanary.texts import as_yaml
 from spikecanary.tsv import read_tsv
 
 logger = logging.getLogger(__name__)
@@ -59,6 +60,7 @@ def write(path: Path, config: Config, results: Path) -> None:
     )
     environment.filters |= {
         "quote": lambda each: shlex.quote(str(each)),
+        "yaml": as_yaml,
         "relative": lambda each: os.path.relpath(each, results),
         "caption": lambda name: caption.render(snakemake={"wildcards": {"name": name}}).strip(),
     }
@@ -106,9 +108,11 @@ def write_after_errors(
 
     The parameters are those of :func:`spikecanary.summary.describe`, and the configuration.
     """
-    summary.write(results / "summary.tsv", summary.describe(results, further))
     try:
+        summary.write(results / "summary.tsv", summary.describe(results, further))
         write(results / "report.html", config, results)
+    except OSError as err:  # a full disk; what comes next says why the run failed
+        logger.error("summary and report could not be written: %s", err)  # noqa: TRY400
     except Exception:
         logger.exception("the report could not be written")
 
@@ -157,7 +161,7 @@ def describe(rows: Sequence[Mapping[str, Any]], results: Path) -> list[dict[str,
             "units": _read_units(folder)
             if n_units <= MOST_UNITS and "units.tsv" not in old
             else [],
-            "figures": _find_figures(folder) if "figures" not in old else [],
+            "figures": _find_figures(folder, row) if "figures" not in old else [],
             "files": [path.name + "/" * path.is_dir() for path in found],
             "outdated": old,
             "logs": sorted(Path(log).parent.parent.glob(f"*/{folder.name}.log")) if log else [],
@@ -197,11 +201,16 @@ def _can_be_linked(path: Path) -> bool:
     return not re.search("[\ud800-\udfff]", str(path))
 
 
-def _find_figures(folder: Path) -> list[dict[str, str]]:
-    """Return a recording's figures: file, name, and of a unit's page (``units/7.png``) the unit."""
-    drawn = folder / FILES["figures"]
-    found = {folder / CANARY_FIGURE: "canary"} if (folder / CANARY_FIGURE).exists() else {}
-    for path in filter(Path.is_file, filter(_can_be_linked, sorted(drawn.rglob("*.png")))):
+def _find_figures(folder: Path, row: Mapping[str, Any]) -> list[dict[str, str]]:
+    """Return a recording's figures: file, name, and of a unit's page (``units/7.png``) the unit.
+
+    Of what is not sorted (any more), and not stopped (any more), there are none.
+    """
+    drawn, of_canary = folder / FILES["figures"], folder / CANARY_FIGURE
+    is_stopped = row["verdict"] == "stop" and of_canary.exists()
+    found = {of_canary: "canary"} if is_stopped else {}
+    pages = sorted(drawn.rglob("*.png")) if row["sort"] in ("sorted", "unsortable") else []
+    for path in filter(Path.is_file, filter(_can_be_linked, pages)):
         found[path] = path.relative_to(drawn).with_suffix("").as_posix()
     return [
         {

@@ -205,11 +205,13 @@ class State:
         config, tested = self.config, self.sentinel
         # Absent where nothing is set, as in the records of versions without it.
         retry = {"retry": as_set(config.retry)} if as_set(config.retry) else {}
+        signatures = Path(config.signatures or "none")
+        own = {"signatures": stamps.digest(signatures)} if signatures.is_file() else {}
         now = {
             "task": self.sort_settings["task"],
             "data": self.data,
             "settings": {
-                "version": {"canary": CANARY_VERSION, **self.sort_settings["version"]},
+                "version": {"canary": CANARY_VERSION, **self.sort_settings["version"], **own},
                 "canary": as_set(config.canary, exclude={"force"}),
                 "preflight": as_set(config.preflight),
                 "watchdogs": as_set(config.watchdogs),
@@ -225,7 +227,9 @@ class State:
     def canary_is_due(self) -> bool:
         """Whether its canary will run: no sentinel, other settings, or a verdict to test again."""
         found = self.sentinel
-        if found is None or found.settings != _recorded(self.canary_settings):
+        if found is None:  # a finished sort does without
+            return not self.sort_stands
+        if found.settings != _recorded(self.canary_settings):
             return True
         return _waits(found) and not self.sort_stands
 

@@ -38,13 +38,22 @@ def print_lines(kind: Kind, results: Path, batch: Mapping[str, Any]) -> None:
     rows = {name: further for name, further in batch["rows"].items() if name in ended}
     width = max(map(len, rows), default=0)
     is_coloured = sys.stdout.isatty() and "NO_COLOR" not in os.environ
-    for number, row in enumerate(summary.describe(results, rows), len(ended) - len(rows) + 1):
+    described = summary.describe(results, rows, running=True)
+    for number, row in enumerate(described, len(ended) - len(rows) + 1):
         word, text = _describe(kind, row)
         if is_coloured and word in COLOURS:
             word = f"\033[{COLOURS[word]}m{word}\033[0m"
         place = f"{number:{len(str(n_rows))}} of {n_rows}"
-        sys.stdout.write(f"{place}  {row['recording']:{width}}  {word}, {text}\n")
-    sys.stdout.flush()
+        _print(f"{place}  {row['recording']:{width}}  {word}, {text}\n")
+
+
+def _print(text: str) -> None:
+    """Print a text; a terminal that was closed, or a log on a full disk, must not cost the job."""
+    try:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+    except (OSError, ValueError):
+        sys.stdout = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115 - stays open
 
 
 def _stopped(results: Path) -> set[str]:
@@ -60,9 +69,10 @@ def _stopped(results: Path) -> set[str]:
 def _is_of_run(table: Path) -> bool:
     """Whether a gate's verdicts are those of this run, which tests again what may have changed."""
     with contextlib.suppress(TableError, OSError):
-        rows = read_tsv(table, gate.COLUMNS)
+        rows, results = read_tsv(table, gate.COLUMNS), table.parents[1]
         is_new = table.stat().st_mtime >= sentinel.run_began().timestamp()
-        return is_new or not any(row["category"] in sentinel.RETESTED for row in rows)
+        waiting = [x for x in rows if not (results / x["recording"] / "sort.json").exists()]
+        return is_new or not any(row["category"] in sentinel.RETESTED for row in waiting)
     return False
 
 
@@ -87,9 +97,13 @@ def print_gate(table: Path, batch: Mapping[str, Any]) -> None:
         As of :func:`print_lines`, ``waves``: the names of all, and ``force``: the recordings that
         are sorted whatever their verdict.
     """
+    results, rows = table.parents[1], []
     is_last = all(_is_of_run(table.with_name(f"{wave}.tsv")) for wave in batch["waves"])
-    names = batch["names"] if is_last else batch["rows"]
-    rows = summary.describe(table.parents[1], {name: {} for name in names})
+    if is_last:  # but where a wave got new recordings, which are tested later
+        rows = summary.describe(results, {name: {} for name in batch["names"]}, running=True)
+        is_last = all(row["verdict"] or row["reason"] for row in rows)
+    if not is_last:
+        rows = summary.describe(results, {name: {} for name in batch["rows"]}, running=True)
     all_stopped = [row for row in rows if row["sort"] == "stopped"]
     stopped = [row for row in all_stopped if row["recording"] not in batch["force"]]
     n_forced = len(all_stopped) - len(stopped)
@@ -100,5 +114,4 @@ def print_gate(table: Path, batch: Mapping[str, Any]) -> None:
     parts += [f"{len(stopped)} stopped" * bool(stopped), f"{n_forced} forced" * bool(n_forced)]
     known = "All verdicts are known" if is_last else f"Verdicts of wave {table.stem} are known"
     lines.insert(0, f"{known}: {', '.join(filter(None, parts))}")
-    sys.stdout.write("".join(f"{line}\n" for line in lines))
-    sys.stdout.flush()
+    _print("".join(f"{line}\n" for line in lines))

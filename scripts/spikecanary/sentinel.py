@@ -28,6 +28,10 @@ NOT_IN_JOURNAL = {"settings", "canary_settings", "versions", "signal_map", "part
 RETESTED: tuple[Category, ...] = ("environment", "resource")
 #: When this run of snakemake began: an environment variable, since its jobs are to know it too.
 RUN_BEGAN = "SPIKECANARY_RUN_BEGAN"
+#: A batch system sets one of these in its jobs: it holds them to what they asked for.
+SCHEDULERS = ("SLURM_JOB_ID", "PBS_JOBID", "LSB_JOBID", "JOB_ID")
+#: What they were where this run began, since snakemake itself may be in such a job.
+RUN_IN = "SPIKECANARY_RUN_IN"
 Verdict = Literal["proceed", "stop"]
 #: The first four are a canary's, the others a full sort's; ``failed`` is in journals only,
 #: and so is ``interrupted``, which has no verdict.
@@ -64,7 +68,11 @@ class _Model(BaseModel):
     """Readers ignore fields that a newer writer of the same version added."""
 
     model_config = ConfigDict(
-        frozen=True, extra="ignore", populate_by_name=True, allow_inf_nan=False
+        frozen=True,
+        extra="ignore",
+        populate_by_name=True,
+        allow_inf_nan=False,
+        ser_json_inf_nan="constants",  # of settings, which are compared
     )
 
 
@@ -215,12 +223,18 @@ class Record(_Model):
 
 
 class Essentials(_Model):
-    """What of a record decides what runs; the rest is not read, since rules read thousands."""
+    """What of a record decides what runs, and what none lacks; rules read thousands."""
 
     schema_version: SchemaVersion
+    recording: str
     verdict: Verdict
+    outcome: Outcome
+    reason: Line
     failure: Failure | None = None
+    sorter: SorterInfo
     attempt: int = 0
+    started_at: str
+    finished_at: str
     n_units: int | None = None
     settings: dict[str, Any] = {}
     canary_settings: dict[str, Any] | None = None
@@ -430,7 +444,17 @@ def read_journal(path: Path) -> list[Mapping[str, Any]]:
 
 def begin_run() -> None:
     """Note that a run of snakemake begins now, in the environment of its jobs."""
-    os.environ[RUN_BEGAN] = now()
+    os.environ |= {RUN_BEGAN: now(), RUN_IN: _scheduled_as()}
+
+
+def _scheduled_as() -> str:
+    return " ".join(os.environ.get(name, "-") for name in SCHEDULERS)
+
+
+def is_job_of_scheduler() -> bool:
+    """Whether a batch system holds this process to what its own job asked for."""
+    is_held = any(name in os.environ for name in SCHEDULERS)
+    return is_held and _scheduled_as() != os.environ.get(RUN_IN)
 
 
 def run_began() -> datetime:

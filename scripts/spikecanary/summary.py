@@ -15,7 +15,7 @@ from spikecanary import hosts, quality, sentinel
 from spikecanary.outputs import FILES, outdated
 from spikecanary.sentinel import Failure, Record, RecordError
 from spikecanary.supervise import folders, log
-from spikecanary.texts import abridge, count, sentences, shorten
+from spikecanary.texts import abridge, as_yaml, count, sentences, shorten
 from spikecanary.tsv import TableError, open_file, read_tsv, write_tsv
 
 logger = logging.getLogger(__name__)
@@ -61,13 +61,16 @@ DRAFT = "python -m spikecanary.failures.classify LOG... --draft"
 KILLED, KILLED_REMEDY = "killed", "Did the machine run out of memory (job.mem_mb)? Run again."
 #: Recordings that the last lines name for one reason.
 NAMED = 5
-#: The recordings of the table, by the results folder: of modules, whose hooks do not know them.
-IN_TABLE: dict[Path, Collection[str]] = {}
+#: The recordings of the table with their further columns, by the results folder: of modules, whose
+#: hooks do not know them.
+IN_TABLE: dict[Path, Mapping[str, Mapping[str, str]]] = {}
 #: What describe_recordings shows.
 SCREEN_COLUMNS = ("recording", "verdict", "outcome", "category", "sort", "n_units", "reason")
 
 
-def describe(results: Path, further: Mapping[str, Mapping[str, str]]) -> list[dict[str, Any]]:
+def describe(
+    results: Path, further: Mapping[str, Mapping[str, str]], *, running: bool = False
+) -> list[dict[str, Any]]:
     """Describe recordings from what stands in the results folder now.
 
     Parameters
@@ -77,6 +80,8 @@ def describe(results: Path, further: Mapping[str, Mapping[str, str]]) -> list[di
     further : dict
         Further columns of each recording, by its id; in the order wanted. The summary's own
         columns cannot be overwritten.
+    running : bool
+        Jobs may run still: a sort that seems to be killed, from another host, may be at work.
 
     Returns
     -------
@@ -87,7 +92,7 @@ def describe(results: Path, further: Mapping[str, Mapping[str, str]]) -> list[di
     own, waiting = set(SUMMARY_COLUMNS), read_waiting(results)
     rows = []
     for id_, columns in further.items():
-        row = _row(results / id_, id_)
+        row = _row(results / id_, id_, running=running)
         if id_ in waiting and not _is_unreadable(row):
             row = _blank(id_) | waiting[id_]
         rows.append(row | {k: v for k, v in columns.items() if k not in own})
@@ -132,7 +137,7 @@ def _blank(recording: str) -> dict[str, Any]:
     return {"recording": recording, "sort": "pending", **row}
 
 
-def _row(folder: Path, recording: str) -> dict[str, Any]:
+def _row(folder: Path, recording: str, *, running: bool) -> dict[str, Any]:
     row = _blank(recording)
     try:
         canary = sentinel.read_if_any(Record, folder / "canary.json")
@@ -143,10 +148,11 @@ def _row(folder: Path, recording: str) -> dict[str, Any]:
     except RecordError as err:
         return row | {"failure": type(err).__name__, "reason": str(err)}
     row["sort"] = _sort_state(canary, sort, failed)
-    known = canary or sort
+    known = canary or sort or failed
     if known is None:
         return row
-    killed = folders.find_killed(folder, "sort") if row["sort"] == "pending" else []
+    may_be = row["sort"] == "pending" and not running
+    killed = folders.find_killed(folder, "sort") if may_be else []
     row["sort"] = "failed" if killed else row["sort"]
     decisive = failed or (sort if sort and sort.outcome == "unsortable" else known)
     warnings = [text for each in (canary, sort or failed) if each for text in each.warnings]
@@ -357,7 +363,7 @@ def describe_groups(rows: Iterable[Mapping[str, Any]]) -> list[str]:
         lines.append(f"    {whose}{sentences(reason, first.get('remedy', ''))}")
         lines += [f"    log: {first['log']}"] if first.get("log") else []
         if (state, first.get("category")) == ("stopped", "biological"):
-            names = ", ".join(ids[:NAMED])
+            names = ", ".join(map(as_yaml, ids[:NAMED]))
             lines.append(f"    to sort it all the same: canary: {{force: [{names}]}} in the config")
     return lines
 
@@ -446,8 +452,10 @@ def describe_outdated(results: Path, rows: Iterable[Mapping[str, Any]]) -> list[
     return [f"Older than the sort, so of another: {shorten(told, NAMED)}. {hint}."]
 
 
-def end_of_module_run(results: str | Path) -> None:
+def end_of_module_run(results: str | Path, *, failed: bool = False) -> None:
     """Print the last lines for a workflow that imports this one, whose hooks do not run.
+
+    ``failed``: after errors, so that the summary is written, too.
 
     Raises
     ------
@@ -456,6 +464,9 @@ def end_of_module_run(results: str | Path) -> None:
     """
     tested = {path.parent.name for path in Path(results).glob("*/canary.json")}
     found = sorted(tested | {*read_waiting(Path(results))})
-    known = IN_TABLE.get(Path(results), found)  # not the rows that were taken out of the table
+    # Not the rows that were taken out of the table.
+    known = IN_TABLE.get(Path(results), {name: {} for name in found})
+    if failed:
+        write(Path(results) / "summary.tsv", describe(Path(results), known))
     if print_end(Path(results), {name: {} for name in found if name in known}):
         sys.exit(1)

@@ -190,3 +190,13 @@ def test_only_data_files_count_as_the_size_of_a_recording(tmp_path):
     (tmp_path / "notes.txt").write_text("a note")
     row = Recording(id="x", paths=(str(tmp_path),), reader="spikeglx")
     assert stamps.size_bytes(stamps.of_recording(row, None)) == 10
+
+
+def test_files_that_cannot_be_kept_cost_no_sort(run, sort, task, monkeypatch, caplog):
+    def keep(*_):
+        raise OSError(28, "No space left on device")
+
+    run(task)
+    monkeypatch.setattr(fullsort.sorteroutput, "keep", keep)
+    assert sort(task).outcome == "sorted"
+    assert "the sorter's own files are not kept" in caplog.text

@@ -173,6 +173,37 @@ def test_one_group_a_reason(tmp_path):
     assert [row["recording"] for row in group] == names
 
 
+def test_what_is_of_another_sort_is_not_shown(tmp_path):
+    results = tmp_path / "results"
+    write_recording(results, "stopped", stopped("biological"), n_figures=1)
+    write_recording(results, "sorted", make_record(), sorted_record("sorted"))
+    write_recording(results, "pending", make_record(), n_figures=1)
+    for name in ("stopped", "sorted"):
+        draw(results / name / "canary.png")
+    forced = stopped("biological").model_copy(update={"reason": "too quiet"})
+    write_recording(results, "forced", forced, sorted_record("forced", forced=True))
+    page = write_report(results, ["stopped", "sorted", "pending", "forced"]).read_text()
+    rows = report.read_rows(results / "summary.tsv")
+    found = {x["row"]["recording"]: x["figures"] for x in report.describe(rows, results)}
+    assert {name: [each["name"] for each in some] for name, some in found.items()} == {
+        "stopped": ["canary"],
+        "sorted": [],
+        "pending": [],
+        "forced": [],
+    }
+    assert "1 without units" not in page
+    assert "1 sorted" in page
+
+
+def test_full_disk_hides_no_reason(tmp_path, monkeypatch, caplog):
+    def write(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(summary, "write", write)
+    report.write_after_errors(tmp_path, {}, Config())
+    assert "summary and report could not be written: [Errno 28]" in caplog.text
+
+
 def test_host_that_fails_as_others_do_not_is_named(tmp_path):
     for number in range(4):
         on = {"host": f"n{number % 2}"}
@@ -374,6 +405,11 @@ def test_recording_by_mouse_and_keyboard(browser, axe, batch):
     assert [text.strip() for text in texts(browser, units)] == ["N/A", "7", "12"]
     heads[2].click()  # what is empty is last, either way
     assert [text.strip() for text in texts(browser, units)] == ["12", "7", "N/A"]
+    heads[2].click()
+    assert [text.strip() for text in texts(browser, units)] == ["7", "12", "N/A"]
+    heads[4].click()  # the last column, which is empty in the last row
+    assert [text.strip() for text in texts(browser, units)] == ["12", "7", "N/A"]
+    heads[2].click()
     heads[2].click()
     assert [text.strip() for text in texts(browser, units)] == ["7", "12", "N/A"]
     dialog = browser.find_element(By.ID, "zoom")

@@ -140,3 +140,28 @@ def test_of_a_long_path_both_ends_are_told():
     assert told.startswith("/data/long/long/")
     assert told.endswith("session1.raw does not exist")
     assert abridge("short\n text", 100) == "short text"
+
+
+def test_terminal_that_was_closed_costs_no_job(results, monkeypatch):
+    class Closed:
+        isatty = staticmethod(lambda: False)
+
+        def write(self, _):
+            raise BrokenPipeError
+
+    monkeypatch.setattr(sys, "stdout", Closed())
+    screen.print_lines("canary", results, shown("a", "b"))
+    screen.print_gate(results / "gates/2.tsv", shown("a"))
+    sys.stdout.flush()  # as at the end of the process
+
+
+def test_verdicts_are_not_all_known_while_new_recordings_wait(results, capsys):
+    everything = shown("a") | {"names": list("abcde")}  # e was added, and is not tested yet
+    screen.print_gate(results / "gates/2.tsv", everything)
+    assert capsys.readouterr().out == "Verdicts of wave 2 are known: 1 proceed\n"
+
+
+def test_sort_on_another_host_may_run(results, capsys):
+    (results / "c/.sort-n2.lab-17").mkdir()
+    screen.print_gate(results / "gates/2.tsv", shown("a") | {"names": list("abcd")})
+    assert "killed" not in capsys.readouterr().out

@@ -161,3 +161,10 @@ def test_move_that_is_interrupted_puts_back_what_stood(tmp_path, monkeypatch):
         sentinel.move(source, target)
     assert (target / "from").read_text() == "kept"
     assert [path.name for path in tmp_path.iterdir()] == ["kept"]
+
+
+def test_settings_that_are_infinite_come_back(tmp_path):
+    settings = {"task": {"sorter": {"params": {"artifact_threshold": float("inf")}}}}
+    sentinel.write_record(tmp_path / "sort.json", make_record(settings=settings))
+    found = sentinel.read_if_any(sentinel.Essentials, tmp_path / "sort.json")
+    assert found.settings == settings

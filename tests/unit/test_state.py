@@ -69,6 +69,9 @@ def test_finished_sort_stands_and_its_canary_is_not_asked_again(state):
     assert not other.canary_is_due
     assert other.canary_settings == state().canary_settings
     assert other.disagreement is None
+    (state().folder / "canary.json").rename(state().folder / "away")
+    assert not state().canary_is_due  # the sort does without
+    (state().folder / "away").rename(state().folder / "canary.json")
     changed = state(sorter={"params": {"nblocks": 0}})
     assert not changed.sort_stands
     assert changed.canary_is_due

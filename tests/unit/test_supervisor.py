@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 
 import psutil
 import pytest
@@ -66,6 +67,11 @@ def flood(megabytes, tell):
 
 def threads():
     return [os.environ.get(name) for name in ("OMP_NUM_THREADS", "GOMP_SPINCOUNT")]
+
+def kill_after_silence(tell):
+    tell(stage="sort")
+    print("ValueError: No spikes detected, cannot continue sorting.", flush=True)
+    os.kill(os.getpid(), signal.SIGSEGV)
 
 def vanish(folder):
     import shutil
@@ -366,3 +372,23 @@ def test_package_of_the_rules_goes_before_an_installed_one(monkeypatch, tmp_path
     )
     assert found.strip() == str(tmp_path / "spikecanary/__init__.py")
     assert os.environ["PYTHONPATH"].endswith(":/elsewhere")
+
+
+@pytest.mark.parametrize(
+    ("command", "is_starter"),
+    [
+        (["/x/bin/python", "/x/bin/snakemake", "--cores", "2"], True),
+        (["python", "-m", "snakemake", "--cores", "2"], True),
+        (["bash", "-c", "python /w/.snakemake/scripts/tmp1.canary.py"], False),
+    ],
+)
+def test_snakemake_that_started_a_job(monkeypatch, command, is_starter):
+    parent = SimpleNamespace(cmdline=lambda: command)
+    monkeypatch.setattr(psutil.Process, "parents", lambda _: [parent])
+    assert (processes._find_snakemake() is parent) is is_starter
+
+
+def test_child_that_was_killed_says_nothing_of_the_data(run):
+    ended = run("kill_after_silence")
+    assert ended.died_of == -signal.SIGSEGV
+    assert ended.failure is None

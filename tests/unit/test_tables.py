@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from spikecanary import forecast, gate, hosts, sentinel, summary
-from spikecanary.outputs import curation
+from spikecanary.outputs import analysis, curation
 from spikecanary.sentinel import BadPeriod, Failure
 from spikecanary.table import RESERVED_IDS, Recording
 from spikecanary.tsv import read_tsv, write_tsv
@@ -252,9 +252,19 @@ def test_sort_whose_job_was_killed_needs_somebody(tmp_path, monkeypatch):
     (tmp_path / "r/.sort-n2.lab-17").mkdir()
     (row,) = summary.describe(tmp_path, {"r": {}})
     assert (row["sort"], row["failure"]) == ("failed", "killed")
+    (row,) = summary.describe(tmp_path, {"r": {}}, running=True)
+    assert row["sort"] == "pending"  # it may run on another host
+    (row,) = summary.describe(tmp_path, {"r": {}})
     text = summary.describe_needs([row])
     assert "1 failed, killed: r\n    the job of the sort was killed on n2.lab. Did the" in text
     assert summary.describe_unknown([row]) == ""
+
+
+def test_failed_sort_whose_sentinel_is_away_says_why(tmp_path):
+    failed = make_record(recording="r", outcome="failed", reason="no such kernel", log="x.log")
+    sentinel.append_journal(tmp_path / "r/attempts.jsonl", "sort", failed)
+    (row,) = summary.describe(tmp_path, {"r": {}})
+    assert (row["sort"], row["reason"], row["log"]) == ("failed", "no such kernel", "x.log")
 
 
 def test_stop_for_the_data_says_how_to_sort_all_the_same(tmp_path):
@@ -376,7 +386,7 @@ def test_texts_are_no_formulas_and_read_back_as_they_were(tmp_path, text, cell):
     assert path.read_text() == f"a\n{cell}\n"
     assert read_tsv(path) == [{"a": text}]
     units = pd.DataFrame({"label": [text], "snr": [-5.5]}, index=pd.Index([text], name="unit"))
-    path.write_text(curation.write_units(units))
+    path.write_text(analysis.write_units(units))
     assert path.read_text() == f"unit\tlabel\tsnr\n{cell}\t{cell}\t-5.5\n"
     read = curation.read_units(path)
     assert read.index.to_list() == [text]

@@ -2,11 +2,13 @@
 
 import pytest
 
+from spikecanary import sentinel
 from spikecanary.config import WatchdogSettings
 from spikecanary.failures import ClassifiedSortFailure
+from spikecanary.sentinel import SCHEDULERS
 from spikecanary.supervise import watchdogs
 from spikecanary.supervise.gpus import Gpu
-from spikecanary.supervise.job import SCHEDULERS, job_limit
+from spikecanary.supervise.job import job_limit
 from spikecanary.supervise.watchdogs import Sample, make_watchdogs
 
 LIMITS = {"inactivity_s": 120.0, "wall_s": 3600.0, "mem_mb": 1000.0}
@@ -146,4 +148,10 @@ def test_limit_of_a_job(monkeypatch, requested, here, on_a_cluster):
         monkeypatch.delenv(name, raising=False)
     assert job_limit(requested, most=9.0) == here
     monkeypatch.setenv("SLURM_JOB_ID", "1")
+    assert job_limit(requested, most=9.0) == on_a_cluster
+    monkeypatch.setenv(sentinel.RUN_BEGAN, "")
+    monkeypatch.setenv(sentinel.RUN_IN, "")
+    sentinel.begin_run()  # snakemake runs in that job, and sorts on this machine
+    assert job_limit(requested, most=9.0) == here
+    monkeypatch.setenv("SLURM_JOB_ID", "2")
     assert job_limit(requested, most=9.0) == on_a_cluster

@@ -86,7 +86,7 @@ def test_wrong_types(project):
     project.config = {"recordings": ["a.tsv"]}
     run = project.run()
     assert "1 problem in the configuration or the table:" in run.output
-    assert "config: recordings: Input should be a valid string, got ['a.tsv']" in run.output
+    assert "config: recordings: takes a text; put it in quotes, got ['a.tsv']" in run.output
 
 
 def test_missing_column_and_missing_table(project):

@@ -429,8 +429,12 @@ def test_through_an_executor_whose_jobs_read_the_rules_again(engine):
     remote = (*remote, "--latency-wait", "1", "--max-status-checks-per-second", "100")
     engine.rows("a b c")
     engine.world(b="biological", c="environment")
-    first = engine.run(*remote)
+    first = engine.run(*remote, "--quiet", "progress", job={"threads": 1, "gpu": 2})
     assert first.done() == "canary: a b c; sort: a; exit 1"
+    assert "gpu=2" in first.output  # however many this machine has
+    # Where jobs have a terminal of their own, the gate tells.
+    assert re.search(r"\d of 3  a  proceed, passed", first.output)
+    assert re.search(r"1 of 1  a  sorted, ", first.output)
     engine.world(b="biological")
     assert engine.run(*remote).done() == "canary: c; sort: c; exit 0"
     shutil.move(engine.folder / "a.raw", engine.folder / "archived")
@@ -440,6 +444,8 @@ def test_through_an_executor_whose_jobs_read_the_rules_again(engine):
     shutil.rmtree(engine.result("c/sorting"))
     assert engine.run(*remote, **longer).done() == "sort: c; exit 0"
     assert "Nothing to be done" in engine.run(*remote, **longer).output
+    engine.rows("a b c d e f g")  # many, but no trial of the machine that only hands jobs out
+    assert engine.run(*remote, **longer).done("node", "canary") == "canary: d e f g; exit 0"
 
 
 @LATER

@@ -34,6 +34,7 @@ def remove(folder: Path) -> None:
 
 def _containers(folder: Path, **which: bool) -> Iterator[Any]:
     """Yield the containers that mount a folder or something in it; running ones only."""
+    folder = folder.resolve()  # as it is mounted
     with contextlib.suppress(Exception):  # no client, no daemon, or it went away
         import docker
 

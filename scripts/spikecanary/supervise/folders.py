@@ -16,7 +16,7 @@ import psutil
 
 from spikecanary.failures import ConcurrentSortError, FolderNotWritableError
 from spikecanary.sentinel import run_began
-from spikecanary.supervise import processes
+from spikecanary.supervise import containers, processes
 
 logger = logging.getLogger(__name__)
 
@@ -109,6 +109,7 @@ def sweep(results: Path) -> list[Path]:
             continue
         if path.is_dir():
             processes.end_strays(str(path))
+            containers.remove(path)
             shutil.rmtree(path, ignore_errors=True)
         else:
             path.unlink(missing_ok=True)
@@ -150,9 +151,11 @@ def _is_abandoned(path: Path, host: str, pid: int) -> bool:
     except psutil.NoSuchProcess:
         return True
     # Another process may have got the number since.
-    return not processes.is_alive(process) or process.create_time() > touched + 1
+    return not processes.is_alive(process) or process.create_time() > touched + CLOCKS_DIFFER_S
 
 
+#: Clocks of a file server and of its clients differ by less, in s.
+CLOCKS_DIFFER_S = 120.0
 #: How long the lock of a dead process may take to be taken over, in s. One of another host, which
 #: nobody here can see, is taken over where it was not renewed for so long.
 TAKE_OVER_S, LEASE_S = 1.0, 60.0
@@ -173,13 +176,35 @@ def hold(path: Path, what: str) -> Iterator[None]:
         owner = lock.owner
         return f"process {owner.pid} on host {owner.hostname}" if owner else "another process"
 
+    def is_dead() -> bool:
+        """Whether its holder has ended, or has not renewed it while we waited."""
+        if (owner := lock.owner) is None:
+            return False
+        if is_elsewhere:  # locks of other programs may be held without being renewed
+            return owner.mode == "lease" and renewed == last_renewed()
+        return not psutil.pid_exists(owner.pid)
+
+    def last_renewed() -> float:
+        with contextlib.suppress(OSError):
+            return path.stat().st_mtime
+        return 0.0
+
     path.parent.mkdir(parents=True, exist_ok=True)
-    lock, wait_s = SoftFileLease(path, lease_duration=LEASE_S), TAKE_OVER_S
-    if lock.owner is not None and lock.owner.hostname != socket.gethostname():
+    lock, wait_s, renewed = SoftFileLease(path, lease_duration=LEASE_S), TAKE_OVER_S, last_renewed()
+    # In a container filelock adds its namespace to the host's name.
+    host = lock.owner.hostname.partition("?")[0] if lock.owner else ""
+    if is_elsewhere := host not in ("", socket.gethostname()):
         logger.info("waiting whether %s lives", describe_holder())
         wait_s += LEASE_S
     try:
-        lock.acquire(timeout=wait_s, poll_interval=wait_s / 20)
+        try:
+            lock.acquire(timeout=wait_s, poll_interval=wait_s / 20)
+        except Timeout:
+            if not is_dead():
+                raise
+            # filelock (4.2) takes over by exchanging two files, which network file systems refuse.
+            lock.break_lock()
+            lock.acquire(timeout=TAKE_OVER_S)
     except Timeout:
         holder = describe_holder()
         with contextlib.suppress(OSError):

@@ -102,17 +102,20 @@ def lease(wanted: int, device: str) -> None:
     """Wait for GPUs that no other job of this node leases; from now on CUDA shows only these.
 
     The emptiest are taken first. A lease ends with this process, however it ends. What a scheduler
-    gave is taken as it is, and so is a device that was chosen by number (``cuda:1``). Nothing is
-    leased where the driver reports no GPU, or none by its UUID.
+    gave is taken as it is (and locked, for other runs), and so is a device that was chosen by
+    number (``cuda:1``). Nothing is leased where the driver reports no GPU, or none by its UUID.
     """
     nvml = _nvml() if wanted and ":" not in device else None
     free = {_uuid(nvml, each): _free_bytes(nvml, each) for each in _visible(nvml)}
     free.pop("", None)
-    if not free or (VISIBLE in os.environ and len(free) <= wanted):
+    if not free:
         return
     emptiest = sorted(free, key=lambda uuid: -free[uuid])
     is_told = False
     try:
+        if VISIBLE in os.environ and len(free) <= wanted:
+            _lock(emptiest, len(free))
+            return
         while not (mine := _lock(emptiest, min(wanted, len(free)))):
             if not is_told:
                 logger.info("waiting for a GPU: other jobs use all %d", len(free))

@@ -1,6 +1,5 @@
 """What a canary and a full sort have in common: where they log, how they are watched."""
 
-import os
 import time
 from dataclasses import field
 from pathlib import Path
@@ -8,20 +7,14 @@ from typing import Any
 
 from pydantic.dataclasses import dataclass
 
-from spikecanary.config import (
-    ForecastSettings,
-    PreflightSettings,
-    RetrySettings,
-    WatchdogSettings,
-)
+from spikecanary import sentinel
+from spikecanary.config import ForecastSettings, PreflightSettings, RetrySettings, WatchdogSettings
 from spikecanary.sorter import SortTask
 from spikecanary.supervise.run import Supervision
 from spikecanary.supervise.watchdogs import make_watchdogs
 
 #: A job ends itself this much before its time limit, so that it can say why: at most s, and share.
 MARGIN = (60.0, 0.05)
-#: A batch system sets one of these in its jobs: it holds them to what they asked for.
-SCHEDULERS = ("SLURM_JOB_ID", "PBS_JOBID", "LSB_JOBID", "JOB_ID")
 
 
 def job_limit(requested: float | None, most: float) -> float | None:
@@ -29,8 +22,7 @@ def job_limit(requested: float | None, most: float) -> float | None:
 
     A request is a forecast, and no reason to end a sort that the machine can bear.
     """
-    held = any(name in os.environ for name in SCHEDULERS)
-    return requested if held else max(requested or 0, most)
+    return requested if sentinel.is_job_of_scheduler() else max(requested or 0, most)
 
 
 @dataclass(frozen=True)
@@ -61,7 +53,7 @@ class Job:
             watchdogs=make_watchdogs(
                 self.watchdogs,
                 inactivity_s=inactivity_s,
-                wall_s=self._left_s(),
+                wall_s=self.left_s(),
                 mem_mb=self.mem_mb,
             ),
             folders=[folder.absolute()],
@@ -69,11 +61,7 @@ class Job:
             signatures=self.signatures,
         )
 
-    def limits(self) -> dict[str, float | None]:
-        """Return what this job may use: ``mem_mb``, and ``runtime`` in s."""
-        return {"mem_mb": self.mem_mb, "runtime": self._left_s()}
-
-    def _left_s(self) -> float | None:
+    def left_s(self) -> float | None:
         """Return the time left for this job, less a margin to end well."""
         if self.runtime_min is None:
             return None

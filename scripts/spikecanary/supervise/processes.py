@@ -41,12 +41,17 @@ def end_child(child: subprocess.Popen[bytes], mark: str) -> None:
 
     Those that lost their parent are found by the child's process group and by their mark.
     """
-    family = {*tree(child.pid), *strays(mark, group=child.pid)}
-    for signum in (signal.SIGTERM, signal.SIGKILL):
-        _send(family, signum)
-        if _wait_for_end(family, child):
-            break
-        family |= {*tree(child.pid), *strays(mark, group=child.pid)}
+    interrupted: Interrupted | None = None
+    for signum in (signal.SIGTERM, signal.SIGKILL, signal.SIGKILL):
+        try:
+            if not (family := {*tree(child.pid), *strays(mark, group=child.pid)}):
+                break
+            _send(family, signum)
+            _wait_for_end(family, child)
+        except Interrupted as err:  # no second one comes
+            interrupted = err
+    if interrupted is not None:
+        raise interrupted
 
 
 def end_strays(mark: str) -> None:
@@ -76,8 +81,8 @@ def _send(family: set[psutil.Process], signum: signal.Signals) -> None:
 
 def _wait_for_end(
     family: set[psutil.Process], child: subprocess.Popen[bytes] | None = None
-) -> bool:
-    """Wait up to GRACE_S until processes have ended; say if they have.
+) -> None:
+    """Wait up to GRACE_S until processes have ended.
 
     A zombie has ended: nobody may reap an orphan where process 1 is no real init.
     """
@@ -85,9 +90,8 @@ def _wait_for_end(
     while time.monotonic() < end:
         reaped = child is None or child.poll() is not None
         if reaped and not any(is_alive(each) for each in family):
-            return True
+            return
         time.sleep(0.05)
-    return False
 
 
 # Signals to this process, and the end of the snakemake that started it.
@@ -150,7 +154,7 @@ def _find_snakemake() -> psutil.Process | None:
     """Return the nearest ancestor that is a snakemake."""
     with contextlib.suppress(psutil.Error):
         for ancestor in psutil.Process().parents():
-            if any("snakemake" in part for part in ancestor.cmdline()[:3]):
+            if any(Path(part).name == "snakemake" for part in ancestor.cmdline()[:3]):
                 return ancestor
     return None
 

@@ -20,10 +20,10 @@ from typing import Any, TextIO
 
 from pydantic_core import to_jsonable_python
 
-from spikecanary.failures import ClassifiedSortFailure, DependencyError
+from spikecanary.failures import BiologicalFailure, ClassifiedSortFailure, DependencyError
 from spikecanary.failures.classify import by_text, classify
 from spikecanary.sentinel import Measured
-from spikecanary.supervise import containers, processes
+from spikecanary.supervise import containers, gpus, processes
 from spikecanary.supervise.folders import work_folder
 from spikecanary.supervise.log import ChildLog
 from spikecanary.supervise.sample import Sampler
@@ -169,9 +169,11 @@ def supervise(
                 watch = _Watch(process, folder, child_log, events, supervision)
                 stopped_by = watch.until_end()
             finally:
-                processes.end_child(process, str(folder))
-                if supervision.with_containers:
-                    containers.remove(folder)
+                try:
+                    processes.end_child(process, str(folder))
+                finally:
+                    if supervision.with_containers:
+                        containers.remove(folder)
         finally:
             os.close(lifeline)
             os.close(our_end)
@@ -185,10 +187,14 @@ def _environment(threads: int, folder: Path) -> dict[str, str]:
     package_parent = str(Path(__file__).resolve().parents[2])
     paths = [package_parent, *filter(None, [os.environ.get("PYTHONPATH")])]
     limits = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
+    gpu = os.environ.get(gpus.VISIBLE)
+    # SpikeInterface's Singularity hands on no variable of ours, but those that are meant for it.
+    inside = [f"{tool}ENV_{gpus.VISIBLE}" for tool in ("SINGULARITY", "APPTAINER")]
     return {
         "GOMP_SPINCOUNT": SPINS,
         **os.environ,
         **dict.fromkeys(limits, str(threads)),
+        **(dict.fromkeys(inside, gpu) if gpu is not None else {}),
         processes.MARK: str(folder),
         "PYTHONPATH": os.pathsep.join(paths),
         "PYTHONUNBUFFERED": "1",
@@ -330,7 +336,9 @@ def _classify(ended: Ended, signatures: Path | None) -> ClassifiedSortFailure | 
         return classify(ended.error, log, signatures)
     if ended.died_of == -signal.SIGILL:
         return DependencyError("a program uses instructions that this machine's CPU does not have")
-    return by_text("", log, signatures)
+    told = by_text("", log, signatures)
+    # A process that was killed proves nothing of the data, whatever it had printed before.
+    return None if isinstance(told, BiologicalFailure) else told
 
 
 def _read_events(events: Iterable[str]) -> Iterable[dict[str, Any]]:

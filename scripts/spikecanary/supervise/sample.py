@@ -1,6 +1,7 @@
 """Samples of a child's process tree and its node, for measurements and watchdogs."""
 
 import contextlib
+import math
 import os
 import threading
 import time
@@ -202,8 +203,10 @@ def _files(folder: Path) -> list[tuple[int, str]]:
 
 
 def _free_mb(folder: Path) -> float | None:
-    """Return the free space for a folder; None where the folder is gone."""
+    """Return the free space for a folder; None where the folder is gone, NaN where nobody knows."""
     try:
         return psutil.disk_usage(str(folder)).free / MB
     except FileNotFoundError:
         return None
+    except OSError:  # of a network file system
+        return math.nan
