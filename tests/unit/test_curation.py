@@ -165,3 +165,19 @@ def test_model_that_is_not_there(analyzed):
         OutputError, match=r"curation.unitrefine.sua_mua: /no/such/model does not exist"
     ):
         curation.run(settings, analyzed)
+
+
+def test_single_units_of_unitrefine_are_good(analyzed, monkeypatch):
+    def classify(analyzer, settings):
+        ids = [str(unit) for unit in analyzer.unit_ids]
+        return pd.DataFrame({"unitrefine_label": ["sua", *["mua"] * (len(ids) - 1)]}, index=ids)
+
+    monkeypatch.setattr(curation, "classify", classify)
+    refine = UnitRefineSettings(sua_mua="x")
+    settings = CurationSettings(
+        label_by="unitrefine", bombcell=False, thresholds=NONE, unitrefine=refine
+    )
+    curation.run(settings, analyzed)
+    units = curation.read_units(analyzed / "units.tsv")
+    assert units["label"].to_list() == ["good", *["mua"] * (len(units) - 1)]
+    assert units["unitrefine_label"].iloc[0] == "sua"

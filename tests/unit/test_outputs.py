@@ -161,6 +161,7 @@ def test_phy_folder_of_an_earlier_sort_is_refused(made, place):
 def test_curations_of_the_gui_are_applied(made, place):
     def save(**curation):
         folder = place / "analyzer" / phy.GUI
+        phy.shelter(place)  # as a run does, so that the GUI has its folder again
         folder.mkdir(exist_ok=True)
         assert folder.is_symlink()  # so Snakemake removes the analyzer without it
         units = [str(unit) for unit in load_sorting_analyzer(place / "analyzer").unit_ids]
@@ -184,6 +185,7 @@ def test_curations_of_the_gui_are_applied(made, place):
     with pytest.raises(outputs.OutputError, match=r"SpikeInterface's GUI.*manual: gui"):
         analyze()
     analyze(by_hand=["gui"])
+    shutil.rmtree(place / f"{phy.GUI}.1")  # dropped, and made anew
     save(manual_labels=[label("3", "good")])
     shutil.rmtree(place / "analyzer")  # as Snakemake does before the job
     (place / "sorting").rename(place / "before")
@@ -286,6 +288,10 @@ def test_nwb_of_a_session(made, tmp_path, caplog):
         file = io.read()
         assert "began up to 3 days apart" in file.session_description
         assert file.epochs["start_time"][1] == pytest.approx(100 + 3 * 86_400)
+    alone = {"rec8": folders["rec8"]}
+    exports.run_session("s", rows[:1], CONFIG.exports.nwb, folders=alone, path=path)
+    with pynwb.NWBHDF5IO(path, "r") as io:  # named as beside others
+        assert io.read().units["unit_name"][0] == "rec8/0"
     exports.run_session("s", rows[::-1], CONFIG.exports.nwb, folders=folders, path=path)
     with pynwb.NWBHDF5IO(path, "r") as io:
         assert io.read().epochs["file"][:].tolist() == ["8", "0"]  # in the order of time
@@ -403,6 +409,22 @@ def test_canary_figure(made, tmp_path):
     figures.draw_canary(gone, CONFIG.analysis, tmp_path / "canary.json", path)
     with Image.open(path) as picture:
         assert picture.height < 300
+
+
+def test_what_is_saved_in_phy_during_an_export_stays(made, place, monkeypatch):
+    def write(*_):
+        (place / "phy/cluster_note.tsv").write_text("cluster_id\tnote\n")
+        return phy_write(*_)
+
+    def export_phy():
+        exports.run("phy", CONFIG.exports, place, task=made[1], analyzed_with=CONFIG.analysis)
+
+    export_phy()
+    phy_write = phy.write
+    monkeypatch.setattr(phy, "write", write)
+    with pytest.raises(outputs.OutputError, match=r"cluster_note.tsv.*not exported anew"):
+        export_phy()
+    assert (place / "phy/cluster_note.tsv").exists()
 
 
 def test_export_that_fails_leaves_what_was_there(made):

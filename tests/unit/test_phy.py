@@ -110,6 +110,20 @@ def test_traces_are_copied_where_the_raw_file_is_not_what_was_sorted(raw, tmp_pa
     assert np.ptp(model.get_waveforms([5], [0, 1])) > 0
 
 
+@pytest.mark.parametrize(("suffix", "copied"), [(".i16", True), (".dat", False)])
+def test_raw_file_that_phy_does_not_open_by_its_name_is_copied(raw, tmp_path, suffix, copied):
+    path = shutil.copy(raw[0], tmp_path / f"a{suffix}")
+    export(read(path), raw[1], tmp_path)
+    model = load_model(tmp_path / "phy/params.py")
+    assert model.dat_path == [tmp_path / "phy/recording.dat" if copied else path]
+    assert np.ptp(model.get_waveforms([5], [0, 1])) > 0
+    shutil.rmtree(tmp_path / "phy")
+    shutil.rmtree(tmp_path / "analyzer")
+    export(read(path), raw[1], tmp_path, copy_binary=False)
+    assert not (tmp_path / "phy/recording.dat").exists()
+    assert (path.name in (tmp_path / "phy/params.py").read_text()) is not copied
+
+
 def sorting_at(sorting, rate_hz):
     """Return a sorting at another rate."""
     factor = rate_hz / sorting.sampling_frequency

@@ -109,8 +109,14 @@ def outdated(folder: Path, *names: str) -> list[str]:
     except OSError:
         return []
     made = [folder / name for name in names or all_files(FILES)[2:]]
-    old = [each for each in made if each.exists() and each.stat().st_mtime < sorted_s]
+    old = [each for each in made if each.exists() and _made_s(each) < sorted_s]
     return [each.relative_to(folder).parts[0] for each in old]
+
+
+def _made_s(path: Path) -> float:
+    """Return when a file or a folder was made, to Snakemake, which touches a file in a folder."""
+    stamp = path / ".snakemake_timestamp"
+    return max(each.stat().st_mtime for each in (path, stamp) if each.exists())
 
 
 @contextmanager

@@ -16,6 +16,7 @@ from spikecanary.outputs import NOTED, appears_whole, phy, switched_on
 from spikecanary.recording import open_recording, preprocess
 from spikecanary.sorter import SortTask, prepare
 from spikecanary.table import Recording
+from spikecanary.tsv import as_cell
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -30,8 +31,6 @@ OF_SPIKES = ("spike_amplitudes", "amplitude_scalings", "spike_locations", "princ
 NO_PROBE_PITCH_UM = 1_000.0
 #: How far waveforms reach around a spike, by SpikeInterface.
 AROUND_MS = {"ms_before": 1.0, "ms_after": 2.0}
-#: Columns of metrics.tsv before SpikeInterface's metrics.
-PLACE_COLUMNS = ("peak_channel", "x_um", "depth_um")
 
 
 def run(
@@ -82,10 +81,16 @@ def run(
     with appears_whole(folder / "analyzer", "analyze") as made:
         analyzer = make_analyzer(sorting, recording, settings, made)
         table = describe_units(analyzer)
-        sentinel.write_atomic(folder / "metrics.tsv", table.to_csv(sep="\t", lineterminator="\n"))
+        sentinel.write_atomic(folder / "metrics.tsv", write_units(table))
         phy.keep_outside(made, folder)
         (made / NOTED).write_text(json.dumps(as_set(settings)))
     logger.info("%s: %d units analyzed", task.row.id, len(table))
+
+
+def write_units(table: "pd.DataFrame") -> str:
+    """Return the text of a table of units, whose texts are no formulas in a spreadsheet."""
+    shown = table.map(as_cell).rename(index=as_cell)
+    return str(shown.to_csv(sep="\t", lineterminator="\n"))
 
 
 def open_filtered(task: SortTask, settings: AnalysisSettings) -> "BaseRecording":
@@ -196,7 +201,7 @@ def describe_units(analyzer: "SortingAnalyzer") -> "pd.DataFrame":
     if {"isi_violations_count", "num_spikes"} <= set(table.columns):
         intervals = (table["num_spikes"] - 1).clip(lower=1)
         table["isi_violations_share"] = table["isi_violations_count"] / intervals
-    places: dict[str, Any] = dict.fromkeys(PLACE_COLUMNS)
+    places: dict[str, Any] = dict.fromkeys(("peak_channel", "x_um", "depth_um"))
     if analyzer.get_num_units() and analyzer.has_extension("templates"):
         places["peak_channel"] = analyzer.get_main_channels(outputs="id", with_dict=False)
     if analyzer.get_num_units() and analyzer.has_extension("unit_locations"):

@@ -11,7 +11,7 @@ import numpy as np
 from spikecanary import clock, sentinel
 from spikecanary.config import CurationSettings, Threshold, UnitRefineSettings, as_set
 from spikecanary.outputs import NOTED, OutputError, analysis, appears_whole, phy
-from spikecanary.tsv import as_cell, from_cell
+from spikecanary.tsv import from_cell
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -30,12 +30,6 @@ def read_units(path: Path) -> "pd.DataFrame":
     text = {"unit": str, "peak_channel": str}  # even NA and 007
     table = pd.read_csv(path, sep="\t", dtype=text, keep_default_na=False, na_values=[""])
     return table.map(from_cell).set_index("unit")
-
-
-def write_units(table: "pd.DataFrame") -> str:
-    """Return the text of such a table, whose texts are no formulas in a spreadsheet."""
-    shown = table.map(as_cell).rename(index=as_cell)
-    return str(shown.to_csv(sep="\t", lineterminator="\n"))
 
 
 def run(settings: CurationSettings, folder: Path, by_hand: Container[str] = ()) -> None:
@@ -67,7 +61,8 @@ def run(settings: CurationSettings, folder: Path, by_hand: Container[str] = ()) 
     labels = label(metrics, settings)
     if settings.unitrefine != UnitRefineSettings():
         labels = labels.join(classify(analyzer, settings))
-    labels.insert(0, "label", labels.get(f"{settings.label_by}_label", GOOD))
+    # UnitRefine's single units are sua.
+    labels.insert(0, "label", labels[f"{settings.label_by}_label"].replace("sua", GOOD))
     if "phy" in by_hand:
         phy.check_of_sort(folder / "phy", given)
         labels["phy_label"] = labels.index.map(phy.read_labels(folder / "phy"))
@@ -82,7 +77,7 @@ def run(settings: CurationSettings, folder: Path, by_hand: Container[str] = ()) 
     with appears_whole(folder / "curated", "curate") as made:
         with_properties(analyzer.sorting, given, table).save(folder=made)
         (made / NOTED).write_text(json.dumps(as_set(settings)))
-    sentinel.write_atomic(folder / "units.tsv", write_units(table))
+    sentinel.write_atomic(folder / "units.tsv", analysis.write_units(table))
     left = "%d units were sorted; %d are left, without those found twice and those without spikes"
     logger.info(left, len(given.unit_ids), len(table))
     logger.info("%d of %d units are good", (table["label"] == GOOD).sum(), len(table))
@@ -236,5 +231,4 @@ def classify(analyzer: "SortingAnalyzer", settings: CurationSettings) -> "pd.Dat
         sua_mua_classifier=models.get("sua_mua"),
     )
     found.index = found.index.astype(str)
-    labelled: pd.DataFrame = found.iloc[:, :2].set_axis(columns, axis=1)
-    return labelled
+    return pd.DataFrame(found[columns])

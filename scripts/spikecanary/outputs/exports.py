@@ -84,6 +84,7 @@ def run(
     with appears_whole(path, f"export_{export}") as made:
         if export == "phy":
             phy.write(analyzer, units, settings.phy, made)
+            phy.may_replace(path, None)  # somebody may have saved there since
         elif export == "report":
             write_report(analyzer, made)
         elif export == "nwb":
@@ -119,6 +120,10 @@ def run_session(
     Their results folders are by recording. The file appears whole or not at all.
     """
     made = [nwb.read_sorted(row, folders[row.id]) for row in rows if row.id in folders]
+    if not made:
+        named = ", ".join(row.id for row in rows)
+        msg = f"session {session}: none of its recordings is sorted: {named}"
+        raise OutputError(msg)
     first = min(made, key=lambda one: one.began_s or math.inf)
     for one in made:
         # Dates are coarser than clocks: they count where clocks that begin anew hide a later run.
@@ -139,7 +144,7 @@ def run_session(
         logger.warning("%s: %s", session, note)
         metadata["NWBFile"]["session_description"] += f"; {note}"
     with appears_whole(path, "export_session") as temporary:
-        nwb.write_nwb(made, metadata, temporary)
+        nwb.write_nwb(made, metadata, temporary, of_session=True)
 
 
 def spikes(curated: "BaseSorting", parts: Sequence[Part]) -> dict[str, Any]:

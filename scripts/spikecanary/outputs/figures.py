@@ -79,8 +79,8 @@ def run(
     unit = "uV" if raw.has_scaleable_traces() else "counts"
     middle_s = raw.get_num_samples() / raw.get_sampling_frequency() / 2
     drawings: dict[str, Callable[[], Figure]] = {
-        "traces_raw": lambda: draw_traces(raw, middle_s, SNIPPET_S),
-        "traces_filtered": lambda: draw_traces(filtered, middle_s, SNIPPET_S),
+        "traces_raw": lambda: draw_traces(raw, middle_s, SNIPPET_S, unit),
+        "traces_filtered": lambda: draw_traces(filtered, middle_s, SNIPPET_S, unit),
         "signal_map": lambda: draw_signal_map(
             signals.check(raw, whole=False, remote=task.row.is_remote)
         ),
@@ -135,7 +135,8 @@ def draw_units(
     n_spikes = analyzer.sorting.count_num_spikes_per_unit()
     by_size = sorted(analyzer.unit_ids, key=lambda unit: -n_spikes[unit])
     largest = by_size[:MAX_UNITS]
-    by_depth = sorted(analyzer.unit_ids, key=lambda unit: units["depth_um"][str(unit)])
+    depths = units["depth_um"].fillna(np.inf)
+    by_depth = sorted(analyzer.unit_ids, key=lambda unit: depths[str(unit)])
     first_s = max(0.0, (analyzer.get_total_duration() - RASTER_S) / 2)
     limits = settings.limits()
     shown = [name for name in limits if name in units]
@@ -244,8 +245,10 @@ def _plot_map(
             axes.axvspan(period.start_s, period.end_s, color="C1", alpha=0.2)
 
 
-def draw_traces(recording: "BaseRecording", middle_s: float, length_s: float) -> "Figure":
-    """Draw some channels of a recording around a moment, in uV where it has gains.
+def draw_traces(
+    recording: "BaseRecording", middle_s: float, length_s: float, unit: str
+) -> "Figure":
+    """Draw some channels of a recording around a moment; ``unit``: uV, or counts without gains.
 
     The moment is in s from the first sample; gaps of the recording's clock do not count.
     """
@@ -270,7 +273,6 @@ def draw_traces(recording: "BaseRecording", middle_s: float, length_s: float) ->
     axis, spacing = widget.ax, float(f"{widget.data_plot['vspacing']:.1g}")
     beside: dict[str, Any] = {"transform": axis.get_yaxis_transform(), "clip_on": False}
     axis.plot([1.01, 1.01], [0, spacing], color="black", linewidth=2, **beside)
-    unit = "uV" if recording.has_scaleable_traces() else "counts"
     axis.text(1.02, spacing / 2, f"{spacing:g} {unit}", rotation=90, va="center", **beside)
     axis.set_ylabel("channel")
     figure: Figure = widget.figure
@@ -315,7 +317,7 @@ def _draw_window(task: SortTask, settings: AnalysisSettings, record: sentinel.Re
     from spikeinterface.core import get_noise_levels
 
     filtered, raw = analysis.open_filtered(task, settings), open_recording(task.row)
-    in_uv, how = raw.has_scaleable_traces(), "filtered"
+    unit, how = "uV" if raw.has_scaleable_traces() else "counts", "filtered"
     duration_s = filtered.get_num_samples() / filtered.get_sampling_frequency()
     start_s, end_s = 0.0, min(30.0, duration_s)
     failed_s = record.failure.evidence.get("first_s") if record.failure else None
@@ -330,14 +332,14 @@ def _draw_window(task: SortTask, settings: AnalysisSettings, record: sentinel.Re
     window = cut_window(filtered, start_s, end_s)
     noise = np.nan_to_num(get_noise_levels(window, return_in_uV=True))
     length_s = min(WINDOW_S, end_s - start_s)
-    figure = draw_traces(filtered, (start_s + end_s) / 2, length_s)
+    figure = draw_traces(filtered, (start_s + end_s) / 2, length_s, unit)
     figure.set_size_inches(11, 9)
     figure.subplots_adjust(right=0.62, bottom=0.4)
     upper, lower = (figure.add_axes((0.125, bottom, 0.855, 0.13)) for bottom in (0.2, 0.05))
     _plot_map(upper, lower, record.signal_map, record.bad_periods)
     axis = figure.add_axes((0.7, 0.4, 0.28, 0.48))
     axis.barh(range(len(noise)), noise, color="0.5")
-    axis.set_xlabel("noise (MAD), uV" if in_uv else "noise (MAD), counts")
+    axis.set_xlabel(f"noise (MAD), {unit}")
     axis.set_ylabel("channel")
     figure.suptitle(
         f"{record.reason}\n{length_s:g} s of the window {place}, {how}; "

@@ -40,7 +40,7 @@ SUBJECT_COLUMNS = ("subject_id", "species", "sex", "age", "date_of_birth", "geno
 TOLD = {"subject": "subject_id", "session": "session_id"}
 #: What our columns of the units are; SpikeInterface describes its metrics.
 COLUMNS = {
-    "label": "Label of the unit by the curation's settings",
+    "label": "Label of the unit: by hand where there is one, else by the curation's settings",
     "reasons": "Thresholds that the unit misses, with its values",
     "bombcell_label": "Label by Bombcell",
     "phy_label": "Label by hand in Phy",
@@ -176,23 +176,19 @@ def near_misses(columns: Iterable[str]) -> Iterator[str]:
                 yield f"column {column!r} is not in NWB: did you mean {wanted[found[0]]!r}?"
 
 
-def write_nwb(several: Sequence[Sorted], metadata: Mapping[str, Any], path: Path) -> None:
+def write_nwb(
+    several: Sequence[Sorted], metadata: Mapping[str, Any], path: Path, *, of_session: bool = False
+) -> None:
     """Write an NWB file: units with all their columns, probes, electrodes, parts, metadata.
 
-    Spike times, and the epochs of several parts, are on the recording's own clock. Units of several
-    recordings are named after these, and have waveforms where all have one rate and equally many
-    channels.
+    Spike times, and the epochs of several parts, are on the recording's own clock. Units of a
+    session are named after their recordings, and have waveforms where all have one rate and equally
+    many channels.
     """
-    from neuroconv.tools.nwb_helpers import (
-        configure_and_write_nwbfile,
-        get_default_nwbfile_metadata,
-        make_nwbfile_from_metadata,
-    )
+    from neuroconv.tools.nwb_helpers import configure_and_write_nwbfile, make_nwbfile_from_metadata
     from neuroconv.tools.spikeinterface import add_sorting_to_nwbfile
-    from neuroconv.utils import dict_deep_update
 
-    whole = dict_deep_update(get_default_nwbfile_metadata(), dict(metadata))
-    nwbfile = make_nwbfile_from_metadata(whole)
+    nwbfile = make_nwbfile_from_metadata(dict(metadata))
     for name, description in EPOCH_COLUMNS.items():
         nwbfile.add_epoch_column(name, description)
     shapes = {(one.analyzer.get_num_channels(), one.analyzer.sampling_frequency) for one in several}
@@ -205,7 +201,7 @@ def write_nwb(several: Sequence[Sorted], metadata: Mapping[str, Any], path: Path
         if not len(ids):
             continue
         _put_on_clock(one.curated, one.parts)
-        if len(several) > 1:
+        if of_session:
             names = [f"{one.row.id}/{unit}" for unit in ids]
             one.curated.set_property("unit_name", np.array(names))
         add_sorting_to_nwbfile(
@@ -217,7 +213,7 @@ def write_nwb(several: Sequence[Sorted], metadata: Mapping[str, Any], path: Path
             unit_electrode_indices=[[*range(n_before, len(nwbfile.electrodes))]] * len(ids),
         )
         numbers = [int(each) if str(each).isdecimal() else None for each in ids]
-        if len(several) == 1 and [*map(str, numbers)] == [*map(str, ids)]:
+        if not of_session and [*map(str, numbers)] == [*map(str, ids)]:
             nwbfile.units.id.data[:] = numbers
     for epoch in sorted(list_epochs(several), key=itemgetter("start_time")):
         nwbfile.add_epoch(**epoch)
@@ -239,8 +235,7 @@ def _waveforms(analyzer: "SortingAnalyzer", curated: "BaseSorting") -> dict[str,
     templates = analyzer.get_extension("templates")
     if templates is None or not set(curated.unit_ids) <= set(analyzer.unit_ids):
         return None
-    order = analyzer.sorting.ids_to_indices(curated.unit_ids)
-    means, sds = (templates.get_templates(operator=name)[order] for name in ("average", "std"))
+    means, sds = (templates.get_templates(curated.unit_ids, name) for name in ("average", "std"))
     return {
         "means": means * 1e-6,
         "sds": sds * 1e-6,

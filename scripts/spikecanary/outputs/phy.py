@@ -30,6 +30,8 @@ NOTE, STAMP = "exported.json", ".snakemake_timestamp"
 ARRAYS, OF_PHY = "*.npy, *.dat", ("whitening_mat_inv.npy", "_phy_spikes_subset.")
 #: Where SpikeInterface's GUI keeps a curation, in the analyzer's folder, and its file there.
 GUI, CURATION = "spikeinterface_gui", "curation_data.json"
+#: Raw files that Phy opens (phylib 2.6, EPHYS_RAW_EXTENSIONS).
+RAW_FILES = (".dat", ".bin", ".raw", ".mda")
 #: SpikeInterface's file of a sorting's spikes; copied beside a curation, it tells what that is of.
 SPIKES = "spikes.npy"
 
@@ -91,7 +93,10 @@ def look_for_work(folder: Path, pattern: str, manual: str | None, *, dry: bool) 
     inside = folder / "analyzer" / GUI
     if manual == "gui" and (found := _curations(folder, *[inside][: not inside.is_symlink()])):
         return {"gui": " ".join(digest(place / CURATION) for place in found)}
-    return by_hand(folder / "phy", pattern) if manual == "phy" else {}
+    try:
+        return by_hand(folder / "phy", pattern) if manual == "phy" else {}
+    except OSError as err:  # its own job fails and says so
+        return {"phy": f"cannot be read: {err.strerror}"}
 
 
 def may_replace(folder: Path, manual: str | None) -> bool:
@@ -147,7 +152,7 @@ def _export(
     waveforms = analyzer.has_extension("waveforms")
     if not waveforms:
         logger.info("no waveforms (analysis.extensions): Phy gets no features")
-    raw = None if "copy_binary" in params else find_raw(analyzer.recording)
+    raw = None if params.get("copy_binary") else find_raw(analyzer.recording)
     copied = params.get("copy_binary", raw is None)
     given = {"copy_binary": copied, "use_relative_path": copied, "verbose": False}
     given["compute_pc_features"] = waveforms
@@ -191,7 +196,7 @@ def _source(recording: "BaseRecording") -> tuple["BaseRecording", int]:
 
 
 def find_raw(recording: "BaseRecording") -> dict[str, Any] | None:
-    """Find the one plain file that a recording's traces are read from.
+    """Find the one plain file that a recording's traces are read from, which Phy can open.
 
     Returns
     -------
@@ -228,7 +233,8 @@ def find_raw(recording: "BaseRecording") -> dict[str, Any] | None:
         chosen = neo._stream_buffer_slice[source.stream_id]  # noqa: SLF001 - neo has no other way
         places = np.arange(n_channels)[slice(None) if chosen is None else chosen]
     dtype = np.dtype(found["dtype"])
-    if not dtype.isnative or len(places) != source.get_num_channels():
+    is_readable = dtype.isnative and Path(path).suffix in RAW_FILES
+    if not is_readable or len(places) != source.get_num_channels():
         return None
     return {
         "dat_path": str(Path(path).absolute()),
@@ -274,13 +280,10 @@ def read_sorting(folder: Path, sampling_frequency_hz: float) -> "BaseSorting":
             np.load(folder / name).ravel() for name in ("spike_times.npy", CLUSTERS)
         )
         found, of_spikes = np.unique(clusters, return_inverse=True)
-        ids = np.array([names.get(int(cluster), f"phy{cluster}") for cluster in found])
+        ids = [names.get(int(cluster), f"phy{cluster}") for cluster in found]
         return NumpySorting.from_samples_and_labels(
-            samples.astype("int64"),
-            ids[of_spikes.ravel()],
-            sampling_frequency_hz,
-            unit_ids=list(ids),
-        )
+            samples.astype("int64"), of_spikes.ravel(), sampling_frequency_hz
+        ).rename_units(ids)
 
 
 def check_of_sort(folder: Path, sorting: "BaseSorting") -> None:
@@ -345,7 +348,8 @@ def shelter(folder: Path) -> None:
     """Move a GUI's curation out of the analyzer, which Snakemake removes; a link stays there."""
     inside = folder / "analyzer" / GUI
     if inside.is_symlink():  # what it leads to may have been dropped: the GUI needs a folder
-        (folder / inside.readlink().name).mkdir(exist_ok=True)
+        with contextlib.suppress(OSError):
+            _make_place(folder / inside.readlink().name, folder / "analyzer")
         return
     if not (inside / CURATION).exists():
         return
@@ -369,9 +373,16 @@ def keep_outside(analyzer: Path, folder: Path) -> None:
     number = max((1 + int(each or 0) for each in places if each.isdigit() or not each), default=0)
     outside = folder / (f"{GUI}.{number}" if number else GUI)
     with contextlib.suppress(OSError):  # a file system without links: it is sheltered later
-        outside.mkdir(exist_ok=True)
-        shutil.copy(analyzer / "sorting" / SPIKES, outside)
+        (outside / SPIKES).unlink(missing_ok=True)
+        _make_place(outside, analyzer)
         (analyzer / GUI).symlink_to(Path("..") / outside.name)
+
+
+def _make_place(folder: Path, analyzer: Path) -> None:
+    """Make a folder for the GUI's curation of an analyzer, with that analyzer's spikes."""
+    folder.mkdir(exist_ok=True)
+    if not (folder / SPIKES).exists():
+        shutil.copy(analyzer / "sorting" / SPIKES, folder)
 
 
 def _curations(folder: Path, *further: Path) -> list[Path]:
