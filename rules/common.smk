@@ -9,7 +9,7 @@ from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
 from snakemake.logging import logger
-from snakemake.settings.types import Quietness, RerunTrigger
+from snakemake.settings.types import DeploymentMethod, Quietness, RerunTrigger
 from snakemake.sourcecache import LocalSourceFile
 
 
@@ -60,7 +60,11 @@ for place in filter(None, (Path.cwd(), FOLDER)):
 if workflow.is_main_process:
     sentinel.begin_run()
 # Every name in them is checked once, by the main process.
-checked = functools.partial(inputcheck.check_inputs, files=workflow.configfiles)
+checked = functools.partial(
+    inputcheck.check_inputs,
+    files=workflow.configfiles,
+    own=DeploymentMethod.CONDA in workflow.deployment_settings.deployment_method,
+)
 read = checked if workflow.is_main_process else inputcheck.read_inputs
 try:
     SETTINGS, RECORDINGS = read(config)
@@ -96,11 +100,15 @@ summary.IN_TABLE[RESULTS] = {name: row.metadata for name, row in BATCH.rows.item
 def limit_gpus():
     """Allow as many GPU jobs at a time as there are GPUs, unless it is said; a cluster has its own.
 
-    Once the DAG is built: while rules are read, every run seems to be a local one.
+    With --jobs, which a cluster needs, once the DAG is built: before, every run seems local.
     """
     is_local = workflow.is_main_process and workflow.local_exec
     if is_local and "gpu" not in workflow.global_resources:
         workflow.register_resource("gpu", max(1, gpus.count()))
+
+
+if workflow.resource_settings.nodes is None:  # no jobs elsewhere
+    limit_gpus()
 
 
 @functools.cache

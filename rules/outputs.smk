@@ -106,8 +106,7 @@ use rule export_npz as export_session with:
         "<logs>/export_session/{session}.log",
     params:
         version={"session": OUTPUT_VERSIONS["nwb"]},
-        digest=lambda wildcards: digest(rows=BATCH.named_rows(wildcards.session)),
-        rows=lambda wildcards, threads: BATCH.named_rows(wildcards.session),
+        rows=lambda wildcards: BATCH.named_rows(wildcards.session),
         settings={"nwb": as_set(SETTINGS.exports.nwb, exclude={"by"})},
 
 

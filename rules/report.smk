@@ -93,7 +93,7 @@ rule plan:
     localrule: True
     conda:
         "../envs/sorter.yaml"
-    threads: SETTINGS.job.threads
+    threads: workflow.resource_settings.cores or SETTINGS.job.threads
     params:
         config=as_set(SETTINGS),
         rows=lambda wildcards: check_options()

@@ -1,4 +1,4 @@
-"""Snakemake's logger plugin ``--logger spikecanary``: progress in recordings and hours.
+"""Snakemake's logger plugin ``--logger spikecanary``: progress in recordings.
 
 Prints a line whenever a canary or sort ends, and each minute while any job runs, and besides
 only warnings and errors. Snakemake's own log file has everything.

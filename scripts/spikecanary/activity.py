@@ -9,13 +9,13 @@ from spikecanary.failures import ClassifiedSortFailure, RecordingLayoutError, So
 from spikecanary.layout import MAD_TO_SD
 from spikecanary.probes import count_largest_group
 from spikecanary.recording import open_recording, preprocess
-from spikecanary.sorter import SortTask
+from spikecanary.sorter import BATCHES, SortTask
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
     from spikeinterface.core import BaseRecording
 
-#: A spike is a peak below so many times the noise level; Quiroga et al. 2004 use 4 to 5.
+#: A spike is a peak beyond so many times the noise level; Quiroga et al. 2004 use 4 to 5.
 THRESHOLD_MAD = 5.0
 #: The scan reads so many pieces of so many s, one at a random place in each stretch of the
 #: recording: 80 x 0.5 s find bursts of 2 s every 40 s with 99 % (1 - (1 - 2.5 / 40) ** 80).
@@ -26,9 +26,18 @@ AROUND_S = 6.0
 #: Of recordings with more channels, evenly chosen ones are scanned: neighbours see the same
 #: spikes, and 40 s of so many channels are half a gigabyte.
 MOST_CHANNELS = 96
-#: So often a second and channel noise alone crosses the threshold: Rice's formula,
-#: f * exp(-THRESHOLD_MAD**2 / 2) with f = 3.5 kHz, the mean frequency of a band of 0.3 to 6 kHz.
-NOISE_PER_S = 0.013
+#: So often a second and channel noise alone crosses the threshold, up or down: Rice's formula,
+#: 2 f * exp(-THRESHOLD_MAD**2 / 2) with f = 3.5 kHz, the mean frequency of a band of 0.3 to 6 kHz.
+NOISE_PER_S = 0.026
+#: Sorters that scale what they are handed, so that small numbers are no reason to find nothing.
+SCALE_FREE = (
+    "lupin",
+    "mountainsort4",
+    "mountainsort5",
+    "simple",
+    "spykingcircus2",
+    "tridesclous2",
+)
 #: Floating-point samples with less noise are in V or mV: Kilosort's whitening adds 1e-6 to the
 #: variance (kilosort 4.1, whitening_from_covariance), and others round.
 LEAST_NOISE = 0.05
@@ -41,8 +50,9 @@ def scan(task: SortTask, batch_s: float, shortest_s: float) -> dict[str, Any]:
     """Find where a recording is most active; for a supervised child process.
 
     It is silent where the most active stretch of ``batch_s``, from which the sorter learns, has no
-    more peaks than noise alone may have there: six standard deviations (Poisson) and four above
-    the mean. What is found begins ``shortest_s`` before the end, or earlier.
+    more peaks than noise alone may have there (:func:`_may_be_noise`); of sorters that learn from
+    all of it, where all that is read has no more either. What is found begins ``shortest_s`` before
+    the end, or earlier.
 
     Returns
     -------
@@ -76,16 +86,24 @@ def scan(task: SortTask, batch_s: float, shortest_s: float) -> dict[str, Any]:
         peak = int(np.argmax(following))
         per_s = float(following[peak] / min(batch_s, AROUND_S))
         best_s = max(0.0, float(around[peak]) - 0.05)
-    noise_count = NOISE_PER_S * recording.get_num_channels() * batch_s
+    noise_per_s = NOISE_PER_S * recording.get_num_channels()
+    is_silent = _may_be_noise(per_s * batch_s, noise_per_s * batch_s)
+    if task.sorter.name not in BATCHES:
+        is_silent &= _may_be_noise(len(peaks_s), noise_per_s * N_PIECES * PIECE_S)
     return {
         "start_s": round(min(best_s, last_s), 3),
         "peaks_per_s": per_s,
-        "silent": per_s * batch_s <= noise_count + 6 * noise_count**0.5 + 4,
+        "silent": is_silent,
         "read_s": min(N_PIECES * PIECE_S + AROUND_S, round(recording.get_duration(), 1)),
         "n_peaks": len(peaks_s),
         "noise": float(np.median(np.abs(handed - np.median(handed, axis=0)))) / MAD_TO_SD,
         "largest_group": count_largest_group(opened),
     }
+
+
+def _may_be_noise(n_peaks: float, expected: float) -> bool:
+    """Whether there are at most six standard deviations (Poisson) and four more than expected."""
+    return bool(n_peaks <= expected + 6 * expected**0.5 + 4)
 
 
 def explain_missed(
@@ -95,7 +113,7 @@ def explain_missed(
     seen = f"a scan of {found['read_s']:g} s sees {found['n_peaks']:,} peaks"
     noise = found["noise"] * float(task.sorter.params.get("scale") or 1.0)
     is_float = np.dtype(header["dtype"]).kind == "f"
-    if is_float and noise < LEAST_NOISE:
+    if is_float and noise < LEAST_NOISE and task.sorter.name not in SCALE_FREE:
         gain = header.get("gain_to_uV")
         known = "" if gain is None else f" (gain to uV: {gain:g})"
         msg = (
@@ -137,7 +155,7 @@ def _band_pass(recording: "BaseRecording") -> "BaseRecording":
 def _find_peaks(
     recording: "BaseRecording", noise: "NDArray[Any]", starts_s: Iterable[float], length_s: float
 ) -> "NDArray[np.float64]":
-    """Return the times in s of negative peaks in some pieces, all channels together, sorted."""
+    """Return the times in s of peaks in some pieces, all channels together, sorted."""
     from spikeinterface.sortingcomponents.peak_detection import detect_peaks
 
     rate_hz, n_samples = recording.get_sampling_frequency(), recording.get_num_samples()
@@ -145,7 +163,11 @@ def _find_peaks(
     peaks = detect_peaks(
         recording,
         "by_channel",
-        method_kwargs={"detect_threshold": THRESHOLD_MAD, "noise_levels": noise},
+        method_kwargs={
+            "peak_sign": "both",
+            "detect_threshold": THRESHOLD_MAD,
+            "noise_levels": noise,
+        },
         pipeline_kwargs={
             "slices": [(0, at, min(at + int(length_s * rate_hz), n_samples)) for at in begins]
         },

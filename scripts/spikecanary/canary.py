@@ -35,6 +35,11 @@ logger = logging.getLogger(__name__)
 #: storage or a server may answer again: they say little of the full sort, and do not stop it. What
 #: a watchdog or the preflight found does.
 RAW_RESOURCES = (HostMemoryWatchdogError, DiskExhaustionError, IOStallError, SorterTimeoutError)
+#: Sorters that read a recording's own file where it is a plain one; others make a copy of it.
+READ_BINARY = (
+    *("kilosort", "kilosort2", "kilosort2_5", "kilosort3", "kilosort4", "pykilosort"),
+    "tridesclous",
+)
 #: A second window that begins this near to the first is the same, in s.
 SAME_WINDOW_S = 0.5
 
@@ -414,7 +419,7 @@ def _without_copy(task: SortTask, ended: Ended) -> Measured:
     is_binary = ended.facts.get("header", {}).get("is_binary") and is_plain
     copied_mb = ended.facts.get("copied_mb", 0.0)
     disk_mb = ended.measured.disk_mb or 0.0
-    if not is_binary or disk_mb < copied_mb:
+    if not is_binary or task.sorter.name not in READ_BINARY or disk_mb < copied_mb:
         return ended.measured
     return ended.measured.model_copy(update={"disk_mb": round(disk_mb - copied_mb, 1)})
 

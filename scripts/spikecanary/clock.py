@@ -19,8 +19,10 @@ from spikecanary.integrity import (
     find_gaps,
     find_times,
     open_ephys_streams,
+    with_all_channels,
 )
 from spikecanary.sentinel import Part
+from spikecanary.table import is_url
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -44,7 +46,10 @@ def describe_part(path: str, segment: int, opened: "BaseRecording", start_sample
     """
     n_samples, knots = opened.get_num_samples(segment), {}
     start_s = float(opened.get_start_time(segment))
-    if (times := find_times(opened, segment)) is not None:
+    # A list in an NWB file is as long as the samples: at a URL it is not read.
+    is_known = opened.has_time_vector(segment) or not is_url(path)
+    times = find_times(opened, segment) if is_known else None
+    if times is not None:
         step_s = 1 / opened.get_sampling_frequency()
         if find_fault(times, step_s):
             start_s = start_s if np.isfinite(start_s) else 0.0
@@ -158,8 +163,7 @@ def read_start(opened: "BaseRecording", path: str, segment: int = 0) -> str | No
     SpikeGLX, Open Ephys and Neuralynx note it in texts, Intan in names, NWB itself; of others neo
     tells. Where no zone is noted, it is that of this machine.
     """
-    while (parent := opened.get_parent()) is not None:  # some of its channels were chosen
-        opened = parent
+    opened = with_all_channels(opened)
     try:
         return next(filter(None, map(_iso, _noted(opened, path, segment))), None)
     except Exception:  # whatever a header holds, it must not cost the sort

@@ -75,7 +75,7 @@ Steps = Annotated[
 ]
 
 
-def _merge(default: Any, given: Any) -> Any:
+def merge(default: Any, given: Any) -> Any:
     """Merge a dict over the default's, at every level, as Snakemake merges config files.
 
     Pairs are a dict, too, which keeps the order of steps where keys are sorted.
@@ -85,7 +85,7 @@ def _merge(default: Any, given: Any) -> Any:
     given = as_steps(given) if isinstance(default, dict) else given
     if not (isinstance(default, dict) and isinstance(given, dict)):
         return given
-    return default | {name: _merge(default.get(name), value) for name, value in given.items()}
+    return default | {name: merge(default.get(name), value) for name, value in given.items()}
 
 
 class Settings(BaseModel):
@@ -106,7 +106,7 @@ class Settings(BaseModel):
         if isinstance(given, bool) and not isinstance(default, bool):
             msg = "takes no true or false (YAML's yes, no, on, off)"
             raise ValueError(msg)  # noqa: TRY004 - pydantic tells no TypeError
-        return _merge(default, given)
+        return merge(default, given)
 
     def _changed(self, value: dict[str, Any], info: FieldSerializationInfo) -> dict[str, Any]:
         """Return the entries of a merged field; those that differ, where defaults are left out."""

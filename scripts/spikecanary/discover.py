@@ -444,9 +444,11 @@ def main(arguments: list[str] | None = None) -> int:
     )
     given = parser.parse_args(arguments)
     try:
-        settings = given.configfile or CONFIG
-        text = settings.read_text(encoding="utf-8") if given.configfile or CONFIG.exists() else "{}"
-        config = configuration.load(yaml.safe_load(text) or {})
+        settings: Any = {}  # as Snakemake merges them
+        for file in filter(None, (CONFIG if CONFIG.exists() else None, given.configfile)):
+            loaded = yaml.safe_load(file.read_text(encoding="utf-8"))
+            settings = configuration.merge(settings, loaded or {})
+        config = configuration.load(settings)
         table = GrowingTable(given.out or Path(config.recordings))
     except (OSError, ValueError, yaml.YAMLError) as err:
         sys.stderr.write(f"{err}\n")
@@ -487,6 +489,9 @@ def _report(
         listed = [one for one in left_out if one.failed is failed]
         lines += ["", title] * bool(listed)
         lines += [f"  {' '.join(filter(None, (o.path, o.stream)))}: {o.reason}" for o in listed]
+    runs = [len(group) for group in _group(new, Found.place) if len(group) > 1]
+    told = f"{sum(runs)} of these rows are runs of {len(runs)} probes, one after the other. "
+    lines += ["", f"{told}To sort them as one, remove them and use --concatenate"] * bool(runs)
     lines += ["", f"{count(len(new), 'recording')} added to {out}, {n_known} known before"]
     sys.stdout.write("\n".join(lines) + "\n")
 

@@ -27,9 +27,11 @@ MB = 1e6
 #: The share of a window's time and disk that grows with the recording: at least, likely, at most.
 #: A window has compilation and buffers in it that do not grow (benchmarks/forecast.py).
 GROWING = (0.1, 0.7, 1.0)
-#: Memory grows by this share of the samples (float32): kilosort4's not at all, spykingcircus2's
-#: by about a third (benchmarks/forecast.py).
+#: Memory grows by this share of the samples (float32): spykingcircus2's by three quarters. That of
+#: sorters that work batch by batch grows with their spikes, by a twentieth; a GPU holds one batch
+#: (benchmarks/forecast.py).
 MEMORY_GROWING = (0.0, 0.35, 1.0)
+OF_BATCHES = {"mem_mb": (0.0, 0.04, 0.12), "vram_mb": (0.0, 0.0, 0.02)}
 #: How far off forecasts are: about twice the median error that benchmarks/forecast.py measures.
 SPREAD = 0.4
 #: A longer sort does not need less memory than a window's measured peak: only this share of it is
@@ -52,8 +54,6 @@ LACKED = {
     "SorterTimeoutError": "runtime",
     "DiskExhaustionError": "disk_mb",
 }
-#: Of a lack of these a job tries again by itself.
-GPU_MEMORY = ("GPUOutOfMemoryError", "GpuMemoryWatchdogError")
 #: Only the end of a long history is read: about a hundred sorts.
 HISTORY_BYTES = 64_000
 #: What each cost is called, its unit, and what would make the sort fit.
@@ -116,10 +116,9 @@ def forecast_sort(canary: Record, history: Sequence[FinishedSort] = ()) -> Forec
     found: Forecast = {}
     shares = learn_shares(history)
     for name, (cost, growing) in measure_growth(canary).items():
-        is_memory = name in OF_SAMPLES
-        low, likely, high = (
-            cost + share * growing for share in (MEMORY_GROWING if is_memory else GROWING)
-        )
+        is_memory, sorter = name in OF_SAMPLES, canary.sorter.name
+        known = OF_BATCHES[name] if is_memory and sorter in MEMORY_KNOBS else MEMORY_GROWING
+        low, likely, high = (cost + x * growing for x in (known if is_memory else GROWING))
         found[name] = _interval(low, likely, high, SPREAD, FLOOR_SPREAD if is_memory else SPREAD)
         if name in shares:
             found[name] = _narrow(found[name], *(cost + each * growing for each in shares[name]))
@@ -321,9 +320,9 @@ def count_lacks(journal: Path, attempt: int) -> dict[str, int]:
     Once more for each attempt of this run that lacked it. One that left no line in the journal was
     killed from outside, and nobody knows for want of what: more of each.
     """
-    tried = sentinel.read_attempts_of_run(journal, "sort")
-    # A job that lacks GPU memory tries again, with a line for each time.
-    ended = [x for x in tried if (x.get("failure") or {}).get("class") not in GPU_MEMORY]
+    lines = sentinel.read_attempts_of_run(journal, "sort")
+    # A job that lacks GPU memory tries again, with a line for each time: the last counts.
+    ended = {each.get("attempt", f"line {n}"): each for n, each in enumerate(lines)}.values()
     n_killed = max(0, attempt - 1 - len(ended))
     lacks = [find_lack(entry) for entry in ended]
     return {name: 1 + n_killed + lacks.count(name) for name in RESOURCES}

@@ -102,7 +102,7 @@ def run(
         sentinel.append_journal(journal, "sort", record)
     except OSError as err:  # of the results folder: a full disk, a right that was taken away
         error = describe_error(err)
-        record = sort.describe(Ended(error=error, failure=classify(error)))
+        record = sort.describe(Ended(error=error, failure=classify(error, "", job.signatures)))
         sentinel.append_journal(journal, "sort", record)
     except Interrupted as err:
         sentinel.append_interrupted(journal, "sort", task.row.id, sort.started_at, err)
@@ -254,7 +254,7 @@ class _Sort:
             if ended.facts.get("is_active"):
                 failure = diagnosis.describe_missed(ended, self.task.suspects)
                 reason = f"{reason}, though a scan of the recording sees activity"
-        elif ended.facts.get("stage") in ("read", "save"):
+        elif ended.facts.get("stage") in ("read", "save") and not self.task.row.is_remote:
             reason = (
                 f"{reason.rstrip('.')}. The sorter itself ended well, and its files are in "
                 f"{sorteroutput.NAME}/ of the recording's results: the next run reads them again. "

@@ -47,13 +47,13 @@ def read_inputs(given: Mapping[str, Any]) -> tuple[Config, list[Recording]]:
 
 
 def check_inputs(
-    given: Mapping[str, Any], files: Iterable[str | Path] = ()
+    given: Mapping[str, Any], files: Iterable[str | Path] = (), *, own: bool = False
 ) -> tuple[Config, list[Recording]]:
     """Read config and table, check every name in them, and raise BadInputError with all problems.
 
     Names of readers, sorters, steps and extensions are checked only where SpikeInterface is
     installed, which Snakemake's own environment need not have. Elsewhere the canaries find them.
-    ``files`` are those that the config was read from.
+    ``files`` are those that the config was read from; ``own``: jobs have environments of their own.
     """
     config, invalid, problems = configuration.load_valid(given)
     problems += [each for path in files for each in find_repeated_keys(path)]
@@ -69,7 +69,7 @@ def check_inputs(
     if has_spikeinterface():
         problems += check_readers(rows, config.recordings)
         problems += [*check_steps(config), *check_late(config, rows)]
-        if "nwb" in config.outputs and not is_installed("neuroconv"):
+        if "nwb" in config.outputs and not own and not is_installed("neuroconv"):
             hint = "pip install neuroconv, or take nwb out"
             problems.append(f"config: outputs: nwb needs the package neuroconv: {hint}")
         if "sorter" not in invalid:  # its plugin may define the table's sorters

@@ -173,7 +173,7 @@ def _of_nwb(opened: "BaseRecording", path: str) -> _Sizes:
     series: Any = getattr(getattr(opened, "_reader", None), "series", None)
     for name in ("data", "timestamps") if hasattr(series, "keys") and not is_url(path) else ():
         array = series.get(name)
-        if hasattr(array, "nchunks"):
+        if hasattr(array, "nchunks") and array._dimension_separator == ".":  # noqa: SLF001
             yield f"{path}/{array.path}", _count_chunks(array), array.nchunks, "chunks"
 
 
@@ -333,10 +333,19 @@ def find_times(opened: "BaseRecording", segment: int = 0) -> Any:
     """Return the list of a segment's times, as its reader or its NWB file has it; None for none."""
     if opened.has_time_vector(segment):
         return opened.get_times(segment)
-    while (parent := opened.get_parent()) is not None:  # some of its channels were chosen
-        opened = parent
-    series: Any = getattr(getattr(opened, "_reader", None), "series", None)
-    return series.get("timestamps") if hasattr(series, "keys") else None
+    series: Any = getattr(getattr(with_all_channels(opened), "_reader", None), "series", None)
+    times = series.get("timestamps") if hasattr(series, "keys") else None
+    is_whole = times is not None and len(times) >= opened.get_num_samples(segment)
+    return times if is_whole else None
+
+
+def with_all_channels(opened: "BaseRecording") -> "BaseRecording":
+    """Return what some channels of which were chosen."""
+    from spikeinterface.core.channelslice import ChannelSliceRecording
+
+    while isinstance(opened, ChannelSliceRecording):
+        opened = opened.get_parent()
+    return opened
 
 
 def describe_left_out(path: str, reader: str) -> Iterator[str]:

@@ -13,10 +13,11 @@ from spikecanary.sorter import DEVICE_PARAMS, defaults_of
 from spikecanary.texts import quote
 
 #: May be null whatever the default (SpikeInterface 0.105: mountainsort4 and 5 filter where neither
-#: frequency is None; a seed of None is random; kilosort4's wrapper reads None as infinity). The
-#: last three: tried with kilosort 4.1.7.
+#: frequency is None; a seed of None is random; kilosort4's wrapper reads None as infinity; its
+#: own sorters leave out a clean-up without a limit). The last three: tried with kilosort 4.1.7.
 NULL_IS_OFF = (
-    *("freq_min", "freq_max", "seed", "artifact_threshold"),
+    *("freq_min", "freq_max", "seed", "artifact_threshold", "min_firing_rate"),
+    *("template_min_snr_ptp", "template_max_jitter_ms"),
     *("cluster_init_seed", "cluster_downsampling", "max_channel_distance"),
 )
 #: Steps that sorters have of their own, and those of ``preprocessing`` that replace them.

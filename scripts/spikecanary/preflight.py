@@ -142,6 +142,7 @@ def check_node(
     switched_off = parameters.describe_switched_off(settings, task.preprocessing)
     return [
         *(SorterParameterError(each, sorter=settings.name) for each in switched_off),
+        *_check_torch(task),
         *_check_container(task),
         *_check_hdf5(task),
         *_check_disk(folder, header),
@@ -204,7 +205,8 @@ def _check_device(task: SortTask) -> None:
     is_asked = device.partition(":")[0] in ("cuda", "mps")
     cls, msg = sorter_dict.get(settings.name), None
     needs_one = cls is not None and cls.gpu_capability == "nvidia-required"
-    uses_torch = not needs_one and settings.container is None  # but no sorter of MATLAB
+    of_matlab = needs_one or settings.name == "ironclust"
+    uses_torch = not of_matlab and settings.container is None
     if is_asked and uses_torch and importlib.util.find_spec("torch"):
         msg = _why_torch_has_none(device)
     elif (is_asked or needs_one) and not gpus.count():
@@ -213,6 +215,18 @@ def _check_device(task: SortTask) -> None:
         is_param = settings.device != device
         remedy = "Change the device in sorter.params, or run where it is." if is_param else ""
         raise GPUUnavailableError(msg, remedy=remedy, device=device)
+
+
+def _check_torch(task: SortTask) -> Iterator[ClassifiedSortFailure]:
+    """Say that a sort takes the CPU of a machine with a GPU: PyTorch cannot use it."""
+    settings = task.sorter
+    is_left_to_it = sorter.asked_device(settings) == "auto" and settings.container is None
+    if not is_left_to_it or settings.name not in sorter.DEVICE_PARAM_OF or not gpus.count():
+        return
+    if (why := _why_torch_has_none("cuda")) is not None:
+        msg = f"this machine has a GPU, but {settings.name} uses the CPU: {why}"
+        remedy = "Install a PyTorch that its driver can use (docs/install.md)."
+        yield GPUUnavailableError(msg, remedy=remedy, device="auto")
 
 
 def _why_torch_has_none(device: str) -> str | None:

@@ -22,7 +22,7 @@ from spikecanary.table import Recording
 from spikecanary.texts import shorten
 
 #: Bump this when a canary may come to another verdict: what is not sorted is tested again.
-CANARY_VERSION = 3
+CANARY_VERSION = 4
 #: Bump this when a sorter is handed other traces or parameters: every recording is sorted again.
 SORT_VERSION = 1
 #: Bump one of these when that kind of output becomes another: it is made again from the sortings.
@@ -171,15 +171,14 @@ class State:
         if self.sort is None or self.sort_stands:
             return ""
         was, now = self.sort.settings, self.sort_settings
-        names = {"row": "row of the table"}
         task: Any = was.get("task", {})
         try:
             changes = [stamps.describe_changes(was.get("data"), now["data"])]
             changes += [
-                f"another {names.get(name, name)}"
-                for name in dict.fromkeys([*task, *now["task"]])
-                if task.get(name) != now["task"].get(name)
+                f"another {name}" for name in _differing(task, now["task"]) if name != "row"
             ]
+            row = _differing(task["row"], now["task"]["row"])
+            changes += [f"another {name} in the table" for name in row]
         except (AttributeError, LookupError, TypeError):  # a record that somebody edited
             changes = ["other settings or data"]
         if was.get("version") != now["version"]:
@@ -205,8 +204,8 @@ class State:
         config, tested = self.config, self.sentinel
         # Absent where nothing is set, as in the records of versions without it.
         retry = {"retry": as_set(config.retry)} if as_set(config.retry) else {}
-        signatures = Path(config.signatures or "none")
-        own = {"signatures": stamps.digest(signatures)} if signatures.is_file() else {}
+        file = config.signatures
+        own = {"signatures": stamps.digest(Path(file))} if file and Path(file).is_file() else {}
         now = {
             "task": self.sort_settings["task"],
             "data": self.data,
@@ -270,6 +269,11 @@ class State:
     def disagreement(self) -> str | None:
         """How its records disagree with the settings of now; None where they do not."""
         return self.problem or disagreement(self.folder, self.sentinel, self.sort, self.expected)
+
+
+def _differing(was: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """Name the keys whose values differ."""
+    return [name for name in dict.fromkeys([*was, *now]) if was.get(name) != now.get(name)]
 
 
 def is_usable(row: Recording, results: Path, config: Config, *, dry: bool) -> bool:

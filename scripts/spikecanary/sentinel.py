@@ -4,6 +4,7 @@ import contextlib
 import errno
 import json
 import logging
+import math
 import os
 import shutil
 import socket
@@ -54,6 +55,8 @@ def _as_texts(value: Any) -> Any:
     """Make all texts in plain data printable, and none longer than a person reads."""
     if isinstance(value, str):
         return printable(value[:LONGEST_TEXT])[:LONGEST_TEXT]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None  # which JSON does not know
     if isinstance(value, Mapping):
         return {_as_line(name): _as_texts(each) for name, each in value.items()}
     return [*map(_as_texts, value)] if isinstance(value, list | tuple | set) else value

@@ -287,6 +287,8 @@ def with_device(defaults: Mapping[str, Any], settings: SorterSettings) -> dict[s
     param = DEVICE_PARAM_OF.get(settings.name) or (known[0] if known else None)
     if param is not None:
         params.setdefault(param, settings.device)
+    if settings.name == "ironclust":
+        params.setdefault("fGpu", settings.device == "cuda")
     return params
 
 
@@ -346,7 +348,8 @@ def sort(
     # Registering a recording fails, as saving does, where Kilosort's reader has no units.
     sorting = cast("Any", read_sorter_folder(work, register_recording=False))
     tell(stage="save")
-    if not len(sorting.unit_ids):
+    n_units = len(sorting.get_non_empty_unit_ids()) if len(sorting.unit_ids) else 0
+    if not n_units:
         if task.sorter.params.get(sorteroutput.KEEP_GOOD_ONLY):
             msg = (
                 f"SpikeInterface finds nothing to read in what {task.sorter.name} wrote: "
@@ -360,7 +363,7 @@ def sort(
     samples = sorting.to_spike_vector()["sample_index"]
     sorted_ = recording if task.window_s is None else cut_window(recording, *task.window_s)
     return {
-        "n_units": len(sorting.unit_ids),
+        "n_units": n_units,
         "n_spikes": len(samples),
         "n_before": int((samples < 0).sum()),
         "n_beyond": int((samples >= sorted_.get_num_samples()).sum()),
@@ -399,7 +402,8 @@ def _run_sorter(task: SortTask, recording: Any, folder: Path, tell: Callable[...
     tell(stage="sort")
     settings = task.sorter
     cls = sorter_class(settings.name, container=settings.container is not None)
-    params = with_device(cls.default_params(), settings)
+    params = with_device(defaults_of(settings.name), settings)
+    params.pop("verbose", None)  # herdingspikes has one of its own, which is set below
     with contextlib.suppress(Exception):  # every sorter has its own way, and its own errors
         tell(sorter_version=str(cls.get_sorter_version()))
     # SpikeInterface collects garbage after each second that it copies for the sorter: with torch

@@ -24,7 +24,8 @@ NOTE = "spikecanary.json"
 KEEP_GOOD_ONLY = "keep_good_only"
 #: Copies of the recording that sorters write into their folder, from their wrappers in
 #: SpikeInterface 0.105: the kilosorts, klusta, yass, tridesclous, spykingcircus, ironclust,
-#: rtsort, mountainsort5, and the cached preprocessing of spykingcircus2, tridesclous2, lupin.
+#: rtsort, mountainsort5, waveclus, hdsort, pykilosort, and the cached preprocessing of
+#: spykingcircus2, tridesclous2, lupin.
 COPIES = (
     "recording.dat",
     "temp_wh.dat",
@@ -35,7 +36,14 @@ COPIES = (
     "scaled_traces.npy",
     "recording",
     "cache_preprocessing",
+    "recording.h5",
+    "raw[0-9]*.h5",
+    "ironclust_dataset/raw.mda",
+    "rt_sort_inter/*.npy",
+    ".kilosort",
 )
+#: Of sorters whose results have such a name too.
+OWN_COPIES: dict[str, tuple[str, ...]] = {"combinato": (), "spykingcircus": ("recording.npy",)}
 #: SpikeInterface's files beside a sorter's folder, without which it does not read it.
 BESIDE = ("spikeinterface_*.*", "recording_attributes.json")
 
@@ -60,7 +68,11 @@ def keep(work: Path, results: Path, settings: Mapping[str, Any], version: str | 
     source, target = work / NAME, results / NAME
     if not source.is_dir():
         return
-    for path in [path for pattern in COPIES for path in source.glob(pattern)]:
+    used = (settings.get("task") or {}).get("sorter") or {}
+    copies = OWN_COPIES.get(used.get("name", ""), COPIES)
+    if (used.get("params") or {}).get("save_preprocessed_copy"):  # then it was asked for
+        copies = tuple(name for name in copies if name != "temp_wh.dat")
+    for path in [path for pattern in copies for path in source.glob(pattern)]:
         shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
     for path in [path for pattern in BESIDE for path in work.glob(pattern)]:
         path.rename(source / path.name)

@@ -128,7 +128,7 @@ def _is_noted(now: list[Any], noted: list[Any], *, some_away: bool) -> bool:
         return now == noted
     if len(now) == N_OF_FILE:
         return now[1:] == [noted[1], _whole_s(noted[2])]
-    lacks_some = now[1] < noted[1] and now[2] < noted[2]
+    lacks_some = now[1] < noted[1] and now[2] <= noted[2]
     is_same = now[1:3] == noted[1:3] and now[3] in noted[3:]
     return is_same or (some_away and lacks_some)
 
@@ -143,7 +143,7 @@ def data_files(path: str, reader: str) -> Iterator[tuple[str, int, int]]:
     """
     named = Path(path)
     if named.is_dir():
-        pattern = re.compile(DATA_FILES.get(reader, ".*"), re.DOTALL | re.IGNORECASE)
+        pattern = re.compile(DATA_FILES.get(reader, ".*"), re.DOTALL)
         yield from _files(str(named), pattern, len(str(named)) + 1, deep=True)
     elif (beside := _beside(named, reader)) is not None:
         yield from _files(str(named.parent), beside, len(str(named.parent)) + 1, deep=False)
@@ -158,8 +158,7 @@ def _beside(named: Path, reader: str) -> re.Pattern[str] | None:
     if not re.fullmatch(names, named.name):
         return None
     stem = re.escape(re.sub(r"(\.xdat)?\.[^.]+$", "", named.name))
-    pattern = f"{re.escape(named.name)}|{files.replace('{stem}', stem)}"
-    return re.compile(pattern, re.IGNORECASE)
+    return re.compile(f"{re.escape(named.name)}|{files.replace('{stem}', stem)}")
 
 
 def _files(

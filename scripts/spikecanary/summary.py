@@ -58,7 +58,11 @@ COUNTS = ("n_sorted", "n_units", "n_good", "canary_units", "n_channels", "attemp
 #: The command for failures that are not recognised.
 DRAFT = "python -m spikecanary.failures.classify LOG... --draft"
 #: How a sort failed that could not say so, and what to do.
-KILLED, KILLED_REMEDY = "killed", "Did the machine run out of memory (job.mem_mb)? Run again."
+KILLED = "killed"
+KILLED_REMEDY = (
+    "Did the machine run out of memory? Let fewer jobs run at a time (--resources mem_mb=RAM, or "
+    "job.threads), and run again."
+)
 #: Recordings that the last lines name for one reason.
 NAMED = 5
 #: The recordings of the table with their further columns, by the results folder: of modules, whose
@@ -467,6 +471,7 @@ def end_of_module_run(results: str | Path, *, failed: bool = False) -> None:
     # Not the rows that were taken out of the table.
     known = IN_TABLE.get(Path(results), {name: {} for name in found})
     if failed:
-        write(Path(results) / "summary.tsv", describe(Path(results), known))
+        with contextlib.suppress(OSError):  # a full disk; what comes next says why the run failed
+            write(Path(results) / "summary.tsv", describe(Path(results), known))
     if print_end(Path(results), {name: {} for name in found if name in known}):
         sys.exit(1)

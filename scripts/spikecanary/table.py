@@ -304,7 +304,7 @@ def _read_lines(path: str | Path) -> tuple[list[str], _Lines, list[str]]:
     lines: _Lines = []
     problems: list[str] = []
     for number, line in enumerate(_read_text(path).split("\n"), start=1):
-        if not line.strip() or line.startswith("#"):
+        if not line.strip() or _is_comment(line):
             continue
         try:
             (fields,) = csv.reader([line], delimiter="\t", strict=True)
@@ -339,6 +339,11 @@ def _read_lines(path: str | Path) -> tuple[list[str], _Lines, list[str]]:
     if wrong:
         raise BadInputError([*problems, *wrong])
     return header, lines, [*problems, *_near_misses(path, header)]
+
+
+def _is_comment(line: str) -> bool:
+    """Whether a line is a comment; spreadsheets put one with a comma in quotes."""
+    return line.lstrip('"').startswith("#")
 
 
 def _read_text(path: str | Path) -> str:
@@ -386,7 +391,8 @@ class GrowingTable:
         self.path = path
         text = _read_text(path) if path.exists() else ""
         self.lines = text.removesuffix("\n").split("\n") if text else []
-        at = next((n for n, line in enumerate(self.lines) if line.strip() and line[0] != "#"), None)
+        rows = (n for n, line in enumerate(self.lines) if line.strip() and not _is_comment(line))
+        at = next(rows, None)
         if at is None:
             at = len(self.lines)
             self.lines.append("\t".join(FIRST_COLUMNS))

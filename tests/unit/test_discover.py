@@ -360,7 +360,7 @@ def test_comment_of_a_folder_goes_with_its_reason(tmp_path, monkeypatch):
     Path("raw").mkdir()
     assert "no file of a known format" in run(tmp_path, "raw")[2]
     spikeglx(tmp_path / "raw", "a_g0_t0.imec0.ap")
-    assert "no file of a known format" not in run(tmp_path, "raw")[2]
+    assert "no file of a known format" not in run(tmp_path, tmp_path / "raw")[2]
 
 
 def test_reader_that_returns_units_too(tmp_path, monkeypatch):

@@ -176,20 +176,22 @@ def merge(folder, numbers=(0, 1), into=4):
 def test_what_a_person_made_is_found(exported):
     assert phy.find_edits(exported) == []
     assert phy.may_replace(exported, None)
-    (exported / ".DS_Store").touch()
+    for name in (".DS_Store", "phy.log", ".phy/state.json"):  # of who only looked
+        (exported / name).parent.mkdir(exist_ok=True)
+        (exported / name).write_text("{}")
     assert phy.find_edits(exported) == []
     (exported / "cluster_note.tsv").write_text("cluster_id\tnote\n1\tnice\n")
-    (exported / ".phy").mkdir()
-    (exported / ".phy/state.json").write_text("{}")
     merge(exported)
-    found = [".phy/state.json", "cluster_note.tsv", "spike_clusters.npy"]
+    found = ["cluster_note.tsv", "spike_clusters.npy"]
     assert phy.find_edits(exported) == found
     np.save(exported / "whitening_mat_inv.npy", np.eye(2))  # as Phy does
     assert phy.find_edits(exported) == found
     np.save(exported / "stim_onsets.npy", np.arange(2))
     assert phy.find_edits(exported) == [*found, "stim_onsets.npy"]
     assert not phy.may_replace(exported, "phy")
-    with pytest.raises(outputs.OutputError, match=r"edited by hand \(.phy/state.json.*manual: phy"):
+    with pytest.raises(
+        outputs.OutputError, match=r"edited by hand \(cluster_note.tsv.*manual: phy"
+    ):
         phy.may_replace(exported, None)
     (exported / phy.NOTE).write_text('{"cut off')
     assert "spike_clusters.npy" in phy.find_edits(exported)

@@ -391,7 +391,7 @@ def test_recording_by_mouse_and_keyboard(browser, axe, batch):
         "0 s to 30 s",
         "1 h, between 1 s and 2 h 30 min",
         "9 min 50 s to 10 min flat",
-        f"sigui {batch.parent / 'good/analyzer'}",
+        f"sigui --curation {batch.parent / 'good/analyzer'}",
         f"phy template-gui {batch.parent / 'good/phy/params.py'}",
         "logs/canary/good.log",
     ):

@@ -113,3 +113,25 @@ def test_which_units_are_read_is_no_reason_to_sort_again(work, tmp_path):
     read = json.loads((again / "spikeinterface_params.json").read_text())["sorter_params"]
     assert read == {"keep_good_only": False, "artifact_threshold": float("inf")}
     assert sorteroutput.find(tmp_path, SETTINGS)  # what is kept is as it was
+
+
+@pytest.mark.parametrize(
+    ("name", "params", "kept"),
+    [
+        ("combinato", {}, {"ops.npy", "recording.dat", "recording", "recording.h5"}),
+        ("mountainsort5", {}, {"ops.npy"}),
+        ("kilosort4", {"save_preprocessed_copy": True}, {"ops.npy", "temp_wh.dat"}),
+    ],
+)
+def test_results_are_no_copies(work, tmp_path, name, params, kept):
+    made = work() / "sorter_output"
+    (made / "recording").mkdir()
+    (made / "recording/x.npy").touch()
+    for file in ("recording.h5", "temp_wh.dat"):
+        (made / file).touch()
+    (made / "temp_wh.dat").unlink() if name == "combinato" else None
+    sorteroutput.keep(
+        made.parent, tmp_path, {"task": {"sorter": {"name": name, "params": params}}}, "1"
+    )
+    found = {*names(tmp_path / "sorter_output")} - {"cache_preprocessing"}
+    assert {each for each in found if not each.endswith(".json")} == kept

@@ -152,7 +152,10 @@ def test_error_comes_back_with_its_chain(run):
 @pytest.mark.parametrize(
     ("how", "description"),
     [
-        ("SIGKILL", "the process was killed by SIGKILL"),
+        (
+            "SIGKILL",
+            "the process was killed by SIGKILL, as the kernel does where memory runs out",
+        ),
         ("SIGSEGV", "the process was killed by SIGSEGV"),
         ("exit", "the process ended with exit status 3 without a result"),
     ],

@@ -38,10 +38,13 @@ SPIKES = "spikes.npy"
 
 def _files(folder: Path) -> Iterator[tuple[str, Path]]:
     """Yield the files of a Phy folder that people may make or change, by name."""
-    ours = (NOTE, STAMP, Path(FILES["phy"]).name, ".DS_Store")  # of no person, but of macOS
+    ours = (NOTE, STAMP, Path(FILES["phy"]).name)
+    of_programs = (".DS_Store", "phy.log", ".phy")  # made by looking alone
     for path in sorted(folder.rglob("*")):
-        if path.is_file() and not _is_array(path) and path.name not in ours:
-            yield str(path.relative_to(folder)), path
+        name = path.relative_to(folder)
+        is_left_out = path.name in ours or not {*name.parts}.isdisjoint(of_programs)
+        if path.is_file() and not _is_array(path) and not is_left_out:
+            yield str(name), path
 
 
 def _is_array(path: Path) -> bool:

@@ -191,9 +191,8 @@ def hold(path: Path, what: str) -> Iterator[None]:
 
     path.parent.mkdir(parents=True, exist_ok=True)
     lock, wait_s, renewed = SoftFileLease(path, lease_duration=LEASE_S), TAKE_OVER_S, last_renewed()
-    # In a container filelock adds its namespace to the host's name.
-    host = lock.owner.hostname.partition("?")[0] if lock.owner else ""
-    if is_elsewhere := host not in ("", socket.gethostname()):
+    judged = lock.owner  # in a container its host has another name, and its processes other numbers
+    if is_elsewhere := judged is not None and judged.hostname != socket.gethostname():
         logger.info("waiting whether %s lives", describe_holder())
         wait_s += LEASE_S
     try:

@@ -93,7 +93,9 @@ class Ended:
         if self.died_of is None:
             return "ended well"
         if self.died_of < 0:
-            return f"the process was killed by {signal.Signals(-self.died_of).name}"
+            name = signal.Signals(-self.died_of).name
+            kernel = ", as the kernel does where memory runs out" if name == "SIGKILL" else ""
+            return f"the process was killed by {name}{kernel}"
         return f"the process ended with exit status {self.died_of} without a result"
 
 
