@@ -31,7 +31,7 @@ rule canary:
     resources:
         mem_mb=CANARY_REQUEST["mem_mb"],
         runtime=CANARY_REQUEST["runtime"],
-        gpu=signed(lambda wildcards: BATCH.gpus_of(wildcards.recording)),
+        gpu=signed(lambda wildcards: limit_gpus() or BATCH.gpus_of(wildcards.recording)),
         attempt=times_attempt(1),
     params:
         task=setting("canary", "task"),

@@ -26,9 +26,9 @@ AROUND_S = 6.0
 #: Of recordings with more channels, evenly chosen ones are scanned: neighbours see the same
 #: spikes, and 40 s of so many channels are half a gigabyte.
 MOST_CHANNELS = 96
-#: So often a second and channel noise alone crosses the threshold, up or down: Rice's formula,
-#: 2 f * exp(-THRESHOLD_MAD**2 / 2) with f = 3.5 kHz, the mean frequency of a band of 0.3 to 6 kHz.
-NOISE_PER_S = 0.026
+#: So often a second and channel noise alone crosses the threshold, by its sign: Rice's formula,
+#: f * exp(-THRESHOLD_MAD**2 / 2) with f = 3.5 kHz, the mean frequency of a band of 0.3 to 6 kHz.
+NOISE_PER_S = {"neg": 0.013, "both": 0.026}
 #: Sorters that scale what they are handed, so that small numbers are no reason to find nothing.
 SCALE_FREE = (
     "lupin",
@@ -64,6 +64,7 @@ def scan(task: SortTask, batch_s: float, shortest_s: float) -> dict[str, Any]:
     """
     from spikeinterface.core import get_random_data_chunks
 
+    sign = "neg" if task.sorter.name in BATCHES else "both"  # Kilosort's templates are negative
     opened = open_recording(task.row)
     handed = get_random_data_chunks(preprocess(opened, task.preprocessing), seed=0)
     recording = _band_pass(opened)
@@ -75,21 +76,23 @@ def scan(task: SortTask, batch_s: float, shortest_s: float) -> dict[str, Any]:
     edges = np.linspace(0.0, max(last_s, PIECE_S), N_PIECES + 1)
     rng = np.random.default_rng(0)
     starts = edges[:-1] + rng.uniform(size=N_PIECES) * np.maximum(np.diff(edges) - PIECE_S, 0.0)
-    peaks_s = _find_peaks(recording, noise, starts, PIECE_S)
+    peaks_s = _find_peaks(recording, noise, starts, PIECE_S, sign)
     counts = np.searchsorted(peaks_s, starts + PIECE_S) - np.searchsorted(peaks_s, starts)
     best_s = float(starts[int(np.argmax(counts))])
 
-    around = _find_peaks(recording, noise, [max(0.0, best_s - AROUND_S / 2)], AROUND_S)
+    around = _find_peaks(recording, noise, [max(0.0, best_s - AROUND_S / 2)], AROUND_S, sign)
     per_s = 0.0
     if len(around):
         following = np.searchsorted(around, around + batch_s) - np.arange(len(around))
         peak = int(np.argmax(following))
         per_s = float(following[peak] / min(batch_s, AROUND_S))
         best_s = max(0.0, float(around[peak]) - 0.05)
-    noise_per_s = NOISE_PER_S * recording.get_num_channels()
+    noise_per_s = NOISE_PER_S[sign] * recording.get_num_channels()
     is_silent = _may_be_noise(per_s * batch_s, noise_per_s * batch_s)
     if task.sorter.name not in BATCHES:
-        is_silent &= _may_be_noise(len(peaks_s), noise_per_s * N_PIECES * PIECE_S)
+        read_s = min(N_PIECES * PIECE_S, recording.get_duration())  # pieces of a short one overlap
+        n_peaks = len(peaks_s) * read_s / (N_PIECES * PIECE_S)
+        is_silent &= _may_be_noise(n_peaks, noise_per_s * read_s)
     return {
         "start_s": round(min(best_s, last_s), 3),
         "peaks_per_s": per_s,
@@ -153,7 +156,11 @@ def _band_pass(recording: "BaseRecording") -> "BaseRecording":
 
 
 def _find_peaks(
-    recording: "BaseRecording", noise: "NDArray[Any]", starts_s: Iterable[float], length_s: float
+    recording: "BaseRecording",
+    noise: "NDArray[Any]",
+    starts_s: Iterable[float],
+    length_s: float,
+    sign: str,
 ) -> "NDArray[np.float64]":
     """Return the times in s of peaks in some pieces, all channels together, sorted."""
     from spikeinterface.sortingcomponents.peak_detection import detect_peaks
@@ -164,7 +171,7 @@ def _find_peaks(
         recording,
         "by_channel",
         method_kwargs={
-            "peak_sign": "both",
+            "peak_sign": sign,
             "detect_threshold": THRESHOLD_MAD,
             "noise_levels": noise,
         },

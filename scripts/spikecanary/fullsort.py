@@ -75,13 +75,13 @@ def run(
     canary = check_sentinel(results / "canary.json", forced=forced)
     journal = results / "attempts.jsonl"
     _refuse_repetition(journal, job)
-    sort = _Sort(task, results, job, canary, forced=forced)
+    may_read = keep_output and not task.row.is_remote  # whose stamp proves nothing
+    sort = _Sort(task, results, job, canary, forced=forced, may_read=may_read)
     try:
         with (
             folders.hold(results / LOCK, "sorts this recording"),
             folders.work_folders(results, "sort", job.scratch) as folder,
         ):
-            may_read = keep_output and not task.row.is_remote  # whose stamp proves nothing
             finished = sorteroutput.find(results, job.recorded_settings) if may_read else None
             attempt = partial(sort.attempt, finished=finished)
             for work, ended in diagnosis.tries(task, job.retry, folder, attempt):
@@ -178,6 +178,7 @@ class _Sort:
     job: Job
     canary: Record
     forced: bool
+    may_read: bool  #: what the sorter wrote is read again
     started_at: str = field(default_factory=sentinel.now)
 
     def attempt(self, task: SortTask, work: Path, *, finished: Path | None) -> Ended:
@@ -254,7 +255,7 @@ class _Sort:
             if ended.facts.get("is_active"):
                 failure = diagnosis.describe_missed(ended, self.task.suspects)
                 reason = f"{reason}, though a scan of the recording sees activity"
-        elif ended.facts.get("stage") in ("read", "save") and not self.task.row.is_remote:
+        elif ended.facts.get("stage") in ("read", "save") and self.may_read:
             reason = (
                 f"{reason.rstrip('.')}. The sorter itself ended well, and its files are in "
                 f"{sorteroutput.NAME}/ of the recording's results: the next run reads them again. "

@@ -224,6 +224,7 @@ def _check_torch(task: SortTask) -> Iterator[ClassifiedSortFailure]:
     if not is_left_to_it or settings.name not in sorter.DEVICE_PARAM_OF or not gpus.count():
         return
     if (why := _why_torch_has_none("cuda")) is not None:
+        why = why.removeprefix("CUDA was asked for, but ")
         msg = f"this machine has a GPU, but {settings.name} uses the CPU: {why}"
         remedy = "Install a PyTorch that its driver can use (docs/install.md)."
         yield GPUUnavailableError(msg, remedy=remedy, device="auto")

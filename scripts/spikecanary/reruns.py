@@ -18,7 +18,7 @@ from spikecanary import gate, outputs, sentinel, sorter, stamps
 from spikecanary.config import Config, as_set
 from spikecanary.sentinel import Essentials, RecordError, read_if_any
 from spikecanary.sorter import SortTask
-from spikecanary.table import Recording
+from spikecanary.table import COLUMNS, Recording
 from spikecanary.texts import shorten
 
 #: Bump this when a canary may come to another verdict: what is not sorted is tested again.
@@ -177,8 +177,9 @@ class State:
             changes += [
                 f"another {name}" for name in _differing(task, now["task"]) if name != "row"
             ]
-            row = _differing(task["row"], now["task"]["row"])
-            changes += [f"another {name} in the table" for name in row]
+            columns = {field: column for column, field in COLUMNS.items()}
+            row = _differing(task.get("row") or {}, now["task"]["row"])
+            changes += [f"another {columns.get(name, name)} in the table" for name in row]
         except (AttributeError, LookupError, TypeError):  # a record that somebody edited
             changes = ["other settings or data"]
         if was.get("version") != now["version"]:

@@ -350,7 +350,7 @@ def sort(
     tell(stage="save")
     n_units = len(sorting.get_non_empty_unit_ids()) if len(sorting.unit_ids) else 0
     if not n_units:
-        if task.sorter.params.get(sorteroutput.KEEP_GOOD_ONLY):
+        if task.sorter.params.get(sorteroutput.KEEP_GOOD_ONLY) and not len(sorting.unit_ids):
             msg = (
                 f"SpikeInterface finds nothing to read in what {task.sorter.name} wrote: "
                 "keep_good_only is true, and no unit is labelled good. Set sorter.params: "

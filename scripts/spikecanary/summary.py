@@ -60,8 +60,8 @@ DRAFT = "python -m spikecanary.failures.classify LOG... --draft"
 #: How a sort failed that could not say so, and what to do.
 KILLED = "killed"
 KILLED_REMEDY = (
-    "Did the machine run out of memory? Let fewer jobs run at a time (--resources mem_mb=RAM, or "
-    "job.threads), and run again."
+    "Did the machine run out of memory? Let fewer jobs run at a time (--resources mem_mb=RAM), on "
+    "a cluster raise job.mem_mb, and run again."
 )
 #: Recordings that the last lines name for one reason.
 NAMED = 5

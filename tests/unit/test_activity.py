@@ -16,12 +16,13 @@ def noise(duration_s=4.0, n_channels=4, scale=8.0):
     return rng.normal(0.0, scale, (int(duration_s * RATE_HZ), n_channels)).astype("float32")
 
 
-def scan(tmp_path, traces, shortest_s=6.0):
+def scan(tmp_path, traces, shortest_s=6.0, sorter="kilosort4"):
     path = tmp_path / "traces.raw"
     traces.astype("int16").tofile(path)
     options = {"sampling_frequency": RATE_HZ, "dtype": "int16", "num_channels": traces.shape[1]}
     row = Recording(id="x", paths=(str(path),), reader="binary", reader_options=options)
-    return activity.scan(SortTask(row=row, sorter=SorterSettings()), 2.0, shortest_s)
+    task = SortTask(row=row, sorter=SorterSettings(name=sorter))
+    return activity.scan(task, 2.0, shortest_s)
 
 
 def add_spikes(traces, start_s, end_s, rate_hz=50):
@@ -52,6 +53,21 @@ def test_scan_finds_bursts_of_two_seconds_among_silence(tmp_path):
 def test_scan_of_noise_sees_nothing(tmp_path):
     assert scan(tmp_path, noise(60.0, 4))["silent"]
     assert scan(tmp_path, noise(30.0, 40))["silent"]
+
+
+def test_rare_spikes_are_silence_to_a_sorter_that_learns_from_a_batch_alone(tmp_path):
+    traces = noise(120.0, 1)
+    add_spikes(traces, 0.0, 119.0, rate_hz=0.3)
+    assert scan(tmp_path, traces)["silent"]
+    assert not scan(tmp_path, traces, sorter="mountainsort5")["silent"]
+    for seconds in (3.0, 20.0):  # of which pieces overlap
+        assert scan(tmp_path, noise(seconds, 1), 2.0, "mountainsort5")["silent"]
+
+
+def test_positive_spikes_are_seen(tmp_path):
+    traces = noise(60.0, 2)
+    add_spikes(traces, 20.0, 40.0)
+    assert not scan(tmp_path, -traces, sorter="mountainsort5")["silent"]
 
 
 def test_scan_leaves_room_for_the_window(tmp_path):

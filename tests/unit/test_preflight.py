@@ -121,6 +121,15 @@ def test_pytorch_says_nothing_of_sorters_of_matlab(run, fail, monkeypatch):
     assert run(make_task(name="kilosort3", device="cuda")) == []
 
 
+def test_gpu_that_pytorch_cannot_use_is_said(run, monkeypatch):
+    assert run(make_task(name="kilosort4")) == []
+    monkeypatch.setattr(preflight.gpus, "count", lambda: 1)
+    (doubt,) = run(make_task(name="kilosort4"))
+    assert "this machine has a GPU, but kilosort4 uses the CPU: this PyTorch is built" in str(doubt)
+    assert run(make_task(name="kilosort4", device="cpu")) == []
+    assert run(make_task(name="spykingcircus2")) == []
+
+
 def test_sorter_that_uses_no_gpu_needs_none(run):
     assert run(make_task(name="spykingcircus2", device="cuda")) == []
 
