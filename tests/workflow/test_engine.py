@@ -444,6 +444,7 @@ def test_through_an_executor_whose_jobs_read_the_rules_again(engine):
     shutil.rmtree(engine.result("c/sorting"))
     assert engine.run(*remote, **longer).done() == "sort: c; exit 0"
     assert "Nothing to be done" in engine.run(*remote, **longer).output
+    shutil.move(engine.folder / "archived", engine.folder / "a.raw")
     engine.rows("a b c d e f g")  # many, but no trial of the machine that only hands jobs out
     assert engine.run(*remote, **longer).done("node", "canary") == "canary: d e f g; exit 0"
 
