@@ -89,6 +89,11 @@ class Batch:
         """The recordings of each session that has a file of its own."""
         return outputs.sessions(self.recordings, self.config)
 
+    @cached_property
+    def whole_sessions(self) -> list[str]:
+        """Those no recording of which is left out for now: the files of others stay as they are."""
+        return [one for one, members in self.sessions.items() if self.rows.keys() >= {*members}]
+
     def state_of(self, recording: str) -> State:
         """Return a recording's records beside the settings of now."""
         if recording in self._states:
@@ -206,10 +211,8 @@ class Batch:
         """Return those names of each recording of a wave that is sorted, or its picture."""
         passed, silent = self.split(wave)
         made = [f"{each}/{name}" for each in passed for name in names]
-        # One of which a recording is left out for now stays as it is.
-        whole = {one for one, members in self.sessions.items() if self.rows.keys() >= {*members}}
-        of_sorted = whole & {self.rows[each].session for each in passed}
-        made += [f"sessions/{one}.nwb" for one in self.sessions if one in of_sorted]
+        of_sorted = {self.rows[each].session for each in passed}
+        made += [f"sessions/{one}.nwb" for one in self.whole_sessions if one in of_sorted]
         drawn = silent if "figures" in self.config.outputs else []
         return made + [f"{each}/{outputs.CANARY_FIGURE}" for each in drawn]
 
@@ -221,8 +224,7 @@ class Batch:
         """
         names = [f"{kind}/{wave}.tsv" for kind in ("gates", "waves")]
         if (self.results / "gates" / f"{wave}.tsv").exists():
-            tested = [each for each in self.waves[wave] if not self.state_of(each).sort_stands]
-            names += [f"{each}/canary.json" for each in tested]
+            names += self._of_unsorted(wave)
             names += self.results_of(wave, outputs.all_files(self.config.outputs))
         return self._missing(names)
 
@@ -232,14 +234,18 @@ class Batch:
         files = outputs.all_files(self.config.outputs)
         return self._missing(f"{x}/{n}" for x in due if self.state_of(x).sort_stands for n in files)
 
+    def _of_unsorted(self, wave: str) -> list[str]:
+        """Return the sentinels of a wave's recordings whose sort does not stand."""
+        unsorted = (each for each in self.waves[wave] if not self.state_of(each).sort_stands)
+        return [f"{each}/canary.json" for each in unsorted]
+
     def _missing(self, names: Iterable[str]) -> list[str]:
         return [each for each in names if not (self.results / each).exists()]
 
     def sorts_of(self, wave: str) -> list[str]:
         """Return the full sorts of a wave, and the sentinels of what is not sorted."""
         passed, _ = self.split(wave)
-        tested = [each for each in self.waves[wave] if not self.state_of(each).sort_stands]
-        names = [f"{each}/canary.json" for each in tested]
+        names = self._of_unsorted(wave)
         return names + [f"{x}/{name}" for x in passed for name in ("sort.json", "sorting")]
 
     def named_rows(self, session: str) -> list[dict[str, Any]]:

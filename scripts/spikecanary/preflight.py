@@ -223,8 +223,7 @@ def _check_torch(task: SortTask) -> Iterator[ClassifiedSortFailure]:
     is_left_to_it = sorter.asked_device(settings) == "auto" and settings.container is None
     if not is_left_to_it or settings.name not in sorter.DEVICE_PARAM_OF or not gpus.count():
         return
-    if (why := _why_torch_has_none("cuda")) is not None:
-        why = why.removeprefix("CUDA was asked for, but ")
+    if why := _why_torch_has_no_cuda():
         msg = f"this machine has a GPU, but {settings.name} uses the CPU: {why}"
         remedy = "Install a PyTorch that its driver can use (docs/install.md)."
         yield GPUUnavailableError(msg, remedy=remedy, device="auto")
@@ -237,14 +236,21 @@ def _why_torch_has_none(device: str) -> str | None:
     if device == "mps":
         is_there = torch.backends.mps.is_available()
         return None if is_there else "mps was asked for, but PyTorch finds no such GPU here"
-    if torch.version.cuda is None and torch.version.hip is None:
-        return "CUDA was asked for, but this PyTorch is built without it"
-    if not torch.cuda.is_available():
-        return "CUDA was asked for, but PyTorch finds no usable GPU here"
+    if why := _why_torch_has_no_cuda():
+        return f"CUDA was asked for, but {why}"
     number, count = device.partition(":")[2], torch.cuda.device_count()
     if number.isdecimal() and int(number) >= count:
         return f"{device} was asked for, but there are {count} GPUs here, numbered from 0"
     return None
+
+
+def _why_torch_has_no_cuda() -> str:
+    """Say why PyTorch cannot use any GPU of CUDA or ROCm; nothing where it can."""
+    import torch
+
+    if torch.version.cuda is None and torch.version.hip is None:
+        return "this PyTorch is built without it"
+    return "" if torch.cuda.is_available() else "PyTorch finds no usable GPU here"
 
 
 def _check_container(task: SortTask) -> Iterator[ClassifiedSortFailure]:
