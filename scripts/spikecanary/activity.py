@@ -1,5 +1,6 @@
 """Where a recording is active, by a scan of pieces for peaks; why a sorter missed it."""
 
+import warnings
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -26,20 +27,13 @@ AROUND_S = 6.0
 #: Of recordings with more channels, evenly chosen ones are scanned: neighbours see the same
 #: spikes, and 40 s of so many channels are half a gigabyte.
 MOST_CHANNELS = 96
-#: So often a second and channel noise alone crosses the threshold, by its sign: Rice's formula,
-#: f * exp(-THRESHOLD_MAD**2 / 2) with f = 3.5 kHz, the mean frequency of a band of 0.3 to 6 kHz.
-NOISE_PER_S = {"neg": 0.013, "both": 0.026}
-#: Sorters that scale what they are handed, so that small numbers are no reason to find nothing.
-SCALE_FREE = (
-    "lupin",
-    "mountainsort4",
-    "mountainsort5",
-    "simple",
-    "spykingcircus2",
-    "tridesclous2",
-)
-#: Floating-point samples with less noise are in V or mV: Kilosort's whitening adds 1e-6 to the
-#: variance (kilosort 4.1, whitening_from_covariance), and others round.
+#: So often a second and channel noise alone crosses the threshold, up or down: Rice's formula,
+#: 2 f * exp(-THRESHOLD_MAD**2 / 2) with f = 3.5 kHz, the mean frequency of a band of 0.3 to 6 kHz.
+NOISE_PER_S = 0.026
+#: Sorters that do not scale what they are handed, so that they find nothing in small numbers:
+#: Kilosort 4's whitening adds 1e-6 to the variance (4.1, whitening_from_covariance), and the others
+#: take whole numbers. Floating-point samples with less noise are in V or mV.
+NEEDS_SCALE = ("kilosort", "kilosort2", "kilosort2_5", "kilosort3", "kilosort4", "pykilosort")
 LEAST_NOISE = 0.05
 #: Sorters that place their templates on a grid over many contacts, and how many contacts are few.
 NEEDS_NEIGHBOURS = ("kilosort4",)
@@ -64,40 +58,42 @@ def scan(task: SortTask, batch_s: float, shortest_s: float) -> dict[str, Any]:
     """
     from spikeinterface.core import get_random_data_chunks
 
-    sign = "neg" if task.sorter.name in BATCHES else "both"  # Kilosort's templates are negative
     opened = open_recording(task.row)
     handed = get_random_data_chunks(preprocess(opened, task.preprocessing), seed=0)
     recording = _band_pass(opened)
     chunks = get_random_data_chunks(recording, concatenated=False, seed=0)
     # The median, where get_noise_levels has the mean: a few artefacts must not hide the activity.
-    noise = np.median([np.median(np.abs(chunk), axis=0) for chunk in chunks], axis=0) / MAD_TO_SD
-    noise = np.where(np.isfinite(noise) & (noise > 0), noise, np.inf)
-    last_s = max(0.0, recording.get_num_samples() / recording.get_sampling_frequency() - shortest_s)
-    edges = np.linspace(0.0, max(last_s, PIECE_S), N_PIECES + 1)
+    mads = np.array([np.median(np.abs(chunk), axis=0) for chunk in chunks])
+    mads[~(np.isfinite(mads) & (mads > 0))] = np.nan  # flat stretches have none
+    with warnings.catch_warnings(action="ignore"):  # of channels that are flat throughout
+        noise = np.nan_to_num(np.nanmedian(mads, axis=0), nan=np.inf) / MAD_TO_SD
+    duration_s = recording.get_num_samples() / recording.get_sampling_frequency()
+    last_s = max(0.0, duration_s - shortest_s)
+    edges = np.linspace(0.0, max(duration_s, PIECE_S), N_PIECES + 1)
     rng = np.random.default_rng(0)
     starts = edges[:-1] + rng.uniform(size=N_PIECES) * np.maximum(np.diff(edges) - PIECE_S, 0.0)
-    peaks_s = _find_peaks(recording, noise, starts, PIECE_S, sign)
+    peaks_s = _find_peaks(recording, noise, starts, PIECE_S)
     counts = np.searchsorted(peaks_s, starts + PIECE_S) - np.searchsorted(peaks_s, starts)
     best_s = float(starts[int(np.argmax(counts))])
 
-    around = _find_peaks(recording, noise, [max(0.0, best_s - AROUND_S / 2)], AROUND_S, sign)
+    around = _find_peaks(recording, noise, [max(0.0, best_s - AROUND_S / 2)], AROUND_S)
     per_s = 0.0
     if len(around):
         following = np.searchsorted(around, around + batch_s) - np.arange(len(around))
         peak = int(np.argmax(following))
         per_s = float(following[peak] / min(batch_s, AROUND_S))
         best_s = max(0.0, float(around[peak]) - 0.05)
-    noise_per_s = NOISE_PER_S[sign] * recording.get_num_channels()
+    noise_per_s = NOISE_PER_S * recording.get_num_channels()
     is_silent = _may_be_noise(per_s * batch_s, noise_per_s * batch_s)
     if task.sorter.name not in BATCHES:
-        read_s = min(N_PIECES * PIECE_S, recording.get_duration())  # pieces of a short one overlap
+        read_s = min(N_PIECES * PIECE_S, duration_s)  # pieces of a short one overlap
         n_peaks = len(peaks_s) * read_s / (N_PIECES * PIECE_S)
         is_silent &= _may_be_noise(n_peaks, noise_per_s * read_s)
     return {
         "start_s": round(min(best_s, last_s), 3),
         "peaks_per_s": per_s,
         "silent": is_silent,
-        "read_s": min(N_PIECES * PIECE_S + AROUND_S, round(recording.get_duration(), 1)),
+        "read_s": min(N_PIECES * PIECE_S + AROUND_S, round(duration_s, 1)),
         "n_peaks": len(peaks_s),
         "noise": float(np.median(np.abs(handed - np.median(handed, axis=0)))) / MAD_TO_SD,
         "largest_group": count_largest_group(opened),
@@ -116,7 +112,7 @@ def explain_missed(
     seen = f"a scan of {found['read_s']:g} s sees {found['n_peaks']:,} peaks"
     noise = found["noise"] * float(task.sorter.params.get("scale") or 1.0)
     is_float = np.dtype(header["dtype"]).kind == "f"
-    if is_float and noise < LEAST_NOISE and task.sorter.name not in SCALE_FREE:
+    if is_float and 0 < noise < LEAST_NOISE and task.sorter.name in NEEDS_SCALE:
         gain = header.get("gain_to_uV")
         known = "" if gain is None else f" (gain to uV: {gain:g})"
         msg = (
@@ -160,7 +156,6 @@ def _find_peaks(
     noise: "NDArray[Any]",
     starts_s: Iterable[float],
     length_s: float,
-    sign: str,
 ) -> "NDArray[np.float64]":
     """Return the times in s of peaks in some pieces, all channels together, sorted."""
     from spikeinterface.sortingcomponents.peak_detection import detect_peaks
@@ -171,7 +166,8 @@ def _find_peaks(
         recording,
         "by_channel",
         method_kwargs={
-            "peak_sign": sign,
+            "peak_sign": "both",
+            "exclude_sweep_ms": 2.0,  # a spike's other lobes are no peaks of their own
             "detect_threshold": THRESHOLD_MAD,
             "noise_levels": noise,
         },

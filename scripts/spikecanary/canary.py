@@ -15,6 +15,7 @@ from spikecanary.failures import (
     HostMemoryWatchdogError,
     InsufficientActivityError,
     IOStallError,
+    PreprocessingError,
     SettingsError,
     SorterTimeoutError,
 )
@@ -67,7 +68,7 @@ class Evidence:
     certain: ClassifiedSortFailure | None = None  # why the full sort cannot end well
     signals: SignalReport | None = None
     attempts: list[Attempt] = field(default_factory=list)  # the last decides
-    is_silent: bool | None = None  # whether a scan saw no activity; None: no scan was made
+    doubt: str | None = None  # why it may not be silent, by a scan; None: no scan was made
     suspects: str = ""  # what may hide the activity that a scan saw
     learned: Learned | None = None  # where the window did not teach enough
     expected: Forecast = field(default_factory=dict)  # of the full sort
@@ -254,18 +255,20 @@ class _Canary:
         if not evidence.attempts[-1].is_suspicious:
             return
         scan = self._scan(learn_s, shortest_s) if learned else scan
-        if scan and not evidence.is_silent and not (learned and learned.start_s is not None):
+        is_told = learned is not None and (learned.start_s is not None or learned.is_enough)
+        if scan and evidence.doubt and not (is_told and len(evidence.attempts) == 1):
             evidence.certain = activity.explain_missed(scan, self.task, evidence.header)
             evidence.suspects = self.task.suspects
-        if learned is not None and not learned.is_enough and evidence.certain is None:
-            silent = evidence.is_silent is not False
+        is_known = scan is not None or (learned is not None and learned.start_s is not None)
+        if learned and not learned.is_enough and evidence.certain is None and is_known:
+            silent = evidence.doubt == ""
             evidence.certain = learning.explain_too_few(learned, self.task, silent=silent)
 
     def _scan(self, learn_s: float, shortest_s: float) -> dict[str, Any] | None:
         """Scan the recording for activity."""
         scanned = self._call(activity.scan, batch_s=learn_s, shortest_s=shortest_s)
+        self.evidence.doubt = diagnosis.doubt_silence(scanned)
         scan: dict[str, Any] | None = scanned.result
-        self.evidence.is_silent = None if scan is None else scan["silent"]
         return scan
 
     def _count_clips(self) -> Learned | None:
@@ -308,14 +311,13 @@ class _Canary:
 def decide(evidence: Evidence, stop_on: Collection[str]) -> Decision:
     """Decide by what the steps of a canary found.
 
-    Too little activity is biological only where the scan saw none either; without a scan the
-    sorter's own word counts. What the full sort will learn from decides. Failures of categories
-    that are not in ``stop_on`` are *unexpected*.
+    Too little activity is biological only where the scan saw none either. What the full sort will
+    learn from decides. Failures of categories that are not in ``stop_on`` are *unexpected*.
     """
     if evidence.skip:
         return Decision("skipped", evidence.skip)
     counted = evidence.counted
-    if counted and counted.window.n_units == 0 and evidence.is_silent:
+    if counted and counted.window.n_units == 0 and evidence.doubt == "":
         msg = f"{diagnosis.NO_UNITS}, and a scan of the recording no activity"
         return _stop(InsufficientActivityError(msg), stop_on)
     if evidence.certain is not None:
@@ -342,9 +344,9 @@ def _decide_doubtful(evidence: Evidence, counted: Attempt) -> Decision | None:
     if learned and learned.is_enough and learned.richest_s != 0.0 and is_only:
         reason = f"the window holds too few spikes, but not the recording: {learned.describe()}"
         return Decision("passed", reason, warning=f"no window was sorted whole: {reason}")
-    if evidence.is_silent is False:
+    if evidence.doubt:
         missed = diagnosis.describe_missed(ended, evidence.suspects)
-        reason = f"{ended.failure or missed.message}, though a scan of the recording sees activity"
+        reason = f"{ended.failure or missed.message}, {evidence.doubt}"
         return Decision("unexpected", reason, missed)
     return None
 
@@ -355,7 +357,10 @@ def _decide_failed(ended: Ended, stop_on: Collection[str]) -> Decision:
     if failure is None:
         reason = f"not a known failure, so the canary proved nothing: {ended.describe()}"
         return Decision("unexpected", reason, Failure(class_name=name, message=ended.describe()))
-    if ended.by_job_limit or (isinstance(failure, RAW_RESOURCES) and not ended.is_found_by_us):
+    # Steps that were tried on the whole recording may fail on a window of it.
+    of_window = isinstance(failure, PreprocessingError) and ended.facts["stage"] == "preprocess"
+    is_raw = isinstance(failure, RAW_RESOURCES) and not ended.is_found_by_us
+    if ended.by_job_limit or of_window or is_raw:
         known = type(failure).__name__
         unclassified = Failure(
             class_name=known if ended.by_job_limit else name, message=ended.describe()

@@ -147,8 +147,15 @@ def sort(
     return replace(ended, failure=failure)
 
 
+def doubt_silence(scanned: Ended) -> str:
+    """Say why a recording may not be silent, by its scan; nothing where that saw no activity."""
+    if scanned.result is None:
+        return f"and the scan for activity failed ({scanned.describe()})"
+    return "though a scan of the recording sees activity" if not scanned.result["silent"] else ""
+
+
 def describe_missed(ended: Ended, suspects: str) -> Failure:
-    """Describe that a sorter found nothing where a scan sees activity: so not for biology."""
+    """Describe that a sorter found nothing in a recording that may be active: no biology."""
     name, message = "NoUnits", NO_UNITS
     if ended.error is not None:
         name, message = ended.error_name, ended.describe()

@@ -47,9 +47,9 @@ def run(
     """Sort a whole recording.
 
     A biological failure is a result: a sorting with zero units, and ``sort.json`` says why; without
-    a category where a scan sees activity. So are no units without an exception. Both outputs appear
-    whole, by rename. Without enough GPU memory it is tried again with smaller batches. Files of the
-    sorter that were written for these settings are read instead of sorting.
+    a category where a scan does not confirm it. So are no units without an exception. Both outputs
+    appear whole, by rename. Without enough GPU memory it is tried again with smaller batches. Files
+    of the sorter that were written for these settings are read instead of sorting.
 
     Parameters
     ----------
@@ -232,8 +232,7 @@ class _Sort:
             folder=work.with_name("scan"),
             supervision=self._supervision(),
         )
-        is_active = scanned.result is not None and not scanned.result["silent"]
-        facts = {**ended.facts, "is_active": is_active}
+        facts = {**ended.facts, "doubt": diagnosis.doubt_silence(scanned)}
         return replace(ended, result=None, failure=failure, facts=facts)
 
     def _supervision(self, duration_s: float = 0.0) -> Supervision:
@@ -252,9 +251,9 @@ class _Sort:
             reason = f"{found['n_units']} units, {found['n_spikes']} spikes"
         elif header and isinstance(ended.failure, BiologicalFailure):
             outcome = "unsortable"
-            if ended.facts.get("is_active"):
+            if doubt := ended.facts.get("doubt"):
                 failure = diagnosis.describe_missed(ended, self.task.suspects)
-                reason = f"{reason}, though a scan of the recording sees activity"
+                reason = f"{reason}, {doubt}"
         elif ended.facts.get("stage") in ("read", "save") and self.may_read:
             reason = (
                 f"{reason.rstrip('.')}. The sorter itself ended well, and its files are in "

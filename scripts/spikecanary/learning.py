@@ -51,8 +51,8 @@ class Learned(BaseModel):
         at = ", ".join(f"{start_s:g}" for start_s in list(self.counts)[:3])
         more = " s, ..." if len(self.counts) > 3 else " s"  # noqa: PLR2004
         batches = f"the batches at {at}{more}" if len(self.counts) > 1 else "the first batch"
-        found = f"{self.n_clips} of the {self.needed} spikes"
-        return f"{found} that it needs to learn templates, in {batches}"
+        found = f"{self.n_clips} spikes, of {self.needed} that it needs to learn templates"
+        return f"{found}, in {batches}"
 
 
 def explain_too_few(learned: Learned, task: SortTask, *, silent: bool) -> ClassifiedSortFailure:
@@ -124,7 +124,8 @@ def _count(ops: Any, bfile: Any, nskip: int, **of_snippets: Any) -> Learned:
     """Count as ``extract_wPCA_wTEMP`` extracts, which is given these arguments."""
     from kilosort.spikedetect import extract_snippets
 
-    needed, counts = int(ops["settings"]["n_templates"]), {}
+    # No fewer than components, of which the sort takes so many as there are features.
+    needed, counts = max(int(ops["settings"][x]) for x in ("n_templates", "n_pcs")), {}
     span_s = float(ops["batch_size"] / ops["fs"])
     downsampling = bfile.batch_downsampling
     step, last = nskip * downsampling, int(bfile.n_batches) * downsampling

@@ -71,7 +71,7 @@ def make(
 
     headers = read_headers(rows, n_workers) if headers is None else headers
     repeated = _find_repeated(rows)
-    planned = []
+    planned, n_guessed = [], 0
     for row in rows:
         header = headers[row.id]
         state = State(config, row, results / row.id)
@@ -80,6 +80,8 @@ def make(
         left_out = parameters.describe_switched_off(state.task.sorter, state.task.preprocessing)
         found = [each for each in _find_problems(header) if each not in why]
         problems = [why, changed, *found, *left_out, repeated.get(row.id, "")]
+        estimate, is_guess = _estimate_jobs(state, results, header, action)
+        n_guessed += is_guess
         planned.append(
             {
                 "recording": row.id,
@@ -87,11 +89,13 @@ def make(
                 "n_channels": header.get("n_channels"),
                 "size_mb": round(_size_bytes(state, header) / 1e6, 1),
                 "action": action,
-                **_estimate_jobs(state, results, header, action),
+                **estimate,
                 "problems": "; ".join(filter(None, problems)),
             }
         )
-    return pd.DataFrame(planned).astype({"duration_s": float, "n_channels": "Int64"})
+    table = pd.DataFrame(planned).astype({"duration_s": float, "n_channels": "Int64"})
+    table.attrs["n_guessed"] = n_guessed
+    return table
 
 
 def read_headers(rows: Sequence[Recording], n_workers: int) -> dict[str, dict[str, Any]]:
@@ -219,8 +223,11 @@ def _size_bytes(state: State, header: Mapping[str, Any]) -> int:
 
 def _estimate_jobs(
     state: State, results: Path, header: Mapping[str, Any], action: Action
-) -> dict[str, float]:
-    """Estimate the times of a recording's canary and sort, and the sort's disk space."""
+) -> tuple[dict[str, float], bool]:
+    """Estimate the times of a recording's canary and sort, and the sort's disk space.
+
+    Also say whether they are guessed by its length alone.
+    """
     history = forecast.read_history(forecast.history_path(results, state.task.digest()))
     canary_s = forecast.forecast_canary_s(state.config.canary.window_s, history)
     found = {
@@ -229,15 +236,17 @@ def _estimate_jobs(
         "disk_mb": 0.0,
     }
     if action not in WITH_SORT or "duration_s" not in header:
-        return found
+        return found, False
     expected = forecast.forecast_recording(results, state.task)
+    is_guess = not expected and not history
     if not expected:
         size = _size_bytes(state, header)
         expected = forecast.forecast_by_rates(header["duration_s"], size, history)
-    return found | {
+    found |= {
         "sort_s": round(expected["wall_s"].likely),
         "disk_mb": round(expected["disk_mb"].likely),
     }
+    return found, is_guess
 
 
 def _find_problems(header: Mapping[str, Any]) -> Iterator[str]:
@@ -305,10 +314,16 @@ def describe_totals(table: "pd.DataFrame") -> str:
     )
     jobs_s = table["canary_s"] + table["sort_s"]
     due_s = jobs_s[jobs_s > 0] if jobs_s.any() else jobs_s
+    guessed = table.attrs.get("n_guessed", 0)
+    of_guesses = (
+        f"\nTimes of {count(guessed, 'recording')} are guessed from the length: nothing has been "
+        "sorted with these settings yet"
+    )
     return (
         f"{count(len(table), 'recording')}: {counted}\n"
         f"At most {count(n_canaries, 'canary', 'canaries')}, {count(n_sorts, 'sort')}, and the "
         f"outputs of {count(n_made, 'recording')}. Canaries and sorts take "
         f"{duration(jobs_s.sum())} in all (median {duration(due_s.median())}, longest "
         f"{duration(jobs_s.max())}), and {_size(table['disk_mb'].max())} of disk for the largest"
+        f"{of_guesses if guessed else ''}"
     )

@@ -205,6 +205,8 @@ def _check_device(task: SortTask) -> None:
     is_asked = device.partition(":")[0] in ("cuda", "mps")
     cls, msg = sorter_dict.get(settings.name), None
     needs_one = cls is not None and cls.gpu_capability == "nvidia-required"
+    if settings.name == "kilosort":  # SpikeInterface 0.105 inherits that it needs one
+        needs_one = settings.params.get("useGPU", settings.device != "cpu")
     of_matlab = needs_one or settings.name == "ironclust"
     uses_torch = not of_matlab and settings.container is None
     if is_asked and uses_torch and importlib.util.find_spec("torch"):
@@ -249,7 +251,7 @@ def _why_torch_has_no_cuda() -> str:
     import torch
 
     if torch.version.cuda is None and torch.version.hip is None:
-        return "this PyTorch is built without it"
+        return "this PyTorch is built without CUDA"
     return "" if torch.cuda.is_available() else "PyTorch finds no usable GPU here"
 
 

@@ -5,6 +5,7 @@ import functools
 import itertools
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -201,6 +202,8 @@ def _open_path(
 
 def _read(path: str, reader: str, options: Mapping[str, Any]) -> Any:
     """Call a reader; where zarr hides what the server answers, or what is missing, raise that."""
+    if reader == "binary" and options.get("time_axis") == 1:
+        return _read_by_channel(path, options)
     try:
         return reader_function(reader)(path, **options)
     except ValueError as err:
@@ -210,6 +213,27 @@ def _read(path: str, reader: str, options: Mapping[str, Any]) -> Any:
             files, root = fsspec.url_to_fs(path, **(options.get("storage_options") or {}))
             files.cat_file(f"{root}/.zgroup")
         raise
+
+
+def _read_by_channel(path: str, options: Mapping[str, Any]) -> "BaseRecording":
+    """Open a raw file that holds one channel after the other, each as a file of its own.
+
+    SpikeInterface 0.105 takes a piece of it for one of all channels (``time_axis`` 1).
+    """
+    from spikeinterface.core import aggregate_channels, read_binary
+
+    whole = read_binary(path, **options)
+    n_samples, begin = whole.get_num_samples(), options.get("file_offset", 0)
+    one = {"dtype": whole.get_dtype(), "num_channels": 1}
+    one["sampling_frequency"] = whole.get_sampling_frequency()
+    channels = [
+        read_binary(path, file_offset=begin + n * n_samples * whole.get_dtype().itemsize, **one)
+        for n in range(whole.get_num_channels())
+    ]
+    cut = [channel.frame_slice(0, n_samples) for channel in channels]
+    made = aggregate_channels(cut, renamed_channel_ids=whole.channel_ids)
+    whole.copy_metadata(made)
+    return made
 
 
 @functools.cache
@@ -405,6 +429,19 @@ def _share_of_one_value(samples: Any) -> float:
     return max(float((samples == np.median(samples)).mean()), float(at_limits))
 
 
+def is_plain(recording: "BaseRecording") -> bool:
+    """Whether a recording is one file of whole samples from its first byte on.
+
+    Kilosort's wrappers hand over the path of a binary file alone (SpikeInterface 0.105).
+    """
+    if not recording.is_binary_compatible():
+        return False
+    raw = recording.get_binary_description()
+    frame_bytes = raw["num_channels"] * np.dtype(raw["dtype"]).itemsize
+    sizes = [Path(file).stat().st_size for file in raw["file_paths"]]
+    return not raw["file_offset"] and not any(size % frame_bytes for size in sizes)
+
+
 def describe_header(recording: "BaseRecording") -> dict[str, Any]:
     """Describe a recording from its header; reads no traces.
 
@@ -424,5 +461,5 @@ def describe_header(recording: "BaseRecording") -> dict[str, Any]:
         "dtype": str(recording.get_dtype()),
         "n_probes": len(recording.get_probes()) if recording.has_probe() else 0,
         "gain_to_uV": None if gains is None else float(gains[0]),
-        "is_binary": recording.is_binary_compatible(),
+        "is_binary": is_plain(recording),
     }

@@ -16,7 +16,13 @@ from pydantic import BaseModel, ConfigDict
 from spikecanary import sentinel, signals, sorteroutput
 from spikecanary.config import Config, SorterSettings, Steps, as_set
 from spikecanary.failures import DependencyError, SorterParameterError, SorterUnavailableError
-from spikecanary.recording import cut_window, describe_header, open_recording, preprocess
+from spikecanary.recording import (
+    cut_window,
+    describe_header,
+    is_plain,
+    open_recording,
+    preprocess,
+)
 from spikecanary.table import Recording
 from spikecanary.texts import as_yaml, did_you_mean
 
@@ -36,6 +42,8 @@ BUILT_IN = frozenset(
 
 #: Parameters by which sorters choose their device; the values are torch's names.
 DEVICE_PARAMS = ("torch_device", "device")
+#: Sorters that are told by yes or no whether to use a GPU.
+GPU_CHOICES = {"ironclust": "fGpu", "kilosort": "useGPU"}
 #: Sorters whose parameters SpikeInterface does not list where they are not installed.
 DEVICE_PARAM_OF = {"kilosort4": "torch_device"}
 #: Sorters that work batch by batch and learn their templates from every 25th batch (kilosort 4.1.7,
@@ -287,8 +295,9 @@ def with_device(defaults: Mapping[str, Any], settings: SorterSettings) -> dict[s
     param = DEVICE_PARAM_OF.get(settings.name) or (known[0] if known else None)
     if param is not None:
         params.setdefault(param, settings.device)
-    if settings.name == "ironclust":
-        params.setdefault("fGpu", settings.device == "cuda")
+    for name, choice in GPU_CHOICES.items():
+        if settings.name == name:
+            params.setdefault(choice, settings.device == "cuda")
     return params
 
 
@@ -344,13 +353,14 @@ def sort(
     tell(stage="read")
     ran_with = (work / "spikeinterface_params.json").read_text(encoding="utf-8")
     # With defaults; infinity as a text.
-    tell(sorter_params=json.loads(ran_with, parse_constant=str).get("sorter_params"))
+    params = json.loads(ran_with, parse_constant=str).get("sorter_params") or {}
+    tell(sorter_params=params)
     # Registering a recording fails, as saving does, where Kilosort's reader has no units.
     sorting = cast("Any", read_sorter_folder(work, register_recording=False))
     tell(stage="save")
     n_units = len(sorting.get_non_empty_unit_ids()) if len(sorting.unit_ids) else 0
     if not n_units:
-        if task.sorter.params.get(sorteroutput.KEEP_GOOD_ONLY) and not len(sorting.unit_ids):
+        if params.get(sorteroutput.KEEP_GOOD_ONLY) and not len(sorting.unit_ids):
             msg = (
                 f"SpikeInterface finds nothing to read in what {task.sorter.name} wrote: "
                 "keep_good_only is true, and no unit is labelled good. Set sorter.params: "
@@ -382,6 +392,8 @@ def prepare(recording: "BaseRecording", task: SortTask) -> "BaseRecording":
     if task.window_s is not None:
         start_s, window = task.window_s[0], cut_window(recording, *task.window_s)
     prepared = preprocess(window, task.preprocessing)
+    if prepared.is_binary_compatible() and not is_plain(prepared):
+        prepared = prepared.frame_slice(0, prepared.get_num_samples())  # of which a copy is made
     if not task.silence_bad_periods:
         return prepared
     return signals.silence(

@@ -238,6 +238,23 @@ def test_active_recording_is_never_called_silent(run, task, quiet):
 
 
 @pytest.mark.parametrize(
+    "params", [{"fail_in": "window", "fail_how": "silent"}, {"threshold": 1000.0}]
+)
+def test_recording_that_cannot_be_scanned_is_not_called_silent(run, quiet, monkeypatch, params):
+    real = canary.call
+
+    def call(function, *arguments, **options):
+        if function is canary.activity.scan:
+            return canary.Ended(died_of=-9)
+        return real(function, *arguments, **options)
+
+    monkeypatch.setattr(canary, "call", call)
+    record = run(with_params(quiet, **params))
+    assert (record.verdict, record.outcome) == ("proceed", "unexpected")
+    assert "and the scan for activity failed (" in record.reason
+
+
+@pytest.mark.parametrize(
     ("kind", "counts", "start_s", "expected"),
     [
         ("quiet", {0.0: 3, 2.0: 1, 4.0: 2}, None, (1, "proceed", "passed")),
@@ -256,7 +273,7 @@ def test_what_the_full_sort_will_learn_from_decides(run, request, kind, start_s,
     assert (len(record.windows), record.verdict, said) == expected
     if record.verdict == "stop":
         assert (
-            "5 of the 6 spikes that it needs to learn templates, in the batches at 0, 4 s"
+            "5 spikes, of 6 that it needs to learn templates, in the batches at 0, 4 s"
             in record.reason
         )
         assert ("Set start_s to 2 in" in record.failure.remedy) is (start_s is not None)

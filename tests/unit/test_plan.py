@@ -158,6 +158,8 @@ def test_totals(rows, config, tmp_path):
     assert "1 recording with problems:" in text
     assert "no_probe: no probe" in text
     assert f"{table['disk_mb'].max():.0f} MB of disk for the largest" in text
+    assert "Times of 2 recordings are guessed from the length" in text
+    assert "guessed" not in plan.describe(plan.make(config, [rows["missing"]], tmp_path, 1))
     alike = [rows["no_probe"].model_copy(update={"id": f"x{n}"}) for n in range(30)]
     many = plan.describe(plan.make(config, [*alike, rows["missing"]], tmp_path, 1))
     assert "  x0: no probe\n  x1, x2, x3, x4, x5, x6, x7, x8, x9, x10 and 19 more: " in many

@@ -138,6 +138,14 @@ def test_shared_memory_counts_once(watch):
     assert 200 < take_for(watch(code), 1.5).rss_mb < 350
 
 
+def test_pages_of_forked_processes_count_once(watch):
+    code = (
+        "import os, time; block = bytearray(b'x' * 200_000_000)\n"
+        "[os.fork() == 0 and time.sleep(60) for _ in range(3)]; time.sleep(60)"
+    )
+    assert 200 < take_for(watch(code), 1.5).rss_mb < 350
+
+
 def test_disk(watch, tmp_path):
     (tmp_path / "big").write_bytes(b"x" * 3_000_000)
     (tmp_path / "small").write_bytes(b"x")

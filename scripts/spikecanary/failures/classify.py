@@ -42,7 +42,7 @@ OWN_VERDICT = re.compile(
     r" INFO \S+: (?P<verdict>stop|proceed) \((?P<outcome>\w+)\): (?P<reason>.+)"
 )
 #: What a sorter says of the spikes that it found, and how many are no lack of them: noise alone has
-#: 150 such peaks in 30 s of 384 channels (``activity.NOISE_PER_S``).
+#: 300 such peaks in 30 s of 384 channels (``activity.NOISE_PER_S``).
 _FOUND = re.compile(
     r"\b(\d[\d,]*) (?:peaks|spikes|events) (?:were )?(?:found|detected|extracted)"
     r"|\b(?:[Ff]ound|[Dd]etected|[Ee]xtracted|[Kk]ept) (\d[\d,]*) (?:peaks|spikes|events)"

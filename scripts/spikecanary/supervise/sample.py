@@ -64,7 +64,8 @@ class Sampler:
         now = time.monotonic()
         family = processes.tree(self.pid)
         self._look_slowly(family, is_last=is_last)
-        counted = [_count(process) for process in [*family, *self._strangers]]
+        everyone = [*family, *self._strangers]
+        counted = [_count(process, is_alone=len(everyone) == 1) for process in everyone]
         counters = ("cpu_s", "disk_bytes", "moved_bytes", "faults")
         sums = {name: sum(getattr(each, name) for each in counted) for name in counters}
         use = _Use(at=now, written=(output_bytes, self._slow.disk_mb), **sums)
@@ -131,7 +132,7 @@ class _Counted:
     faults: int = 0
 
 
-def _count(process: psutil.Process) -> _Counted:
+def _count(process: psutil.Process, *, is_alone: bool) -> _Counted:
     """Read the counters of one process; nothing where it has ended."""
     try:
         with process.oneshot():
@@ -141,7 +142,12 @@ def _count(process: psutil.Process) -> _Counted:
     except psutil.Error:
         return _Counted()
     # Pages of mapped files (a recording read by memmap) are dropped when memory is short.
-    own, shmem = memory.rss - getattr(memory, "shared", 0), _shmem_bytes(process.pid)
+    own = memory.rss - getattr(memory, "shared", 0)
+    shmem = sum(_kilobytes(process.pid, "status", "RssShmem:")) * 1024
+    # Forked processes share pages. To read how many takes time (10 ms for 3 GB).
+    shares = [] if is_alone else _kilobytes(process.pid, "smaps_rollup", "Pss_Anon:", "Pss_Shmem:")
+    if shares:
+        own, shmem = sum(shares) * 1024, 0
     disk = moved = 0
     with contextlib.suppress(psutil.Error, AttributeError):  # not ours; not on macOS
         io = process.io_counters()
@@ -151,13 +157,12 @@ def _count(process: psutil.Process) -> _Counted:
     return _Counted(status, cpu_s, disk, moved, own, shmem, _faults(process.pid))
 
 
-def _shmem_bytes(pid: int) -> int:
-    """Read the shared memory that a process has touched (Linux), which psutil does not tell."""
+def _kilobytes(pid: int, name: str, *keys: str) -> list[int]:
+    """Read numbers that psutil does not tell from a process's file (Linux); none if it cannot."""
     with contextlib.suppress(OSError, ValueError):
-        for line in Path(f"/proc/{pid}/status").read_text(encoding="utf-8").splitlines():
-            if line.startswith("RssShmem:"):
-                return int(line.split()[1]) * 1024
-    return 0
+        lines = Path(f"/proc/{pid}/{name}").read_text(encoding="utf-8").splitlines()
+        return [int(line.split()[1]) for line in lines if line.startswith(keys)]
+    return []
 
 
 def _faults(pid: int) -> int:
