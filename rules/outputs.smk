@@ -1,9 +1,15 @@
 # REQUIRED INPUTS: <results>/{recording}/sorting, <results>/{recording}/sort.json
 # OUTPUTS: <results>/{recording}/analyzer, metrics.tsv, units.tsv, curated, and what `outputs` names
 
+
+def output_runtime(wildcards, attempt):
+    """Return the minutes that an output's job requests, by the length of its recording."""
+    return attempt * BATCH.output_runtime_min(wildcards.get("recording"))
+
+
 OUTPUT_RESOURCES = {
     "mem_mb": times_attempt(SETTINGS.job.output_mem_mb),
-    "runtime": times_attempt(240),
+    "runtime": output_runtime,
     "attempt": times_attempt(1),
 }
 

@@ -3,6 +3,7 @@
 Paths are below the results folder.
 """
 
+import math
 import os
 import re
 import sys
@@ -16,9 +17,13 @@ from spikecanary import forecast, gate, inputcheck, node, outputs, report, rerun
 from spikecanary.config import Config
 from spikecanary.outputs import phy
 from spikecanary.reruns import OUTPUT_VERSIONS, State
+from spikecanary.sentinel import Essentials, read_if_readable
 from spikecanary.supervise import log
 from spikecanary.table import RESERVED_IDS, Recording, not_readable
 from spikecanary.texts import count, did_you_mean, shorten
+
+#: The jobs of outputs request at least so many minutes.
+LEAST_OUTPUT_MIN = 240
 
 
 def check_places(places: Mapping[str, Path]) -> str:
@@ -57,6 +62,7 @@ class Batch:
     gate_of: Callable[[str], Path] | None = None
     _states: dict[str, State] = field(default_factory=dict, init=False)
     _waiting: dict[str, set[str]] = field(default_factory=dict, init=False)
+    _minutes: dict[str, int] = field(default_factory=dict, init=False)
 
     @cached_property
     def rows(self) -> dict[str, Recording]:
@@ -157,6 +163,15 @@ class Batch:
         """Return what a full sort requests, by its forecast."""
         task = self.state_of(recording).task
         return forecast.sort_request(self.config, self.results, task, attempt)
+
+    def output_runtime_min(self, recording: str | None) -> int:
+        """Return what an output's job requests: the recording's length, four hours at least."""
+        if recording is not None and recording not in self._minutes:
+            tested = read_if_readable(Essentials, self.results / recording / "canary.json")
+            if tested is not None:  # it was tested by now
+                minutes = math.ceil((tested.duration_s or 0.0) / 60)
+                self._minutes[recording] = max(LEAST_OUTPUT_MIN, minutes)
+        return self._minutes.get(recording or "", LEAST_OUTPUT_MIN)
 
     # What is asked for.
 

@@ -248,16 +248,20 @@ def _read_history(path: Path, _changed_ns: int) -> list[FinishedSort]:
     return found
 
 
-def forecast_recording(results: Path, task: SortTask) -> Forecast:
-    """Forecast the full sort of a recording from its results folder; empty if nothing is known."""
+def forecast_recording(results: Path, task: SortTask) -> tuple[Forecast, set[str]]:
+    """Forecast the full sort of a recording from its results folder; empty if nothing is known.
+
+    Also name the costs that are no guess: its canary or finished sorts have measured them.
+    """
     canary = sentinel.read_if_readable(Record, results / task.row.id / "canary.json")
     if canary is None or canary.duration_s is None:
-        return {}
+        return {}, set()
     history = read_history(history_path(results, task.digest()))
     same = canary.sorter.params_digest == task.digest()
-    return (forecast_sort(canary, history) if same else {}) or forecast_by_rates(
-        canary.duration_s, 0.0, history
-    )
+    if measured := forecast_sort(canary, history) if same else {}:
+        return measured, {*measured}
+    known = {name for each in history for name in each.actual} & {"wall_s", "disk_mb"}
+    return forecast_by_rates(canary.duration_s, 0.0, history), known
 
 
 # What jobs request from Snakemake.
@@ -293,8 +297,9 @@ def sort_request(config: Config, results: Path, task: SortTask, attempt: int) ->
     """
     asked = default_request(config, task.sorter.name, config.job.sort_runtime_min)
     gpu = asked.pop("gpu")
-    expected = forecast_recording(results, task)
-    asked |= request(config.forecast, expected)
+    expected, known = forecast_recording(results, task)
+    for name, n in request(config.forecast, expected).items():
+        asked[name] = n if RESOURCES[name][0] in known else max(n, asked[name])
     if attempt > 1:
         times = count_lacks(results / task.row.id / "attempts.jsonl", attempt)
         for name, n in asked.items():

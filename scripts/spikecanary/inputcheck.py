@@ -384,7 +384,7 @@ def check_exports(config: Config, rows: list[Recording]) -> Iterator[str]:
             datetime.fromisoformat(row.metadata.get("session_start_time") or "2000-01-01")
         except ValueError as err:
             yield f"{where}: NWB: {err}"
-        told = {name: row.metadata.get(name) for name in ("sex", "age", "date_of_birth")}
+        told = {name: row.metadata.get(name) for name in ("species", "sex", "age", "date_of_birth")}
         subject = {name: value for name, value in told.items() if value}
         if subject not in seen:
             seen.append(subject)
@@ -442,7 +442,9 @@ def _check_nwb(given: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> Iterator
                 make_nwbfile_from_metadata(nwb.complete(file, sections["Subject"]))
         except Exception as err:  # noqa: BLE001 - of jsonschema, hdmf, datetime
             field = "".join(f"{each}: " for each in getattr(err, "path", ()))
-            yield f"{where}: NWB: {field}{getattr(err, 'message', err)}"
+            about = getattr(err, "schema", {}).get("description")
+            wrong = f"{field}{getattr(err, 'message', err)}"
+            yield f"{where}: NWB: {wrong}" + (f" ({about.rstrip('.')})" if about else "")
 
 
 def check_files(config: Config) -> Iterator[str]:

@@ -199,8 +199,10 @@ def _choose_action(state: State, header: Mapping[str, Any]) -> tuple[Action, str
         action = Action.DONE
     elif state.sort_stands:
         action = Action.OUTPUTS if (state.folder / "sorting").exists() else Action.SORT
+    elif not state.canary_is_due and not state.may_sort and record and record.failure:
+        action, why = Action.STOPPED, f"stopped: {record.failure.class_name}"
     elif "problem" in header:
-        action = Action.CANARY
+        action = Action.CANARY if state.canary_is_due else Action.SORT
     elif certain := state.task.check_length(header["n_samples"]) or next(
         preflight.check_channels(state.task, header), None
     ):
@@ -209,8 +211,6 @@ def _choose_action(state: State, header: Mapping[str, Any]) -> tuple[Action, str
         enough_s = max(config.canary.window_s, config.canary.min_recording_s)
         is_tested = config.canary.window_s and header["duration_s"] >= enough_s
         action = Action.CANARY_AND_SORT if is_tested else Action.SORT_UNTESTED
-    elif not state.may_sort and record and record.failure:
-        action, why = Action.STOPPED, f"stopped: {record.failure.class_name}"
     return action, why
 
 
@@ -237,8 +237,8 @@ def _estimate_jobs(
     }
     if action not in WITH_SORT or "duration_s" not in header:
         return found, False
-    expected = forecast.forecast_recording(results, state.task)
-    is_guess = not expected and not history
+    expected, known = forecast.forecast_recording(results, state.task)
+    is_guess = not known and not history
     if not expected:
         size = _size_bytes(state, header)
         expected = forecast.forecast_by_rates(header["duration_s"], size, history)

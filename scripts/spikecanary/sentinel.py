@@ -238,6 +238,7 @@ class Essentials(_Model):
     attempt: int = 0
     started_at: str
     finished_at: str
+    duration_s: float | None = None
     n_units: int | None = None
     settings: dict[str, Any] = {}
     canary_settings: dict[str, Any] | None = None

@@ -122,18 +122,32 @@ def test_history_is_kept_and_read(tmp_path):
     (entry,) = forecast.read_history(path)
     assert entry.actual == {"wall_s": 200.0, "mem_mb": 900.0, "disk_mb": 50.0}
     write_record(tmp_path / "x/canary.json", tested)
-    known = forecast.forecast_recording(tmp_path, TASK)
-    assert known["wall_s"].likely == pytest.approx(200.0, abs=0.1)
+    expected, known = forecast.forecast_recording(tmp_path, TASK)
+    assert expected["wall_s"].likely == pytest.approx(200.0, abs=0.1)
+    assert "mem_mb" in known
     other = TASK.model_copy(update={"row": TASK.row.model_copy(update={"id": "none"})})
-    assert forecast.forecast_recording(tmp_path, other) == {}
+    assert forecast.forecast_recording(tmp_path, other) == ({}, set())
 
 
 def test_skipped_canary_is_forecast_by_rates(tmp_path):
     write_record(tmp_path / "x/canary.json", make_record(outcome="skipped", duration_s=90.0))
-    expected = forecast.forecast_recording(tmp_path, TASK)
+    expected, known = forecast.forecast_recording(tmp_path, TASK)
     assert expected["wall_s"].likely == pytest.approx(60 + 1.5 * 60)
+    assert known == set()
     learned = forecast.forecast_by_rates(90.0, 0.0, [finished(0.5)])
     assert learned["wall_s"].likely == pytest.approx(48.0)  # 320 s of 600 s
+
+
+def test_sort_that_nothing_forecasts_requests_what_the_config_says(tmp_path):
+    write_record(tmp_path / "x/canary.json", make_record(outcome="unexpected", duration_s=3600.0))
+    config = Config(job={"mem_mb": 26_000, "sort_runtime_min": 900})
+    asked = forecast.sort_request(config, tmp_path, TASK, 1)
+    assert (asked["runtime"], asked["mem_mb"]) == (900, 26_000)
+    path = forecast.history_path(tmp_path, TASK.digest())
+    append_line(path, finished(0.5).model_dump(mode="json"))
+    asked = forecast.sort_request(config, tmp_path, TASK, 1)
+    assert asked["runtime"] < 100  # by the time of the finished sort
+    assert asked["mem_mb"] == 26_000
 
 
 @pytest.mark.parametrize(

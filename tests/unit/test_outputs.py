@@ -167,7 +167,9 @@ def test_curations_of_the_gui_are_applied(made, place):
         units = [str(unit) for unit in load_sorting_analyzer(place / "analyzer").unit_ids]
         options = {"label_options": ["good", "noise", "MUA"], "exclusive": True}
         given = {"format_version": "2", "unit_ids": units, **curation}
-        given["label_definitions"] = {"quality": options}
+        cells = {"label_options": ["pyramidal", "PV"], "exclusive": True}
+        tags = {"label_options": ["drifts", "bursts"], "exclusive": False}
+        given["label_definitions"] = {"quality": options, "cell": cells, "tags": tags}
         (folder / phy.CURATION).write_text(json.dumps(given))
         find = partial(phy.look_for_work, place, "x", "gui")
         assert find(dry=True) == find(dry=False) != {}
@@ -186,7 +188,8 @@ def test_curations_of_the_gui_are_applied(made, place):
         analyze()
     analyze(by_hand=["gui"])
     shutil.rmtree(place / f"{phy.GUI}.1")  # dropped, and made anew
-    save(manual_labels=[label("3", "good")])
+    further = {"cell": ["PV"], "tags": ["drifts", "bursts"]}
+    save(manual_labels=[label("3", "good"), {"unit_id": "5", "labels": further}])
     shutil.rmtree(place / "analyzer")  # as Snakemake does before the job
     (place / "sorting").rename(place / "before")
     shutil.copytree(place / "before", place / "sorting")
@@ -206,7 +209,26 @@ def test_curations_of_the_gui_are_applied(made, place):
         "4": "noise",
         **{unit: before.loc[unit, "label"] for unit in "567"},
     }
-    assert load(place / "curated").get_property("gui_label").tolist().count("") == 4
+    curated = load(place / "curated")
+    assert curated.get_property("gui_label").tolist().count("") == 4
+    for name, labels in {"gui_cell": "pv", "gui_tags": "drifts, bursts"}.items():
+        assert units.loc["5", name] == labels
+        assert [each for each in curated.get_property(name) if each] == [labels]
+
+
+def test_spikes_beyond_the_end_are_no_reason_to_refuse_a_curation(made, place):
+    sorting = load(place / "sorting")
+    vector = sorting.to_spike_vector().copy()
+    vector["sample_index"][-1] = 1_000_000_000
+    shutil.rmtree(place / "sorting")
+    made_of = NumpySorting(vector, sorting.sampling_frequency, sorting.unit_ids)
+    made_of.save(folder=place / "sorting")
+    analysis.run(made[1], CONFIG.analysis, place)
+    units = [str(unit) for unit in sorting.unit_ids]
+    given = {"format_version": "2", "unit_ids": units, "label_definitions": {}, "removed": ["2"]}
+    (place / "analyzer" / phy.GUI / phy.CURATION).write_text(json.dumps(given))
+    analysis.run(made[1], CONFIG.analysis, place, by_hand=["gui"])
+    assert load_sorting_analyzer(place / "analyzer").get_num_units() == 7
 
 
 @pytest.mark.parametrize("name", ["phy", "report"])

@@ -70,6 +70,10 @@ ROWS = {
     "column Channels": ({"Channels": "x"}, "(did you mean 'channels'?)"),
     "sorter misspelt": ({"sorter": "kilosrt4"}, "(did you mean 'kilosort4'?)"),
     "time of NWB": ({"session_start_time": "noon"}, "NWB: Invalid isoformat string: 'noon'"),
+    "species for NWB": (
+        {"species": "mouse"},
+        "http://purl.obolibrary.org/obo/NCBITaxon_[0-9]+' (Species of subject. Use latin name)",
+    ),
     "sex for NWB": ({"sex": "male"}, "(recording 'a'): NWB: Subject: sex: 'male' is not one of"),
     "option twice": (
         {"reader_options": '{"num_channels": 4, "num_channels": 8}'},

@@ -60,6 +60,7 @@ def run(
         The recording cannot be opened any more.
     """
     from spikeinterface.core import load, set_global_job_kwargs
+    from spikeinterface.curation import remove_excess_spikes
 
     if "gui" not in by_hand:
         phy.check_sheltered(folder)
@@ -75,6 +76,8 @@ def run(
     else:
         sorting = without_duplicates(sorting, settings)
     sorting = without_joins(sorting, read_parts(record), settings)
+    # An analyzer has none of those beyond the end, and curations are compared with its spikes.
+    sorting = remove_excess_spikes(sorting, recording)
     if "gui" in by_hand:
         sorting = phy.apply_gui(folder, sorting)
     # Beside its place: the analyzer names its recording relative to itself.

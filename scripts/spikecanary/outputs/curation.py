@@ -67,9 +67,11 @@ def run(settings: CurationSettings, folder: Path, by_hand: Container[str] = ()) 
         phy.check_of_sort(folder / "phy", given)
         labels["phy_label"] = labels.index.map(phy.read_labels(folder / "phy"))
         labels["label"] = labels["phy_label"].fillna(labels["label"])
-    if (from_gui := analyzer.sorting.get_property("gui_label")) is not None:
-        labels["gui_label"] = from_gui
-        labels["label"] = labels["gui_label"].where(from_gui != "", labels["label"])
+    for name in analyzer.sorting.get_property_keys():
+        if name.startswith("gui_"):
+            labels[name] = analyzer.sorting.get_property(name)
+    if "gui_label" in labels:
+        labels["label"] = labels["gui_label"].where(labels["gui_label"] != "", labels["label"])
     table = labels.drop(columns=["thresholds_label"]).join(metrics)
     parts = analysis.read_parts(sentinel.read_record(folder / "sort.json"))
     if len(parts) > 1:

@@ -71,8 +71,10 @@ def run(
 
     set_global_job_kwargs(n_jobs=1, progress_bar=False)
     path = folder / FILES[export]
-    analyzer = analysis.load_analyzer(folder / "analyzer")
     units = curation.read_units(folder / FILES["units"])
+    analyzer: Any = None
+    if export in ("phy", "report"):  # others need no raw file, which it opens
+        analyzer = analysis.load_analyzer(folder / "analyzer")
     if export == "phy":
         if not phy.may_replace(path.parent, manual):
             phy.check_current(path.parent, analyzer.sorting)

@@ -125,6 +125,8 @@ def nwb_metadata(one: Sorted, given: NwbSettings, session: str | None = None) ->
     columns = told | filled
     file |= {name: columns[name] for name in NWBFILE_COLUMNS if name in columns}
     subject = read_subject(Path(row.paths[0])) if row.reader == "nwb" else {}
+    for name in [name for name, value in subject.items() if not _is_of_subject(name, value)]:
+        logger.warning("%s: %s %r of the file is not NWB's", row.id, name, subject.pop(name))
     subject |= given.Subject | {name: columns[name] for name in SUBJECT_COLUMNS if name in columns}
     for line in near_misses(row.metadata):
         logger.warning("%s: %s", row.id, line)
@@ -164,6 +166,18 @@ def read_subject(path: Path) -> dict[str, str]:
             if isinstance(told.get(name), h5py.Dataset)
         }
     return {}
+
+
+def _is_of_subject(name: str, value: str) -> bool:
+    """Whether a field of a subject has a value that neuroconv takes."""
+    from neuroconv.tools.nwb_helpers import make_nwbfile_from_metadata
+
+    file = {"session_start_time": "2000-01-01", "session_description": "x", "identifier": "x"}
+    try:
+        make_nwbfile_from_metadata(complete(file, {name: value}))
+    except Exception:  # noqa: BLE001 - of jsonschema, hdmf, datetime
+        return False
+    return True
 
 
 def near_misses(columns: Iterable[str]) -> Iterator[str]:
@@ -290,7 +304,8 @@ def describe_columns(analyzer: "SortingAnalyzer", curated: "BaseSorting") -> dic
         if analyzer.has_extension(name):
             found |= analyzer.get_extension(name).get_metric_column_descriptions()
     parts = {name: "Spikes in a part (see epochs)" for name in found if name.startswith(PART)}
-    return found | COLUMNS | parts
+    of_gui = {name: COLUMNS["gui_label"] for name in found if name.startswith("gui_")}
+    return found | of_gui | COLUMNS | parts
 
 
 def list_epochs(several: Sequence[Sorted]) -> Iterator[dict[str, Any]]:

@@ -32,6 +32,8 @@ ARRAYS, OF_PHY = "*.npy, *.dat", ("whitening_mat_inv.npy", "_phy_spikes_subset."
 GUI, CURATION = "spikeinterface_gui", "curation_data.json"
 #: Raw files that Phy opens (phylib 2.6, EPHYS_RAW_EXTENSIONS).
 RAW_FILES = (".dat", ".bin", ".raw", ".mda")
+#: Traces with less noise, in their own numbers, lose their shape as whole numbers.
+LEAST_INT16_NOISE = 2.0
 #: SpikeInterface's file of a sorting's spikes; copied beside a curation, it tells what that is of.
 SPIKES = "spikes.npy"
 
@@ -150,6 +152,7 @@ def _export(
     analyzer: "SortingAnalyzer", units: "pd.DataFrame", params: Mapping[str, Any], folder: Path
 ) -> None:
     import pandas as pd
+    from spikeinterface.core import get_noise_levels
     from spikeinterface.exporters import export_to_phy
 
     waveforms = analyzer.has_extension("waveforms")
@@ -160,7 +163,9 @@ def _export(
     given = {"copy_binary": copied, "use_relative_path": copied, "verbose": False}
     given["compute_pc_features"] = waveforms
     if copied and _source(analyzer.recording)[0].get_dtype() in ("int16", "uint16"):
-        given["dtype"] = "int16"
+        # Not where whitening or zscore left numbers around 1.
+        noise = get_noise_levels(analyzer.recording, return_in_uV=False)
+        given |= {"dtype": "int16"} if np.median(noise) >= LEAST_INT16_NOISE else {}
     export_to_phy(analyzer, folder, **{**given, **params})
     if raw is not None:
         channels = raw.pop("channels")
@@ -412,7 +417,9 @@ def check_sheltered(folder: Path) -> None:
 
 
 def apply_gui(folder: Path, sorting: "BaseSorting") -> "BaseSorting":
-    """Apply the GUI's curations, each made on what the one before it left; labels as ``gui_label``.
+    """Apply the GUI's curations, each made on what the one before it left.
+
+    Labels are properties: ``gui_label`` of category quality, ``gui_NAME`` of others.
 
     Raises
     ------
@@ -431,9 +438,27 @@ def apply_gui(folder: Path, sorting: "BaseSorting") -> "BaseSorting":
                 "analysis. To drop it, remove the folder"
             )
             raise OutputError(msg)
-        sorting = apply_curation(sorting, load_curation(place / CURATION))
-        labels, before = sorting.get_property("quality"), sorting.get_property("gui_label")
-        if labels is not None:
-            before = labels if before is None else np.where(labels == "", before, labels)
-            sorting.set_property("gui_label", np.char.lower(before.astype(str)))
+        curation = load_curation(place / CURATION)
+        sorting = apply_curation(sorting, curation)
+        for name, labels in _labels_of(curation, sorting):
+            before = sorting.get_property(name)
+            is_first = before is None
+            sorting.set_property(name, labels if is_first else np.where(labels, labels, before))
     return sorting
+
+
+def _labels_of(curation: Any, sorting: "BaseSorting") -> Iterator[tuple[str, Any]]:
+    """Yield each category of a curation's labels, as a property's name, and the units' labels."""
+    for category, definition in curation.label_definitions.items():
+        name = "gui_label" if category == "quality" else f"gui_{category}"
+        labels = sorting.get_property(category)
+        if not definition.exclusive:  # a flag for each label
+            flags = {each: sorting.get_property(each) for each in definition.label_options}
+            given = {each: flag for each, flag in flags.items() if flag is not None}
+            of_units = zip(*given.values(), strict=True)
+            texts = [
+                ", ".join(x for x, is_so in zip(given, y, strict=True) if is_so) for y in of_units
+            ]
+            labels = np.array(texts) if given else None
+        if labels is not None:
+            yield name, np.char.lower(labels.astype(str))
