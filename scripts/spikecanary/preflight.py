@@ -7,7 +7,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import psutil
@@ -26,10 +26,13 @@ from spikecanary.failures import (
     SorterParameterError,
 )
 from spikecanary.layout import check as check_layout
-from spikecanary.recording import check_preprocessed, describe_header, open_recording
+from spikecanary.recording import check_preprocessed, describe_header, open_recording, preprocess
 from spikecanary.sorter import LEAST_BATCHES, SortTask
 from spikecanary.supervise import gpus
 from spikecanary.texts import sentences
+
+if TYPE_CHECKING:
+    from spikeinterface.core import BaseRecording
 
 MB = 1e6
 #: Sorters that take one probe (recording.get_probe() in SpikeInterface 0.105).
@@ -40,6 +43,8 @@ NEED_PROBE = (*ONE_PROBE, "simple")
 COMMON_REFERENCE = {"kilosort4": "do_CAR"} | dict.fromkeys(
     ("kilosort", "kilosort2", "kilosort2_5", "kilosort3"), "car"
 )
+#: Sorters that are handed 16-bit integers.
+WHOLE_NUMBERS = ("kilosort", "kilosort2", "kilosort2_5", "kilosort3")
 #: Kilosort 4's built-in templates: what names their folder, and their length in samples.
 KILOSORT_FOLDER, KILOSORT_NT = "KILOSORT_LOCAL_DOWNLOADS_PATH", 61
 #: What is not looked at where that would read all of a recording over the network.
@@ -101,6 +106,7 @@ def inspect_recording_and_node(
     notes += [f"preflight: {sentences(doubt, doubt.remedy)}" for doubt in doubts]
     if canary is not None:
         check_preprocessed(recording, task.preprocessing)
+        check_whole_numbers(recording, task)
         whole = canary.check_finite and not remote
         found["signals"] = signals.check(recording, whole=whole, remote=remote)
     return found
@@ -149,6 +155,28 @@ def check_node(
         *_check_memory(),
         *_check_limits(),
     ]
+
+
+def check_whole_numbers(recording: "BaseRecording", task: SortTask) -> None:
+    """Check on some pieces that a sorter that is handed 16-bit integers gets no larger numbers.
+
+    SpikeInterface 0.105 casts them (kilosortbase), so that larger ones turn into their opposite.
+    """
+    from spikeinterface.core import get_random_data_chunks
+
+    if task.sorter.name not in WHOLE_NUMBERS:
+        return
+    pieces = get_random_data_chunks(preprocess(recording, task.preprocessing), seed=0)
+    lowest, highest = float(pieces.min()), float(pieces.max())
+    limits = np.iinfo("int16")
+    if lowest < limits.min or highest > limits.max:
+        given = f"samples are {lowest:g} to {highest:g}"
+        msg = f"{task.sorter.name} is handed 16-bit integers, and {given}"
+        remedy = (
+            "Put unsigned_to_signed into the config's preprocessing, or scale, so that they are "
+            f"{limits.min} to {limits.max}."
+        )
+        raise SorterParameterError(msg, remedy=remedy, sorter=task.sorter.name)
 
 
 def check_channels(task: SortTask, header: Mapping[str, Any]) -> Iterator[ClassifiedSortFailure]:

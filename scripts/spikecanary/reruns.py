@@ -22,7 +22,7 @@ from spikecanary.table import COLUMNS, Recording
 from spikecanary.texts import shorten
 
 #: Bump this when a canary may come to another verdict: what is not sorted is tested again.
-CANARY_VERSION = 4
+CANARY_VERSION = 5
 #: Bump this when a sorter is handed other traces or parameters: every recording is sorted again.
 SORT_VERSION = 1
 #: Bump one of these when that kind of output becomes another: it is made again from the sortings.

@@ -67,7 +67,23 @@ def test_rare_spikes_are_silence_to_a_sorter_that_learns_from_a_batch_alone(tmp_
 def test_positive_spikes_are_seen(tmp_path):
     traces = noise(60.0, 2)
     add_spikes(traces, 20.0, 40.0)
-    assert not scan(tmp_path, -traces, sorter="mountainsort5")["silent"]
+    for sorter in ("mountainsort5", "kilosort4"):
+        assert not scan(tmp_path, -traces, sorter=sorter)["silent"]
+
+
+def test_recording_that_is_flat_for_most_of_its_time_is_not_silent(tmp_path):
+    traces = noise(120.0, 2)
+    traces[: int(80 * RATE_HZ)] = 0.0
+    add_spikes(traces, 80.0, 120.0)
+    assert not scan(tmp_path, traces)["silent"]
+
+
+def test_last_seconds_are_scanned(tmp_path):
+    traces = noise(60.0, 2)
+    add_spikes(traces, 50.0, 60.0)
+    found = scan(tmp_path, traces, shortest_s=15.0, sorter="mountainsort5")
+    assert not found["silent"]
+    assert found["start_s"] <= 45.0
 
 
 def test_scan_leaves_room_for_the_window(tmp_path):

@@ -258,6 +258,7 @@ def test_recording_that_cannot_be_scanned_is_not_called_silent(run, quiet, monke
     ("kind", "counts", "start_s", "expected"),
     [
         ("quiet", {0.0: 3, 2.0: 1, 4.0: 2}, None, (1, "proceed", "passed")),
+        ("task", {0.0: 3, 2.0: 1, 4.0: 2}, None, (1, "proceed", "passed")),
         ("task", {0.0: 0, 3.0: 9}, None, (2, "proceed", "SpikeSortingError")),
         ("task", {0.0: 0, 7.5: 9}, None, (1, "proceed", "passed")),  # no room for a window
         ("task", {0.0: 0, 4.0: 5}, 2.0, (1, "stop", "SorterParameterError")),

@@ -10,9 +10,12 @@ from spikeinterface.core import load
 
 from spikecanary import canary, fullsort, sentinel, sorter, stamps
 from spikecanary.config import AnalysisSettings, CanarySettings
+from spikecanary.failures import PreprocessingError
 from spikecanary.outputs import figures
 from spikecanary.recording import check_preprocessed, open_recording
+from spikecanary.sentinel import Window
 from spikecanary.supervise.job import Job
+from spikecanary.supervise.run import Ended
 from workbench import with_params, with_traces
 
 
@@ -45,6 +48,17 @@ def test_preprocessing_that_cannot_be_or_spoils_stops_by_its_step(run, task, tra
         assert "bad_channels" in record.failure.remedy
     if words in ("Unsigned", "negat"):
         assert "unsigned_to_signed" in record.failure.remedy
+
+
+def test_step_that_fails_on_the_window_alone_is_no_certainty():
+    failure = PreprocessingError("step 'x' leaves no channels", step="x")
+    ended = Ended(failure=failure, facts={"stage": "preprocess"})
+    window = Window(start_s=0.0, end_s=2.0, why="leading", ended="x")
+    of_window = canary.Evidence(attempts=[canary.Attempt(window, ended)])
+    decision = canary.decide(of_window, ["environment"])
+    assert (decision.outcome, decision.failure.category) == ("unexpected", None)
+    whole = canary.Evidence(failed=Ended(failure=failure, facts={"stage": "start"}))
+    assert canary.decide(whole, ["environment"]).outcome == "stopped"
 
 
 def test_steps_that_silence_or_widen_spoil_nothing(task, traces, tmp_path):

@@ -10,8 +10,10 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import docker
+import numpy as np
 import pytest
 import torch
+from spikeinterface.core import NumpyRecording
 from spikeinterface.sorters import sorter_dict
 
 from spikecanary import preflight, sorter
@@ -109,7 +111,7 @@ def test_builtin_templates_of_kilosort4(run, fail, monkeypatch, tmp_path):
 def test_cuda_asked_for_and_absent(fail):
     failure = fail(make_task(device="cuda"))
     assert isinstance(failure, GPUUnavailableError)
-    assert "built without it" in str(failure)
+    assert "built without CUDA" in str(failure)
     failure = fail(make_task(device="cuda", container="singularity"))
     assert isinstance(failure, GPUUnavailableError)
 
@@ -119,6 +121,27 @@ def test_pytorch_says_nothing_of_sorters_of_matlab(run, fail, monkeypatch):
     assert "this machine has none" in str(fail(make_task(name="kilosort3", device="cuda")))
     monkeypatch.setattr(preflight.gpus, "count", lambda: 1)
     assert run(make_task(name="kilosort3", device="cuda")) == []
+
+
+def test_first_kilosort_can_do_without_a_gpu(run, fail, monkeypatch):
+    monkeypatch.setattr(sorter_dict["kilosort"], "is_installed", lambda: True)
+    assert "needs a GPU" in str(fail(make_task(name="kilosort")))
+    assert run(make_task(name="kilosort", device="cpu")) == []
+    assert run(make_task(name="kilosort", params={"useGPU": False})) == []
+
+
+@pytest.mark.parametrize(
+    ("offset", "name"), [(32_768, "kilosort3"), (32_768, "kilosort4"), (0, "kilosort3")]
+)
+def test_samples_that_a_cast_turns_round(offset, name):
+    traces = np.random.default_rng(0).normal(0, 50, (30_000, 4))
+    recording = NumpyRecording((traces + offset + 300).astype("uint16"), 30_000.0)
+    task = make_task(name=name)
+    if offset and name == "kilosort3":
+        with pytest.raises(SorterParameterError, match="16-bit integers, and samples are 3"):
+            preflight.check_whole_numbers(recording, task)
+        task = task.model_copy(update={"preprocessing": {"unsigned_to_signed": {}}})
+    preflight.check_whole_numbers(recording, task)
 
 
 def test_gpu_that_pytorch_cannot_use_is_said(run, monkeypatch):

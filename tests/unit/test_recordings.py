@@ -1,11 +1,12 @@
 """The table, and opening recordings through their readers."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from spikecanary import inputcheck, table
+from spikecanary import inputcheck, sorter, table
 from spikecanary.config import BadInputError, Config
 from spikecanary.failures import RecordingUnreadableError
 from spikecanary.recording import cut_window, describe_header, open_recording, preprocess
@@ -154,6 +155,37 @@ def test_open_concatenates_and_cuts(row, write_binary):
     np.testing.assert_array_equal(cut.get_traces(), whole.get_traces(0, 225_000, 270_000))
     window = cut_window(cut, 0.5, 1.0)
     np.testing.assert_array_equal(window.get_traces(), whole.get_traces(0, 240_000, 255_000))
+
+
+@pytest.mark.parametrize("header", [0, 6])
+def test_file_stored_by_channel_is_read_by_channel(row, tmp_path, header):
+    by_time = open_recording(row)
+    path = tmp_path / "by_channel.raw"
+    path.write_bytes(b"x" * header + by_time.get_traces().T.tobytes())
+    options = row.reader_options | {"time_axis": 1, "file_offset": header}
+    by_channel = row.model_copy(update={"paths": (str(path),), "reader_options": options})
+    opened = open_recording(by_channel)
+    np.testing.assert_array_equal(opened.get_traces(0, 700, 900), by_time.get_traces(0, 700, 900))
+    assert opened.channel_ids.tolist() == by_time.channel_ids.tolist()
+    assert opened.get_channel_gains().tolist() == by_time.get_channel_gains().tolist()
+    assert describe_header(opened)["is_binary"] is False
+
+
+@pytest.mark.parametrize(
+    ("header", "rest", "is_whole"), [(0, 0, True), (80, 0, False), (0, 3, False)]
+)
+def test_file_that_is_more_than_samples_is_not_handed_to_a_sorter(
+    row, tmp_path, header, rest, is_whole
+):
+    path = tmp_path / "x.raw"
+    path.write_bytes(b"x" * header + Path(row.paths[0]).read_bytes() + b"x" * rest)
+    options = row.reader_options | {"file_offset": header}
+    odd = row.model_copy(update={"paths": (str(path),), "reader_options": options})
+    opened = open_recording(odd)
+    assert describe_header(opened)["is_binary"] is is_whole
+    handed = sorter.prepare(opened, sorter.make_task(odd, Config()))
+    assert handed.is_binary_compatible() is is_whole
+    assert handed.get_num_samples() == 240_000
 
 
 def test_probe(row, tetrode):
