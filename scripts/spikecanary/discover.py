@@ -18,7 +18,7 @@ import yaml
 
 from spikecanary import config as configuration
 from spikecanary import plan
-from spikecanary.formats import Recognised, describe_layout, walk
+from spikecanary.formats import Recognised, describe_layout, find_runs, list_streams, walk
 from spikecanary.integrity import LEAST_RATE_HZ, NO_ELECTRODES
 from spikecanary.recording import reader_function
 from spikecanary.table import (
@@ -75,6 +75,7 @@ class Found(Recognised):
     header: dict[str, Any] = field(default_factory=dict)
     of: tuple[str, ...] = ()  #: the same of CatGT's output and of its raw data
     is_catgt: bool = False
+    is_joined: bool = False
 
     def place(self) -> tuple[str, ...]:
         """Return what runs of one probe have in common."""
@@ -98,7 +99,7 @@ def inspect(recognised: Recognised, split: str, sorter: str = "") -> list[Found]
     if why := not_readable(path):
         return [replace(one, reason=why, failed=True)]
     try:
-        streams = list(_streams(path, reader))
+        streams = list(list_streams(path, reader))
         has_raw = any(re.match(r"(?i)(wb|raw)\b", name) for name, _ in streams)
         for name, fields in streams:
             one = Found(path, reader, stream=name, row={"path": path, "reader": reader} | fields)
@@ -120,55 +121,6 @@ def _fail(one: Found, error: Exception) -> Found:
     if remedy := describe_layout(one.path, one.reader):
         reason += f" ({remedy})"
     return replace(one, reason=reason, failed=True)
-
-
-def _streams(path: str, reader: str) -> Iterator[tuple[str, dict[str, str]]]:
-    """Yield the name of each stream of a path, and the columns that choose it."""
-    if reader in ("nwb", "maxwell", "mcsh5"):
-        yield from _streams_of_hdf5(path, reader)
-    elif reader == "compressedbinaryibl":
-        files = sorted(Path(path).glob("*.cbin"))
-        is_plain = sum(file.name.endswith("ap.cbin") for file in files) == 1
-        for file in files:
-            is_found = is_plain and file.name.endswith("ap.cbin")
-            options = {"reader_options": json.dumps({"cbin_file_path": str(file)})}
-            yield file.stem, {} if is_found else options
-    elif reader in ("spikeinterface", "blackrock", "mda", "mearec", "sinapsresearchplatformh5"):
-        yield "", {}
-    else:
-        from spikeinterface.extractors import get_neo_streams
-
-        names, ids = get_neo_streams(reader, path)
-        for name, stream in zip(names, ids, strict=True):
-            yield str(name), {"stream_id": str(stream)} if len(ids) > 1 else {}
-
-
-def _streams_of_hdf5(path: str, reader: str) -> Iterator[tuple[str, dict[str, str]]]:
-    """Yield the streams of formats of which neo knows none."""
-    import h5py
-    from spikeinterface.extractors.nwbextractors import NwbRecordingExtractor
-
-    if reader == "nwb":
-        series = NwbRecordingExtractor.fetch_available_electrical_series_paths(path)
-        told = {}
-        if Path(path).is_file():
-            labels = {"subject": "general/subject/subject_id", "session": "general/session_id"}
-            with h5py.File(path) as file:
-                told = {name: file[at].asstr()[()] for name, at in labels.items() if at in file}
-        for name in series:
-            options = {"reader_options": json.dumps({"electrical_series_path": name})}
-            yield name, told | (options if len(series) > 1 else {})
-        return
-    with h5py.File(path) as file:
-        if reader == "mcsh5":
-            for name in file["Data/Recording_0/AnalogStream"]:
-                yield name, {"stream_id": name.removeprefix("Stream_")}
-        elif "wells" not in file:  # of MaxOne, before 2016
-            yield "", {}
-        for well, recordings in file.get("wells", {}).items():
-            for name in recordings:
-                options = {"reader_options": json.dumps({"rec_name": name})}
-                yield f"{well} {name}", {"stream_id": well} | options
 
 
 def _inspect_stream(one: Found, split: str, sorter: str) -> Iterator[Found]:
@@ -266,25 +218,17 @@ def _parts(opened: Any, one: Found) -> Iterator[Found]:
     if one.reader != "spikeglx":
         yield one
         return
-    infos = opened.neo_reader.signals_info_dict
-    gates: dict[tuple[bool, bool, str], tuple[int, int, tuple[str, str]]] = {}
-    at = 0
-    for segment in range(opened.get_num_segments()):
-        info = infos[segment, one.stream]
-        file, meta = Path(info["meta_file"]), info["meta"]
-        run = re.split(r"_t(?:\d+|cat)\.", file.name)[0]
-        gate = (file.parent == Path(one.path), "_tcat." in file.name, run)
+    rate_hz = opened.get_sampling_frequency()
+    runs = find_runs(opened)
+    for (run, is_catgt), (start, end, info) in runs.items():
+        meta = info["meta"]
         # CatGT keeps the time of its input apart.
         created = meta.get("fileCreateTime_original", meta.get("fileCreateTime", ""))
-        start, _, header = gates.get(gate, (at, at, (created, meta.get("imDatPrb_sn", ""))))
-        at += opened.get_num_samples(segment)
-        gates[gate] = (start, at, header)
-    rate_hz = opened.get_sampling_frequency()
-    for (is_here, is_catgt, run), (start, end, header) in gates.items():
         cut = {"start_s": str(start / rate_hz)} if start else {}
-        cut |= {"end_s": str(end / rate_hz)} if end < at else {}
-        if is_here:
-            same = (run, *header, one.stream, *_subject_and_session(one.path))
+        cut |= {"end_s": str(end / rate_hz)} if len(runs) > 1 else {}
+        if run.parent == Path(one.path):
+            header = created, meta.get("imDatPrb_sn", "")
+            same = (run.name, *header, one.stream, *_subject_and_session(one.path))
             yield replace(one, row=one.row | cut, of=same, is_catgt=is_catgt)
 
 
@@ -323,11 +267,12 @@ def join(found: Sequence[Found]) -> list[Found]:
         paths = ";".join(dict.fromkeys(one.path for one in group))
         end = {name: text for name, text in group[-1].row.items() if name == "end_s"}
         row = {name: text for name, text in group[0].row.items() if name != "end_s"}
-        both = replace(group[0], path=paths, row=row | {"path": paths} | end)
-        header = plan.read_header(_as_recording(both.row)) if len(group) > 1 else {"problem": ""}
+        row |= {"path": paths} | end
+        header = plan.read_header(_as_recording(row)) if len(group) > 1 else {"problem": ""}
         if header.get("problem"):
             sys.stderr.write(f"not joined: {header['problem']}\n")
-        joined += group if "problem" in header else [replace(both, header=header)]
+        both = replace(group[0], path=paths, row=row, header=header, is_joined=True)
+        joined += group if "problem" in header else [both]
     return joined
 
 
@@ -381,7 +326,8 @@ def _propose(one: Found, n_rows: int, depth: int) -> str:
     """Propose an id: subject, session, folders above, run, experiment, stream and group."""
     path = one.path.split(";")[0]
     labels = zip(("sub", "ses"), _subject_and_session(path), strict=True)
-    names = _names(path)[-1 - depth :] + list(one.of[:1] if one.row.keys() & {*CUT} else ())
+    is_one_gate = one.row.keys() & {*CUT} and not one.is_joined
+    names = _names(path)[-1 - depth :] + list(one.of[:1] if is_one_gate else ())
     names += [part for part in Path(path).parts if re.match(r"experiment\d|Record.?Node", part)]
     text = "_".join(dict.fromkeys(names))
     if n_rows > 1:

@@ -1,13 +1,16 @@
 """Which reader of SpikeInterface opens what: recognise recordings by their files."""
 
 import contextlib
+import json
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from spikecanary.table import is_url, not_readable
+from spikecanary.probes import refuse
+from spikecanary.table import Recording, is_url, not_readable
 from spikecanary.texts import shorten
 
 #: Names of files, their reader, and what column path names: the file (0), its folder (1), or the
@@ -188,3 +191,94 @@ def describe_layout(path: str, reader: str) -> str:
         return remedy
     is_lost = reader == "openephysbinary" and not Path(path).name.startswith("experiment")
     return "Open Ephys's folders are experiment1/recording1: bring them back" if is_lost else ""
+
+
+def list_streams(path: str, reader: str) -> Iterator[tuple[str, dict[str, str]]]:
+    """Yield the name of each stream of a path, and the columns that choose it."""
+    if reader in ("nwb", "maxwell", "mcsh5"):
+        yield from _streams_of_hdf5(path, reader)
+    elif reader == "compressedbinaryibl":
+        files = sorted(Path(path).glob("*.cbin"))
+        is_plain = sum(file.name.endswith("ap.cbin") for file in files) == 1
+        for file in files:
+            is_found = is_plain and file.name.endswith("ap.cbin")
+            options = {"reader_options": json.dumps({"cbin_file_path": str(file)})}
+            yield file.stem, {} if is_found else options
+    elif reader in ("spikeinterface", "blackrock", "mda", "mearec", "sinapsresearchplatformh5"):
+        yield "", {}
+    else:
+        from spikeinterface.extractors import get_neo_streams
+
+        names, ids = get_neo_streams(reader, path)
+        for name, stream in zip(names, ids, strict=True):
+            yield str(name), {"stream_id": str(stream)} if len(ids) > 1 else {}
+
+
+def _streams_of_hdf5(path: str, reader: str) -> Iterator[tuple[str, dict[str, str]]]:
+    """Yield the streams of formats of which neo knows none."""
+    import h5py
+    from spikeinterface.extractors.nwbextractors import NwbRecordingExtractor
+
+    if reader == "nwb":
+        series = NwbRecordingExtractor.fetch_available_electrical_series_paths(path)
+        told = {}
+        if Path(path).is_file():
+            labels = {"subject": "general/subject/subject_id", "session": "general/session_id"}
+            with h5py.File(path) as file:
+                told = {name: file[at].asstr()[()] for name, at in labels.items() if at in file}
+        for name in series:
+            options = {"reader_options": json.dumps({"electrical_series_path": name})}
+            yield name, told | (options if len(series) > 1 else {})
+        return
+    with h5py.File(path) as file:
+        if reader == "mcsh5":
+            for name in file["Data/Recording_0/AnalogStream"]:
+                yield name, {"stream_id": name.removeprefix("Stream_")}
+        elif "wells" not in file:  # of MaxOne, before 2016
+            yield "", {}
+        for well, recordings in file.get("wells", {}).items():
+            for name in recordings:
+                options = {"reader_options": json.dumps({"rec_name": name})}
+                yield f"{well} {name}", {"stream_id": well} | options
+
+
+#: Of a gate of SpikeGLX: first sample and end in what its reader joins, and what neo knows of it.
+_Run = tuple[int, int, Mapping[str, Any]]
+
+
+def find_runs(opened: Any) -> dict[tuple[Path, bool], _Run]:
+    """Return the gates that SpikeGLX's reader joins: folder and name, and whether CatGT made it."""
+    runs: dict[tuple[Path, bool], _Run] = {}
+    at = 0
+    for segment in range(opened.get_num_segments()):
+        info = opened.neo_reader.signals_info_dict[segment, opened.stream_id]
+        file = Path(info["meta_file"])
+        run = file.with_name(re.split(r"_t(?:\d+|cat)\.", file.name)[0]), "_tcat." in file.name
+        first, _, known = runs.get(run, (at, at, info))
+        at += opened.get_num_samples(segment)
+        runs[run] = first, at, known
+    return runs
+
+
+def check_one_run(opened: Any, path: str, row: Recording) -> None:
+    """Raise RecordingUnreadableError if gates are joined by a row that does not say where it ends.
+
+    Files may have been added since it was written.
+    """
+    start_s, end_s = row.pieces()[-1]
+    if end_s is not None or str(opened.stream_id).endswith("SYNC"):
+        return
+    rate_hz, runs = opened.get_sampling_frequency(), find_runs(opened)
+    first = start_s * rate_hz if path == row.paths[0] else 0
+    joined = [run for run, (_, end, _) in runs.items() if end > first + 1]
+    if len(joined) > 1:
+        names = [f"{run.name}_tcat" if is_catgt else run.name for run, is_catgt in joined]
+        msg = f"{path} holds several runs, which would be joined: {', '.join(names)}"
+        remedy = (
+            "Move those that were added, CatGT's output too, to a folder of their own; the others "
+            "are as before then."
+        )
+        if len(row.paths) == 1:
+            end = max(end for _, end, _ in runs.values())
+            remedy += f" To sort gates as one, write end_s {end / rate_hz}."
+        raise refuse(row, msg, remedy, path)

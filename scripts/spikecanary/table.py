@@ -403,6 +403,7 @@ class GrowingTable:
         self.columns = [name.strip() for name in header]
         self.ids: set[str] = set()
         self.known: dict[tuple[str, ...], set[str]] = {}
+        self.ends_s: dict[tuple[str, ...], float] = {}
         for line in self.lines[:at] + self.lines[at + 1 :]:
             if line.strip() and not line.startswith(COMMENT):
                 self._know(line)
@@ -414,16 +415,21 @@ class GrowingTable:
         if not all(map(row.get, ("reader", "recording", "path"))):
             return
         self.ids.add(row["recording"])
+        try:
+            end_s = float(row.get("end_s") or "inf")
+        except ValueError:  # in a comment
+            end_s = float("inf")
         for path in _split_paths(row["path"]):
             key = stream_key(row | {"path": path})
             for each in (key, key[:1]):
                 self.known.setdefault(each, set()).add(row.get("channels", ""))
+                self.ends_s[each] = max(end_s, self.ends_s.get(each, 0.0))
 
     def select_new(self, rows: Sequence[dict[str, str]]) -> list[bool]:
         """Say of each row whether the table lacks it.
 
-        A row is known by path, stream and channels. A stream whose row has other channels than
-        all rows proposed was edited, and none of its rows is new.
+        A row is known by path, stream and channels; one that begins where those known end is new. A
+        stream whose row has other channels than all rows proposed was edited: none of them is new.
         """
         proposed: dict[tuple[str, ...], set[str]] = {}
         for row in rows:
@@ -437,6 +443,9 @@ class GrowingTable:
             keys = [(each, *stream) for each in (path, *above)]
             keys += [(path,)] if n_streams[path] == 1 else []
             known = set().union(*(self.known.get(each, set()) for each in keys))
+            end_s = max(self.ends_s.get(each, 0.0) for each in keys)
+            if float(row.get("start_s") or 0) >= end_s:
+                known = set()
             are_new.append(known <= proposed[key] and row.get("channels", "") not in known)
         return are_new
 

@@ -333,17 +333,38 @@ def test_gates_and_probes_in_one_folder(tmp_path):
     _, rows, text = run(tmp_path, tmp_path)
     assert [(row.id, row.stream_id, row.start_s, row.end_s) for row in rows.values()] == [
         ("flat_f_g0_imec0", "imec0.ap", None, 2.5),
-        ("flat_f_g1_imec0", "imec0.ap", 2.5, None),
+        ("flat_f_g1_imec0", "imec0.ap", 2.5, 5.0),
         ("flat_f_g0_imec1", "imec1.ap", None, 2.5),
-        ("flat_f_g1_imec1", "imec1.ap", 2.5, None),
+        ("flat_f_g1_imec1", "imec1.ap", 2.5, 5.0),
     ]
     assert {row.metadata["session"] for row in rows.values()} == {"f"}
     assert run(tmp_path, tmp_path)[2] == text
     (tmp_path / "recordings.tsv").unlink()
     _, rows, _ = run(tmp_path, tmp_path, "--concatenate")
     assert [(row.id, row.paths, row.pieces()) for row in rows.values()] == [
-        (f"flat_imec{probe}", (str(tmp_path / "flat"),), ((0.0, None),)) for probe in (0, 1)
+        (f"flat_imec{probe}", (str(tmp_path / "flat"),), ((0.0, 5.0),)) for probe in (0, 1)
     ]
+
+
+def test_gates_that_are_recorded_later_get_rows_and_the_others_stay(tmp_path):
+    folder = tmp_path / "flat"
+    for gate in range(4):
+        spikeglx(folder, f"f_g{gate}_t0.imec0.ap")
+        _, rows, text = run(tmp_path, folder)
+        if gate == 0:  # its row covers all of the folder: it is refused from then on
+            with (tmp_path / "recordings.tsv").open("a") as table:
+                table.write("# f_g9\tx\tspikeglx\tin a comment\n")
+            continue
+        if gate == 1:
+            assert [row.pieces() for row in rows.values()] == [((0.0, None),)]
+            (tmp_path / "recordings.tsv").unlink()
+            _, rows, text = run(tmp_path, folder)
+        ends = [2.5 * (n + 1) for n in range(gate + 1)]
+        assert [row.pieces() for row in rows.values()] == [((end - 2.5, end),) for end in ends]
+    assert run(tmp_path, folder)[2] == text
+    header, _, *others = text.splitlines()
+    (tmp_path / "recordings.tsv").write_text("\n".join([header, *others]))
+    assert len(run(tmp_path, folder)[1]) == 3  # one of them was removed
 
 
 def test_triggers_of_one_gate_are_one_recording_and_names_may_hold_t(tmp_path):
@@ -470,7 +491,7 @@ def test_every_reader_of_the_formats_is_one_of_spikeinterface():
 
 def test_filtered_copies_and_folders_that_cannot_be_listed(tmp_path, monkeypatch):
     streams = [("WB - wideband", {}), ("SPKC - filtered", {})]
-    monkeypatch.setattr(discover, "_streams", lambda *_: streams)
+    monkeypatch.setattr(discover, "list_streams", lambda *_: streams)
     monkeypatch.setattr(discover, "_inspect_stream", lambda one, *_: [one])
     (tmp_path / "a.plx").touch()
     found = discover.inspect(formats.Recognised(str(tmp_path / "a.plx"), "plexon"), "probe")

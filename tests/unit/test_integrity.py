@@ -424,6 +424,24 @@ def test_spikeglx_part_of_which_only_the_header_is_there(tmp_path):
     assert "_t1.imec0.ap.bin is not whole: 0 of 300,000 bytes" in refusal(of_spikeglx(path))
 
 
+def test_runs_that_were_added_to_the_folder_of_a_row(tmp_path):
+    row = of_spikeglx(str(tmp_path))
+    write_spikeglx(tmp_path, "r_g0_t0.imec0.ap", duration_s=1.0)
+    write_spikeglx(tmp_path, "r_g0_t1.imec0.ap", duration_s=1.0)
+    assert open_recording(row).get_num_samples() == 60_000  # triggers of one gate
+    later = {"r_g1_t0.imec0.ap": "r_g0, r_g1", "r_g0_tcat.imec0.ap": "r_g0_tcat, r_g0"}
+    for name, joined in later.items():
+        write_spikeglx(tmp_path, name, duration_s=1.0)
+        text = refusal(row)
+        assert f"holds several runs, which would be joined: {joined}" in text
+        assert "write end_s 3.0." in text
+        assert open_recording(row.model_copy(update={"end_s": 3.0})).get_num_samples() == 90_000
+        last = row.model_copy(update={"start_s": 2.0})
+        assert open_recording(last).get_num_samples() == 30_000
+        for file in tmp_path.glob(f"{name}*"):
+            file.unlink()
+
+
 def test_spikeglx_file_of_another_number_of_channels(tmp_path):
     path = spikeglx(tmp_path / "run", announced=299_998)
     (file,) = tmp_path.glob("run/*/*.bin")
