@@ -20,6 +20,7 @@ from spikecanary import config as configuration
 from spikecanary import plan
 from spikecanary.formats import Recognised, describe_layout, find_runs, list_streams, walk
 from spikecanary.integrity import LEAST_RATE_HZ, NO_ELECTRODES
+from spikecanary.probes import differ_by_number
 from spikecanary.recording import reader_function
 from spikecanary.table import (
     COLUMNS,
@@ -208,9 +209,16 @@ def _name_channels(opened: "BaseRecording", chosen: "NDArray[np.bool_]") -> str:
         if ((labels == label) == chosen).all() and not re.search("[,;]", label):
             return f"{name}={label}"
     edges = np.flatnonzero(np.diff(np.r_[0, chosen.astype(int), 0]))
-    ids = opened.channel_ids
-    runs = [(ids[a], ids[b - 1]) for a, b in edges.reshape(-1, 2)]
-    return ",".join(f"{a}" if a == b else f"{a}-{b}" for a, b in runs)
+    ids = [str(name) for name in opened.channel_ids]
+    runs = (ids[a:b] for a, b in edges.reshape(-1, 2).tolist())
+    return ",".join(map(partial(_name_run, ids), runs))
+
+
+def _name_run(ids: Sequence[str], run: Sequence[str]) -> str:
+    """Name channels that follow each other: a range, where its numbers tell no others."""
+    first, last = run[0], run[-1]
+    is_list = len(run) == 1 or differ_by_number(ids, first, last)
+    return ",".join(run) if is_list else f"{first}-{last}"
 
 
 def _parts(opened: Any, one: Found) -> Iterator[Found]:

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from spikecanary import formats
 from spikecanary.failures import RecordingLayoutError
 from spikecanary.probes import refuse
 from spikecanary.stamps import data_files
@@ -112,8 +111,6 @@ def check_complete(opened: "BaseRecording", path: str, row: Recording, notes: li
     """Raise RecordingUnreadableError if a file holds less than its header announces."""
     if row.reader == "openephysbinary":
         _check_open_ephys(opened, path, row)
-    elif row.reader == "spikeglx":
-        formats.check_one_run(opened, path, row)
     known = ANNOUNCED.get(row.reader)
     for name, size, announced, unit in known(opened, path) if known else ():
         if size < announced:

@@ -2,7 +2,7 @@
 
 import itertools
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -212,7 +212,7 @@ def _find(
         msg = f"column {column}: several channels have the id {shorten(twice)}"
         raise refuse(row, msg, "Give each channel an id of its own (channel_ids of the reader).")
     found: set[Any] = set()
-    for part in filter(None, map(str.strip, re.split("[,;]", getattr(row, column)))):
+    for part in _split(getattr(row, column)):
         chosen = _find_part(recording, ids, part)
         if not chosen:
             values = {
@@ -230,22 +230,63 @@ def _find(
     return [name for name in ids if name in found]
 
 
-def _find_part(recording: "BaseRecording", ids: list[Any], part: str) -> Sequence[Any]:
-    """Return the ids of one channel, of a range in their order, or of a property's value.
+def _split(text: str | None) -> Iterator[str]:
+    """Yield the parts of a column that names channels."""
+    return filter(None, map(str.strip, re.split("[,;]", text or "")))
 
-    Ids may hold dashes themselves.
-    """
+
+def _find_range(names: Sequence[str], part: str) -> tuple[int, int] | None:
+    """Return the places of the first and last of a range of ids, which may hold dashes."""
+    for dash in (at.start() for at in re.finditer("-", part) if part not in names):
+        first, last = part[:dash], part[dash + 1 :]
+        if first in names and last in names:
+            return names.index(first), names.index(last)
+    return None
+
+
+def _find_part(recording: "BaseRecording", ids: list[Any], part: str) -> Sequence[Any]:
+    """Return the ids of one channel, of a range in their order, or of a property's value."""
     names = [str(name) for name in ids]
     if part in names:
         return [ids[names.index(part)]]
-    for dash in (at.start() for at in re.finditer("-", part)):
-        first, last = part[:dash], part[dash + 1 :]
-        if first in names and last in names:
-            return ids[names.index(first) : names.index(last) + 1]
+    if (places := _find_range(names, part)) is not None:
+        return ids[places[0] : places[1] + 1]
     name, equals, value = part.partition("=")
     values = recording.get_property(name) if equals else None
     named = zip(recording.channel_ids, values if values is not None else (), strict=False)
     return [name for name, each in named if str(each) == value]
+
+
+def check_ranges(recording: "BaseRecording", row: Recording) -> None:
+    """Raise RecordingUnreadableError if a range of ids means others by number than by their order.
+
+    Files need not hold channels in this order: neo sorts Neuralynx's by name (CSC1, CSC10).
+    """
+    names = [str(name) for name in recording.channel_ids]
+    for part in itertools.chain(_split(row.channels), _split(row.bad_channels)):
+        first, last = _find_range(names, part) or (0, 0)
+        if others := differ_by_number(names, names[first], names[last]):
+            chosen = names[first : last + 1]
+            msg = (
+                f"channels {part} are {len(others)} by number ({shorten(others)}), but "
+                f"{len(chosen)} in the order of the file ({shorten(chosen) or 'none'})"
+            )
+            raise refuse(row, msg, "Write their ids one by one, separated by commas.")
+
+
+def differ_by_number(names: Sequence[str], first: str, last: str) -> list[str]:
+    """Return the channels from the first number to the last; none if they are so in ``names``."""
+
+    def number(name: str) -> int:
+        found = re.fullmatch(rf"{re.escape(prefix)}(\d+)", name)
+        return int(found[1]) if found else -1
+
+    prefix = re.sub(r"\d+$", "", first)
+    low, high = number(first), number(last)
+    by_number = [name for name in names if low <= number(name) <= high]
+    in_order = names[names.index(first) : names.index(last) + 1]
+    is_range = 0 <= low <= high  # else only the order of the file can be meant
+    return by_number if is_range and {*by_number} != {*in_order} else []
 
 
 def _check_positions(recording: "BaseRecording", row: Recording, notes: list[str]) -> None:

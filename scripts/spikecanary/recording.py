@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from spikecanary import clock, integrity
+from spikecanary import clock, formats, integrity
 from spikecanary.failures import (
     ClassifiedSortFailure,
     DependencyError,
     PreprocessingError,
     RecordingUnreadableError,
 )
-from spikecanary.probes import place_channels, refuse, select_channels
+from spikecanary.probes import check_ranges, place_channels, refuse, select_channels
 from spikecanary.sentinel import Part
 from spikecanary.table import Recording, is_url, not_readable
 from spikecanary.texts import did_you_mean, one_line, shorten
@@ -68,7 +68,8 @@ def open_recording(
     row : Recording
         The recording.
     notes : list of str, optional
-        What people should know of it is appended.
+        What people should know of it is appended. Without it, what was sorted is opened as it was:
+        a row that has two meanings is not refused.
     thorough : bool
         Read the first and last samples, and the clock, too.
     opened : BaseRecording, optional
@@ -92,9 +93,9 @@ def open_recording(
     MemoryError
         There is not enough memory.
     """
-    notes = [] if notes is None else notes
+    strict, notes = notes is not None, [] if notes is None else notes
     try:
-        recording, filled = _concatenate(row, notes, opened, thorough=thorough)
+        recording, filled = _concatenate(row, notes, opened, thorough=thorough, strict=strict)
         rate_hz = recording.get_sampling_frequency()
         # Not of one part alone, for its joins: its clock may be as long as the samples, at a URL.
         is_wanted = parts is not None or (thorough and len(filled) > 1)
@@ -120,12 +121,16 @@ _Opened = tuple[str, int, "BaseRecording"]
 
 
 def _concatenate(
-    row: Recording, notes: list[str], opened: Any, *, thorough: bool
+    row: Recording, notes: list[str], opened: Any, *, thorough: bool, strict: bool
 ) -> tuple["BaseRecording", list[_Opened]]:
     """Open all paths of a recording as one segment, and name those parts that have samples."""
     from spikeinterface.core import concatenate_recordings
 
     parts = [_open_path(path, row, notes, opened, thorough=thorough) for path in row.paths]
+    for path, part in zip(row.paths, parts, strict=True) if strict else ():
+        check_ranges(part, row)
+        if row.reader == "spikeglx":
+            formats.check_one_run(part, path, row)
     if row.probe is None:  # parts may differ in channels that are left out
         parts = [select_channels(part, row) for part in parts]
     integrity.check_alike(parts, row)

@@ -675,3 +675,18 @@ def test_analog_inputs_of_blackrock_are_no_electrodes(tmp_path):
     recording.save(folder=tmp_path / "day1", verbose=False)
     (row,) = run(tmp_path, tmp_path)[1].values()
     assert row.channels == "1-2"
+
+
+@pytest.mark.parametrize(
+    ("ids", "named"),
+    [
+        (["CH1", "CH2", "CH3", "AUX1"], "CH1-CH3"),
+        (["CH1", "CH3", "CH2", "AUX1"], "CH1,CH3,CH2"),
+        (["CH3", "CH2", "CH1", "AUX1"], "CH3-CH1"),
+    ],
+)
+def test_channels_out_of_order_are_listed(tmp_path, ids, named):
+    recording = si.NumpyRecording([traces(N)], RATE_HZ, channel_ids=ids)
+    recording.save(folder=tmp_path / "day1", verbose=False)
+    (row,) = run(tmp_path, tmp_path)[1].values()
+    assert row.channels == named

@@ -432,12 +432,13 @@ def test_runs_that_were_added_to_the_folder_of_a_row(tmp_path):
     later = {"r_g1_t0.imec0.ap": "r_g0, r_g1", "r_g0_tcat.imec0.ap": "r_g0_tcat, r_g0"}
     for name, joined in later.items():
         write_spikeglx(tmp_path, name, duration_s=1.0)
-        text = refusal(row)
+        text = refusal(row, notes=[])
+        assert open_recording(row)  # for the outputs of what was sorted
         assert f"holds several runs, which would be joined: {joined}" in text
         assert "write end_s 3.0." in text
-        assert open_recording(row.model_copy(update={"end_s": 3.0})).get_num_samples() == 90_000
+        assert open_recording(row.model_copy(update={"end_s": 3.0}), []).get_num_samples() == 90_000
         last = row.model_copy(update={"start_s": 2.0})
-        assert open_recording(last).get_num_samples() == 30_000
+        assert open_recording(last, []).get_num_samples() == 30_000
         for file in tmp_path.glob(f"{name}*"):
             file.unlink()
 

@@ -222,6 +222,38 @@ def test_names_with_dashes_and_a_propertys_value(tmp_path):
     assert ids("port=B") == ["B-0", "B-1"]
 
 
+@pytest.mark.parametrize(
+    ("ids", "channels", "kept"),
+    [
+        ([1, 10, 11, 2, 3], "1-3", None),  # as neo sorts the files of Neuralynx
+        ([1, 10, 11, 2, 3], "1-11", None),
+        (["CH3", "CH1", "CH2", "CH4"], "CH1-CH3", None),  # a map of Open Ephys
+        (["CH1", "CH2", "AUX1", "CH3"], "CH1-CH3", None),
+        (["CH3", "CH1", "CH2", "CH4"], "CH1-CH2", ["CH1", "CH2"]),
+        (["CH2", "CH1", "CH3", "CH4"], "CH1-CH4", None),
+        (["CH2", "CH3", "CH1", "CH4"], "CH2-CH1", ["CH2", "CH3", "CH1"]),  # of no numbers
+        (["CH2", "CH1", "CH3", "CH4"], "CH2,CH1,CH3", ["CH2", "CH1", "CH3"]),
+        (["A-000", "A-001", "B-000"], "A-001-B-000", ["A-001", "B-000"]),
+    ],
+)
+def test_range_that_is_another_one_in_the_order_of_the_file(tmp_path, ids, channels, kept):
+    recording = NumpyRecording([np.zeros((900, len(ids)), "int16")], 30_000.0, channel_ids=ids)
+    recording.save(folder=tmp_path / "x", verbose=False)
+    row = Recording(id="x", paths=(str(tmp_path / "x"),), reader="spikeinterface")
+    row = row.model_copy(update={"channels": channels})
+    if kept:
+        assert list(open_recording(row, []).channel_ids) == kept
+        return
+    with pytest.raises(RecordingUnreadableError, match="by number") as caught:
+        open_recording(row, [])
+    if ids[0] != "CH3":  # else there is no such range in the file
+        assert open_recording(row)  # for the outputs of what was sorted
+    assert "one by one" in caught.value.remedy
+    if channels == "1-3":
+        said = "channels 1-3 are 3 by number (1, 2, 3), but 5 in the order of the file (1, 10, 11, "
+        assert said in str(caught.value)
+
+
 def test_the_tables_probe_replaces_that_of_the_data_and_says_so(tmp_path):
     recording = NumpyRecording([np.zeros((900, N), "int16")], 30_000.0)
     recording.set_probe(linear())
