@@ -19,9 +19,9 @@ from spikecanary.table import Recording, is_url, not_readable
 #: What SpikeInterface saves as a binary folder.
 SAVED = r"(traces|times)_cached_seg[0-9]+\.(raw|npy)|properties/[^/]+\.npy|(binary|probe)\.json"
 #: Of a folder count the files that its reader reads, by their paths in it (regular expressions,
-#: tried on the whole path); of readers that are not here all files, but hidden ones. From the
-#: readers' own sources (neo's rawio, SpikeInterface 0.105); other programs leave files in such
-#: folders.
+#: tried on the whole path, in any case); of readers that are not here all files, but hidden ones.
+#: From the readers' own sources (neo's rawio, SpikeInterface 0.105); other programs leave files in
+#: such folders.
 DATA_FILES = {
     "alphaomega": r".+\.(mpx|lsx)",
     "binaryfolder": SAVED,
@@ -39,17 +39,25 @@ DATA_FILES = {
 #: that file), and which files.
 BESIDE = {
     "axona": (".+", r"{stem}\.(bin|set|[0-9]+)"),
-    "blackrock": (".+", r"{stem}\.(ns[1-9]|nev)"),
+    "blackrock": (r".+(?<!\.ns[1-9])", r"{stem}\.ns[1-9]"),
     "intan": (r"info\.rh[ds]", r"[^_]+\.dat"),
     "neuronexus": (r".+\.xdat\.json", r"{stem}.*\.xdat"),
     "neuroscope": (".+", r"{stem}\.(xml|dat)"),
 }
+#: What earlier versions took for such files.
+BESIDE_BEFORE = {"blackrock": (".+", r"{stem}\.(ns[1-9]|nev)")}
+#: How a folder's stamp ends: as these versions would note it; with files that they did not see.
+BEFORE, ANY_CASE = "before", "any case"
 #: A file's stamp has so many entries: name, size, time (ns).
 N_OF_FILE = 3
 
 
-def of_recording(row: Recording, plugin: str | None) -> dict[str, Any] | None:
+def of_recording(
+    row: Recording, plugin: str | None, *, as_before: bool = False
+) -> dict[str, Any] | None:
     """Return the stamps of all files that decide what a sort gives; None while any is away.
+
+    ``as_before``: as earlier versions noted them.
 
     Returns
     -------
@@ -59,7 +67,7 @@ def of_recording(row: Recording, plugin: str | None) -> dict[str, Any] | None:
         ``plugin`` and the probes in folders that SpikeInterface saved: digests of their contents,
         since a checkout of a repository gives files a new time.
     """
-    paths = [_of_path(path, row.reader) for path in row.paths]
+    paths = [_of_path(path, row.reader, as_before=as_before) for path in row.paths]
     named = {"probe": row.probe, "plugin": plugin}
     if row.reader in ("binaryfolder", "spikeinterface"):
         inside = (Path(each, "probegroup.json") for each in row.paths if not is_url(each))
@@ -70,16 +78,16 @@ def of_recording(row: Recording, plugin: str | None) -> dict[str, Any] | None:
     return None if None in [*paths, *texts.values()] else {"paths": paths, **texts}
 
 
-def _of_path(path: str, reader: str) -> list[Any] | None:
+def _of_path(path: str, reader: str, *, as_before: bool) -> list[Any] | None:
     """Return the stamp of a file, a folder or an address; None where there is no data."""
     if is_url(path):
         return [path]
     named = Path(path)
     try:
         status = named.stat()
-        if not named.is_dir() and _beside(named, reader) is None:
+        if not named.is_dir() and _beside(named, reader, as_before=as_before) is None:
             return [named.name, status.st_size, status.st_mtime_ns]
-        files = sorted(data_files(path, reader))
+        files = sorted(data_files(path, reader, as_before=as_before))
     except OSError:
         return None
     if not files:
@@ -88,7 +96,17 @@ def _of_path(path: str, reader: str) -> list[Any] | None:
     exact = [(name[folder:], size, time_ns) for name, size, time_ns in files]
     whole = [(name, size, _whole_s(time_ns)) for name, size, time_ns in exact]
     digests = [hashlib.sha256(repr(each).encode()).hexdigest()[:16] for each in (exact, whole)]
-    return [named.name, len(files), sum(size for _, size, _ in files), *digests]
+    size = sum(size for _, size, _ in files)
+    known = _pattern(reader, as_before=True)
+    is_new = named.is_dir() and not all(known.fullmatch(name[1:]) for name, *_ in exact)
+    more = [BEFORE] if as_before else [ANY_CASE] * is_new
+    return [named.name, len(files), size, *digests, *more]
+
+
+def _pattern(reader: str, *, as_before: bool) -> re.Pattern[str]:
+    """Return the pattern of the files that a reader reads of a folder."""
+    flags = re.DOTALL if as_before else re.DOTALL | re.IGNORECASE
+    return re.compile(DATA_FILES.get(reader, ".*"), flags)
 
 
 def _size(of_path: list[Any]) -> int:
@@ -126,6 +144,8 @@ def are_noted(now: Mapping[str, Any] | None, noted: Any, *, some_away: bool) -> 
 def _is_noted(now: list[Any], noted: list[Any], *, some_away: bool) -> bool:
     if now == noted or now[0] != noted[0]:
         return now == noted
+    if now[-1] == BEFORE and (noted[-1] == ANY_CASE or len(noted) == N_OF_FILE):
+        return False  # no earlier version has noted it
     if len(now) == N_OF_FILE:
         return now[1:] == [noted[1], _whole_s(noted[2])]
     lacks_some = now[1] < noted[1] and now[2] <= noted[2]
@@ -133,8 +153,12 @@ def _is_noted(now: list[Any], noted: list[Any], *, some_away: bool) -> bool:
     return is_same or (some_away and lacks_some)
 
 
-def data_files(path: str, reader: str) -> Iterator[tuple[str, int, int]]:
+def data_files(
+    path: str, reader: str, *, as_before: bool = False
+) -> Iterator[tuple[str, int, int]]:
     """Yield path, size and time (ns) of the files that a reader reads of a path.
+
+    ``as_before``: of those that earlier versions knew.
 
     Raises
     ------
@@ -143,18 +167,19 @@ def data_files(path: str, reader: str) -> Iterator[tuple[str, int, int]]:
     """
     named = Path(path)
     if named.is_dir():
-        pattern = re.compile(DATA_FILES.get(reader, ".*"), re.DOTALL)
+        pattern = _pattern(reader, as_before=as_before)
         yield from _files(str(named), pattern, len(str(named)) + 1, deep=True)
-    elif (beside := _beside(named, reader)) is not None:
+    elif (beside := _beside(named, reader, as_before=as_before)) is not None:
         yield from _files(str(named.parent), beside, len(str(named.parent)) + 1, deep=False)
     else:
         status = named.stat()
         yield path, status.st_size, status.st_mtime_ns
 
 
-def _beside(named: Path, reader: str) -> re.Pattern[str] | None:
+def _beside(named: Path, reader: str, *, as_before: bool) -> re.Pattern[str] | None:
     """Return the pattern of a file and those beside it; None where it is read alone."""
-    names, files = BESIDE.get(reader, ("", ""))
+    known = BESIDE | BESIDE_BEFORE if as_before else BESIDE
+    names, files = known.get(reader, ("", ""))
     if not re.fullmatch(names, named.name):
         return None
     stem = re.escape(re.sub(r"(\.xdat)?\.[^.]+$", "", named.name))
