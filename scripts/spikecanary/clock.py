@@ -160,8 +160,8 @@ def describe_joins(parts: Sequence[Part], rate_hz: float) -> Iterator[str]:
 def read_start(opened: "BaseRecording", path: str, segment: int = 0) -> str | None:
     """Return when a segment began, in ISO 8601, where its header, or a file beside it, says so.
 
-    SpikeGLX, Open Ephys and Neuralynx note it in texts, Intan in names, NWB itself; of others neo
-    tells. Where no zone is noted, it is that of this machine.
+    SpikeGLX, Open Ephys and Neuralynx note it in texts, Intan in names, NWB itself, Blackrock in
+    UTC; of others neo tells. Where no zone is noted, it is that of this machine.
     """
     opened = with_all_channels(opened)
     try:
@@ -194,6 +194,11 @@ def _noted(opened: "BaseRecording", path: str, segment: int) -> Iterator[Any]:
         yield from (match[1] for name in names if (match := INTAN_NAME.search(name)))
     for header in reader.file_headers.values() if kind == "Neuralynx" else ():
         yield header.get("recording_opened")
+    for header in reader._nsx_basic_header.values() if kind == "Blackrock" else ():  # noqa: SLF001
+        if "year" in header.dtype.names and header["year"]:  # not before version 2.2
+            date = ("year", "month", "day", "hour", "minute", "second")
+            said = "{:04}-{:02}-{:02}T{:02}:{:02}:{:02}+00:00"
+            yield said.format(*(int(header[name]) for name in date))
     nwb = getattr(getattr(opened, "_reader", None), "file", None)
     if nwb is not None and "session_start_time" in nwb:
         noted = np.ravel(nwb["session_start_time"][()])[0]  # in zarr a list of one

@@ -21,7 +21,7 @@ from spikecanary import plan
 from spikecanary.formats import Recognised, describe_layout, find_runs, list_streams, walk
 from spikecanary.integrity import LEAST_RATE_HZ, NO_ELECTRODES
 from spikecanary.probes import differ_by_number
-from spikecanary.recording import reader_function
+from spikecanary.recording import reader_function, remedy_of
 from spikecanary.table import (
     COLUMNS,
     LONGEST_ID,
@@ -119,7 +119,7 @@ def inspect(recognised: Recognised, split: str, sorter: str = "") -> list[Found]
 def _fail(one: Found, error: Exception) -> Found:
     """Return what cannot be opened, and why."""
     reason = plan.describe_problem(error)
-    if remedy := describe_layout(one.path, one.reader):
+    if remedy := describe_layout(one.path, one.reader) or remedy_of(error):
         reason += f" ({remedy})"
     return replace(one, reason=reason, failed=True)
 

@@ -1,6 +1,7 @@
 """Which reader of SpikeInterface opens what: recognise recordings by their files."""
 
 import contextlib
+import inspect
 import json
 import os
 import re
@@ -8,6 +9,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from spikecanary.probes import refuse
 from spikecanary.table import Recording, is_url, not_readable
@@ -63,6 +66,11 @@ MIXED = {
 }
 #: Extensions of neo's readers that other files have too.
 NOT_DATA = {"", "txt", "xml", "json", "npy", "mat", "tsv", "meta"}
+#: Units of a voltage, as formats and people write them, and uV in them by how they begin.
+VOLTS = re.compile(r"(?i)\s*([uµμmn]|micro|milli|nano)?v(olts?)?\s*")
+UV_IN = {"": 1e6, "m": 1e3, "milli": 1e3, "n": 1e-3, "nano": 1e-3}
+#: Units of which SpikeInterface 0.105 knows the gain.
+KNOWN_UNITS = ("V", "Volt", "Volts", "mV", "uV")
 
 
 @dataclass(frozen=True)
@@ -282,3 +290,27 @@ def check_one_run(opened: Any, path: str, row: Recording) -> None:
             end = max(end for _, end, _ in runs.values())
             remedy += f" To sort gates as one, write end_s {end / rate_hz}."
         raise refuse(row, msg, remedy, path)
+
+
+def mend(opened: Any, path: str, options: Mapping[str, Any], notes: list[str]) -> None:
+    """Set what SpikeInterface gets wrong of neo's readers: gains and offsets in uV, and options.
+
+    It takes units that it does not know for uV. Plexon's (plx) are in mV, though neo names no unit;
+    where another names none, that is noted. Processes that open the recording anew need its
+    options, of which BioCAM's class forgets how gaps are filled.
+    """
+    units, reader = opened.get_property("physical_unit"), getattr(opened, "neo_reader", None)
+    if units is None or reader is None:
+        return
+    own_options = options.keys() & inspect.signature(type(opened)).parameters
+    opened._kwargs = {x: options[x] for x in own_options} | opened._kwargs  # noqa: SLF001
+    own = "mV" if type(reader).__name__ == "PlexonRawIO" else ""
+    told = [str(unit).strip() or own for unit in units]
+    volts = map(VOLTS.fullmatch, told)
+    factors = [UV_IN.get((each[1] or "").lower(), 1.0) if each else 1.0 for each in volts]
+    for name in ("gain", "offset"):
+        known, read = (opened.get_property(f"{name}_to_{x}") for x in ("uV", "physical_unit"))
+        mended = np.where(np.isin(units, KNOWN_UNITS), known, read * np.array(factors))
+        opened.set_property(f"{name}_to_uV", mended)
+    if not all(told):
+        notes.append(f"{path} names no unit: its gain is not known, and a count taken for 1 uV")

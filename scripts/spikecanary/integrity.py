@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from spikecanary.failures import RecordingLayoutError
+from spikecanary.formats import VOLTS
 from spikecanary.probes import refuse
 from spikecanary.stamps import data_files
 from spikecanary.table import Recording, is_url
@@ -31,8 +32,6 @@ NO_ELECTRODES = re.compile(
     r"(?i)\bsync\b|[-_ ]?sync$|digital|supply voltage|temperature|auxiliary|"
     r"\badc (input|output|channel)|[-_ ](adc|aux)$|\bdc amplifier|\bni-?daq|\bnidq\b|\bobx\d"
 )
-#: Units of a voltage, as formats and people write them.
-VOLTS = re.compile(r"(?i)\s*([uµμmn]|micro|milli|nano)?v(olts?)?\s*")
 #: Bytes of a record of Open Ephys' older format, and its samples.
 RECORD_BYTES, RECORD_SAMPLES = 2_070, 1_024
 COPY_REMEDY = "Finish the copy, and compare the file with the original."
@@ -57,10 +56,14 @@ def check_stream(opened: "BaseRecording", path: str) -> None:
     """Raise RecordingLayoutError if a stream is a digital signal or a field potential."""
     name, rate_hz = getattr(opened, "stream_name", None), opened.get_sampling_frequency()
     stream = f"stream {name!r}" if name else "this recording"
+    # Without a .dat, neo reads Neuroscope's field potential at the rate of the .dat.
+    file = getattr(getattr(opened, "neo_reader", None), "data_file_path", "")
     is_digital = _is_digital(opened)
     is_other = name and NO_ELECTRODES.search(str(name)) and not _is_of_headstage(opened)
     if is_digital or is_other:
         msg = f"{stream} of {path} holds no electrodes (a synchronisation or auxiliary signal)"
+    elif str(file).endswith((".lfp", ".eeg")):
+        msg = f"{file} is a field potential, which has no spikes: its .dat file is not there"
     elif not LEAST_RATE_HZ <= rate_hz < np.inf:
         msg = (
             f"{stream} of {path} is sampled at {rate_hz:g} Hz: a field potential has no spikes (or "

@@ -29,14 +29,20 @@ if TYPE_CHECKING:
 RATES_DIFFER = "sampling_frequency_max_diff"
 #: Of what a reader says, so many characters are quoted.
 LONGEST_MESSAGE = 600
-#: What readers say of a file that ends too early.
-BROKEN_OFF = re.compile(
-    r"(?i)truncated|unexpected end|mmap length|end of file|EOFError|reshape|buffer is smaller|"
-    r"multiple of the (data-type|element) size|out of bounds|JSONDecodeError|"
-    r"No data left|nSavedChans|different sections structures|Incompatible section structures"
-)
-#: Where an NWB file has all its electrodes at one place, which no other probe replaces.
-ONE_PLACE_REMEDY = "Correct rel_x and rel_y of the electrodes in the file: all are at one place."
+#: What to do about what readers say: of a file that ends too early, of an NWB file with all its
+#: electrodes at one place, which no other probe replaces, and of gaps in a file of Blackrock, where
+#: the advice is behind a long table.
+REMEDIES = {
+    re.compile(
+        r"(?i)truncated|unexpected end|mmap length|end of file|EOFError|reshape|buffer is smaller|"
+        r"multiple of the (data-type|element) size|out of bounds|JSONDecodeError|"
+        r"No data left|nSavedChans|different sections structures|Incompatible section structures"
+    ): integrity.COPY_REMEDY,
+    re.compile("positions must be unique"): (
+        "Correct rel_x and rel_y of the electrodes in the file: all are at one place."
+    ),
+    re.compile("timestamp gaps"): 'Write reader_options: {"gap_tolerance_ms": 1} in its row.',
+}
 #: Preprocessing is tried on so many pieces of so many s.
 N_CHECKED, CHECKED_S = 5, 0.1
 #: It spoils channels where this share of their samples has one value.
@@ -181,11 +187,8 @@ def _open_path(
     except (ClassifiedSortFailure, ImportError, MemoryError):
         raise
     except Exception as err:
-        said = _first_words(err)
-        msg = f"reader {row.reader!r} cannot open {path}: {said}"
-        remedy = integrity.COPY_REMEDY if BROKEN_OFF.search(said) else ""
-        remedy = ONE_PLACE_REMEDY if "positions must be unique" in said else remedy
-        raise refuse(row, msg, remedy, path) from err
+        msg = f"reader {row.reader!r} cannot open {path}: {_first_words(err)}"
+        raise refuse(row, msg, remedy_of(err), path) from err
     if isinstance(opened, tuple):  # readers of simulated data return (recording, sorting)
         opened = opened[0]
     if not isinstance(opened, BaseRecording):
@@ -195,6 +198,7 @@ def _open_path(
         start_s: Any = opened.get_time_info(index)["t_start"]
         if np.ndim(start_s):  # of NWB in zarr
             segment._t_start = float(start_s[0])  # noqa: SLF001 - nothing else sets it
+    formats.mend(opened, path, options, notes)
     integrity.check_stream(opened, path)
     integrity.check_complete(opened, path, row, notes)
     if thorough:
@@ -251,6 +255,12 @@ def _set_up_network() -> None:
         from zarr.storage import FSStore
 
         FSStore.__init__ = functools.partialmethod(FSStore.__init__, exceptions=(KeyError,))
+
+
+def remedy_of(error: Exception) -> str:
+    """Return what to do about a reader's own error; an empty text where nothing is known."""
+    said = f"{type(error).__name__}: {error}"
+    return next((REMEDIES[each] for each in reversed(REMEDIES) if each.search(said)), "")
 
 
 def _first_words(error: Exception) -> str:

@@ -141,6 +141,15 @@ def test_beginning_is_read_from_headers_and_names(tmp_path):
     assert began(reader_of("OpenEphys", raw_annotations=noted)) == "2019-11-14T12:00:00"
     headers = {"e.nev": {}, "a.ncs": {"recording_opened": datetime(2024, 1, 1, 10, tzinfo=UTC)}}
     assert began(reader_of("Neuralynx", file_headers=headers)) == "2024-01-01T10:00:00"
+    fields = ("year", "month", "day", "hour", "minute", "second")
+    of_blackrock = np.array((2024, 1, 2, 15, 4, 5), [(name, "u2") for name in fields])
+    headers = {5: of_blackrock}
+    assert began(reader_of("Blackrock", _nsx_basic_header=headers)) == "2024-01-02T15:04:05"
+    headers[5]["year"] = 0
+    assert began(reader_of("Blackrock", _nsx_basic_header=headers)) is None
+    assert (
+        began(reader_of("Blackrock", _nsx_basic_header={5: np.zeros(1, [("x", "u2")])[0]})) is None
+    )
     assert began(None) is None
     opened = NumpyRecording(np.zeros((9, 2), "int16"), RATE_HZ)
     metas = [{"fileCreateTime": f"2023-04-15T15:56:{at}"} for at in (51, 52)]

@@ -14,9 +14,10 @@ from spikeinterface.core import (
     NumpyRecording,
     create_sorting_analyzer,
     generate_ground_truth_recording,
+    load,
 )
 
-from spikecanary import clock, integrity, plan, signals
+from spikecanary import clock, discover, formats, integrity, plan, signals
 from spikecanary.config import Config
 from spikecanary.failures import (
     DependencyError,
@@ -175,6 +176,32 @@ def test_link_to_a_file_that_is_not_read_stops_nothing(tmp_path):
     other.mkdir()
     (other / "run_g0_t0.imec1.ap.bin").symlink_to("gone")
     assert notes_of(of_spikeglx(path))[0] == ""
+
+
+def test_gaps_that_neo_refuses_are_told_with_the_option(tmp_path):
+    """Its own advice is behind a table of the gaps."""
+    kinds = [("reserved", "u1"), ("timestamps", "<u8"), ("num_data_points", "<u4"), ("x", "<i2", 4)]
+    packets = np.zeros(60_000, kinds)
+    packets["reserved"], packets["num_data_points"] = 1, 1
+    packets["timestamps"] = np.arange(60_000) * 33_333 + 10**9
+    for at in range(1, 60):
+        packets["timestamps"][at * 1000 :] += 10**9
+    head = b"BRSMPGRP" + bytes([3, 0]) + np.array([314 + 66 * 4], "<u4").tobytes()
+    head += b"raw".ljust(16, b"\0") + bytes(256) + np.array([1, 10**9], "<u4").tobytes()
+    head += np.array([2024, 1, 1, 1, 12, 0, 0, 0], "<u2").tobytes() + np.array([4], "<u4").tobytes()
+    for number in range(1, 5):
+        head += b"CC" + np.array([number], "<u2").tobytes() + b"chan".ljust(16, b"\0") + bytes(2)
+        head += np.array([-8191, 8191, -8191, 8191], "<i2").tobytes() + b"uV".ljust(16, b"\0")
+        head += bytes(20)
+    path = tmp_path / "a.ns6"
+    path.write_bytes(head + packets.tobytes())
+    row = Recording(id="x", paths=(str(path),), reader="blackrock")
+    remedy = 'Write reader_options: {"gap_tolerance_ms": 1} in its row.'
+    assert remedy in refusal(row)
+    (found,) = discover.inspect(formats.Recognised(str(path), "blackrock"), "none")
+    assert remedy in found.reason
+    row = row.model_copy(update={"reader_options": {"gap_tolerance_ms": 1}})
+    assert open_recording(row).get_num_samples() == 60_000
 
 
 def test_what_readers_leave_out_is_said(tmp_path):
@@ -554,6 +581,55 @@ def test_unit_that_tells_a_digital_signal(units, of_others, is_digital):
             integrity.check_stream(opened, "/x")
     else:
         integrity.check_stream(opened, "/x")
+
+
+def test_field_potential_of_neuroscope_at_the_rate_of_its_raw_data(tmp_path):
+    (tmp_path / "a.xml").write_text(
+        "<parameters><acquisitionSystem><nBits>16</nBits><nChannels>4</nChannels><samplingRate>"
+        "30000</samplingRate><voltageRange>20</voltageRange><amplification>1000</amplification>"
+        "</acquisitionSystem><anatomicalDescription><channelGroups/></anatomicalDescription>"
+        "</parameters>"
+    )
+    row = Recording(id="x", paths=(str(tmp_path / "a.xml"),), reader="neuroscope")
+    for suffix in ("eeg", "lfp"):
+        traces(0.5).tofile(tmp_path / f"a.{suffix}")
+        text = refusal(row, RecordingLayoutError)
+        assert f"a.{suffix} is a field potential" in text
+    traces().tofile(tmp_path / "a.dat")
+    assert open_recording(row).get_num_samples() == 60_000
+
+
+@pytest.mark.parametrize(
+    ("reader", "units", "gains", "is_noted"),
+    [
+        ("Plexon", ["", ""], [2e3, 2e3], False),
+        ("Blackrock", ["uV", "mV"], [5.0, 5.0], False),  # SpikeInterface's own
+        ("Axon", ["volt", "nV"], [2e6, 2e-3], False),
+        ("Axon", ["MILLIVOLT", "µV"], [2e3, 2.0], False),
+        ("SpikeGadgets", ["", ""], [2.0, 2.0], True),
+        ("Axon", ["a.u.", "a.u."], [2.0, 2.0], False),
+    ],
+)
+def test_gains_by_the_units_that_neo_names(reader, units, gains, is_noted):
+    opened, notes = NumpyRecording([traces()[:, :2]], RATE_HZ), []
+    for name in ("gain", "offset"):
+        opened.set_property(f"{name}_to_physical_unit", np.array([2.0, 2.0]))
+        opened.set_property(f"{name}_to_uV", np.array([5.0, 5.0]))
+    opened.set_property("physical_unit", np.array(units))
+    opened.neo_reader = type(f"{reader}RawIO", (), {})()
+    formats.mend(opened, "/x", {}, notes)
+    assert opened.get_channel_gains().tolist() == gains
+    assert opened.get_channel_offsets().tolist() == gains
+    assert bool(notes) is is_noted
+
+
+def test_biocam_is_opened_anew_as_it_was(data):
+    path = str(next((data / "biocam").glob("*.brw")))
+    options = {"fill_gaps_strategy": "zeros"}
+    row = Recording(id="x", paths=(path,), reader="biocam", reader_options=options)
+    opened = open_recording(row)
+    assert opened.to_dict()["kwargs"]["fill_gaps_strategy"] == "zeros"
+    assert load(opened.to_dict()).get_num_samples() == opened.get_num_samples()
 
 
 @pytest.mark.parametrize(
