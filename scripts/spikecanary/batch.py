@@ -16,10 +16,11 @@ from typing import Any
 from spikecanary import forecast, gate, inputcheck, node, outputs, report, reruns, summary
 from spikecanary.config import Config
 from spikecanary.outputs import phy
+from spikecanary.pathtypes import not_readable
 from spikecanary.reruns import OUTPUT_VERSIONS, State
 from spikecanary.sentinel import Essentials, read_if_readable
 from spikecanary.supervise import log
-from spikecanary.table import RESERVED_IDS, Recording, not_readable
+from spikecanary.table import RESERVED_IDS, Recording
 from spikecanary.texts import count, did_you_mean, shorten
 
 #: The jobs of outputs request at least so many minutes.

@@ -20,6 +20,7 @@ from spikecanary import config as configuration
 from spikecanary import plan
 from spikecanary.formats import Recognised, describe_layout, find_runs, list_streams, walk
 from spikecanary.integrity import LEAST_RATE_HZ, NO_ELECTRODES
+from spikecanary.pathtypes import not_readable
 from spikecanary.probes import differ_by_number
 from spikecanary.recording import reader_function, remedy_of
 from spikecanary.table import (
@@ -28,7 +29,6 @@ from spikecanary.table import (
     RESERVED_IDS,
     GrowingTable,
     Recording,
-    not_readable,
 )
 from spikecanary.texts import count, shorten
 
@@ -408,7 +408,8 @@ def main(arguments: list[str] | None = None) -> int:
         sys.stderr.write(f"{err}\n")
         return 2
     sorter = "" if config.preprocessing else config.sorter.name  # whose steps are for all rows
-    seen = {path for path, *_ in table.known if Path(path).is_file()}
+    known = {path for path, *_ in table.known if Path(path).is_file()}
+    seen = set(known)
     found = find(given.folders, given.split_by, sorter, max(1, given.jobs), seen)
     rows = [one for one in found if not one.reason]
     are_new = table.select_new([one.row for one in rows])
@@ -418,7 +419,7 @@ def main(arguments: list[str] | None = None) -> int:
     left_out = group_reasons(found)
     told = [(one.path, one.stream, one.reason) for one in left_out]
     try:
-        looked_at = seen | {os.path.realpath(one.path) for one in found}
+        looked_at = (seen - known) | {os.path.realpath(one.path) for one in found}
         table.add([one.row for one in new], told, looked_at)
     except OSError as err:
         sys.stderr.write(f"the table cannot be written: {err}\n")

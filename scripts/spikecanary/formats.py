@@ -12,8 +12,9 @@ from typing import Any
 
 import numpy as np
 
+from spikecanary.pathtypes import not_readable
 from spikecanary.probes import refuse
-from spikecanary.table import Recording, is_url, not_readable
+from spikecanary.table import Recording, is_url
 from spikecanary.texts import shorten
 
 #: Names of files, their reader, and what column path names: the file (0), its folder (1), or the

@@ -23,10 +23,11 @@ from spikecanary.config import (
     CurationSettings,
 )
 from spikecanary.failures.signatures import load_signatures
+from spikecanary.pathtypes import not_readable
 from spikecanary.presets import PREPROCESSING
 from spikecanary.recording import RATES_DIFFER, preprocessing_steps, readers
 from spikecanary.sorter import defaults_of
-from spikecanary.table import ID_PATTERN, Recording, not_readable, read_table, read_valid
+from spikecanary.table import ID_PATTERN, Recording, read_table, read_valid
 from spikecanary.texts import did_you_mean, quote
 
 #: What templates are made by.

@@ -1,6 +1,8 @@
-"""Paths in the config: as people write them, and as Snakemake takes them."""
+"""Paths in config and table: as people write them, as Snakemake takes them, what can be read."""
 
 import os
+import stat
+from pathlib import Path
 from typing import Annotated
 
 from pydantic import AfterValidator, Field, StringConstraints
@@ -29,3 +31,21 @@ Folder = Annotated[
     StringConstraints(pattern=r"^[^~${}<>\x00-\x1f][^${}<>\x00-\x1f]*$"),
     AfterValidator(_as_plain),
 ]
+
+
+def not_readable(path: str | Path) -> str:
+    """Say why a path is no file or folder that can be read; nothing where it is one.
+
+    A FIFO, a socket or a device would keep its reader waiting.
+    """
+    try:
+        mode = Path(path).stat().st_mode
+    except FileNotFoundError:
+        return f"{path} does not exist"
+    except NotADirectoryError:
+        return f"{path} does not exist: part of it is a file, no folder"
+    except (OSError, ValueError) as err:  # a loop of links, a name that no file can have
+        return f"{path} cannot be read ({getattr(err, 'strerror', None) or err})"
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+        return f"{path} is no file or folder"
+    return "" if os.access(path, os.R_OK) else f"{path} cannot be read (Permission denied)"

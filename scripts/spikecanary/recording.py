@@ -17,9 +17,10 @@ from spikecanary.failures import (
     PreprocessingError,
     RecordingUnreadableError,
 )
+from spikecanary.pathtypes import not_readable
 from spikecanary.probes import check_ranges, place_channels, refuse, select_channels
 from spikecanary.sentinel import Part
-from spikecanary.table import Recording, is_url, not_readable
+from spikecanary.table import Recording, is_url
 from spikecanary.texts import did_you_mean, one_line, shorten
 
 if TYPE_CHECKING:

@@ -14,7 +14,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from spikecanary.table import Recording, is_url, not_readable
+from spikecanary.pathtypes import not_readable
+from spikecanary.table import Recording, is_url
 
 #: What SpikeInterface saves as a binary folder.
 SAVED = r"(traces|times)_cached_seg[0-9]+\.(raw|npy)|properties/[^/]+\.npy|(binary|probe)\.json"

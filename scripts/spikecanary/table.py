@@ -27,7 +27,7 @@ from pydantic import (
 )
 
 from spikecanary.config import SHORTEST_S, BadInputError
-from spikecanary.pathtypes import UserPath, expand
+from spikecanary.pathtypes import UserPath, expand, not_readable
 from spikecanary.sentinel import write_atomic
 from spikecanary.texts import did_you_mean, printable, quote
 
@@ -236,24 +236,6 @@ def is_url(path: str) -> bool:
     return "://" in path
 
 
-def not_readable(path: str | Path) -> str:
-    """Say why a path is no file or folder that can be read; nothing where it is one.
-
-    A FIFO, a socket or a device would keep its reader waiting.
-    """
-    try:
-        mode = Path(path).stat().st_mode
-    except FileNotFoundError:
-        return f"{path} does not exist"
-    except NotADirectoryError:
-        return f"{path} does not exist: part of it is a file, no folder"
-    except (OSError, ValueError) as err:  # a loop of links, a name that no file can have
-        return f"{path} cannot be read ({getattr(err, 'strerror', None) or err})"
-    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
-        return f"{path} is no file or folder"
-    return "" if os.access(path, os.R_OK) else f"{path} cannot be read (Permission denied)"
-
-
 def read_table(path: str | Path) -> list[Recording]:
     """Read the recordings table, a TSV file, or raise BadInputError with all its problems.
 
@@ -405,7 +387,7 @@ class GrowingTable:
         self.known: dict[tuple[str, ...], set[str]] = {}
         self.ends_s: dict[tuple[str, ...], float] = {}
         for line in self.lines[:at] + self.lines[at + 1 :]:
-            if line.strip() and not line.startswith(COMMENT):
+            if line.strip() and _told_path(line) is None:
                 self._know(line)
 
     def _know(self, line: str) -> None:
@@ -438,10 +420,8 @@ class GrowingTable:
         are_new = []
         for row in rows:
             key = stream_key(row)
-            path, *stream = key
-            above = [str(each) for each in Path(path).parents[:2] if row["reader"] in NESTED]
-            keys = [(each, *stream) for each in (path, *above)]
-            keys += [(path,)] if n_streams[path] == 1 else []
+            by_path = [key[:1]] if n_streams[key[0]] == 1 else []
+            keys = [key, *by_path, *_keys_above(row)]
             known = set().union(*(self.known.get(each, set()) for each in keys))
             end_s = max(self.ends_s.get(each, 0.0) for each in keys)
             if float(row.get("start_s") or 0) >= end_s:
@@ -464,17 +444,46 @@ class GrowingTable:
         more = [name for name in wanted if name not in self.columns]
         lines = list(self.lines)
         lines[self.header_at] = "\t".join([lines[self.header_at], *more])
-        told = (line.removeprefix(COMMENT).partition("\t")[0] for line in lines)
+        told = (_told_path(line) for line in lines)
         lines = [
             line
             for line, path in zip(lines, told, strict=True)
-            if not (line.startswith(COMMENT) and os.path.realpath(path) in looked_at)
+            if path is None or os.path.realpath(path) not in looked_at
         ]
         lines += ["\t".join(row.get(n, "") for n in [*self.columns, *more]) for row in rows]
         lines += [COMMENT + "\t".join(" ".join(text.split()) for text in o) for o in left_out]
         if lines != self.lines or not self.path.exists():
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            write_atomic(self.path, "\n".join(lines) + "\n")
+            target = self.path.resolve()  # it may be a link to a table that others use
+            target.parent.mkdir(parents=True, exist_ok=True)
+            mode = target.stat().st_mode if target.exists() else None
+            write_atomic(target, "\n".join(lines) + "\n")
+            if mode is not None:
+                target.chmod(stat.S_IMODE(mode))
+
+
+def _told_path(line: str) -> str | None:
+    """Return the path of a comment of discover, maybe in a spreadsheet's quotes; None for none."""
+    if not line.lstrip('"').startswith(COMMENT):
+        return None
+    return next(csv.reader([line], delimiter="\t"))[0].removeprefix(COMMENT)
+
+
+def _keys_above(row: Mapping[str, str]) -> Iterator[tuple[str, str, str]]:
+    """Yield the keys by which rows of the folders above hold a stream.
+
+    A row of a record node (Open Ephys) names the experiment, or means the first one.
+    """
+    path, stream, options = stream_key(row)
+    here, held = Path(path), [options]
+
+    def number(experiment: Path) -> int:
+        return int(re.sub(r"\D", "", experiment.name) or 0)
+
+    if row["reader"] == "openephysbinary":
+        is_first = all(number(x) >= number(here) for x in here.parent.glob("experiment*"))
+        held = [str({"experiment_name": here.name}), *[options] * is_first]
+    for above in here.parents[:2] if row["reader"] in NESTED else ():
+        yield from ((str(above), s, o) for s in {stream, stream or "0"} for o in held)
 
 
 def stream_key(row: Mapping[str, str]) -> tuple[str, str, str]:

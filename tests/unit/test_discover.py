@@ -1,5 +1,6 @@
 """A table from folders: every stream that a person would sort, and no other."""
 
+import json
 import re
 from pathlib import Path
 
@@ -304,6 +305,26 @@ def test_hand_written_rows_of_folders_above_are_known(tmp_path, monkeypatch):
         assert [*run(tmp_path, tmp_path)[1]] == ["x"]
 
 
+@pytest.mark.parametrize("stream", [("CH1",), ("CH1", "x_AUX")])
+def test_rows_of_a_record_node_are_of_its_first_or_named_experiment(tmp_path, stream):
+    node, table = tmp_path / "day/Record Node 1", tmp_path / "recordings.tsv"
+    streams = {f"Board-100.{name}": ([name, "CH2"], RATE_HZ) for name in stream}
+    header = "recording\tpath\treader\tstream_id\treader_options\n"
+
+    def found(options, folder=tmp_path):
+        table.write_text(f"{header}x\t{node}\topenephysbinary\t0\t{options}\n")
+        rows = [*run(tmp_path, folder)[1].values()][1:]
+        return [Path(row.paths[0]).name for row in rows if row.stream_id in (None, "0")]
+
+    first, second = (json.dumps({"experiment_name": f"experiment{n}"}) for n in (1, 2))
+    open_ephys(node / "experiment1/recording1", streams)
+    assert found("") == found(first) == []
+    open_ephys(node / "experiment2/recording1", streams)
+    assert found("") == found(first) == ["experiment2"]
+    assert found("", node / "experiment2") == ["experiment2"]
+    assert found(second) == ["experiment1"]
+
+
 def test_output_of_catgt_replaces_its_raw_data(tmp_path, capsys):
     raw, same = tmp_path / "run_g0/run_g0_imec0", tmp_path / "b_g0/b_g0_imec0"
     spikeglx(raw, "run_g0_t0.imec0.ap")
@@ -382,6 +403,32 @@ def test_comment_of_a_folder_goes_with_its_reason(tmp_path, monkeypatch):
     assert "no file of a known format" in run(tmp_path, "raw")[2]
     spikeglx(tmp_path / "raw", "a_g0_t0.imec0.ap")
     assert "no file of a known format" not in run(tmp_path, tmp_path / "raw")[2]
+
+
+def test_comments_on_other_files_stay_and_a_spreadsheets_quotes_keep_none(tmp_path):
+    for name in ("a", "b"):
+        nwb(tmp_path / name / "x.nwb", {"raw": RATE_HZ, "lf": 1000})
+    (tmp_path / "c,d").mkdir()
+    for name in ("a", "b", "c,d"):
+        text = run(tmp_path, tmp_path / name)[2]
+    assert text.count("# discover") == 3
+    (tmp_path / "recordings.tsv").write_text(
+        text.replace(f"# discover: {tmp_path}/c,d", f'"# discover: {tmp_path}/c,d"')
+    )
+    assert run(tmp_path, tmp_path / "c,d")[2] == text
+    nwb(tmp_path / "c,d/x.nwb", {"raw": RATE_HZ})
+    assert run(tmp_path, tmp_path / "c,d")[2].count("# discover") == 2
+
+
+def test_table_that_is_a_link_stays_one_with_its_mode(tmp_path):
+    nwb(tmp_path / "a/x.nwb", {"raw": RATE_HZ})
+    (tmp_path / "shared.tsv").write_text("recording\tpath\treader\n")
+    (tmp_path / "shared.tsv").chmod(0o664)
+    (tmp_path / "recordings.tsv").symlink_to("shared.tsv")
+    assert [*run(tmp_path, tmp_path / "a")[1]] == ["x"]
+    assert (tmp_path / "recordings.tsv").is_symlink()
+    assert (tmp_path / "shared.tsv").stat().st_mode & 0o777 == 0o664
+    assert len(read_table(tmp_path / "shared.tsv")) == 1
 
 
 def test_reader_that_returns_units_too(tmp_path, monkeypatch):
