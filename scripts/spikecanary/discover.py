@@ -38,10 +38,16 @@ if TYPE_CHECKING:
 
 #: Streams and channels without electrodes, beside those of :data:`NO_ELECTRODES`.
 NO_PROBE = re.compile(
-    r"(?i)nidq|\bobx|ni-?daq|[-_]adc$|\badc|\baux|\bstim|dc amplifier|analog in|^(ai|fp)\b"
-    r"|\blfp?\b|lfp?$"
+    r"(?i)nidq|\bobx|ni-?daq|[-_]adc$|\badc|\baux|\bstim|dc amplifier|analog (in|data)|^(ai|fp)\b"
+    r"|\blfp?\b|lfp?$|^ecu$"
 )
-NO_PROBE_CHANNEL = re.compile(r"(?i)(aux|adc|acc|stim|din|dig|analog|ainp)[a-z]*[-_ ]?\d*")
+NO_PROBE_CHANNEL = re.compile(
+    r"(?i)([a-h]\d*[-_])?(aux|adc|accel|din|dig|analog|ainp)[a-z]*[-_ ]?\d*|acc[-_ ]?[xyz]"
+)
+#: Electrodes may be named so, after a region (ACC) or for what they do. Beside other channels these
+#: are none, with no number above 3; accelerometers have three axes.
+NO_REGION = re.compile(r"(?i)(acc|stim)[-_ ]?(\d*)")
+FEW_NUMBERS = {"", "1", "2", "3"}
 #: What tells the runs of one session apart in their paths: gates, experiments, times, numbers (but
 #: no dates: those of several days are several sessions).
 RUN = re.compile(
@@ -56,8 +62,9 @@ NO_NAME = re.compile(
 GROUPS = ("group", "group_name", "tetrode", "shank")
 #: What no path in a table can hold: it ends fields, lines or paths, or is not UTF-8.
 ODD_PATH = re.compile(r'[\x00-\x1f\x85\u2028\u2029;\ud800-\udfff]|^"|^\s|\s$')
-#: A tetrode has so many channels, the converters of Neuropixels 1.0 so many bits.
-N_TETRODE, NEUROPIXELS1_BITS = 4, 10
+#: A tetrode has so many channels, the converters of Neuropixels 1.0 so many bits, an accelerometer
+#: so many axes.
+N_TETRODE, NEUROPIXELS1_BITS, N_AXES = 4, 10, 3
 #: Readers of microelectrode arrays.
 MEAS = ("maxwell", "biocam", "mcsh5", "mcsraw")
 #: Columns that tell apart what is in one folder.
@@ -74,6 +81,7 @@ class Found(Recognised):
     stream: str = ""
     row: dict[str, str] = field(default_factory=dict)
     header: dict[str, Any] = field(default_factory=dict)
+    set_up: str = ""  #: what runs that are joined have in common
     of: tuple[str, ...] = ()  #: the same of CatGT's output and of its raw data
     is_catgt: bool = False
     is_joined: bool = False
@@ -104,8 +112,11 @@ def inspect(recognised: Recognised, split: str, sorter: str = "") -> list[Found]
         has_raw = any(re.match(r"(?i)(wb|raw)\b", name) for name, _ in streams)
         for name, fields in streams:
             one = Found(path, reader, stream=name, row={"path": path, "reader": reader} | fields)
-            if has_raw and name.casefold().startswith(("spk", "spike")):  # of Plexon, Alpha Omega
-                found.append(replace(one, reason="the raw signal, filtered"))
+            is_copy = has_raw and name.casefold().startswith(
+                ("spk", "spike")
+            )  # Plexon, Alpha Omega
+            if reason := "the raw signal, filtered" if is_copy else one.row.pop("reason", ""):
+                found.append(replace(one, reason=reason))
                 continue
             try:
                 found += _inspect_stream(one, split, sorter)
@@ -138,11 +149,14 @@ def _inspect_stream(one: Found, split: str, sorter: str) -> Iterator[Found]:
         yield replace(one, reason=f"sampled at {rate_hz:g} Hz: a field potential")
         return
     ids, labels = opened.channel_ids, opened.get_property("channel_name")
-    names = zip(ids, ids if labels is None else labels, strict=True)
-    electrodes = [not any(NO_PROBE_CHANNEL.fullmatch(str(x)) for x in both) for both in names]
+    electrodes = _are_electrodes(list(zip(ids, ids if labels is None else labels, strict=True)))
     if not any(electrodes):
         yield replace(one, reason="no electrodes (auxiliary channels)")
         return
+    if left_out := [name for name, is_one in zip(ids, electrodes, strict=True) if not is_one]:
+        yield replace(one, reason=f"no electrodes, by their names: channels {shorten(left_out)}")
+    places = opened.get_channel_locations().tolist() if opened.has_probe() else []
+    one = replace(one, set_up=str([rate_hz, opened.get_dtype(), ids.tolist(), places]))
     unused = opened
     for channels in _split(opened, np.array(electrodes), split):
         for part in _parts(opened, one):
@@ -153,6 +167,23 @@ def _inspect_stream(one: Found, split: str, sorter: str) -> Iterator[Found]:
             read = replace(part, row=row, header=header, reason=reason, failed=bool(reason))
             presets = _propose_presets(opened, read, sorter) if sorter and not reason else {}
             yield replace(read, row=row | presets)
+
+
+def _are_electrodes(channels: Sequence[tuple[Any, Any]]) -> list[bool]:
+    """Say of each channel whether it is an electrode, by its id and its name."""
+    sure = [not any(NO_PROBE_CHANNEL.fullmatch(str(name)) for name in both) for both in channels]
+    doubtful = [
+        next(filter(None, (NO_REGION.fullmatch(str(x)) for x in y)), None) for y in channels
+    ]
+    numbers: dict[str, set[str]] = {}
+    for found in filter(None, doubtful):
+        numbers.setdefault(found[1].lower(), set()).add(found[2])
+    none = {x for x, n in numbers.items() if n <= FEW_NUMBERS and (x != "acc" or len(n) == N_AXES)}
+    strict = [
+        is_one and not (found and found[1].lower() in none)
+        for is_one, found in zip(sure, doubtful, strict=True)
+    ]
+    return strict if any(strict) else sure
 
 
 def _propose_presets(opened: "BaseRecording", one: Found, sorter: str) -> dict[str, str]:
@@ -444,7 +475,8 @@ def _report(
         listed = [one for one in left_out if one.failed is failed]
         lines += ["", title] * bool(listed)
         lines += [f"  {' '.join(filter(None, (o.path, o.stream)))}: {o.reason}" for o in listed]
-    runs = [len(group) for group in _group(new, Found.place) if len(group) > 1]
+    alike = _group(new, lambda one: (one.place(), one.set_up, str(one.header["gains"])))
+    runs = [len(group) for group in alike if len(group) > 1]
     told = f"{sum(runs)} of these rows are runs of {len(runs)} probes, one after the other. "
     lines += ["", f"{told}To sort them as one, remove them and use --concatenate"] * bool(runs)
     lines += ["", f"{count(len(new), 'recording')} added to {out}, {n_known} known before"]

@@ -203,7 +203,7 @@ def describe_layout(path: str, reader: str) -> str:
 
 
 def list_streams(path: str, reader: str) -> Iterator[tuple[str, dict[str, str]]]:
-    """Yield the name of each stream of a path, and the columns that choose it."""
+    """Yield the name of each stream of a path, and the columns that choose it, or a ``reason``."""
     if reader in ("nwb", "maxwell", "mcsh5"):
         yield from _streams_of_hdf5(path, reader)
     elif reader == "compressedbinaryibl":
@@ -241,8 +241,15 @@ def _streams_of_hdf5(path: str, reader: str) -> Iterator[tuple[str, dict[str, st
         return
     with h5py.File(path) as file:
         if reader == "mcsh5":
-            for name in file["Data/Recording_0/AnalogStream"]:
-                yield name, {"stream_id": name.removeprefix("Stream_")}
+            for name, stream in file["Data/Recording_0/AnalogStream"].items():
+                noted: list[Any] = [stream.attrs.get(x, "") for x in ("Label", "DataSubType")]
+                kind = " ".join(x.decode() if isinstance(x, bytes) else str(x) for x in noted)
+                # Of electrodes, ids of recordings hold the name.
+                is_other = re.search(r"(?i)auxiliary|digital|analog data", kind)
+                stream_id = {"stream_id": name.removeprefix("Stream_")}
+                yield f"{name} {kind}" if is_other else name, stream_id
+            for name in {*file["Data"]} - {"Recording_0"}:
+                yield name, {"reason": "SpikeInterface reads Recording_0 alone"}
         elif "wells" not in file:  # of MaxOne, before 2016
             yield "", {}
         for well, recordings in file.get("wells", {}).items():

@@ -725,6 +725,68 @@ def test_analog_inputs_of_blackrock_are_no_electrodes(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("names", "left_out"),
+    [
+        ("CH1 CH2 A1_AUX1 B2_AUX3 ADC4", [2, 3, 4]),
+        ("CH1 CH2 ACC1 ACC2 ACC3", [2, 3, 4]),
+        ("CH1 accX acc_y ACC-Z accel1 STIM_1 stim", [1, 2, 3, 4, 5, 6]),
+        ("ACC1 ACC2 PFC1 PFC2", []),
+        ("ACC1 ACC2 ACC3 ACC4 PFC1", []),
+        ("ACC1 ACC2 ACC3", []),
+        ("stim1 stim4 CH1", []),
+        ("AUX1 ADC1", [0, 1]),
+    ],
+)
+def test_channels_that_are_no_electrodes(names, left_out):
+    found = discover._are_electrodes([(at, name) for at, name in enumerate(names.split())])
+    assert [at for at, is_one in enumerate(found) if not is_one] == left_out
+
+
+def test_channels_that_are_left_out_are_named_in_a_comment(tmp_path):
+    ids = ["CH1", "ACC1", "ACC2", "ACC3"]
+    recording = si.NumpyRecording([traces(N)], RATE_HZ, channel_ids=ids)
+    recording.save(folder=tmp_path / "day1", verbose=False)
+    _, rows, text = run(tmp_path, tmp_path)
+    assert rows["day1"].channels == "CH1"
+    assert "no electrodes, by their names: channels ACC1, ACC2, ACC3" in text
+
+
+def mcs(path, streams):
+    """Write a file of MCS: of each stream its label and kind."""
+    kinds = [(x, "i8") for x in ("ChannelID", "Exponent", "ADZero", "Tick", "ConversionFactor")]
+    info = np.zeros(N, [*kinds, ("Unit", "S1"), ("Label", "S2")])
+    info["ChannelID"], info["Tick"], info["ConversionFactor"], info["Unit"] = range(N), 50, 1, "V"
+    with h5py.File(path, "w") as file:
+        for number, (label, kind) in enumerate(streams):
+            stream = file.create_group(f"Data/Recording_0/AnalogStream/Stream_{number}")
+            stream.attrs["Label"], stream.attrs["DataSubType"] = label, np.bytes_(kind)
+            stream["ChannelData"] = traces(rate_hz=20_000).T
+            stream["ChannelDataTimeStamps"] = [[0, 0, 49_999]]
+            stream["InfoChannel"] = info
+        file.create_group("Data/Recording_1")
+
+
+def test_streams_of_mcs_and_of_spikegadgets_without_electrodes(tmp_path):
+    streams = [("Electrode Raw Data", "Electrode"), ("Analog Data", "Auxiliary")]
+    mcs(tmp_path / "a.h5", [*streams, ("Digital Data", "Digital")])
+    status, rows, text = run(tmp_path, tmp_path)
+    assert [row.stream_id for row in rows.values()] == ["0"]
+    assert "Stream_1 Analog Data Auxiliary, Stream_2 Digital Data Digital\tno electrodes" in text
+    assert "Recording_1\tSpikeInterface reads Recording_0 alone" in text
+    assert status == 0
+    ecu = discover.Found("/x.rec", "spikegadgets", stream="ECU")
+    assert next(discover._inspect_stream(ecu, "none", "")).reason.startswith("no electrodes")
+
+
+def test_runs_that_could_not_be_joined_are_not_said_to_be(tmp_path, capsys):
+    for number, names in enumerate((["CH1", "CH2"], ["CH1", "CH3"]), start=1):
+        board = {"Acquisition_Board-100.Rhythm": (names, RATE_HZ)}
+        open_ephys(tmp_path / f"day/Record Node 1/experiment{number}/recording1", board)
+    assert len(run(tmp_path, tmp_path)[1]) == 2
+    assert "--concatenate" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
     ("ids", "named"),
     [
         (["CH1", "CH2", "CH3", "AUX1"], "CH1-CH3"),
