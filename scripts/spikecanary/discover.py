@@ -18,7 +18,16 @@ import yaml
 
 from spikecanary import config as configuration
 from spikecanary import plan
-from spikecanary.formats import Recognised, describe_layout, find_runs, list_streams, walk
+from spikecanary.formats import (
+    RUN,
+    Recognised,
+    describe_layout,
+    find_runs,
+    list_streams,
+    name_sessions,
+    names_in,
+    walk,
+)
 from spikecanary.integrity import LEAST_RATE_HZ, NO_ELECTRODES
 from spikecanary.pathtypes import not_readable
 from spikecanary.probes import differ_by_number
@@ -48,16 +57,6 @@ NO_PROBE_CHANNEL = re.compile(
 #: are none, with no number above 3; accelerometers have three axes.
 NO_REGION = re.compile(r"(?i)(acc|stim)[-_ ]?(\d*)")
 FEW_NUMBERS = {"", "1", "2", "3"}
-#: What tells the runs of one session apart in their paths: gates, experiments, times, numbers (but
-#: no dates: those of several days are several sessions).
-RUN = re.compile(
-    r"_g\d+(?=[_/\\]|$)|(?<=experiment)\d+$|(?<=_\d{6})_\d{6}(?=(\.|[/\\]info\.)rh[ds]$)"
-    r"|[-_]?(?<!(?<!\d)\d{3})(?<!(?<!\d)\d{5})\d{3}(?=\.ns\d$)"
-)
-#: Names of files and folders that say nothing.
-NO_NAME = re.compile(
-    r"(?i)(record.?node.*|experiment\d*|recording\d*|data(\.raw)?|info|raw|traces|ap)"
-)
 #: Properties by which channels are grouped.
 GROUPS = ("group", "group_name", "tetrode", "shank")
 #: What no path in a table can hold: it ends fields, lines or paths, or is not UTF-8.
@@ -330,13 +329,23 @@ def _subject_and_session(path: str) -> tuple[str, str]:
     return (subjects or [""])[-1], (sessions or [""])[-1]
 
 
-def name_rows(found: Sequence[Found], taken: Iterable[str]) -> list[Found]:
-    """Give each row an id of its own, and the columns that path and header tell."""
+def name_rows(
+    found: Sequence[Found], taken: Iterable[str], known: Iterable[tuple[str, str, str]] = ()
+) -> list[Found]:
+    """Give each row an id of its own, and the columns that path and header tell.
+
+    ``taken``: ids; ``known``: subject, session and path of rows that have them already.
+    """
+    runs = []
+    for path, one in ((one.path.split(";")[0], one) for one in found):
+        subject = one.row.get("subject") or _subject_and_session(path)[0]
+        runs.append((subject, path, one.of[0] if one.of else path))
+    sessions = name_sessions(runs, known)
     named, used = [], {name.casefold() for name in (*taken, *RESERVED_IDS)}
     n_rows = Counter(one.path for one in found)
     proposed = [[_propose(one, n_rows[one.path], depth) for depth in range(4)] for one in found]
     often = [Counter(map(str.casefold, names)) for names in zip(*proposed, strict=True)]
-    for one, depths in zip(found, proposed, strict=True):
+    for one, depths, of_run in zip(found, proposed, sessions, strict=True):
         names = [name for name, n in zip(depths, often, strict=True) if n[name.casefold()] == 1]
         numbered = (f"{depths[0]}-{number}" for number in itertools.count(2))
         free = itertools.chain(names, depths[:1], numbered)
@@ -344,21 +353,13 @@ def name_rows(found: Sequence[Found], taken: Iterable[str]) -> list[Found]:
         used.add(name.casefold())
         path = one.path.split(";")[0]
         subject, session = _subject_and_session(path)
-        run = one.of[0] if one.of else path
-        of_run = re.sub(r"_imec\d*$", "", _names(RUN.sub("", run))[-1])
         probe = re.search(
             r"(?i)(?<=\.)probe[a-z0-9]+|(?<![a-z])(imec|well)\d+", f"{one.stream} {path}"
         )
-        told = {"subject": subject, "session": session or of_run * bool(RUN.search(run))}
+        told = {"subject": subject, "session": session or of_run}
         told["probe_name"] = probe[0] if probe else ""
         named.append(replace(one, row={"recording": name} | told | one.row))
     return named
-
-
-def _names(path: str) -> list[str]:
-    """Return the parts of a path that say something, without their extensions."""
-    parts = [re.sub(r"\.[A-Za-z]\w*$", "", part) for part in Path(path).parts]
-    return [part for part in parts if part and not NO_NAME.fullmatch(part)] or ["recording"]
 
 
 def _propose(one: Found, n_rows: int, depth: int) -> str:
@@ -366,7 +367,7 @@ def _propose(one: Found, n_rows: int, depth: int) -> str:
     path = one.path.split(";")[0]
     labels = zip(("sub", "ses"), _subject_and_session(path), strict=True)
     is_one_gate = one.row.keys() & {*CUT} and not one.is_joined
-    names = _names(path)[-1 - depth :] + list(one.of[:1] if is_one_gate else ())
+    names = names_in(path)[-1 - depth :] + list(one.of[:1] if is_one_gate else ())
     names += [part for part in Path(path).parts if re.match(r"experiment\d|Record.?Node", part)]
     text = "_".join(dict.fromkeys(names))
     if n_rows > 1:
@@ -446,7 +447,7 @@ def main(arguments: list[str] | None = None) -> int:
     are_new = table.select_new([one.row for one in rows])
     new = [one for one, is_new in zip(rows, are_new, strict=True) if is_new]
     n_known = len(rows) - len(new)
-    new = name_rows(join(new) if given.concatenate else new, table.ids)
+    new = name_rows(join(new) if given.concatenate else new, table.ids, table.sessions)
     left_out = group_reasons(found)
     told = [(one.path, one.stream, one.reason) for one in left_out]
     try:

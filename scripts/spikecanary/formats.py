@@ -2,10 +2,11 @@
 
 import contextlib
 import inspect
+import itertools
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -65,6 +66,18 @@ MIXED = {
     "spikeglx": (("*_tcat.*", "*_t[0-9]*.imec*"), "move CatGT's output to a folder of its own"),
     "neuralynx": (("*_[0-9][0-9][0-9][0-9].ncs",), "move files _0001.ncs to a folder of their own"),
 }
+#: What tells the runs of one session apart in their paths: gates, experiments, times, numbers (but
+#: no dates: those of several days are several sessions).
+RUN = re.compile(
+    r"_g\d+(?=[_/\\]|$)|(?<=experiment)\d+$|(?<=_\d{6})_\d{6}(?=(\.|[/\\]info\.)rh[ds]$)"
+    r"|[-_]?(?<!(?<!\d)\d{3})(?<!(?<!\d)\d{5})\d{3}(?=\.ns\d$)"
+)
+#: Names of files and folders that say nothing.
+NO_NAME = re.compile(
+    r"(?i)(record.?node.*|experiment\d*|recording\d*|data(\.raw)?|info|raw|traces|ap)"
+)
+#: So many folders above a run may be needed to tell sessions apart.
+MOST_ABOVE = 3
 #: Extensions of neo's readers that other files have too.
 NOT_DATA = {"", "txt", "xml", "json", "npy", "mat", "tsv", "meta"}
 #: Units of a voltage, as formats and people write them, and uV in them by how they begin.
@@ -322,3 +335,47 @@ def mend(opened: Any, path: str, options: Mapping[str, Any], notes: list[str]) -
         opened.set_property(f"{name}_to_uV", mended)
     if not all(told):
         notes.append(f"{path} names no unit: its gain is not known, and a count taken for 1 uV")
+
+
+def names_in(path: str) -> list[str]:
+    """Return the parts of a path that say something, without their extensions."""
+    parts = [re.sub(r"\.[A-Za-z]\w*$", "", part) for part in Path(path).parts]
+    return [part for part in parts if part and not NO_NAME.fullmatch(part)] or ["recording"]
+
+
+def name_sessions(
+    runs: Sequence[tuple[str, str, str]], known: Iterable[tuple[str, str, str]]
+) -> list[str]:
+    """Name the session of each run: by its run, with folders above where others are named so too.
+
+    ``runs``: subject, path, and the run's name or path; ``known``: subject, session and path of
+    rows that have theirs. The name is empty where nothing tells of several runs.
+    """
+    taken: dict[tuple[str, str], list[str]] = {}
+    for subject, session, path in known:
+        taken.setdefault((subject, session), []).append(path)
+    asked: dict[tuple[str, str], set[Path]] = {}
+    each_run = []
+    for subject, path, run in runs:
+        name = re.sub(r"_imec\d*$", "", names_in(RUN.sub("", run))[-1])
+        place = _find_place(path, name)
+        above = names_in(str(place))
+        proposed = ["_".join([*above[len(above) - n :], name]) for n in range(MOST_ABOVE + 1)]
+        proposed = proposed if RUN.search(run) else []
+        for session in proposed:
+            asked.setdefault((subject, session), set()).add(place)
+        each_run.append((subject, name, place, proposed))
+    named = []
+    for subject, name, place, proposed in each_run:
+        places = {x: {_find_place(p, name) for p in taken.get((subject, x), ())} for x in proposed}
+        same = [x for x in proposed if places[x] == {place}]
+        own = [x for x in proposed if not places[x] and asked[subject, x] == {place}]
+        named.append(next(iter([*same, *own, *proposed[-1:]]), ""))
+    return named
+
+
+def _find_place(path: str, run: str) -> Path:
+    """Return the folder in which a run is; its gates and probes may have folders of their own."""
+    parts = Path(RUN.sub("", path)).absolute().parts
+    own = re.compile(rf"(catgt_)?{re.escape(run)}(_imec\d*)?(\.\w+)*")
+    return Path(*itertools.takewhile(lambda part: not own.fullmatch(part), parts))

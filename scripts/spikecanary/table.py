@@ -384,6 +384,7 @@ class GrowingTable:
         (header,) = csv.reader([self.lines[at]], delimiter="\t")
         self.columns = [name.strip() for name in header]
         self.ids: set[str] = set()
+        self.sessions: list[tuple[str, str, str]] = []
         self.known: dict[tuple[str, ...], set[str]] = {}
         self.ends_s: dict[tuple[str, ...], float] = {}
         for line in self.lines[:at] + self.lines[at + 1 :]:
@@ -397,6 +398,8 @@ class GrowingTable:
         if not all(map(row.get, ("reader", "recording", "path"))):
             return
         self.ids.add(row["recording"])
+        path = row["path"].split(";")[0]
+        self.sessions.append((row.get("subject", ""), row.get("session", ""), path))
         try:
             end_s = float(row.get("end_s") or "inf")
         except ValueError:  # in a comment

@@ -608,6 +608,29 @@ def test_runs_of_one_session_are_those_of_one_day(paths, n_sessions):
     assert len(sessions) == (n_sessions if n_sessions == 1 or "rhd" in paths[0] else 0)
 
 
+def test_sessions_of_two_animals_have_names_of_their_own(tmp_path):
+    def add(mouse, gate, probe=0):
+        run_ = tmp_path / f"mouse{mouse}/2024-01-01/rec_g{gate}/rec_g{gate}_imec{probe}"
+        spikeglx(run_, f"rec_g{gate}_t0.imec{probe}.ap", created=f"2024{mouse}{gate}")
+
+    def sessions():
+        rows = run(tmp_path, *sorted(tmp_path.glob("mouse*")))[1].values()
+        return sorted({(Path(row.paths[0]).parts[-4], row.session) for row in rows})
+
+    for mouse in "AB":
+        add(mouse, 0)
+    add("A", 0, probe=1)
+    both = [(f"mouse{mouse}", f"mouse{mouse}_2024-01-01_rec") for mouse in "AB"]
+    assert sessions() == both
+    add("A", 1)  # goes on with what its row in the table has
+    assert sessions() == both
+    (tmp_path / "recordings.tsv").unlink()
+    (tmp_path / "mouseB").rename(tmp_path / "later")
+    assert sessions() == [("mouseA", "rec")]
+    (tmp_path / "later").rename(tmp_path / "mouseB")
+    assert sessions() == [("mouseA", "rec"), ("mouseB", "2024-01-01_rec")]
+
+
 def test_ids_of_one_name_say_where_each_is(tmp_path):
     for mouse in ("a", "b"):
         spikeglx(tmp_path / f"raw/{mouse}/r_g0/r_g0_imec0", "r_g0_t0.imec0.ap")
