@@ -132,25 +132,21 @@ class State:
         """
         if self.dry and self.sentinel is None and self.sort is None:
             return None
-        plugin = self.task.sorter.plugin
-        found = stamps.of_recording(self.row, plugin)
-        if (noted := self._find_noted(found)) or found is None:
-            return noted
-        before = stamps.of_recording(self.row, plugin, as_before=True)
-        if before is None:  # of names in upper case earlier versions saw no file
-            is_noted = self.sort is not None and self.sort.settings.get("data", found) is None
-            return None if is_noted else found
-        return self._find_noted(before) or found
-
-    def _find_noted(self, found: dict[str, Any] | None) -> dict[str, Any] | None:
-        """Return the stamps that a record has noted, where those found are the same."""
+        found = stamps.of_recording(self.row, self.task.sorter.plugin)
+        # Of names in upper case earlier versions saw no file.
+        if (
+            self.row.reader == "neuralynx"
+            and self.sort
+            and self.sort.settings.get("data", 0) is None
+        ):
+            return None
         tested = self.sentinel
         is_final = tested is not None and tested.category == "biological"
         for record, is_ended in ((self.sort, True), (tested, is_final)):
             noted: dict[str, Any] | None = record.settings.get("data") if record else None
             if noted and stamps.are_noted(found, noted, some_away=is_ended):
                 return noted
-        return None
+        return found
 
     @cached_property
     def sort_settings(self) -> dict[str, Any]:

@@ -20,15 +20,15 @@ from spikecanary.table import Recording, is_url
 #: What SpikeInterface saves as a binary folder.
 SAVED = r"(traces|times)_cached_seg[0-9]+\.(raw|npy)|properties/[^/]+\.npy|(binary|probe)\.json"
 #: Of a folder count the files that its reader reads, by their paths in it (regular expressions,
-#: tried on the whole path, in any case); of readers that are not here all files, but hidden ones.
-#: From the readers' own sources (neo's rawio, SpikeInterface 0.105); other programs leave files in
-#: such folders.
+#: tried on the whole path); of readers that are not here all files, but hidden ones. From the
+#: readers' own sources (neo's rawio, SpikeInterface 0.105); other programs leave files in such
+#: folders.
 DATA_FILES = {
     "alphaomega": r".+\.(mpx|lsx)",
     "binaryfolder": SAVED,
     "compressedbinaryibl": r".+\.(cbin|ch|meta)",
     "mda": r"(?!firings)[^/]+\.mda|geom\.csv|params\.json",
-    "neuralynx": r".+\.(ncs|nrd)",
+    "neuralynx": r"(?i).+\.(ncs|nrd)",
     "openephysbinary": r"(.+/)?(structure\.oebin|continuous\.dat|(timestamps|sample_numbers)\.npy)",
     "openephyslegacy": r".+\.(continuous|openephys)",
     "spikeglx": r".+\.(bin|meta)",
@@ -40,25 +40,17 @@ DATA_FILES = {
 #: that file), and which files.
 BESIDE = {
     "axona": (".+", r"{stem}\.(bin|set|[0-9]+)"),
-    "blackrock": (r".+(?<!\.ns[1-9])", r"{stem}\.ns[1-9]"),
+    "blackrock": (".+", r"{stem}\.(ns[1-9]|nev)"),
     "intan": (r"info\.rh[ds]", r"[^_]+\.dat"),
     "neuronexus": (r".+\.xdat\.json", r"{stem}.*\.xdat"),
     "neuroscope": (".+", r"{stem}\.(xml|dat)"),
 }
-#: What earlier versions took for such files.
-BESIDE_BEFORE = {"blackrock": (".+", r"{stem}\.(ns[1-9]|nev)")}
-#: How a folder's stamp ends: as these versions would note it; with files that they did not see.
-BEFORE, ANY_CASE = "before", "any case"
 #: A file's stamp has so many entries: name, size, time (ns).
 N_OF_FILE = 3
 
 
-def of_recording(
-    row: Recording, plugin: str | None, *, as_before: bool = False
-) -> dict[str, Any] | None:
+def of_recording(row: Recording, plugin: str | None) -> dict[str, Any] | None:
     """Return the stamps of all files that decide what a sort gives; None while any is away.
-
-    ``as_before``: as earlier versions noted them.
 
     Returns
     -------
@@ -68,7 +60,7 @@ def of_recording(
         ``plugin`` and the probes in folders that SpikeInterface saved: digests of their contents,
         since a checkout of a repository gives files a new time.
     """
-    paths = [_of_path(path, row.reader, as_before=as_before) for path in row.paths]
+    paths = [_of_path(path, row.reader) for path in row.paths]
     named = {"probe": row.probe, "plugin": plugin}
     if row.reader in ("binaryfolder", "spikeinterface"):
         inside = (Path(each, "probegroup.json") for each in row.paths if not is_url(each))
@@ -79,16 +71,16 @@ def of_recording(
     return None if None in [*paths, *texts.values()] else {"paths": paths, **texts}
 
 
-def _of_path(path: str, reader: str, *, as_before: bool) -> list[Any] | None:
+def _of_path(path: str, reader: str) -> list[Any] | None:
     """Return the stamp of a file, a folder or an address; None where there is no data."""
     if is_url(path):
         return [path]
     named = Path(path)
     try:
         status = named.stat()
-        if not named.is_dir() and _beside(named, reader, as_before=as_before) is None:
+        if not named.is_dir() and _beside(named, reader) is None:
             return [named.name, status.st_size, status.st_mtime_ns]
-        files = sorted(data_files(path, reader, as_before=as_before))
+        files = sorted(data_files(path, reader))
     except OSError:
         return None
     if not files:
@@ -97,17 +89,7 @@ def _of_path(path: str, reader: str, *, as_before: bool) -> list[Any] | None:
     exact = [(name[folder:], size, time_ns) for name, size, time_ns in files]
     whole = [(name, size, _whole_s(time_ns)) for name, size, time_ns in exact]
     digests = [hashlib.sha256(repr(each).encode()).hexdigest()[:16] for each in (exact, whole)]
-    size = sum(size for _, size, _ in files)
-    known = _pattern(reader, as_before=True)
-    is_new = named.is_dir() and not all(known.fullmatch(name[1:]) for name, *_ in exact)
-    more = [BEFORE] if as_before else [ANY_CASE] * is_new
-    return [named.name, len(files), size, *digests, *more]
-
-
-def _pattern(reader: str, *, as_before: bool) -> re.Pattern[str]:
-    """Return the pattern of the files that a reader reads of a folder."""
-    flags = re.DOTALL if as_before else re.DOTALL | re.IGNORECASE
-    return re.compile(DATA_FILES.get(reader, ".*"), flags)
+    return [named.name, len(files), sum(size for _, size, _ in files), *digests]
 
 
 def _size(of_path: list[Any]) -> int:
@@ -145,8 +127,6 @@ def are_noted(now: Mapping[str, Any] | None, noted: Any, *, some_away: bool) -> 
 def _is_noted(now: list[Any], noted: list[Any], *, some_away: bool) -> bool:
     if now == noted or now[0] != noted[0]:
         return now == noted
-    if now[-1] == BEFORE and (noted[-1] == ANY_CASE or len(noted) == N_OF_FILE):
-        return False  # no earlier version has noted it
     if len(now) == N_OF_FILE:
         return now[1:] == [noted[1], _whole_s(noted[2])]
     lacks_some = now[1] < noted[1] and now[2] <= noted[2]
@@ -154,12 +134,8 @@ def _is_noted(now: list[Any], noted: list[Any], *, some_away: bool) -> bool:
     return is_same or (some_away and lacks_some)
 
 
-def data_files(
-    path: str, reader: str, *, as_before: bool = False
-) -> Iterator[tuple[str, int, int]]:
+def data_files(path: str, reader: str) -> Iterator[tuple[str, int, int]]:
     """Yield path, size and time (ns) of the files that a reader reads of a path.
-
-    ``as_before``: of those that earlier versions knew.
 
     Raises
     ------
@@ -168,19 +144,18 @@ def data_files(
     """
     named = Path(path)
     if named.is_dir():
-        pattern = _pattern(reader, as_before=as_before)
+        pattern = re.compile(DATA_FILES.get(reader, ".*"), re.DOTALL)
         yield from _files(str(named), pattern, len(str(named)) + 1, deep=True)
-    elif (beside := _beside(named, reader, as_before=as_before)) is not None:
+    elif (beside := _beside(named, reader)) is not None:
         yield from _files(str(named.parent), beside, len(str(named.parent)) + 1, deep=False)
     else:
         status = named.stat()
         yield path, status.st_size, status.st_mtime_ns
 
 
-def _beside(named: Path, reader: str, *, as_before: bool) -> re.Pattern[str] | None:
+def _beside(named: Path, reader: str) -> re.Pattern[str] | None:
     """Return the pattern of a file and those beside it; None where it is read alone."""
-    known = BESIDE | BESIDE_BEFORE if as_before else BESIDE
-    names, files = known.get(reader, ("", ""))
+    names, files = BESIDE.get(reader, ("", ""))
     if not re.fullmatch(names, named.name):
         return None
     stem = re.escape(re.sub(r"(\.xdat)?\.[^.]+$", "", named.name))

@@ -1,6 +1,5 @@
 """Stamps of a recording's files: what counts as a change, and what does not."""
 
-import hashlib
 import os
 import shutil
 
@@ -48,7 +47,7 @@ FOLDERS = {
     ),
     "openephyslegacy": (["100_CH1.continuous"], ["notes.txt"]),
     "neuralynx": (["CSC1.ncs", "CSC2.Ncs", "CSC3.NCS"], ["CheetahLogFile.txt"]),
-    "tdt": (["Block-1.Tbk", "Block-1.tev", "Block-1.tsq"], ["StoresListing.txt"]),
+    "tdt": (["Block-1.tev", "Block-1.tsq"], ["StoresListing.txt"]),
     "spikeinterface": (
         ["binary.json", "properties/gain_to_uV.npy", "traces_cached_seg0.raw"],
         ["phy/params.py", "x.log", "mask.npy", "filtered.raw", "sorted/spike_times.npy"],
@@ -182,7 +181,7 @@ def test_folder_saved_by_spikeinterface(tmp_path, kind):
     [
         ("intan", "info.rhd", "amplifier.dat", "temp_wh.dat"),
         ("intan", "info.rhs", "amp-A-000.dat", "notes.txt"),
-        ("blackrock", "FileSpec2.3001.nev", "FileSpec2.3001.ns5", "FileSpec2.3002.ns5"),
+        ("blackrock", "FileSpec2.3001.ns5", "FileSpec2.3001.nev", "FileSpec2.3002.ns5"),
         ("neuronexus", "a.xdat.json", "a_data.xdat", "b_data.xdat"),
         ("neuroscope", "a.xml", "a.dat", "a.clu.1"),
         ("axona", "a.bin", "a.set", "b.set"),
@@ -203,59 +202,6 @@ def test_single_file_of_a_reader_of_several(tmp_path):
     (tmp_path / "one.rhd").write_bytes(b"data")
     (tmp_path / "two.rhd").write_bytes(b"data")
     assert of(tmp_path / "one.rhd", "intan")["paths"][0][:2] == ["one.rhd", 4]
-    (tmp_path / "x.ns5").write_bytes(b"data")
-    before = of(tmp_path / "x.ns5", "blackrock")
-    for name in ("x.nev", "x.ns2"):
-        (tmp_path / name).write_bytes(b"more")
-    assert of(tmp_path / "x.ns5", "blackrock") == before
-
-
-def written(folder, *names):
-    folder.mkdir()
-    for name in names:
-        (folder / name).write_bytes(b"data")
-        os.utime(folder / name, ns=(5, 7_000_000_123))
-    return folder
-
-
-def test_what_earlier_versions_noted_of_tdt(tmp_path):
-    folder = written(tmp_path / "tank", "a.Tbk", "a.Tdx", "a.tev", "a.tsq")
-    files = [(f"/a.{kind}", 4, 7_000_000_123) for kind in ("tev", "tsq")]
-    noted = {"paths": [["tank", 2, 8, hashlib.sha256(repr(files).encode()).hexdigest()[:16]]]}
-
-    def is_noted(noted, *, some_away=False):
-        ways = [stamps.of_recording(row(folder, "tdt"), None, as_before=x) for x in (False, True)]
-        return [stamps.are_noted(way, noted, some_away=some_away) for way in ways]
-
-    assert is_noted(noted) == [False, True]
-    now = of(folder, "tdt")
-    assert is_noted(now) == [True, False]
-    os.utime(folder / "a.Tbk", ns=(9, 9))
-    assert is_noted(noted) == [False, True]
-    assert is_noted(now, some_away=True) == [False, False]
-    (folder / "a.tev").unlink()
-    assert is_noted(noted) == [False, False]
-    assert any(is_noted(noted, some_away=True))
-    (folder / "a.Tbk").unlink()
-    (folder / "a.Tdx").unlink()
-    assert any(is_noted(now, some_away=True))
-
-
-def test_what_earlier_versions_noted_of_blackrock(tmp_path):
-    path = written(tmp_path / "day", "x.nev", "x.ns5") / "x.ns5"
-    noted = stamps.of_recording(row(path, "blackrock"), None, as_before=True)
-    assert noted["paths"][0][:3] == ["x.ns5", 2, 8]
-    noted["paths"][0].remove(stamps.BEFORE)
-    now, before = (
-        stamps.of_recording(row(path, "blackrock"), None, as_before=each) for each in (False, True)
-    )
-    assert not stamps.are_noted(now, noted, some_away=True)
-    assert stamps.are_noted(before, noted, some_away=False)
-    assert stamps.are_noted(now, now, some_away=True)
-    path.write_bytes(b"other data")
-    changed = stamps.of_recording(row(path, "blackrock"), None, as_before=True)
-    for known in (noted, now):
-        assert not stamps.are_noted(changed, known, some_away=True)
 
 
 def test_texts_count_by_content(tmp_path):

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from spikecanary import reruns, sentinel, stamps
+from spikecanary import reruns, sentinel
 from spikecanary.config import Config
 from spikecanary.reruns import State
 from spikecanary.sentinel import Failure
@@ -96,41 +96,21 @@ def test_a_sort_without_units_of_an_active_recording_is_doubtful(
     assert state().is_doubtful is doubtful
 
 
-@pytest.mark.parametrize(
-    ("reader", "names"),
-    [("tdt", ["a.Tbk", "a.tev"]), ("neuralynx", ["CSC1.NCS"]), ("blackrock", ["a.ns5", "a.nev"])],
-)
-def test_sorts_that_earlier_versions_finished_stand(state, reader, names, monkeypatch):
-    folder = state().folder.parents[1]
-    for name in names:
-        (folder / "raw").mkdir(exist_ok=True)
-        (folder / "raw" / name).write_bytes(b"data")
-    path = folder / "raw" / names[0] if reader == "blackrock" else folder / "raw"
-    row = Recording(id="a", paths=(str(path),), reader=reader)
+def test_sorts_of_names_in_upper_case_stand(state):
+    """Earlier versions saw no file of them, and noted none."""
+    folder = state().folder.parents[1] / "raw"
+    folder.mkdir()
+    (folder / "CSC1.NCS").write_bytes(b"data")
+    row = Recording(id="a", paths=(str(folder),), reader="neuralynx")
 
     def look(**config):
-        return State(Config.model_validate(config), row, folder / "results/a")
+        return State(Config.model_validate(config), row, folder.parent / "results/a")
 
-    def as_before(row, plugin, **_):
-        noted = of_recording(row, plugin, as_before=True)
-        for each in noted["paths"] if noted else ():
-            each.remove(stamps.BEFORE)
-        return noted
-
-    of_recording = stamps.of_recording
-    with monkeypatch.context() as patched:
-        patched.setattr(stamps, "of_recording", as_before)
-        write_canary(look)
-        write_sort(look)
-        noted = look().sort.settings["data"]
-    assert (noted is None) is (reader == "neuralynx")
-    assert look().data == noted
-    assert look().sort_stands
-    (folder / "raw" / names[-1]).write_bytes(b"more data")
-    assert look().sort_stands is (noted is None)
-    write_sort(look)
-    (look().folder / "sort.json").unlink()
     assert look().data is not None
+    settings = look().sort_settings | {"data": None}
+    record = make_record(outcome="sorted", n_units=3, settings=settings)
+    sentinel.write_record(look().folder / "sort.json", record)
+    assert look().sort_stands
 
 
 def test_data_that_are_away(state):
