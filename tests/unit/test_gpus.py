@@ -5,8 +5,11 @@ import re
 import signal
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
+
+from spikecanary.supervise import gpus
 
 #: What stands in for NVIDIA's library: four GPUs, of which the third is the emptiest.
 NVML = """
@@ -31,6 +34,9 @@ def nvmlDeviceGetHandleByUUID(uuid):
 
 def nvmlDeviceGetUUID(device):
     return device if isinstance(device, str) else f"GPU-{device}abc"
+
+def nvmlDeviceGetName(device):
+    return "RTX"
 
 def nvmlDeviceGetComputeRunningProcesses(device):
     return []
@@ -143,6 +149,47 @@ def {name}(*about, ask={name}):
 """
     (tmp_path / "pynvml.py").write_text(NVML + refusing)
     assert shown(start()) == expected
+
+
+#: What the driver tells where the first GPU is for the screen.
+SMALL = """
+def nvmlDeviceGetMemoryInfo(device):
+    return SimpleNamespace(total=24e9 if device else 2e9, free=2e9, used=0)
+"""
+
+
+def test_small_gpu_beside_large_ones_is_leased_where_it_is_named(start, tmp_path):
+    (tmp_path / "pynvml.py").write_text(NVML + SMALL)
+    assert {shown(start())[0] for _ in range(3)} == {"GPU-1abc", "GPU-2abc", "GPU-3abc"}
+    assert shown(start(0)) == ["None", "3"]  # so as many jobs run at a time
+    assert shown(start(CUDA_VISIBLE_DEVICES="0")) == ["0", "1"]
+
+
+@pytest.mark.parametrize(
+    ("environment", "expected"),
+    [
+        ({"CUDA_VISIBLE_DEVICES": "0,1"}, [["0", "1"], ["1", "1"]]),  # CUDA's own numbers
+        (
+            {"CUDA_VISIBLE_DEVICES": "0,1", "CUDA_DEVICE_ORDER": "PCI_BUS_ID"},
+            [["GPU-0abc", "1"], ["GPU-1abc", "1"]],
+        ),
+        ({"CUDA_VISIBLE_DEVICES": "GPU-0,GPU-1"}, [["GPU-0abc", "1"], ["GPU-1abc", "1"]]),
+    ],
+)
+def test_numbers_of_gpus_of_several_kinds(start, tmp_path, environment, expected):
+    kinds = "def nvmlDeviceGetName(device): return f'RTX {device}'"
+    (tmp_path / "pynvml.py").write_text(NVML + kinds)
+    assert [shown(start(**environment)) for _ in range(2)] == expected
+
+
+def test_memory_of_all_counts_where_a_number_may_be_of_any(monkeypatch):
+    driver = {"__name__": "driver"}
+    exec(NVML + SMALL + "def nvmlDeviceGetName(device): return str(device)", driver)
+    monkeypatch.setattr(gpus, "_nvml", lambda: SimpleNamespace(**driver))
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    assert max(each.total for each in gpus.memories()) == 24e9
+    monkeypatch.setenv("CUDA_DEVICE_ORDER", "PCI_BUS_ID")
+    assert [each.total for each in gpus.memories()] == [2e9]
 
 
 def test_folder_of_leases_that_cannot_be_used(start, tmp_path):

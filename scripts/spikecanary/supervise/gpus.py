@@ -18,6 +18,8 @@ logger = logging.getLogger(__name__)
 MB = 1e6
 #: Names the GPUs that CUDA shows to a process; a scheduler sets it, and a lease.
 VISIBLE = "CUDA_VISIBLE_DEVICES"
+#: A GPU with a smaller share of the largest one's memory is for the screen, and sorts nothing.
+SMALL = 0.5
 #: Locks of leased GPUs, for all users of this node.
 LEASES = Path(tempfile.gettempdir()) / "spikecanary-gpus"
 #: The leases of this process, which end when it does.
@@ -58,12 +60,19 @@ def _devices(nvml: Any) -> list[Any]:
 
 
 def _visible(nvml: Any) -> list[Any]:
-    """Return the GPUs that CUDA shows to this process, by the variable's rules."""
-    devices, shown = _devices(nvml), os.environ.get(VISIBLE)
-    if shown is None:
-        return devices
+    """Return the GPUs that CUDA shows to this process, by the variable's rules.
+
+    Without the variable, those are left out that are much smaller than another.
+    """
+    devices = _devices(nvml)
+    if VISIBLE not in os.environ:
+        memories = [_ask(nvml.nvmlDeviceGetMemoryInfo, each) for each in devices]
+        totals = [each.total if each else 0 for each in memories]
+        least = SMALL * max(totals, default=0)
+        sizes = zip(devices, totals, strict=True)
+        return [each for each, total in sizes if not 0 < total < least]
     found = []
-    for name in map(str.strip, shown.split(",")):
+    for name in _names():
         if name.isdecimal():
             named = devices[int(name) : int(name) + 1]
         elif name.startswith("MIG-"):
@@ -74,6 +83,21 @@ def _visible(nvml: Any) -> list[Any]:
             break  # CUDA does not read on either
         found.append(named[0])
     return found
+
+
+def _names() -> list[str]:
+    """Return what the variable names."""
+    return [name.strip() for name in os.environ.get(VISIBLE, "").split(",")]
+
+
+def _is_numbered_otherwise(nvml: Any) -> bool:
+    """Whether the variable's numbers may be of other GPUs than NVML's, which go by the PCI bus.
+
+    CUDA counts the fastest first, where no variable says otherwise.
+    """
+    is_alike = os.environ.get("CUDA_DEVICE_ORDER") == "PCI_BUS_ID" or not _names()[0].isdecimal()
+    kinds = () if is_alike else {_ask(nvml.nvmlDeviceGetName, each) for each in _devices(nvml)}
+    return len(kinds) > 1
 
 
 def _uuid(nvml: Any, device: Any) -> str:
@@ -92,9 +116,13 @@ def driver_version() -> str | None:
 
 
 def memories() -> list[Any]:
-    """Return the memory (``free`` and ``total``, in bytes) of each GPU that tells it."""
+    """Return the memory (``free`` and ``total``, in bytes) of each GPU that tells it.
+
+    Of all, where it is not known which are meant.
+    """
     nvml = _nvml()
-    found = [_ask(nvml.nvmlDeviceGetMemoryInfo, device) for device in _visible(nvml)]
+    devices = _devices(nvml) if _is_numbered_otherwise(nvml) else _visible(nvml)
+    found = [_ask(nvml.nvmlDeviceGetMemoryInfo, device) for device in devices]
     return [each for each in found if each and each.total > 0 and each.free >= 0]
 
 
@@ -104,9 +132,13 @@ def lease(wanted: int, device: str) -> None:
     The emptiest are taken first. A lease ends with this process, however it ends. What a scheduler
     gave is taken as it is (and locked, for other runs), and so is a device that was chosen by
     number (``cuda:1``). Nothing is leased where the driver reports no GPU, or none by its UUID.
+    Numbers that only CUDA can tell are leased as they are.
     """
     nvml = _nvml() if wanted and ":" not in device else None
-    free = {_uuid(nvml, each): _free_bytes(nvml, each) for each in _visible(nvml)}
+    visible = _visible(nvml)
+    free = {_uuid(nvml, each): _free_bytes(nvml, each) for each in visible}
+    if _is_numbered_otherwise(nvml):
+        free = dict.fromkeys(_names()[: len(visible)], 0)
     free.pop("", None)
     if not free:
         return
