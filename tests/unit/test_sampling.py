@@ -1,5 +1,6 @@
 """Samples of real processes; of GPUs, which are not here, by a scripted driver."""
 
+import contextlib
 import subprocess
 import sys
 import time
@@ -146,6 +147,26 @@ def test_pages_of_forked_processes_count_once(watch):
     assert 200 < take_for(watch(code), 1.5).rss_mb < 350
 
 
+@pytest.mark.parametrize("is_allowed", [True, False])
+def test_process_of_macos(is_allowed):
+    """There psutil counts page faults, no bytes; memory with mapped files where it may not look."""
+
+    class Process:
+        pid = 4_000_000_000  # Linux has none of it
+        oneshot = staticmethod(contextlib.nullcontext)
+        status = staticmethod(lambda: psutil.STATUS_RUNNING)
+        cpu_times = staticmethod(lambda: SimpleNamespace(user=1.0, system=1.0))
+        memory_info = staticmethod(lambda: SimpleNamespace(rss=900, vms=1000, pfaults=5000))
+
+        def memory_full_info(self):
+            if not is_allowed:
+                raise psutil.AccessDenied
+            return SimpleNamespace(uss=300)
+
+    counted = sample._count(Process(), is_alone=True)
+    assert (counted.faults, counted.own_bytes) == (5000, 300 if is_allowed else 900)
+
+
 def test_disk(watch, tmp_path):
     (tmp_path / "big").write_bytes(b"x" * 3_000_000)
     (tmp_path / "small").write_bytes(b"x")
@@ -240,7 +261,7 @@ def test_gpu_that_tells_no_memory(watch, driver, monkeypatch):
 def test_cpu_time_that_is_no_number_is_life(watch, monkeypatch):
     sampler = watch("import time; time.sleep(60)")
     real = sample._count
-    count = lambda process: replace(real(process), cpu_s=float("nan"))  # noqa: E731
+    count = lambda process, **how: replace(real(process, **how), cpu_s=float("nan"))  # noqa: E731
     monkeypatch.setattr(sample, "_count", count)
     assert take_for(sampler, 2.0).idle_s < 1.0
 

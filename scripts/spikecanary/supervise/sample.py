@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import psutil
 
@@ -137,7 +138,7 @@ def _count(process: psutil.Process, *, is_alone: bool) -> _Counted:
     try:
         with process.oneshot():
             times = process.cpu_times()
-            memory = process.memory_info()
+            memory: Any = process.memory_info()
             status = process.status()
     except psutil.Error:
         return _Counted()
@@ -153,8 +154,12 @@ def _count(process: psutil.Process, *, is_alone: bool) -> _Counted:
         io = process.io_counters()
         disk = io.read_bytes + io.write_bytes
         moved = getattr(io, "read_chars", 0) + getattr(io, "write_chars", 0)
+    faults = _faults(process.pid)
+    with contextlib.suppress(psutil.Error, AttributeError):  # macOS alone has these
+        faults = memory.pfaults
+        own = process.memory_full_info().uss
     cpu_s = times.user + times.system
-    return _Counted(status, cpu_s, disk, moved, own, shmem, _faults(process.pid))
+    return _Counted(status, cpu_s, disk, moved, own, shmem, faults)
 
 
 def _kilobytes(pid: int, name: str, *keys: str) -> list[int]:
