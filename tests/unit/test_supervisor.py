@@ -47,6 +47,13 @@ def die(how, tell):
         os._exit(3)
     os.kill(os.getpid(), getattr(signal, how))
 
+def full_disk(fails, tell):
+    os.dup2(os.open("/dev/full", os.O_WRONLY), 1)
+    tell(stage="sort")
+    if fails:
+        raise ValueError("no key")
+    return "done"
+
 def family():
     ignore = "import signal, time; signal.signal(15, signal.SIG_IGN); time.sleep(300.%d)"
     subprocess.Popen([sys.executable, "-c", ignore % os.getppid()])
@@ -147,6 +154,12 @@ def test_error_comes_back_with_its_chain(run):
     assert ended.error["name"] == "ValueError"
     assert "KeyError: 'key'\n\nThe above exception was the direct cause" in ended.error["text"]
     assert ended.facts["stage"] == "sort"
+
+
+def test_log_that_cannot_be_written_costs_no_result_and_no_error(run):
+    assert run("full_disk", fails=False).result == "done"
+    ended = run("full_disk", fails=True)
+    assert (ended.describe(), ended.facts["stage"]) == ("ValueError: no key", "sort")
 
 
 @pytest.mark.parametrize(

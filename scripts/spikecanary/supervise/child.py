@@ -8,6 +8,7 @@ the child ends. LIFELINE is a pipe that nobody writes to: it closes when the sup
 then the child ends too, with all its process group.
 """
 
+import contextlib
 import faulthandler
 import functools
 import importlib
@@ -29,13 +30,14 @@ from spikecanary.failures import ClassifiedSortFailure
 
 
 def append(events: TextIO, **facts: Any) -> None:
-    """Append facts as one line; a ``stage`` that begins is shown in the log too."""
-    if "stage" in facts:
-        sys.stdout.write(f"spikecanary: stage {facts['stage']}\n")
-        sys.stdout.flush()
+    """Append facts as one line; a ``stage`` that begins is shown in the log too, if it can be."""
     line = to_jsonable_python({**facts, "at": time.monotonic()}, fallback=str)
     events.write(json.dumps(line) + "\n")
     events.flush()
+    if "stage" in facts:
+        with contextlib.suppress(OSError):
+            sys.stdout.write(f"spikecanary: stage {facts['stage']}\n")
+            sys.stdout.flush()
 
 
 def describe_error(error: BaseException) -> dict[str, Any]:
@@ -81,9 +83,10 @@ def main(call_path: str, events_path: str, lifeline: str) -> int:
             hook = {"tell": tell} if "tell" in inspect.signature(target).parameters else {}
             result = validate_call(target)(**call["arguments"], **hook)
         except Exception as err:  # noqa: BLE001 - the parent gets it, whatever it is
-            if not isinstance(err, ClassifiedSortFailure):  # whose one line says it all
-                traceback.print_exception(err, file=sys.stdout)
             tell(error=describe_error(err))
+            if not isinstance(err, ClassifiedSortFailure):  # whose one line says it all
+                with contextlib.suppress(OSError):  # the event has it, too
+                    traceback.print_exception(err, file=sys.stdout)
             return 1
         tell(result=result)
     return 0
