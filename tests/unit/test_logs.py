@@ -7,6 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from spikecanary import sentinel
 from spikecanary.supervise import log, processes
 from workbench import ROOT
 
@@ -53,7 +54,13 @@ def test_log_that_is_a_file_is_kept(tmp_path):
 
 @pytest.mark.parametrize(
     ("told", "is_repeated"),
-    [("ERROR no unit", False), ("CRITICAL MemoryError", True), ("WARNING slow", True)],
+    [
+        ("ERROR no unit", False),
+        ("CRITICAL MemoryError", True),
+        ("CRITICAL uncaught exception\nconcurrent.futures.process.BrokenProcessPool: A pro", True),
+        ("ERROR A process in the process pool was terminated abruptly while", True),
+        ("WARNING slow", True),
+    ],
 )
 def test_what_would_fail_again_is_not_repeated(tmp_path, told, is_repeated):
     """In a process of its own, since logging is set for all of one."""
@@ -64,6 +71,17 @@ def test_what_would_fail_again_is_not_repeated(tmp_path, told, is_repeated):
     assert (done.returncode == 0) == is_repeated
     assert (b"would fail again: see" in done.stderr) != is_repeated
     assert (told in path.read_text()) != is_repeated
+
+
+def test_error_of_an_earlier_run_refuses_no_retry(tmp_path, monkeypatch):
+    """Attempt 1 of this run may have ended before it had a log."""
+    path = tmp_path / "a.log"
+    path.write_text("2026-01-01 00:00:00,000 ERROR no unit\n")
+    code = "import sys; from spikecanary.supervise import log; log.configure(sys.argv[1], 2)"
+    for began, status in (("2026-01-01T00:00:00+00:00", 1), ("2200-01-01T00:00:00+00:00", 0)):
+        monkeypatch.setenv(sentinel.RUN_BEGAN, began)
+        done = subprocess.run([sys.executable, "-c", code, path], check=False)
+        assert done.returncode == status
 
 
 def test_an_error_of_the_system_is_one_line_on_the_screen(tmp_path):

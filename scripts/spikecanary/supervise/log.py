@@ -21,8 +21,8 @@ TAIL_BYTES = 200_000
 #: How our own lines begin, between which a child writes to the same file.
 OWN_LINE = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d+ [A-Z]+ ")
 
-#: What more memory, or disk, may help with.
-SHORT_OF = "MemoryError|No space left|Cannot allocate memory"
+#: What more memory, or disk, may help with: the kernel kills a worker where memory runs out.
+SHORT_OF = "MemoryError|No space left|Cannot allocate memory|BrokenProcessPool|terminated abruptly"
 
 
 def new_log(log: str | Path) -> None:
@@ -53,7 +53,7 @@ def configure(log: str | Path, attempt: int = 1, **facts: object) -> None:
     an error of the one before, and not of memory or disk: it would fail again.
     """
     path = Path(log)
-    told = path.read_text(errors="replace") if attempt > 1 and path.exists() else ""
+    told = _read_of_run(path) if attempt > 1 else ""
     if re.search(r" (ERROR|CRITICAL) ", told) and not re.search(SHORT_OF, told):
         sys.exit(f"not tried again, it would fail again: see {path}")
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -96,13 +96,18 @@ def errors_of_run(logs: Path, recording: str) -> list[str]:
     """Return what a recording's jobs logged of errors in this run: what, and in which log."""
     errors = []
     for path in sorted(logs.glob(f"*/{recording}.log")):
-        with contextlib.suppress(OSError):
-            is_new = path.stat().st_mtime >= run_began().timestamp()
-            told = path.read_text(errors="replace") if is_new else ""
-            # Of an error that nobody foresaw the last line of its traceback.
-            if match := re.search(r" ERROR (.*)| CRITICAL (?s:.*)\n(\S.*)\s*$", told):
-                errors += [abridge(match[1] or match[2], 300), f"log: {path}"]
+        # Of an error that nobody foresaw the last line of its traceback.
+        if match := re.search(r" ERROR (.*)| CRITICAL (?s:.*)\n(\S.*)\s*$", _read_of_run(path)):
+            errors += [abridge(match[1] or match[2], 300), f"log: {path}"]
     return errors
+
+
+def _read_of_run(path: Path) -> str:
+    """Read a log that was written in this run of snakemake; nothing of others, or without one."""
+    with contextlib.suppress(OSError):
+        if path.stat().st_mtime >= run_began().timestamp():
+            return path.read_text(errors="replace")
+    return ""
 
 
 class ChildLog:
