@@ -1,5 +1,6 @@
 """The full sort: obey the sentinel, lock, sort, write the sorting and how it ended."""
 
+import contextlib
 import logging
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -15,7 +16,7 @@ from spikecanary.failures import (
     NoGoodChannelsError,
 )
 from spikecanary.failures.classify import classify
-from spikecanary.sentinel import Failure, Outcome, Record
+from spikecanary.sentinel import Failure, Measured, Outcome, Record
 from spikecanary.sorter import SortTask, save_empty_sorting
 from spikecanary.supervise import folders, watchdogs
 from spikecanary.supervise.child import describe_error
@@ -93,7 +94,9 @@ def run(
                     if is_raised and record.sampling_frequency_hz:
                         save_empty_sorting(work / "sorting", record.sampling_frequency_hz)
                     sentinel.move(work / "sorting", results / "sorting")
-                    sentinel.write_record(results / "sort.json", record)
+                    took = record.measured if finished is None else _measured_before(journal)
+                    kept = record.model_copy(update={"measured": took})
+                    sentinel.write_record(results / "sort.json", kept)
                 sentinel.append_journal(journal, "sort", record)
                 if record.outcome == "sorted" and finished is None:
                     forecast.remember(results.parent, canary, record)
@@ -114,6 +117,16 @@ def run(
         raise SortFailedError(msg)
     logger.info("%s: %s: %s", record.recording, record.outcome, record.reason)
     return record
+
+
+def _measured_before(journal: Path) -> Measured | None:
+    """Return what the sort took whose files are read; None where the journal has lost it."""
+    for entry in reversed(sentinel.read_journal(journal)):
+        with contextlib.suppress(ValueError):
+            measured = Measured.model_validate(entry.get("measured"))
+            if entry.get("kind") == "sort" and {"sort", "read"} <= measured.stages_s.keys():
+                return measured
+    return None
 
 
 def _keep_output(work: Path, results: Path, record: Record) -> None:

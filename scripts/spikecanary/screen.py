@@ -82,7 +82,9 @@ def _describe(kind: Kind, row: Mapping[str, Any]) -> tuple[str, str]:
     if kind == "canary":
         word = "unexpected" if row["outcome"] == "unexpected" else row["verdict"] or word
     elif word == "sorted":
-        text = f"{count(row['n_sorted'], 'unit')} after {duration(row['sort_wall_s'] or 0.0)}"
+        took_s = row["sort_wall_s"]
+        after = f" after {duration(took_s)}" if took_s is not None else ""
+        text = f"{count(row['n_sorted'], 'unit')}{after}"
     return word, text
 
 

@@ -200,3 +200,21 @@ def test_files_that_cannot_be_kept_cost_no_sort(run, sort, task, monkeypatch, ca
     monkeypatch.setattr(fullsort.sorteroutput, "keep", keep)
     assert sort(task).outcome == "sorted"
     assert "the sorter's own files are not kept" in caplog.text
+
+
+def test_record_of_files_that_are_read_again_has_what_their_sort_took(run, sort, task, tmp_path):
+    run(task)
+    path, journal = tmp_path / "x/sort.json", tmp_path / "x/attempts.jsonl"
+    took = sort(task).measured
+    measured = {"wall_s": 5.0, "stages_s": {"sort": 5.0}}  # of other settings, which failed
+    sentinel.append_line(journal, {"kind": "sort", "outcome": "failed", "measured": measured})
+    record = sort(task)
+    assert "not sorted again" in record.warnings[0]
+    assert sentinel.read_record(path).measured == took
+    assert record.measured != took
+    assert sentinel.read_journal(journal)[-1]["measured"] == record.measured.model_dump()
+    journal.unlink()
+    sort(task)
+    assert sentinel.read_record(path).measured is None
+    (row,) = summary.describe(tmp_path, {"x": {}})
+    assert (row["sort"], row["sort_wall_s"]) == ("sorted", None)

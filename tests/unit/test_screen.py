@@ -63,6 +63,13 @@ def test_a_line_a_sort(results, capsys):
     assert capsys.readouterr().out == " 1 of 10  a  sorted, 1 unit after 2 min 10 s\n"
 
 
+def test_sort_of_which_nobody_knows_how_long_it_took(results, capsys):
+    sort = make_record(recording="a", outcome="sorted", n_units=1)
+    sentinel.write_record(results / "a/sort.json", sort)
+    screen.print_lines("sort", results, shown("a"))
+    assert capsys.readouterr().out == " 1 of 10  a  sorted, 1 unit\n"
+
+
 def test_colours_are_for_terminals_that_want_them(results, capsys, monkeypatch):
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
     monkeypatch.delenv("NO_COLOR", raising=False)
