@@ -286,7 +286,8 @@ def write_atomic(path: Path, text: str) -> None:
         temporary.unlink(missing_ok=True)
     folder = os.open(path.parent, os.O_RDONLY)
     try:
-        os.fsync(folder)
+        with contextlib.suppress(OSError):  # some file systems do that to files alone
+            os.fsync(folder)
     finally:
         os.close(folder)
 

@@ -1,6 +1,9 @@
 """Sentinels appear whole, journals survive torn lines, unknown versions are said."""
 
+import errno
 import json
+import os
+import stat
 import threading
 from pathlib import Path
 
@@ -84,6 +87,19 @@ def test_failed_write_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch
         sentinel.write_atomic(path, "new")
     assert path.read_text() == "old"
     assert [each.name for each in tmp_path.iterdir()] == ["canary.json"]
+
+
+def test_file_system_that_syncs_no_folder_costs_no_record(tmp_path, monkeypatch):
+    real = os.fsync
+
+    def fsync(opened):
+        if stat.S_ISDIR(os.fstat(opened).st_mode):
+            raise OSError(errno.EINVAL, "Invalid argument")
+        real(opened)
+
+    monkeypatch.setattr(sentinel.os, "fsync", fsync)
+    sentinel.write_record(tmp_path / "canary.json", make_record())
+    assert sentinel.read_record(tmp_path / "canary.json").outcome == "passed"
 
 
 def test_journal_counts_what_is_tested_again(tmp_path):
