@@ -57,6 +57,8 @@ SUMMARY_COLUMNS = (
 COUNTS = ("n_sorted", "n_units", "n_good", "canary_units", "n_channels", "attempt")
 #: The command for failures that are not recognised.
 DRAFT = "python -m spikecanary.failures.classify LOG... --draft"
+#: Outcomes whose reason is explained by the log of the record that has it.
+LOG_SAYS_WHY = ("failed", "unsortable", "unexpected")
 #: How a sort failed that could not say so, and what to do.
 KILLED = "killed"
 KILLED_REMEDY = (
@@ -189,7 +191,7 @@ def _row(folder: Path, recording: str, *, running: bool) -> dict[str, Any]:
         "forced": bool(sort and sort.forced),
         "host": (sort or failed or known).host,
         # Of a canary that proved nothing, the log that says why.
-        "log": (failed or (known if known.outcome == "unexpected" else sort) or known).log,
+        "log": (decisive if decisive.outcome in LOG_SAYS_WHY else sort or known).log,
     }
     reason = f"the job of the sort was killed on {killed[0]}" if killed else ""
     of_killed = {"failure": KILLED, "reason": reason, "remedy": KILLED_REMEDY, "log": ""}

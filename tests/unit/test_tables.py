@@ -133,6 +133,18 @@ def test_failure_is_told_whatever_the_time_zones_of_canary_and_sort(tmp_path):
     assert summary.describe(tmp_path, {"a": {}})[0]["sort"] == "failed"
 
 
+@pytest.mark.parametrize("outcome", ["passed", "unexpected"])
+def test_log_is_of_the_record_that_has_the_reason(tmp_path, outcome):
+    canary = make_record(outcome=outcome, reason="odd", log="canary.log")
+    sentinel.write_record(tmp_path / "a/canary.json", canary)
+    for state in ("sorted", "unsortable"):
+        sort = make_record(outcome=state, reason="no spikes", log="sort.log")
+        sentinel.write_record(tmp_path / "a/sort.json", sort)
+        (row,) = summary.describe(tmp_path, {"a": {}})
+        of_canary = (state, outcome) == ("sorted", "unexpected")
+        assert row["log"] == ("canary.log" if of_canary else "sort.log")
+
+
 def test_screen_shows_trouble_first_and_says_what_it_leaves_out(tmp_path):
     for number in range(5):
         record = make_record(recording=f"r{number}", outcome="sorted")
