@@ -29,11 +29,12 @@ def print_lines(kind: Kind, results: Path, batch: Mapping[str, Any]) -> None:
         The results folder.
     batch : dict
         ``rows``: the recordings, as :func:`spikecanary.gate.number` returns them; ``names``: of
-        all recordings of the table. Sorts are counted without those that are stopped.
+        all recordings of the table; ``force``: those that are sorted whatever their verdict. Sorts
+        are counted without those that are stopped.
     """
     found = {path.parent.name for path in results.glob(f"*/{kind}.json")}
     ended = found & {*batch["names"]}  # results of other tables may be there
-    stopped = _stopped(results) - ended if kind == "sort" else set()
+    stopped = _stopped(results) - ended - {*batch["force"]} if kind == "sort" else set()
     n_rows = len({*batch["names"]} - stopped)
     rows = {name: further for name, further in batch["rows"].items() if name in ended}
     width = max(map(len, rows), default=0)
@@ -96,8 +97,7 @@ def print_gate(table: Path, batch: Mapping[str, Any]) -> None:
     table : Path
         The gate's table.
     batch : dict
-        As of :func:`print_lines`, ``waves``: the names of all, and ``force``: the recordings that
-        are sorted whatever their verdict.
+        As of :func:`print_lines`, and ``waves``: the names of all.
     """
     results, rows = table.parents[1], []
     is_last = all(_is_of_run(table.with_name(f"{wave}.tsv")) for wave in batch["waves"])
@@ -112,8 +112,10 @@ def print_gate(table: Path, batch: Mapping[str, Any]) -> None:
     unexpected = [row for row in rows if row["outcome"] == "unexpected"]
     lines = summary.describe_groups([*stopped, *unexpected]) if is_last else []
     of_these = f" ({len(unexpected)} unexpected)" if unexpected else ""
-    parts = [f"{len(rows) - len(all_stopped)} proceed{of_these}"]
-    parts += [f"{len(stopped)} stopped" * bool(stopped), f"{n_forced} forced" * bool(n_forced)]
+    n_unknown = sum(not row["verdict"] for row in rows)
+    parts = [f"{len(rows) - n_unknown - len(all_stopped)} proceed{of_these}"]
+    counts = {"stopped": len(stopped), "forced": n_forced, "without a verdict": n_unknown}
+    parts += [f"{n} {word}" for word, n in counts.items() if n]
     known = "All verdicts are known" if is_last else f"Verdicts of wave {table.stem} are known"
-    lines.insert(0, f"{known}: {', '.join(filter(None, parts))}")
+    lines.insert(0, f"{known}: {', '.join(parts)}")
     _print("".join(f"{line}\n" for line in lines))

@@ -55,12 +55,19 @@ def test_record_that_cannot_be_read_costs_no_job(results, capsys):
     screen.print_gate(results / "gates/2.tsv", shown() | {"names": list("abcd")})
     told = capsys.readouterr().out
     assert re.search("  a  pending, /.*/a/sort.json is not a Spike Canary record", told)
-    assert "All verdicts are known: 2 proceed (1 unexpected), 2 stopped" in told
+    # Nothing is sorted that has a record which cannot be read.
+    assert "known: 1 proceed (1 unexpected), 2 stopped, 1 without a verdict\n" in told
 
 
 def test_a_line_a_sort(results, capsys):
     screen.print_lines("sort", results, shown("a", "b"))  # b is not sorted
     assert capsys.readouterr().out == " 1 of 10  a  sorted, 1 unit after 2 min 10 s\n"
+
+
+def test_forced_sorts_count_before_they_end(results, capsys):
+    batch = shown("a") | {"names": list("abd"), "force": ["d"]}  # b and d are stopped
+    screen.print_lines("sort", results, batch)
+    assert capsys.readouterr().out.startswith("1 of 2  a")
 
 
 def test_sort_of_which_nobody_knows_how_long_it_took(results, capsys):
