@@ -69,7 +69,8 @@ def write(path: Path, config: Config, results: Path) -> None:
         "written": sentinel.now(),
         "results": results,
         "working": Path.cwd(),
-        "home": path.resolve().as_uri(),
+        # Where the results folder is a link, it may be opened by either.
+        "homes": [path.resolve().as_uri(), path.absolute().as_uri()],
         "totals": count(rows),
         "reasons": summary.group(filter(is_told, rows)),
         "hosts": hosts.describe(results, rows),
@@ -149,6 +150,8 @@ def describe(rows: Sequence[Mapping[str, Any]], results: Path) -> list[dict[str,
         attempts = sentinel.read_journal(folder / "attempts.jsonl")
         canary = sentinel.read_if_readable(Record, folder / "canary.json")
         log = canary.log if canary else None
+        sort = _find_sort(row, folder, attempts)
+        of_sort = sort.warnings if isinstance(sort, Record) else (sort or {}).get("warnings") or []
         n_units += row["n_units"] or 0
         old = outdated(folder)
         listed = filter(_can_be_linked, sorted(folder.glob("[!.]*")))
@@ -156,7 +159,8 @@ def describe(rows: Sequence[Mapping[str, Any]], results: Path) -> list[dict[str,
         each = {
             "row": row,
             "canary": canary,
-            "sort": _find_sort(row, folder, attempts),
+            "sort": sort,
+            "warnings": [*dict.fromkeys([*(canary.warnings if canary else []), *of_sort])],
             "attempts": attempts,
             "units": _read_units(folder)
             if n_units <= MOST_UNITS and "units.tsv" not in old

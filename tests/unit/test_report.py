@@ -163,6 +163,19 @@ def test_totals_and_reasons(tmp_path):
     assert not re.search(r"(src=|@import|<link)[^>]*https?://", page)
 
 
+def test_a_warning_that_looks_like_two_is_one(tmp_path):
+    results = tmp_path / "results"
+    canary = make_record(warnings=["twice", "flat; from 3 s on"])
+    write_recording(results, "a", canary, sorted_record("a", warnings=["twice"]))
+    broken = failed("b", "no such thing").model_copy(update={"warnings": ["slow; very"]})
+    write_recording(results, "b", make_record())
+    sentinel.append_journal(results / "b/attempts.jsonl", "sort", broken)
+    page = write_report(results, ["a", "b"]).read_text()
+    found = re.findall(r"Warning:</b> <bdi>(.+?)</bdi>", page)
+    assert found == ["twice", "flat; from 3 s on", "slow; very"]
+    assert re.findall(r"\((\d warnings?)\)", page) == ["2 warnings", "1 warning"]
+
+
 def test_one_group_a_reason(tmp_path):
     names = [f"rec{number:02d}" for number in range(50)]
     for number, name in enumerate(names):
@@ -439,6 +452,12 @@ def test_page_that_was_moved_says_so(browser, batch, tmp_path, monkeypatch):
     report.write(batch.with_name("small.html"), Config(), batch.parent)
     show(browser, batch.with_name("small.html"), "#rec=quiet")
     wait_for(lambda: texts(browser, "article .lost") == [] and find(browser, "article img"))
+    link = tmp_path / "results"  # to another disk
+    link.symlink_to(batch.parent)
+    report.write(link / "linked.html", Config(), link)
+    for folder in (link, batch.parent):
+        show(browser, folder / "linked.html")
+        assert find(browser, "#moved") == []
     moved = shutil.copy(batch.with_name("small.html"), tmp_path / "mailed.html")
     show(browser, moved, "#rec=quiet")
     assert str(batch.parent) in find(browser, "#moved")[0].text
