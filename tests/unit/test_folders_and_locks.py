@@ -107,11 +107,13 @@ def test_sweep_of_outputs_on_hosts_of_any_name(tmp_path, monkeypatch, host):
 
 def test_sweep_of_another_host_waits_for_an_hour_of_silence(tmp_path):
     folder = tmp_path / ".sort-elsewhere-17"
-    (folder / "work").mkdir(parents=True)
+    (folder / "work/try-1").mkdir(parents=True)
+    (folder / "work/link").symlink_to("no such file")
     long_ago = time.time() - 2 * folders.ABANDONED_S
-    os.utime(folder, (long_ago, long_ago))
+    for path in (folder / "work/link", folder / "work", folder):
+        os.utime(path, (long_ago, long_ago), follow_symlinks=False)
     assert folders.sweep(tmp_path) == []  # a folder in it was touched
-    os.utime(folder / "work", (long_ago, long_ago))
+    os.utime(folder / "work/try-1", (long_ago, long_ago))
     assert folders.sweep(tmp_path) == [folder]
 
 

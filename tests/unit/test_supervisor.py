@@ -15,7 +15,7 @@ import pytest
 from spikecanary.failures import SorterTimeoutError
 from spikecanary.supervise import log, processes, sample
 from spikecanary.supervise import run as supervision
-from spikecanary.supervise.folders import work_folder
+from spikecanary.supervise.folders import work_folder, work_path
 from spikecanary.supervise.run import Supervision, supervise
 
 #: Functions for the child process; written to a module that it imports.
@@ -112,6 +112,7 @@ def run(tmp_path, monkeypatch):
             supervision=Supervision(
                 log=tmp_path / "log.txt",
                 watchdogs=watchdogs,
+                folders=[tmp_path / "results"],
             ),
         )
 
@@ -246,6 +247,17 @@ def test_progress_tells_stage_and_last_line(run, monkeypatch, caplog):
     assert told[-1].startswith("stage sort, ")
     assert told[-1].endswith("last line: line for the log")
     assert " MB of memory" in told[-1]
+
+
+def test_progress_touches_the_folder_by_which_others_know_of_the_job(run, monkeypatch, tmp_path):
+    """The work folder itself may be elsewhere (job.scratch)."""
+    monkeypatch.setattr(supervision, "PROGRESS_S", 0.0)
+    mine, other = work_path(tmp_path / "results", "canary"), tmp_path / "results/.sort-n2-17"
+    for folder in (mine, other):
+        folder.mkdir(parents=True)
+        os.utime(folder, (0, 0))
+    run("good", x=1)
+    assert (mine.stat().st_mtime > 0, other.stat().st_mtime) == (True, 0)
 
 
 def test_flood_of_output_is_cut_in_the_middle(run, tmp_path, monkeypatch):

@@ -24,7 +24,7 @@ from spikecanary.failures import BiologicalFailure, ClassifiedSortFailure, Depen
 from spikecanary.failures.classify import by_text, classify
 from spikecanary.sentinel import Measured
 from spikecanary.supervise import containers, gpus, processes
-from spikecanary.supervise.folders import work_folder
+from spikecanary.supervise.folders import show_life, work_folder
 from spikecanary.supervise.log import ChildLog
 from spikecanary.supervise.sample import Sampler
 from spikecanary.supervise.watchdogs import Sample, Watchdog, is_of_job
@@ -265,7 +265,7 @@ class _Watch:
         return None
 
     def _show_progress(self, sample: Sample) -> None:
-        """Log a line of progress, and touch the work folder as a sign of life."""
+        """Log a line of progress, and touch the work folders as a sign of life."""
         self.shown = time.monotonic()
         for event in _read_events(self.events):
             self.stage = event.get("stage", self.stage)
@@ -277,8 +277,7 @@ class _Watch:
             f"{sample.rss_mb:.0f} MB of memory, {sample.disk_mb:.0f} MB of disk; "
             f"last line: {self.log.last_line()}",
         )
-        with contextlib.suppress(OSError):
-            os.utime(self.folder)
+        show_life(self.folder, self.supervision.folders)
 
     def _log(self, level: int, message: str) -> None:
         """Log a line of our own, which is no sign of the child's life."""
