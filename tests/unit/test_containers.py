@@ -5,12 +5,14 @@ import re
 import subprocess
 import sys
 import threading
+import time
 from http.server import BaseHTTPRequestHandler
 from socketserver import ThreadingUnixStreamServer
 
 import pytest
 
 from spikecanary.supervise import containers
+from spikecanary.supervise.sample import Sampler
 
 
 @pytest.fixture
@@ -42,7 +44,7 @@ def daemon(tmp_path, monkeypatch):
             elif path == "/containers/json":
                 self.answer([{"Id": name} for name in mounts if name not in removed])
             elif path.endswith("/top"):
-                lines = [["root", str(process.pid), "matlab"], ["root", "999999999", "gone"]]
+                lines = [["root", str(process.pid), "matlab"]]
                 self.answer({"Titles": ["UID", "PID", "CMD"], "Processes": lines})
             else:
                 name = path.split("/")[2]
@@ -63,10 +65,29 @@ def daemon(tmp_path, monkeypatch):
     process.wait()
 
 
-def test_processes_of_a_sorts_containers(daemon, tmp_path):
+@pytest.mark.parametrize(
+    ("cgroup", "is_here"),
+    [
+        ("0::/system.slice/docker-ours.scope", True),
+        ("4:memory:/docker/ours", True),
+        ("0::/user.slice/session-2.scope", False),  # its number is of a virtual machine
+        (None, False),  # as on macOS
+    ],
+)
+def test_processes_of_a_sorts_containers(daemon, tmp_path, monkeypatch, cgroup, is_here):
     process, _ = daemon
-    assert [each.pid for each in containers.processes_of(tmp_path / "work")] == [process.pid]
-    assert containers.processes_of(tmp_path / "other") == []
+    monkeypatch.setattr(containers, "PROC", tmp_path / "proc")
+    if cgroup:
+        (tmp_path / "proc" / str(process.pid)).mkdir(parents=True)
+        (tmp_path / "proc" / str(process.pid) / "cgroup").write_text(f"{cgroup}\n")
+    found, unseen = containers.processes_of(tmp_path / "work")
+    assert [each.pid for each in found] == [process.pid] * is_here
+    assert unseen == (not is_here)
+    assert containers.processes_of(tmp_path / "other") == ([], False)
+    sampler = Sampler(process.pid, tmp_path / "work", with_containers=True)
+    sampler.take()
+    time.sleep(1.0)
+    assert (sampler.take().idle_s > 0.5) == is_here  # what is not seen may be at work
 
 
 def test_containers_of_a_sort_are_removed(daemon, tmp_path):
@@ -77,6 +98,6 @@ def test_containers_of_a_sort_are_removed(daemon, tmp_path):
 
 def test_without_a_daemon(tmp_path, monkeypatch):
     monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/none.sock")
-    assert containers.processes_of(tmp_path) == []
+    assert containers.processes_of(tmp_path) == ([], False)
     containers.remove(tmp_path)
     assert list(tmp_path.iterdir()) == []

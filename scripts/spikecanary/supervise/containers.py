@@ -11,18 +11,28 @@ from typing import Any
 
 import psutil
 
+PROC = Path("/proc")
 
-def processes_of(folder: Path) -> list[psutil.Process]:
-    """Return the processes, by their numbers on this host, of the containers of a work folder."""
-    found = []
+
+def processes_of(folder: Path) -> tuple[list[psutil.Process], bool]:
+    """Return the processes of this host in a work folder's containers, and whether some are unseen.
+
+    Docker Desktop, and a daemon elsewhere, number those of a machine of their own.
+    """
+    found, unseen = [], False
     for container in _containers(folder):
         with contextlib.suppress(Exception):  # it may end at any time
             table = container.top()
             column = table["Titles"].index("PID")
-            for line in table["Processes"]:
+            for pid in [int(line[column]) for line in table["Processes"]]:
+                try:
+                    is_here = container.id in (PROC / str(pid) / "cgroup").read_text()
+                except OSError:
+                    is_here = False
+                unseen |= not is_here
                 with contextlib.suppress(psutil.Error):
-                    found.append(psutil.Process(int(line[column])))
-    return found
+                    found += [psutil.Process(pid)] if is_here else []
+    return found, unseen
 
 
 def remove(folder: Path) -> None:

@@ -56,6 +56,7 @@ class Sampler:
     _slow_at: float = float("-inf")
     _thread: threading.Thread | None = None
     _strangers: list[psutil.Process] = field(default_factory=list)
+    _works_unseen: bool = False
 
     def take(self, output_bytes: int = 0, *, is_last: bool = False) -> Sample:
         """Take one sample; ``output_bytes`` changes with what the child prints.
@@ -70,7 +71,7 @@ class Sampler:
         counters = ("cpu_s", "disk_bytes", "moved_bytes", "faults")
         sums = {name: sum(getattr(each, name) for each in counted) for name in counters}
         use = _Use(at=now, written=(output_bytes, self._slow.disk_mb), **sums)
-        busy_gpu = any(gpu.busy for gpu in self._slow.gpus)
+        is_busy = self._works_unseen or any(gpu.busy for gpu in self._slow.gpus)
         waits = any(each.status == psutil.STATUS_DISK_SLEEP for each in counted)
         runs = any(each.status == psutil.STATUS_RUNNING for each in counted)
         node = psutil.virtual_memory()
@@ -79,8 +80,8 @@ class Sampler:
             self._slow,
             elapsed_s=now - self.started,
             rss_mb=(sum(each.own_bytes for each in counted) + shared) / MB,
-            idle_s=self._since(_shows_life, use, surely=busy_gpu),
-            silent_s=self._since(_shows_progress, use, surely=busy_gpu),
+            idle_s=self._since(_shows_life, use, surely=is_busy),
+            silent_s=self._since(_shows_progress, use, surely=is_busy),
             stalled_s=self._since(_moves, use, surely=runs or not waits),
             free_ram_mb=node.available / MB,
             total_ram_mb=node.total / MB,
@@ -110,7 +111,9 @@ class Sampler:
 
     def _measure(self, family: Sequence[psutil.Process]) -> None:
         """Measure what takes long, for the next samples."""
-        strangers = containers.processes_of(self.folder) if self.with_containers else []
+        strangers: list[psutil.Process] = []
+        if self.with_containers:
+            strangers, self._works_unseen = containers.processes_of(self.folder)
         files = _files(self.folder)
         largest = sorted(files, reverse=True)[:N_LARGEST]
         self._strangers = strangers
