@@ -11,10 +11,9 @@ from typing import Any
 from spikecanary import sentinel, signals, sorter, stamps
 from spikecanary.config import RetrySettings
 from spikecanary.failures import (
+    GPU_MEMORY,
     BiologicalFailure,
     ClassifiedSortFailure,
-    GpuMemoryWatchdogError,
-    GPUOutOfMemoryError,
     RecordingUnreadableError,
     SorterParameterError,
 )
@@ -26,8 +25,7 @@ from spikecanary.supervise.run import Ended, Supervision, call, supervise
 
 logger = logging.getLogger(__name__)
 
-#: Smaller batches may help against these, and each retry has batches of this share of the last.
-GPU_MEMORY = (GPUOutOfMemoryError, GpuMemoryWatchdogError)
+#: Each retry for want of GPU memory has batches of this share of the last.
 SMALLER = 0.5
 #: What a sorter says by what it returns.
 NO_UNITS = "the sorter found no units"

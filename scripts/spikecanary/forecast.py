@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, PositiveFloat
 
 from spikecanary import sentinel
 from spikecanary.config import Config, ForecastSettings, WatchdogSettings
-from spikecanary.failures import CapacityForecastError
+from spikecanary.failures import GPU_MEMORY, CapacityForecastError
 from spikecanary.sentinel import Interval, Measured, Record
 from spikecanary.sorter import CPU_SORTERS, MEMORY_KNOBS, SortTask
 from spikecanary.supervise import gpus
@@ -301,7 +301,8 @@ def sort_request(config: Config, results: Path, task: SortTask, attempt: int) ->
     for name, n in request(config.forecast, expected).items():
         asked[name] = n if RESOURCES[name][0] in known else max(n, asked[name])
     if attempt > 1:
-        times = count_lacks(results / task.row.id / "attempts.jsonl", attempt)
+        n_tries = 1 + config.retry.gpu_memory_times * (task.sorter.name in MEMORY_KNOBS)
+        times = count_lacks(results / task.row.id / "attempts.jsonl", attempt, n_tries)
         for name, n in asked.items():
             asked[name] = max(n, min(getattr(config.forecast, LIMITS[name]), times[name] * n))
     if config.job.gpu is None and "vram_mb" in expected:
@@ -319,17 +320,21 @@ def request(settings: ForecastSettings, forecast: Mapping[str, Interval]) -> dic
     return asked
 
 
-def count_lacks(journal: Path, attempt: int) -> dict[str, int]:
+def count_lacks(journal: Path, attempt: int, n_tries: int = 1) -> dict[str, int]:
     """Return how many times as much as its first a sort's attempt requests, by resource.
 
     Once more for each attempt of this run that lacked it. One that left no line in the journal was
-    killed from outside, and nobody knows for want of what: more of each.
+    killed from outside, and nobody knows for want of what: more of each. So was one that lacked GPU
+    memory fewer than ``n_tries`` times, each with a line: it went on, with smaller batches.
     """
-    lines = sentinel.read_attempts_of_run(journal, "sort")
-    # A job that lacks GPU memory tries again, with a line for each time: the last counts.
-    ended = {each.get("attempt", f"line {n}"): each for n, each in enumerate(lines)}.values()
-    n_killed = max(0, attempt - 1 - len(ended))
-    lacks = [find_lack(entry) for entry in ended]
+    tried: dict[Any, list[Mapping[str, Any]]] = {}
+    for n, entry in enumerate(sentinel.read_attempts_of_run(journal, "sort")):
+        tried.setdefault(entry.get("attempt", f"line {n}"), []).append(entry)
+    names = [[(each.get("failure") or {}).get("class") for each in of] for of in tried.values()]
+    n_killed = max(0, attempt - 1 - len(tried))
+    lacks_gpu = {each.__name__ for each in GPU_MEMORY}
+    n_killed += sum(each[-1] in lacks_gpu and len(each) < n_tries for each in names)
+    lacks = [find_lack(of[-1]) for of in tried.values()]
     return {name: 1 + n_killed + lacks.count(name) for name in RESOURCES}
 
 

@@ -336,3 +336,7 @@ def all_classes() -> dict[str, type[ClassifiedSortFailure]]:
         for category in (BiologicalFailure, EnvironmentFailure, ResourceFailure)
         for cls in category.__subclasses__()
     }
+
+
+#: Smaller batches may help against these.
+GPU_MEMORY = (GPUOutOfMemoryError, GpuMemoryWatchdogError)
