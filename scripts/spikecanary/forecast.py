@@ -21,7 +21,7 @@ from spikecanary.config import Config, ForecastSettings, WatchdogSettings
 from spikecanary.failures import GPU_MEMORY, CapacityForecastError
 from spikecanary.sentinel import Interval, Measured, Record
 from spikecanary.sorter import CPU_SORTERS, MEMORY_KNOBS, SortTask
-from spikecanary.supervise import gpus
+from spikecanary.supervise import gpus, memory
 
 MB = 1e6
 #: The share of a window's time and disk that grows with the recording: at least, likely, at most.
@@ -366,10 +366,10 @@ def available(
     kept_free_mb = watchdogs.min_free_disk_mb or 0.0
     found = {
         "wall_s": 60.0 * settings.max_runtime_min,
-        "mem_mb": min(float(settings.max_mem_mb), psutil.virtual_memory().total / MB or math.inf),
+        "mem_mb": min(float(settings.max_mem_mb), memory.read()[1] / MB or math.inf),
         "disk_mb": psutil.disk_usage(str(folder)).free / MB - kept_free_mb,
     }
-    gpu_mb = [memory.total / MB for memory in gpus.memories()]
+    gpu_mb = [each.total / MB for each in gpus.memories()]
     return found | ({"vram_mb": max(gpu_mb)} if gpu_mb else {})
 
 

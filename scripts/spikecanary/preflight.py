@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import psutil
 
 from spikecanary import parameters, signals, sorter
 from spikecanary.config import CanarySettings
@@ -28,7 +27,7 @@ from spikecanary.failures import (
 from spikecanary.layout import check as check_layout
 from spikecanary.recording import check_preprocessed, describe_header, open_recording, preprocess
 from spikecanary.sorter import LEAST_BATCHES, SortTask
-from spikecanary.supervise import gpus
+from spikecanary.supervise import gpus, memory
 from spikecanary.texts import sentences
 
 if TYPE_CHECKING:
@@ -370,8 +369,8 @@ def _check_disk(folder: Path, header: Mapping[str, Any]) -> Iterator[ClassifiedS
 
 
 def _check_memory() -> Iterator[ClassifiedSortFailure]:
-    """Check the free memory of the host."""
-    free_mb = psutil.virtual_memory().available / MB
+    """Check the free memory of the host, or of the container."""
+    free_mb = memory.read()[0] / MB
     if free_mb < MIN_FREE_RAM_MB:
         msg = f"{free_mb:.0f} MB of memory are free, less than {MIN_FREE_RAM_MB:g} MB"
         yield HostMemoryWatchdogError(msg)

@@ -254,7 +254,7 @@ def test_available_is_what_may_be_requested(tmp_path):
 def test_machine_that_tells_nothing_stops_nothing(tmp_path, monkeypatch):
     task = sorter.make_task(Recording(id="x", paths=("/x",), reader="nwb"), Config())
     for reading in (0.0, float("nan")):
-        node = SimpleNamespace(total=reading, free=reading)
+        node = SimpleNamespace(total=reading, free=reading, available=reading)
         nvml = SimpleNamespace(NVMLError=OSError, nvmlDeviceGetMemoryInfo=lambda _, node=node: node)
         monkeypatch.setattr(forecast.gpus, "_nvml", lambda nvml=nvml: nvml)
         monkeypatch.setattr(forecast.gpus, "_devices", lambda _: ["one"])

@@ -11,7 +11,8 @@ import psutil
 import pynvml
 import pytest
 
-from spikecanary.supervise import gpus, sample
+from spikecanary import sentinel
+from spikecanary.supervise import gpus, memory, sample
 from spikecanary.supervise.sample import Sampler
 
 #: A process in uninterruptible wait: its vfork child, which shares its memory, sleeps.
@@ -145,6 +146,50 @@ def test_pages_of_forked_processes_count_once(watch):
         "[os.fork() == 0 and time.sleep(60) for _ in range(3)]; time.sleep(60)"
     )
     assert 200 < take_for(watch(code), 1.5).rss_mb < 350
+
+
+#: A limit of 2 GB, of which 1.5 GB are in use, 0.9 GB of that by files.
+V2 = {
+    "memory.max": "2000000000",
+    "memory.current": "1500000000",
+    "memory.stat": "inactive_file 400000000\nactive_file 500000000\nanon 1",
+}
+V1 = {
+    "memory.limit_in_bytes": "2000000000",
+    "memory.usage_in_bytes": "1500000000",
+    "memory.stat": "inactive_file 0\ntotal_inactive_file 400000000\ntotal_active_file 500000000",
+}
+
+
+@pytest.mark.parametrize(
+    ("own", "groups", "is_limited"),
+    [
+        ("0::/user.slice/run.scope", {"user.slice": V2}, True),  # of a slice above
+        ("0::/", {".": V2}, True),  # as in a container
+        ("5:cpu:/x\n4:memory:/docker/0abc\n0::/", {"memory": V1}, True),  # ... by version 1
+        ("4:memory:/lab/x", {"memory/lab/x": V1}, True),
+        ("0::/user.slice", {"user.slice": V2 | {"memory.max": "max"}}, False),
+        ("4:memory:/", {"memory": V1 | {"memory.limit_in_bytes": str(2**63 - 4096)}}, False),
+        ("0::/user.slice", {"other.slice": V2}, False),
+        (None, {".": V2}, False),  # as on macOS
+    ],
+)
+def test_memory_is_that_of_a_container_or_slice(tmp_path, monkeypatch, own, groups, is_limited):
+    monkeypatch.setattr(memory, "CGROUPS", tmp_path / "groups")
+    monkeypatch.setattr(memory, "OWN", tmp_path / "own")
+    node = SimpleNamespace(available=9e9, total=10e9)
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: node)
+    if own is not None:
+        (tmp_path / "own").write_text(f"{own}\n")
+    for folder, files in groups.items():
+        (tmp_path / "groups" / folder).mkdir(parents=True)
+        for name, text in files.items():
+            (tmp_path / "groups" / folder / name).write_text(f"{text}\n")
+    monkeypatch.setenv(sentinel.RUN_IN, "7 - - -")
+    monkeypatch.setenv("SLURM_JOB_ID", "7")  # as in salloc
+    assert memory.read() == ((1.4e9, 2e9) if is_limited else (9e9, 10e9))
+    monkeypatch.setenv("SLURM_JOB_ID", "8")  # the limit is this job's, and no other's
+    assert memory.read() == (9e9, 10e9)
 
 
 @pytest.mark.parametrize("is_allowed", [True, False])

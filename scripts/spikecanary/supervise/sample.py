@@ -12,7 +12,7 @@ from typing import Any
 
 import psutil
 
-from spikecanary.supervise import containers, gpus, processes
+from spikecanary.supervise import containers, gpus, memory, processes
 from spikecanary.supervise.watchdogs import Sample
 
 MB = 1e6
@@ -74,7 +74,7 @@ class Sampler:
         is_busy = self._works_unseen or any(gpu.busy for gpu in self._slow.gpus)
         waits = any(each.status == psutil.STATUS_DISK_SLEEP for each in counted)
         runs = any(each.status == psutil.STATUS_RUNNING for each in counted)
-        node = psutil.virtual_memory()
+        free, total = memory.read()
         shared = max((each.shmem_bytes for each in counted), default=0)
         return replace(
             self._slow,
@@ -83,8 +83,8 @@ class Sampler:
             idle_s=self._since(_shows_life, use, surely=is_busy),
             silent_s=self._since(_shows_progress, use, surely=is_busy),
             stalled_s=self._since(_moves, use, surely=runs or not waits),
-            free_ram_mb=node.available / MB,
-            total_ram_mb=node.total / MB,
+            free_ram_mb=free / MB,
+            total_ram_mb=total / MB,
         )
 
     def _since(self, shows: Callable[[_Use, _Use], bool], use: _Use, *, surely: bool) -> float:
@@ -141,12 +141,12 @@ def _count(process: psutil.Process, *, is_alone: bool) -> _Counted:
     try:
         with process.oneshot():
             times = process.cpu_times()
-            memory: Any = process.memory_info()
+            held: Any = process.memory_info()
             status = process.status()
     except psutil.Error:
         return _Counted()
     # Pages of mapped files (a recording read by memmap) are dropped when memory is short.
-    own = memory.rss - getattr(memory, "shared", 0)
+    own = held.rss - getattr(held, "shared", 0)
     shmem = sum(_kilobytes(process.pid, "status", "RssShmem:")) * 1024
     # Forked processes share pages. To read how many takes time (10 ms for 3 GB).
     shares = [] if is_alone else _kilobytes(process.pid, "smaps_rollup", "Pss_Anon:", "Pss_Shmem:")
@@ -159,7 +159,7 @@ def _count(process: psutil.Process, *, is_alone: bool) -> _Counted:
         moved = getattr(io, "read_chars", 0) + getattr(io, "write_chars", 0)
     faults = _faults(process.pid)
     with contextlib.suppress(psutil.Error, AttributeError):  # macOS alone has these
-        faults = memory.pfaults
+        faults = held.pfaults
         own = process.memory_full_info().uss
     cpu_s = times.user + times.system
     return _Counted(status, cpu_s, disk, moved, own, shmem, faults)
