@@ -30,10 +30,14 @@ MOST_CHANNELS = 96
 #: So often a second and channel noise alone crosses the threshold, up or down: Rice's formula,
 #: 2 f * exp(-THRESHOLD_MAD**2 / 2) with f = 3.5 kHz, the mean frequency of a band of 0.3 to 6 kHz.
 NOISE_PER_S = 0.026
-#: Sorters that do not scale what they are handed, so that they find nothing in small numbers:
-#: Kilosort 4's whitening adds 1e-6 to the variance (4.1, whitening_from_covariance), and the others
-#: take whole numbers. Floating-point samples with less noise are in V or mV.
-NEEDS_SCALE = ("kilosort", "kilosort2", "kilosort2_5", "kilosort3", "kilosort4", "pykilosort")
+#: Sorters that scale what they are handed, so that small numbers are no reason to find nothing.
+SCALE_FREE = (
+    *("combinato", "herdingspikes", "lupin", "mountainsort4", "mountainsort5", "simple"),
+    *("spykingcircus", "spykingcircus2", "tridesclous", "tridesclous2"),
+    *("waveclus", "waveclus_snippets"),
+)
+#: Floating-point samples with less noise are in V or mV: Kilosort's whitening adds 1e-6 to the
+#: variance (kilosort 4.1, whitening_from_covariance), and others round.
 LEAST_NOISE = 0.05
 #: Sorters that place their templates on a grid over many contacts, and how many contacts are few.
 NEEDS_NEIGHBOURS = ("kilosort4",)
@@ -112,7 +116,7 @@ def explain_missed(
     seen = f"a scan of {found['read_s']:g} s sees {found['n_peaks']:,} peaks"
     noise = found["noise"] * float(task.sorter.params.get("scale") or 1.0)
     is_float = np.dtype(header["dtype"]).kind == "f"
-    if is_float and 0 < noise < LEAST_NOISE and task.sorter.name in NEEDS_SCALE:
+    if is_float and 0 < noise < LEAST_NOISE and task.sorter.name not in SCALE_FREE:
         gain = header.get("gain_to_uV")
         known = "" if gain is None else f" (gain to uV: {gain:g})"
         msg = (

@@ -28,7 +28,7 @@ from spikecanary.supervise import folders, watchdogs
 from spikecanary.supervise.job import Job
 from spikecanary.supervise.processes import Interrupted
 from spikecanary.supervise.run import Ended, Supervision, call
-from spikecanary.texts import count, sentences
+from spikecanary.texts import PlainError, count, sentences
 
 logger = logging.getLogger(__name__)
 
@@ -41,6 +41,8 @@ READ_BINARY = (
     *("kilosort", "kilosort2", "kilosort2_5", "kilosort3", "kilosort4", "pykilosort"),
     "tridesclous",
 )
+#: What to do where no verdict can be written.
+WRITE_REMEDY = "Free disk space, or make that folder writable, and run again."
 #: A second window that begins this near to the first is the same, in s.
 SAME_WINDOW_S = 0.5
 
@@ -123,8 +125,10 @@ def run(
     ------
     Interrupted
         A signal ended this process; only a line in the journal is left behind.
+    PlainError
+        The sentinel cannot be written.
     OSError
-        The sentinel cannot be written, or what an earlier job left cannot be removed.
+        What an earlier job left cannot be removed.
     """
     started_at, journal = sentinel.now(), results / "attempts.jsonl"
     evidence = Evidence(warnings=list(_describe_changes(results / "sort.json", job)))
@@ -143,14 +147,19 @@ def run(
     except ClassifiedSortFailure as err:
         decision = _stop(err, settings.stop_on)
     except Exception as err:
-        logger.exception("the canary itself failed")
+        # Of a full disk no traceback, which says nothing.
+        logger.error("the canary itself failed: %s", err, exc_info=not isinstance(err, OSError))  # noqa: TRY400
         decision = Decision(
             "unexpected",
             f"the canary itself failed: {type(err).__name__}: {err}",
             Failure(class_name=type(err).__name__, message=str(err)),
         )
     record = _describe(task, job, evidence, decision, attempt=attempt, started_at=started_at)
-    sentinel.write_record(results / "canary.json", record)
+    try:
+        sentinel.write_record(results / "canary.json", record)
+    except OSError as err:
+        msg = f"{task.row.id}: its verdict cannot be written to {results}: {err}"
+        raise PlainError(sentences(msg, WRITE_REMEDY)) from err
     sentinel.append_journal(journal, "canary", record)
     _log_verdict(record)
     return record

@@ -104,6 +104,20 @@ def cut(
             yield part.model_copy(update=found)
 
 
+def resample(part: Part, factor: float) -> Part:
+    """Return a part in samples of so many times the rate, its end as near as its begin."""
+    begin, end = part.start_sample, part.start_sample + part.n_samples
+    start = round(begin * factor)
+    return part.model_copy(
+        update={
+            "start_sample": start,
+            "n_samples": round(end * factor) - start,
+            "first_sample": round(part.first_sample * factor),
+            "clock": [(round(at * factor), time_s) for at, time_s in part.clock],
+        }
+    )
+
+
 def part_of(samples: "NDArray[Any]", parts: Sequence[Part]) -> "NDArray[Any]":
     """Return in which part samples of a sort are; those outside are in the first or the last."""
     starts = [part.start_sample for part in parts]

@@ -185,7 +185,8 @@ def _diagnose(
         return failure
     header = ended.facts["header"]
     start_s, end_s = task.window_s or (0.0, header["duration_s"])
-    if task.check_length(round((end_s - start_s) * header["sampling_frequency_hz"])):
+    rate_hz = header["sampling_frequency_hz"]
+    if task.check_length(round((end_s - start_s) * rate_hz), rate_hz):
         return None
     checked = call(
         signals.check_window,

@@ -17,7 +17,7 @@ from spikecanary.failures import (
 )
 from spikecanary.failures.classify import classify
 from spikecanary.sentinel import Failure, Measured, Outcome, Record
-from spikecanary.sorter import SortTask, save_empty_sorting
+from spikecanary.sorter import SortTask
 from spikecanary.supervise import folders, watchdogs
 from spikecanary.supervise.child import describe_error
 from spikecanary.supervise.job import Job
@@ -92,7 +92,7 @@ def run(
                 if record.outcome != "failed":
                     is_raised = record.outcome == "unsortable" and ended.error is not None
                     if is_raised and record.sampling_frequency_hz:
-                        save_empty_sorting(work / "sorting", record.sampling_frequency_hz)
+                        sorteroutput.save_empty(work / "sorting", record.sampling_frequency_hz)
                     sentinel.move(work / "sorting", results / "sorting")
                     took = record.measured if finished is None else _measured_before(journal)
                     kept = record.model_copy(update={"measured": took})

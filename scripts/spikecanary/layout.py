@@ -66,6 +66,8 @@ BETTER_BYTE_BITS, BETTER_LAG, BETTER_LAG_BITS, LEAST_PEAK_BITS = 0.15, 1.2, 0.25
 #: Channels are predicted alike: the worst as the best one to this share; and those from one sample
 #: of all channels to the next as those within one, on average.
 ALIKE, WRAPS = 0.5, 0.7
+#: Fewer channels, that divide the declared number, must predict so many times more.
+BETTER_DIVISOR = 1.5
 #: So many numbers of channels are tried, the likeliest of up to so many at least.
 MOST_TRIED, MOST_CHANNELS = 10, 128
 #: Samples that stay the same for so long are held.
@@ -223,7 +225,8 @@ def _other_types(declared: Layout, bits: float) -> Iterator[Layout]:
         count, left = divmod(n_bytes, dtype.itemsize)
         if count and not left and count != declared.num_channels:
             yield replace(declared, dtype=name, num_channels=count)
-    for shift in range(1, np.dtype(declared.dtype).itemsize):
+    itemsize = np.dtype(declared.dtype).itemsize
+    for shift in (*range(-1, -min(itemsize, declared.file_offset + 1), -1), *range(1, itemsize)):
         yield replace(declared, file_offset=declared.file_offset + shift)
 
 
@@ -274,8 +277,9 @@ def find_order(path: str, declared: Layout, rate_hz: float) -> tuple[Layout, flo
 
     def predicts(lag: int) -> bool:
         beside = max(gains[lag - 1], gains[lag + 1])
-        # With a multiple of the channels, the sample before is one that is some more before.
-        times = 1.0 if n_now % lag == 0 else BETTER_LAG
+        # With a multiple of the channels, the sample before is one that is some more before. But of
+        # channels that share a slow signal, the neighbour in the file tells as much.
+        times = BETTER_DIVISOR if n_now % lag == 0 else BETTER_LAG
         is_better = gains[lag] - times * gains[n_now] > BETTER_LAG_BITS
         return bool(is_better and gains[lag] - beside > LEAST_PEAK_BITS)
 

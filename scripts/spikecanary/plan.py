@@ -203,9 +203,9 @@ def _choose_action(state: State, header: Mapping[str, Any]) -> tuple[Action, str
         action, why = Action.STOPPED, f"stopped: {record.failure.class_name}"
     elif "problem" in header:
         action = Action.CANARY if state.canary_is_due else Action.SORT
-    elif certain := state.task.check_length(header["n_samples"]) or next(
-        preflight.check_channels(state.task, header), None
-    ):
+    elif certain := state.task.check_length(
+        header["n_samples"], header["sampling_frequency_hz"]
+    ) or next(preflight.check_channels(state.task, header), None):
         action, why = Action.CANARY, sentences(certain, certain.remedy)
     elif state.canary_is_due:
         enough_s = max(config.canary.window_s, config.canary.min_recording_s)

@@ -88,7 +88,7 @@ def inspect_recording_and_node(
     recording = open_recording(task.row, notes, thorough=True)
     header = describe_header(recording)
     tell(header=header)
-    if too_short := task.check_length(header["n_samples"]):
+    if too_short := task.check_length(header["n_samples"], header["sampling_frequency_hz"]):
         raise too_short
     found: dict[str, Any] = {"header": header, "skip": "", "notes": notes}
     remote = task.row.is_remote
@@ -107,7 +107,12 @@ def inspect_recording_and_node(
         check_preprocessed(recording, task.preprocessing)
         check_whole_numbers(recording, task)
         whole = canary.check_finite and not remote
-        found["signals"] = signals.check(recording, whole=whole, remote=remote)
+        report = signals.check(recording, whole=whole, remote=remote)
+        if report.non_finite_samples and task.preprocessing:
+            left = preprocess(recording, task.preprocessing)
+            report, note = report.after(signals.check(left, whole=whole), left.get_dtype())
+            notes += note
+        found["signals"] = report
     return found
 
 
@@ -378,12 +383,13 @@ def _check_memory() -> Iterator[ClassifiedSortFailure]:
 
 def _check_limits() -> Iterator[ClassifiedSortFailure]:
     """Check limits of this process (ulimit) that sorts run into."""
-    for name, least, what in (
-        ("RLIMIT_NOFILE", 256, "open files"),
-        ("RLIMIT_AS", 8e9, "bytes of address space"),
-        ("RLIMIT_FSIZE", 1e9, "bytes of one file"),
+    for name, least, what, option in (
+        ("RLIMIT_NOFILE", 256, "open files", "-n"),
+        ("RLIMIT_AS", 8e9, "bytes of address space", "-v"),
+        ("RLIMIT_FSIZE", 1e9, "bytes of one file", "-f"),
     ):
         soft, _ = resource.getrlimit(getattr(resource, name))
         if soft != resource.RLIM_INFINITY and soft < least:
             msg = f"the limit on {what} is {soft} (ulimit), less than {least:g}"
-            yield HostMemoryWatchdogError(msg)
+            remedy = f"Raise it where the jobs start: ulimit {option}."
+            yield HostMemoryWatchdogError(msg, remedy=remedy)

@@ -47,7 +47,7 @@ REMEDIES = {
 #: Preprocessing is tried on so many pieces of so many s.
 N_CHECKED, CHECKED_S = 5, 0.1
 #: It spoils channels where this share of their samples has one value.
-SPOILT_SHARE = 0.9
+SPOILT_SHARE, FEW_VALUES = 0.9, 3
 #: Where a row says ``stream_mode: fsspec``, which reads 5 MB ahead by default.
 READ_AHEAD_BYTES = 100_000
 #: What zarr and SpikeInterface say of any failure at a URL.
@@ -434,9 +434,14 @@ def _spoilt(before: Mapping[str, Any], after: Mapping[str, Any]) -> tuple[list[s
     if not_finite := [name for name in finite if not np.isfinite(after[name]).all()]:
         return not_finite, "samples that are not finite (NaN)"
     alive = [name for name in finite if _share_of_one_value(before[name]) < SPOILT_SHARE]
-    lost = [name for name in alive if _share_of_one_value(after[name]) >= SPOILT_SHARE]
+    lost = [name for name in alive if _is_lost(after[name])]
     lost = lost if len(lost) == len(alive) else []
     return lost, "nearly all samples the same, or at two limits,"
+
+
+def _is_lost(samples: Any) -> bool:
+    """Whether a channel has kept no signal: spikes above rounded noise are one."""
+    return _share_of_one_value(samples) >= SPOILT_SHARE and len(np.unique(samples)) <= FEW_VALUES
 
 
 def _share_of_one_value(samples: Any) -> float:

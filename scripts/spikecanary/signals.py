@@ -102,6 +102,16 @@ class SignalReport(BaseModel):
             return SaturatedSignalError(msg, n_channels=self.n_channels, remedy=remedy)
         return None
 
+    def after(
+        self, preprocessed: "SignalReport", dtype: "np.dtype[Any]"
+    ) -> "tuple[SignalReport, list[str]]":
+        """Return this without samples that preprocessing has made finite, and a note of that."""
+        if dtype.kind != "f" or preprocessed.non_finite_samples:  # a whole number is never NaN
+            return self, []
+        note = f"preprocessing replaces {self.non_finite_samples:,} samples that are not finite"
+        cleared = {"non_finite_samples": 0, "non_finite": [], "first_non_finite_s": None}
+        return self.model_copy(update=cleared), [note]
+
     def describe_bad_periods(self) -> str:
         """Name the bad periods in one line."""
         named = [f"{p.start_s:.2f} to {p.end_s:.2f} s ({p.what})" for p in self.bad_periods]

@@ -119,7 +119,17 @@ class SortTask(BaseModel):
         if self.sorter.name not in BATCHES:
             return None
         size, every = (self._number(param, default) for param, default in BATCHES[self.sorter.name])
-        return size * every / rate_hz
+        return size * every / self.handed(0, rate_hz)[1]
+
+    def handed(self, n_samples: int, rate_hz: float) -> tuple[int, float]:
+        """Return how many samples the sorter is handed of so many, and their rate in Hz."""
+        handed_hz = rate_hz
+        for step, params in self.preprocessing.items():
+            if step == "resample":
+                handed_hz = params.get("resample_rate", handed_hz)
+            elif step == "decimate":
+                handed_hz /= params.get("decimation_factor", 1)
+        return round(n_samples * handed_hz / rate_hz), handed_hz
 
     def _number(self, param: str, default: int) -> int:
         """Return a parameter that is a whole number; its default where it is none (null, [9])."""
@@ -128,7 +138,7 @@ class SortTask(BaseModel):
         except (KeyError, TypeError, ValueError, OverflowError):
             return default
 
-    def check_length(self, n_samples: int) -> SorterParameterError | None:
+    def check_length(self, n_samples: int, rate_hz: float) -> SorterParameterError | None:
         """Return why a recording is too short for its sorter, whose sort is certain to fail.
 
         Kilosort 4.1.7 drops a last batch of under ``nt`` samples, reads every
@@ -138,6 +148,7 @@ class SortTask(BaseModel):
         name = self.sorter.name
         if name != "kilosort4" or self.sorter.params.get("skip_kilosort_preprocessing"):
             return None
+        n_samples, _ = self.handed(n_samples, rate_hz)
         batch, every = (self._number(*each) for each in BATCHES[name])
         param = BATCHES[name][0][0]
         if n_samples >= (2 * every - 1) * batch + self._number("nt", 61):
@@ -367,16 +378,17 @@ def sort(
                 "keep_good_only: false"
             )
             raise NoGoodUnitsError(msg)
-        save_empty_sorting(folder / "sorting", recording.get_sampling_frequency())
+        sorteroutput.save_empty(folder / "sorting", recording.get_sampling_frequency())
         return {"n_units": 0, "n_spikes": 0}
     sorting.save(folder=folder / "sorting")
     samples = sorting.to_spike_vector()["sample_index"]
     sorted_ = recording if task.window_s is None else cut_window(recording, *task.window_s)
+    n_handed, _ = task.handed(sorted_.get_num_samples(), recording.get_sampling_frequency())
     return {
         "n_units": n_units,
         "n_spikes": len(samples),
         "n_before": int((samples < 0).sum()),
-        "n_beyond": int((samples >= sorted_.get_num_samples()).sum()),
+        "n_beyond": int((samples >= n_handed).sum()),
     }
 
 
@@ -484,10 +496,3 @@ def container_arguments(settings: SorterSettings) -> dict[str, bool | str]:
     if settings.container is None:
         return {}
     return {f"{settings.container}_image": settings.image or True}
-
-
-def save_empty_sorting(folder: Path, sampling_frequency_hz: float) -> None:
-    """Write a SpikeInterface sorting folder with no units."""
-    from spikeinterface.core import NumpySorting
-
-    NumpySorting.from_unit_dict({}, sampling_frequency_hz).save(folder=folder)

@@ -152,6 +152,13 @@ def _list_sizes(folder: Path) -> dict[str, int]:
 def _read_note(folder: Path) -> Mapping[str, Any] | None:
     try:
         note: Mapping[str, Any] = json.loads((folder / NOTE).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        return note if isinstance(note["settings"], dict) and {**note["files"]} else None
+    except (OSError, ValueError, LookupError, TypeError):  # somebody may have edited it
         return None
-    return note
+
+
+def save_empty(folder: Path, sampling_frequency_hz: float) -> None:
+    """Write a SpikeInterface sorting folder with no units."""
+    from spikeinterface.core import NumpySorting
+
+    NumpySorting.from_unit_dict({}, sampling_frequency_hz).save(folder=folder)

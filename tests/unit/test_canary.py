@@ -13,6 +13,7 @@ from spikecanary.supervise import folders, watchdogs
 from spikecanary.supervise.child import describe_error
 from spikecanary.supervise.job import Job
 from spikecanary.supervise.run import Ended
+from spikecanary.texts import PlainError
 from workbench import ROOT, with_params
 
 
@@ -331,6 +332,17 @@ def test_bug_of_the_canary_itself_proceeds(run, task, monkeypatch):
     record = run(task)
     assert (record.verdict, record.outcome) == ("proceed", "unexpected")
     assert record.reason == "the canary itself failed: ZeroDivisionError: ours"
+
+
+def test_verdict_that_cannot_be_written_is_said_in_a_line(run, task, monkeypatch):
+    def full(path, record):
+        raise OSError(28, "No space left on device", str(path))
+
+    monkeypatch.setattr(sentinel, "write_record", full)
+    with pytest.raises(
+        PlainError, match=r"x: its verdict cannot be written to .*No space left.*Free"
+    ):
+        run(task)
 
 
 def test_long_recording_is_forecast_from_one_window(run, long_task):

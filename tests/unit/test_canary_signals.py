@@ -50,6 +50,25 @@ def test_preprocessing_that_cannot_be_or_spoils_stops_by_its_step(run, task, tra
         assert "unsigned_to_signed" in record.failure.remedy
 
 
+def test_low_gain_is_no_spoilt_signal(task, traces, tmp_path):
+    coarse = np.round(traces / 14.0).astype("int16")
+    steps = {"bandpass_filter": {"freq_min": 300.0, "freq_max": 6000.0}}
+    few = with_traces(task, coarse, tmp_path / "x.raw", steps)
+    check_preprocessed(open_recording(few.row), few.preprocessing)
+
+
+def test_nan_that_preprocessing_silences_is_no_stop(run, task, traces):
+    spoilt = traces.astype("float32")
+    spoilt[60_000:60_010] = np.nan
+    silence = {"list_periods": [[[59_990, 60_020]]], "mode": "zeros"}
+    path = Path(task.row.paths[0]).with_name("nan.raw")
+    record = run(with_traces(task, spoilt, path, {"silence_periods": silence}))
+    assert record.outcome == "passed"
+    assert "preprocessing replaces 40 samples that are not finite" in record.warnings
+    stopped = run(with_traces(task, spoilt, path, {"common_reference": {}}))
+    assert stopped.failure.class_name == "NonFiniteSignalError"
+
+
 def test_step_that_fails_on_the_window_alone_is_no_certainty():
     failure = PreprocessingError("step 'x' leaves no channels", step="x")
     ended = Ended(failure=failure, facts={"stage": "preprocess"})

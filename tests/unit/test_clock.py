@@ -96,12 +96,28 @@ def test_chunks_are_joined_and_keep_the_clock(row):
     assert found == pytest.approx([*(100.0 + each for each in at_s), 113.0 - 1 / rate_hz])
 
 
+@pytest.mark.parametrize("rate_hz", [500.0, 1500.0])
+def test_parts_of_a_sort_that_was_resampled_are_in_its_samples(rate_hz):
+    opened = NumpyRecording(np.zeros((2000, 1), "int16"), RATE_HZ)
+    opened.set_times(np.arange(2000) / RATE_HZ + np.where(np.arange(2000) < 800, 0.0, 60.0))
+    gap = clock.describe_part("x", 0, opened, 1000)
+    whole = [part(0, 1000, 100.0), gap.model_copy(update={"lag_s": 300.0})]
+    record = make_record(parts=whole, sampling_frequency_hz=RATE_HZ)
+    parts = analysis.read_parts(record, rate_hz)
+    assert analysis.read_parts(record, RATE_HZ) == whole
+    at_s = np.array([0.0, 0.5, 1.0, 1.5, 2.9])  # from the beginning of the sort
+    samples = np.round(at_s * rate_hz).astype(int)
+    assert clock.part_of(samples, parts).tolist() == [0, 0, 1, 1, 1]
+    found = clock.times_s(samples, parts, rate_hz)
+    assert found == pytest.approx([100.0, 100.5, 300.0, 300.5, 361.9], abs=2 / rate_hz)
+
+
 def test_record_of_an_earlier_version_asks_the_recording(row, caplog):
     settings = {"task": {"row": json.loads(row.model_dump_json(exclude_defaults=True))}}
-    found = analysis.read_parts(make_record(settings=settings))
+    found = analysis.read_parts(make_record(settings=settings), 30_000.0)
     assert [p.t_start_s for p in found] == [105.0, 100.0]
     settings["task"]["row"]["paths"] = ["/no/such"]
-    (found,) = analysis.read_parts(make_record(settings=settings, n_samples=7))
+    (found,) = analysis.read_parts(make_record(settings=settings, n_samples=7), 30_000.0)
     assert (found.t_start_s, found.n_samples) == (5.0, 7)
     assert "clocks are not known" in caplog.text
 

@@ -46,6 +46,14 @@ def common(traces):
     return (traces + noise).astype("int16")
 
 
+def muscle(traces):
+    """Add one signal of 300 to 1500 Hz to all channels, as muscles near a bundle of wires do."""
+    noise = np.random.default_rng(1).normal(size=(len(traces), 1))
+    b, a = butter(2, [300, 1500], btype="band", fs=RATE_HZ)
+    shared = lfilter(b, a, noise, axis=0)
+    return np.round(traces + 200 * shared / shared.std()).astype("int16")
+
+
 def dead(traces):
     return np.where(np.arange(traces.shape[1]) % 3 == 0, 0, traces).astype("int16")
 
@@ -54,6 +62,18 @@ def half_railed(traces):
     spoilt = traces.copy()
     spoilt[len(traces) // 2 :] = 32767
     return spoilt
+
+
+@pytest.mark.parametrize("n_channels", [2, 4, 8])
+def test_slow_signal_of_all_channels_is_no_other_layout(tmp_path, n_channels):
+    path = write(tmp_path / "x.raw", muscle(spikes(n_channels, seed=1)))
+    assert layout.find_better(path, Layout("<i2", n_channels), RATE_HZ) is None
+
+
+def test_offset_within_a_sample_is_the_smaller_one(tmp_path, traces):
+    path = write(tmp_path / "x.raw", traces)
+    better, _, _ = layout.find_better(path, Layout("<i2", 16, file_offset=1), RATE_HZ)
+    assert better == Layout("<i2", 16)
 
 
 HEALTHY = {

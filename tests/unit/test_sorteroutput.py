@@ -96,6 +96,14 @@ def test_sorter_without_a_folder(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("text", ["{}", "[]", "null", '{"settings": 1, "files": {}}', "{"])
+def test_note_that_somebody_edited_is_none(work, tmp_path, text):
+    sorteroutput.keep(work(), tmp_path, SETTINGS, None)
+    assert sorteroutput.find(tmp_path, SETTINGS)
+    (tmp_path / sorteroutput.NAME / sorteroutput.NOTE).write_text(text)
+    assert sorteroutput.find(tmp_path, SETTINGS) is None
+
+
 def test_which_units_are_read_is_no_reason_to_sort_again(work, tmp_path):
     def with_params(**params):
         return {"task": {"sorter": {"name": "kilosort4", "params": params}}, "data": 2}

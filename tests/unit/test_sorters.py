@@ -93,7 +93,7 @@ def test_what_is_no_number_is_taken_for_the_default(value):
 def test_recording_of_one_batch_cannot_be_sorted():
     def check(n_samples, name="kilosort4", **params):
         task = SortTask(row=make_row(), sorter=SorterSettings(name=name, params=params))
-        return task.check_length(n_samples)
+        return task.check_length(n_samples, 30_000.0)
 
     error = check(60_060)
     assert str(error).startswith("60,060 samples are fewer than two batches of kilosort4")
@@ -110,6 +110,21 @@ def test_recording_of_one_batch_cannot_be_sorted():
     assert "too short for any batch_size" in check(3_000).remedy
     assert check(3_000, skip_kilosort_preprocessing=True) is None  # nothing is whitened
     assert check(3_000, name="spykingcircus2") is None
+
+
+@pytest.mark.parametrize(
+    ("steps", "n_samples", "is_enough"),
+    [
+        ({"resample": {"resample_rate": 60_000}}, 30_031, True),
+        ({"resample": {"resample_rate": 60_000}}, 30_030, False),
+        ({"decimate": {"decimation_factor": 2}}, 120_000, False),
+        ({"bandpass_filter": {}, "decimate": {"decimation_factor": 2}}, 120_122, True),
+    ],
+)
+def test_length_is_that_of_what_the_sorter_is_handed(steps, n_samples, is_enough):
+    task = SortTask(row=make_row(), sorter=SorterSettings(), preprocessing=steps)
+    assert (task.check_length(n_samples, 30_000.0) is None) is is_enough
+    assert task.batch_s(30_000.0) == (1.0 if "resample" in steps else 4.0)
 
 
 @pytest.fixture
@@ -270,7 +285,7 @@ def test_sort_of_a_window(tmp_path, write_binary, reader_options):
 
 
 def test_empty_sorting(tmp_path):
-    sorter.save_empty_sorting(tmp_path / "sorting", 19_753.774)
+    sorteroutput.save_empty(tmp_path / "sorting", 19_753.774)
     sorting = load(tmp_path / "sorting")
     assert (len(sorting.unit_ids), sorting.sampling_frequency) == (0, 19_753.774)
 

@@ -47,6 +47,15 @@ def die(how, tell):
         os._exit(3)
     os.kill(os.getpid(), getattr(signal, how))
 
+def leave(tell):
+    tell(stage="sort")
+    sys.exit("the licence is missing")
+
+def import_queue():
+    import queue
+    import helper_of_a_plugin
+    return [queue.__file__, helper_of_a_plugin.__file__]
+
 def full_disk(fails, tell):
     os.dup2(os.open("/dev/full", os.O_WRONLY), 1)
     tell(stage="sort")
@@ -161,6 +170,21 @@ def test_log_that_cannot_be_written_costs_no_result_and_no_error(run):
     assert run("full_disk", fails=False).result == "done"
     ended = run("full_disk", fails=True)
     assert (ended.describe(), ended.facts["stage"]) == ("ValueError: no key", "sort")
+
+
+def test_sorter_that_leaves_python_tells_why(run):
+    assert run("leave").describe() == "SystemExit: the licence is missing"
+
+
+def test_files_of_the_working_directory_hide_no_module(run, monkeypatch, tmp_path):
+    here = tmp_path / "here"
+    here.mkdir()
+    for name in ("queue.py", "helper_of_a_plugin.py"):
+        (here / name).touch()
+    monkeypatch.chdir(here)
+    own, helper = run("import_queue").result
+    assert own != helper == str(here / "helper_of_a_plugin.py")
+    assert not own.startswith(str(here))
 
 
 @pytest.mark.parametrize(
@@ -357,6 +381,19 @@ def back():
 back()
 time.sleep(60)
 """
+
+
+def test_signal_that_snakemake_ignores_is_ignored():
+    """A script's `snakemake &` ignores SIGINT, which a terminal sends to its jobs, too."""
+    code = (
+        "import os, signal; from spikecanary.supervise import processes\n"
+        "signal.signal(signal.SIGINT, signal.SIG_IGN); processes.exit_on_signals()\n"
+        "os.kill(os.getpid(), signal.SIGINT); print('lives', flush=True)\n"
+        "os.kill(os.getpid(), signal.SIGTERM)"
+    )
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, check=False)
+    assert (done.stdout, done.returncode) == (b"lives\n", 128 + signal.SIGTERM)
 
 
 def test_signal_in_a_callback_of_c_code_ends_the_process():

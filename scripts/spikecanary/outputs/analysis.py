@@ -75,7 +75,8 @@ def run(
         sorting = phy.read_sorting(folder / "phy", recording.sampling_frequency)
     else:
         sorting = without_duplicates(sorting, settings)
-    sorting = without_joins(sorting, read_parts(record), settings)
+    parts = read_parts(record, recording.sampling_frequency)
+    sorting = without_joins(sorting, parts, settings)
     # An analyzer has none of those beyond the end, and curations are compared with its spikes.
     sorting = remove_excess_spikes(sorting, recording)
     if "gui" in by_hand:
@@ -262,14 +263,15 @@ def note_noise(
         recording.set_property(f"noise_level_{method}_scaled", noise)
 
 
-def read_parts(record: sentinel.Record) -> list[sentinel.Part]:
-    """Return the parts of a recording by its sort record.
+def read_parts(record: sentinel.Record, rate_hz: float) -> list[sentinel.Part]:
+    """Return the parts of a recording by its sort record, in samples of what was sorted.
 
-    Records of earlier versions have none: then the recording tells, where it still is. Else times
-    count from the first sample of its first file.
+    Their rate is ``rate_hz``: the preprocessing may have resampled. Records of earlier versions
+    have none: then the recording tells, where it still is. Else times count from the first sample
+    of its first file.
     """
     if record.parts:
-        return record.parts
+        return _resample(record.parts, record, rate_hz)
     row = Recording.model_validate(record.settings["task"]["row"])
     parts: list[sentinel.Part] = []
     try:
@@ -280,7 +282,15 @@ def read_parts(record: sentinel.Record) -> list[sentinel.Part]:
     unknown = sentinel.Part(
         file=row.paths[0], start_sample=0, n_samples=record.n_samples or 0, t_start_s=t_start_s
     )
-    return parts or [unknown]
+    return _resample(parts or [unknown], record, rate_hz)
+
+
+def _resample(
+    parts: Sequence[sentinel.Part], record: sentinel.Record, rate_hz: float
+) -> list[sentinel.Part]:
+    """Return parts in samples of another rate than that of the raw recording."""
+    factor = rate_hz / (record.sampling_frequency_hz or rate_hz)
+    return [part if factor == 1 else clock.resample(part, factor) for part in parts]
 
 
 def load_analyzer(path: Path) -> "SortingAnalyzer":

@@ -73,7 +73,8 @@ def run(settings: CurationSettings, folder: Path, by_hand: Container[str] = ()) 
     if "gui_label" in labels:
         labels["label"] = labels["gui_label"].where(labels["gui_label"] != "", labels["label"])
     table = labels.drop(columns=["thresholds_label"]).join(metrics)
-    parts = analysis.read_parts(sentinel.read_record(folder / "sort.json"))
+    rate_hz = given.sampling_frequency
+    parts = analysis.read_parts(sentinel.read_record(folder / "sort.json"), rate_hz)
     if len(parts) > 1:
         table = table.join(count_by_part(analyzer.sorting, parts))
     with appears_whole(folder / "curated", "curate") as made:

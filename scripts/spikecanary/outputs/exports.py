@@ -93,8 +93,9 @@ def run(
             one = nwb.read_sorted(cast("Recording", row), folder)
             nwb.write_nwb([one], nwb.nwb_metadata(one, settings.nwb), made)
         else:
-            parts = analysis.read_parts(sentinel.read_record(folder / "sort.json"))
-            write_arrays(spikes(load(folder / "curated"), parts), made)
+            curated, record = load(folder / "curated"), sentinel.read_record(folder / "sort.json")
+            parts = analysis.read_parts(record, curated.sampling_frequency)
+            write_arrays(spikes(curated, parts), made)
     logger.info("%d units exported to %s", len(units), path)
 
 

@@ -87,14 +87,9 @@ def read_sorted(row: Recording, folder: Path) -> Sorted:
     """Read what was made of a recording in its results folder."""
     from spikeinterface.core import load
 
-    record = sentinel.read_record(folder / "sort.json")
-    return Sorted(
-        row,
-        record,
-        analysis.read_parts(record),
-        analysis.load_analyzer(folder / "analyzer"),
-        load(folder / "curated"),
-    )
+    record, curated = sentinel.read_record(folder / "sort.json"), load(folder / "curated")
+    parts = analysis.read_parts(record, curated.sampling_frequency)
+    return Sorted(row, record, parts, analysis.load_analyzer(folder / "analyzer"), curated)
 
 
 def nwb_metadata(one: Sorted, given: NwbSettings, session: str | None = None) -> dict[str, Any]:

@@ -74,6 +74,8 @@ def main(call_path: str, events_path: str, lifeline: str) -> int:
     for stream in (sys.stdout, sys.stderr):  # an error's text may be no UTF-8
         stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     hang_on(int(lifeline))
+    # Last, for what a plugin imports: a file there may have the name of any module.
+    sys.path.append(str(Path.cwd()))
     call = json.loads(Path(call_path).read_text(encoding="utf-8"))
     module, function = call["target"].split(":")
     with Path(events_path).open("a", encoding="utf-8") as events:
@@ -82,7 +84,7 @@ def main(call_path: str, events_path: str, lifeline: str) -> int:
             target = getattr(importlib.import_module(module), function)
             hook = {"tell": tell} if "tell" in inspect.signature(target).parameters else {}
             result = validate_call(target)(**call["arguments"], **hook)
-        except Exception as err:  # noqa: BLE001 - the parent gets it, whatever it is
+        except (Exception, SystemExit) as err:  # noqa: BLE001 - the parent gets it, whatever it is
             tell(error=describe_error(err))
             if not isinstance(err, ClassifiedSortFailure):  # whose one line says it all
                 with contextlib.suppress(OSError):  # the event has it, too

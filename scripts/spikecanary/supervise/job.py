@@ -56,7 +56,7 @@ class Job:
                 wall_s=self.left_s(),
                 mem_mb=self.mem_mb,
             ),
-            folders=[folder.absolute()],
+            folders=[folder.absolute(), self.log.parent.absolute()],
             with_containers=task.sorter.container == "docker",
             signatures=self.signatures,
         )

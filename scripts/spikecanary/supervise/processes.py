@@ -145,7 +145,9 @@ def exit_on_signals() -> None:
 
     sys.unraisablehook = interrupt_again
     for each in SIGNALS:
-        if each != signal.SIGHUP or signal.getsignal(each) != signal.SIG_IGN:  # nohup
+        if (
+            each == signal.SIGTERM or signal.getsignal(each) != signal.SIG_IGN
+        ):  # nohup, a script's &
             signal.signal(each, interrupt)
     _starter = _find_snakemake()
 

@@ -150,7 +150,7 @@ def supervise(
     started = time.monotonic()
     lifeline, our_end = os.pipe()  # the child ends when this process does, however it does
     child_log = ChildLog(supervision.log, MAX_LOG_BYTES)
-    command = [sys.executable, "-m", "spikecanary.supervise.child"]
+    command = [sys.executable, "-P", "-m", "spikecanary.supervise.child"]
     command += [str(request), str(events_path), str(lifeline)]
     # Opened before the child runs: its events are read even if the folder is removed.
     with (
