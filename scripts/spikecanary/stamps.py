@@ -47,6 +47,8 @@ BESIDE = {
 }
 #: A file's stamp has so many entries: name, size, time (ns).
 N_OF_FILE = 3
+#: By so much the same time may differ on two file systems: FAT keeps even seconds.
+TIMES_DIFFER_NS = 2_000_000_000
 
 
 def of_recording(row: Recording, plugin: str | None) -> dict[str, Any] | None:
@@ -109,8 +111,9 @@ def _whole_s(time_ns: int) -> int:
 def are_noted(now: Mapping[str, Any] | None, noted: Any, *, some_away: bool) -> bool:
     """Whether the stamps of now are those of files that were noted.
 
-    Archives that keep times in whole seconds (tar) change no file. With ``some_away`` files may be
-    away, all of them or, of a folder, some: it has fewer then, of a smaller size.
+    Archives and file systems that keep times less exactly (tar, NTFS, exFAT) change no file. With
+    ``some_away`` files may be away, all of them or, of a folder, some: it has fewer then, of a
+    smaller size.
     """
     if now is None:
         return some_away
@@ -128,9 +131,10 @@ def _is_noted(now: list[Any], noted: list[Any], *, some_away: bool) -> bool:
     if now == noted or now[0] != noted[0]:
         return now == noted
     if len(now) == N_OF_FILE:
-        return now[1:] == [noted[1], _whole_s(noted[2])]
+        return bool(now[1] == noted[1] and abs(now[2] - noted[2]) <= TIMES_DIFFER_NS)
     lacks_some = now[1] < noted[1] and now[2] <= noted[2]
-    is_same = now[1:3] == noted[1:3] and now[3] in noted[3:]
+    # The last digest is that of whole seconds; earlier records have but that of exact times.
+    is_same = now[1:3] == noted[1:3] and (now[-1] == noted[-1] or now[3] == noted[3])
     return is_same or (some_away and lacks_some)
 
 
