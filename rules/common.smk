@@ -86,6 +86,7 @@ BATCH = batch.Batch(
     RESULTS,
     PLACES["logs"],
     dry=DRY,
+    is_job=not workflow.is_main_process,
     # Known once the DAG is built: while rules are read, there is no executor.
     tries_nodes=lambda: workflow.local_exec and not (DRY or workflow.touch),
     remembers=DRY or not IN_MODULE,

@@ -13,7 +13,17 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from spikecanary import forecast, gate, inputcheck, node, outputs, report, reruns, summary
+from spikecanary import (
+    forecast,
+    gate,
+    inputcheck,
+    node,
+    outputs,
+    report,
+    reruns,
+    sentinel,
+    summary,
+)
 from spikecanary.config import Config
 from spikecanary.outputs import phy
 from spikecanary.pathtypes import not_readable
@@ -55,6 +65,8 @@ class Batch:
     results: Path
     logs: Path = Path("logs")
     dry: bool = False
+    #: Whether this is a job's own process, on a cluster, which reads the rules anew.
+    is_job: bool = False
     #: Whether this machine is tried before many canaries run on it; known once the DAG is built.
     tries_nodes: Callable[[], bool] = lambda: False
     #: States are read once; not where other rules may make the recordings in this run.
@@ -163,7 +175,9 @@ class Batch:
     def request(self, recording: str, attempt: int) -> dict[str, int]:
         """Return what a full sort requests, by its forecast."""
         task = self.state_of(recording).task
-        return forecast.sort_request(self.config, self.results, task, attempt)
+        # A job is held to what it was submitted with, before others ended.
+        began = sentinel.run_began() if self.is_job else None
+        return forecast.sort_request(self.config, self.results, task, attempt, began=began)
 
     def output_runtime_min(self, recording: str | None) -> int:
         """Return what an output's job requests: the recording's length, four hours at least."""

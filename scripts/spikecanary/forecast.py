@@ -10,11 +10,12 @@ import functools
 import math
 import statistics
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import psutil
-from pydantic import BaseModel, ConfigDict, PositiveFloat
+from pydantic import AwareDatetime, BaseModel, ConfigDict, PositiveFloat
 
 from spikecanary import sentinel
 from spikecanary.config import Config, ForecastSettings, WatchdogSettings
@@ -88,6 +89,7 @@ class FinishedSort(BaseModel):
     duration_s: PositiveFloat
     actual: dict[str, float]
     window: dict[str, tuple[float, float]] = {}  # empty in notes of earlier versions
+    at: AwareDatetime = datetime(2000, 1, 1, tzinfo=UTC)  # when it ended; these do not say it
 
 
 def costs_of(measured: Measured) -> dict[str, float]:
@@ -223,6 +225,7 @@ def remember(results: Path, canary: Record, sort: Record) -> None:
         duration_s=sort.duration_s,
         actual=costs_of(sort.measured),
         window=measure_growth(canary),
+        at=datetime.fromisoformat(sort.finished_at),
     )
     path = history_path(results, sort.sorter.params_digest)
     sentinel.append_line(path, entry.model_dump(mode="json"))
@@ -248,20 +251,33 @@ def _read_history(path: Path, _changed_ns: int) -> list[FinishedSort]:
     return found
 
 
-def forecast_recording(results: Path, task: SortTask) -> tuple[Forecast, set[str]]:
-    """Forecast the full sort of a recording from its results folder; empty if nothing is known.
+#: A forecast, and the costs in it that are no guess: a canary or finished sorts have measured them.
+Known = tuple[Forecast, set[str]]
 
-    Also name the costs that are no guess: its canary or finished sorts have measured them.
+
+def forecast_recording(results: Path, task: SortTask) -> Known:
+    """Forecast the full sort of a recording from its results folder; empty if nothing is known."""
+    return forecast_since(results, task, None)[-1]
+
+
+def forecast_since(results: Path, task: SortTask, began: datetime | None) -> list[Known]:
+    """Forecast the full sort of a recording as it was forecast when a run began, and since.
+
+    With each sort that ended since, the forecast may be lower; without ``began`` that of now alone.
     """
     canary = sentinel.read_if_readable(Record, results / task.row.id / "canary.json")
     if canary is None or canary.duration_s is None:
-        return {}, set()
+        return [({}, set())]
     history = read_history(history_path(results, task.digest()))
     same = canary.sorter.params_digest == task.digest()
-    if measured := forecast_sort(canary, history) if same else {}:
-        return measured, {*measured}
-    known = {name for each in history for name in each.actual} & {"wall_s", "disk_mb"}
-    return forecast_by_rates(canary.duration_s, 0.0, history), known
+    found = list[Known]()
+    for n in range(sum(began is None or x.at < began for x in history), len(history) + 1):
+        if measured := forecast_sort(canary, history[:n]) if same else {}:
+            found.append((measured, {*measured}))
+            continue
+        known = {name for each in history[:n] for name in each.actual} & {"wall_s", "disk_mb"}
+        found.append((forecast_by_rates(canary.duration_s, 0.0, history[:n]), known))
+    return found
 
 
 # What jobs request from Snakemake.
@@ -288,26 +304,38 @@ def default_request(config: Config, sorter: str, runtime_min: int) -> dict[str, 
     }
 
 
-def sort_request(config: Config, results: Path, task: SortTask, attempt: int) -> dict[str, int]:
+def sort_request(
+    config: Config, results: Path, task: SortTask, attempt: int, *, began: datetime | None = None
+) -> dict[str, int]:
     """Return what a sort requests: ``runtime`` (min), ``mem_mb``, ``disk_mb``, ``gpu``.
 
     The high end of the forecast, times the safety factor, within the configured limits. A later
     attempt of Snakemake's asks for more of what the ones before lacked. A sort whose canary used a
-    GPU requests at least one.
+    GPU requests at least one. With ``began``, when the run began that submitted its job, it is at
+    least what was requested then or since.
     """
     asked = default_request(config, task.sorter.name, config.job.sort_runtime_min)
     gpu = asked.pop("gpu")
-    expected, known = forecast_recording(results, task)
-    for name, n in request(config.forecast, expected).items():
-        asked[name] = n if RESOURCES[name][0] in known else max(n, asked[name])
+    forecasts = forecast_since(results, task, began)
+    requests = [_request_known(config.forecast, asked, *each) for each in forecasts]
+    asked = {name: max(each[name] for each in requests) for name in asked}
     if attempt > 1:
         n_tries = 1 + config.retry.gpu_memory_times * (task.sorter.name in MEMORY_KNOBS)
         times = count_lacks(results / task.row.id / "attempts.jsonl", attempt, n_tries)
         for name, n in asked.items():
             asked[name] = max(n, min(getattr(config.forecast, LIMITS[name]), times[name] * n))
-    if config.job.gpu is None and "vram_mb" in expected:
+    if config.job.gpu is None and "vram_mb" in forecasts[-1][0]:
         gpu = max(gpu, 1)
     return {**asked, "gpu": gpu}
+
+
+def _request_known(
+    settings: ForecastSettings, asked: Mapping[str, int], expected: Forecast, known: set[str]
+) -> dict[str, int]:
+    """Return what a forecast requests; of what is a guess no less than what is asked anyway."""
+    found = request(settings, expected)
+    guessed = {name for name in found if RESOURCES[name][0] not in known}
+    return {**asked, **found, **{name: max(found[name], asked[name]) for name in guessed}}
 
 
 def request(settings: ForecastSettings, forecast: Mapping[str, Interval]) -> dict[str, int]:

@@ -24,5 +24,6 @@ if wanted == "fails":
     with path.with_name("attempts.jsonl").open("a") as journal:
         journal.write(json.dumps({**record, "kind": "sort", "outcome": "failed"}) + "\n")
     raise SystemExit(f"{recording}: failed")
+Path(snakemake.log[0]).write_text(f"{snakemake.resources.runtime} min")
 Path(snakemake.output.sorting).mkdir()
 path.write_text(json.dumps(record))

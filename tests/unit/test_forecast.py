@@ -1,5 +1,6 @@
 """The forecast and the capacity check, on measured windows made up here."""
 
+from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 
 import psutil
@@ -127,6 +128,23 @@ def test_history_is_kept_and_read(tmp_path):
     assert "mem_mb" in known
     other = TASK.model_copy(update={"row": TASK.row.model_copy(update={"id": "none"})})
     assert forecast.forecast_recording(tmp_path, other) == ({}, set())
+
+
+def test_job_is_held_to_no_less_than_it_was_submitted_with(tmp_path):
+    """Sorts that end while it waits may have taken less; what was known before counts."""
+    write_record(tmp_path / "x/canary.json", make_record(outcome="skipped", duration_s=3600.0))
+    path, began = forecast.history_path(tmp_path, TASK.digest()), datetime.now(UTC)
+    minutes, ended = [], ((9.0, -1), (90.0, -1), (7.0, 1))
+    for rate, hours in ended:
+        took = {"duration_s": 3600.0, "actual": {"wall_s": 60 * rate}}
+        entry = FinishedSort(recording="y", **took, at=began + timedelta(hours=hours))
+        append_line(path, entry.model_dump(mode="json"))
+        asked = [
+            forecast.sort_request(Config(), tmp_path, TASK, 1, began=when)["runtime"]
+            for when in (None, began, began - timedelta(hours=2))
+        ]
+        minutes.append(asked)
+    assert minutes == [[19, 19, 129], [104, 104, 129], [19, 104, 129]]
 
 
 def test_skipped_canary_is_forecast_by_rates(tmp_path):
