@@ -88,7 +88,8 @@ BATCH = batch.Batch(
     dry=DRY,
     is_job=not workflow.is_main_process,
     # Known once the DAG is built: while rules are read, there is no executor.
-    tries_nodes=lambda: workflow.local_exec and not (DRY or workflow.touch),
+    tries_nodes=lambda: workflow.local_exec and not (DRY or workflow.touch or BATCH.reads_only()),
+    reads_only=lambda: workflow.executor_plugin is None,
     remembers=DRY or not IN_MODULE,
 )
 LEFT_OUT = BATCH.left_out and f"Left out, {BATCH.left_out}"

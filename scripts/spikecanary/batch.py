@@ -69,6 +69,8 @@ class Batch:
     is_job: bool = False
     #: Whether this machine is tried before many canaries run on it; known once the DAG is built.
     tries_nodes: Callable[[], bool] = lambda: False
+    #: Whether no job is to run (--report, --summary, --delete-all-output); known by then, too.
+    reads_only: Callable[[], bool] = lambda: False
     #: States are read once; not where other rules may make the recordings in this run.
     remembers: bool = True
     #: Returns the table of a wave's gate, as soon as it is written; no dry run asks for one.
@@ -223,10 +225,14 @@ class Batch:
 
         A dry run cannot pass the checkpoint: it goes by the sentinels that stand, and counts what
         will be tested (again) as sorted. A real run goes by the gate's table, not by the
-        sentinels: one that is away, to be made again, passed while the table stands.
+        sentinels: one that is away, to be made again, passed while the table stands. Where no job
+        is to run, what is sorted counts: a gate that is due hides none of it.
         """
         states = {each: self.state_of(each) for each in self.waves[wave]}
-        if self.gate_of is None or self.dry:
+        if self.reads_only():
+            passed = {each for each, state in states.items() if state.sort}
+            silent = {each for each, state in states.items() if state.is_silent}
+        elif self.gate_of is None or self.dry:
             passed = {each for each, state in states.items() if state.may_proceed}
             silent = {each for each, state in states.items() if state.is_silent}
         else:
@@ -238,13 +244,19 @@ class Batch:
         return [each for each in states if each in passed], sorted(silent - passed)
 
     def results_of(self, wave: str, names: Sequence[str]) -> list[str]:
-        """Return those names of each recording of a wave that is sorted, or its picture."""
+        """Return those names of each recording of a wave that is sorted, or its picture.
+
+        Where no job is to run, all that is there: Snakemake's report takes no file that is missing.
+        """
         passed, silent = self.split(wave)
+        if self.reads_only():
+            names = outputs.all_files(self.config.outputs)
         made = [f"{each}/{name}" for each in passed for name in names]
         of_sorted = {self.rows[each].session for each in passed}
         made += [f"sessions/{one}.nwb" for one in self.whole_sessions if one in of_sorted]
         drawn = silent if "figures" in self.config.outputs else []
-        return made + [f"{each}/{outputs.CANARY_FIGURE}" for each in drawn]
+        made += [f"{each}/{outputs.CANARY_FIGURE}" for each in drawn]
+        return [x for x in made if not self.reads_only() or (self.results / x).exists()]
 
     def missing_of(self, wave: str) -> list[str]:
         """Return a wave's files by name that are missing, so that a removed one is made again.

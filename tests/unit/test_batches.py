@@ -126,6 +126,23 @@ def test_real_run_goes_by_the_gates_table(batch, tmp_path):
     ]
 
 
+def test_what_is_there_counts_where_no_job_is_to_run(batch):
+    settings = batch().state_of("a").sort_settings
+    for name in "ab":
+        record = make_record(recording=name, outcome="sorted", settings=settings)
+        sentinel.write_record(batch().results / name / "sort.json", record)
+    (batch().results / "a/figures").mkdir()
+    write_canary(batch(), "b", stopped("environment"))
+    config = {"outputs": ["figures"], "gate": {"wave_size": 5}}
+
+    def gate_of(wave):
+        raise AssertionError(wave)  # it is due
+
+    reading = batch(config, gate_of=gate_of, reads_only=lambda: True)
+    assert reading.results_of("1", []) == ["a/sort.json", "a/figures", "b/sort.json"]
+    assert reading.missing_of("1") == ["gates/1.tsv", "waves/1.tsv"]
+
+
 def test_machine_is_tried_before_many_canaries(batch):
     assert batch().find_trial("1") is None
     trying = batch(tries_nodes=lambda: True)

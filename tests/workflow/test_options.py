@@ -7,6 +7,7 @@ import zipfile
 
 import pytest
 
+from engine import Engine
 from workbench import ROOT
 
 REFUSED = [
@@ -91,6 +92,24 @@ def test_option(batches, tmp_path, monkeypatch, arguments, done):
     else:
         again = run if "--nolock" in arguments else engine.run()
         assert "Nothing to be done" in again.output
+
+
+@pytest.mark.slow
+def test_report_and_deletion_of_a_batch_in_which_something_failed(tmp_path):
+    """The canary that is due, so the gate that is, hides nothing of what is sorted."""
+    engine = Engine(tmp_path, "a b c d", outputs=["figures"])
+    engine.world(b="environment", c="fails", d="biological")
+    assert engine.run("--keep-going").done() == "canary: a b c d; sort: a c; exit 1"
+    run = engine.run("--report", "r.zip")
+    assert run.status == 0, run.output
+    with zipfile.ZipFile(tmp_path / "r.zip") as report:
+        shown = {name.rsplit("/", 1)[-1] for name in report.namelist()}
+    assert {"a.png", "canary.png", "summary.tsv"} <= shown
+    run = engine.run("--delete-all-output")
+    assert run.status == 0, run.output
+    left = {path.name for path in engine.result().rglob("*") if path.is_file()}
+    assert left == {"attempts.jsonl", "kilosort4.json"}
+    assert not engine.result("a/sorting").exists()
 
 
 def test_options_of_the_page_are_tested():
