@@ -32,6 +32,7 @@ rule summary:
     """Put the tables of all waves together."""
     input:
         waves=[f"<results>/waves/{wave}.tsv" for wave in BATCH.waves],
+        errors=in_results(BATCH.errors),
     output:
         table=report("<results>/summary.tsv", caption="captions/summary.rst", category="Batch"),
     log:

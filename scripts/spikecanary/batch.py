@@ -48,7 +48,7 @@ def check_places(places: Mapping[str, Path]) -> str:
         if os.path.lexists(place) and not place.is_dir():
             return f"{place} is no folder: move it, or choose another in pathvars: {name}"
     misplaced = []
-    for name in (*RESERVED_IDS, ".checked"):
+    for name in (*RESERVED_IDS, ".checked", summary.ERRORS):
         path, kind = str(places["results"] / name), "file" if "." in name else "folder"
         is_there = os.path.exists(path)  # noqa: PTH110 - of a name too long, too
         if is_there and Path(path).is_dir() == (kind == "file"):
@@ -301,6 +301,11 @@ class Batch:
         return [f"{x}/curated" for wave in waves for x in self.split(wave)[0] if x in members]
 
     # What needs a person.
+
+    @property
+    def errors(self) -> list[str]:
+        """The note that the error hook wrote the summary, which is not what its rule makes."""
+        return [summary.ERRORS] if (self.results / summary.ERRORS).exists() else []
 
     @cached_property
     def disagreeing(self) -> dict[str, Any]:

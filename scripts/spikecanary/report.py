@@ -116,6 +116,8 @@ def write_after_errors(
         logger.error("summary and report could not be written: %s", err)  # noqa: TRY400
     except Exception:
         logger.exception("the report could not be written")
+    finally:
+        summary.note_errors(results)
 
 
 def _sum(rows: Sequence[Mapping[str, Any]], column: str) -> float:

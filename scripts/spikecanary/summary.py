@@ -7,7 +7,7 @@ import re
 import sys
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +70,8 @@ NAMED = 5
 #: The recordings of the table with their further columns, by the results folder: of modules, whose
 #: hooks do not know them.
 IN_TABLE: dict[Path, Mapping[str, Mapping[str, str]]] = {}
+#: The file of :func:`note_errors`.
+ERRORS = ".errors"
 #: What describe_recordings shows.
 SCREEN_COLUMNS = ("recording", "verdict", "outcome", "category", "sort", "n_units", "reason")
 
@@ -130,6 +132,16 @@ def merge(waves: Iterable[Path]) -> list[dict[str, str]]:
     rows = [row for path in waves for row in read_tsv(path, ("recording", "table_row"))]
     rows.sort(key=lambda row: int(row["table_row"]) if row["table_row"].isdecimal() else 0)
     return [{name: value for name, value in row.items() if name != "table_row"} for row in rows]
+
+
+def note_errors(results: Path) -> None:
+    """Note that the error hook wrote the summary, by a file that the rule takes as input.
+
+    Written after it, with the time in it, since Snakemake goes by both: so the next run without
+    errors makes the summary again.
+    """
+    with contextlib.suppress(OSError):
+        sentinel.write_atomic(results / ERRORS, f"{datetime.now(UTC).isoformat()}\n")
 
 
 def write(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
@@ -475,5 +487,6 @@ def end_of_module_run(results: str | Path, *, failed: bool = False) -> None:
     if failed:
         with contextlib.suppress(OSError):  # a full disk; what comes next says why the run failed
             write(Path(results) / "summary.tsv", describe(Path(results), known))
+        note_errors(Path(results))
     if print_end(Path(results), {name: {} for name in found if name in known}):
         sys.exit(1)

@@ -215,6 +215,7 @@ def test_full_disk_hides_no_reason(tmp_path, monkeypatch, caplog):
     monkeypatch.setattr(summary, "write", write)
     report.write_after_errors(tmp_path, {}, Config())
     assert "summary and report could not be written: [Errno 28]" in caplog.text
+    assert (tmp_path / ".errors").exists()  # so that the next run makes them
 
 
 def test_host_that_fails_as_others_do_not_is_named(tmp_path):

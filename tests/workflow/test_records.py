@@ -85,7 +85,9 @@ def test_folders_that_cannot_be_worked_in_cost_no_other(engine):
 
 
 @pytest.mark.medium
-@pytest.mark.parametrize("name", ["summary.tsv", "report.html", ".checked", "gates", "waves"])
+@pytest.mark.parametrize(
+    "name", ["summary.tsv", "report.html", ".checked", ".errors", "gates", "waves"]
+)
 def test_file_in_the_place_of_a_folder_or_the_other_way_round(engine, name):
     path = engine.result(name)
     engine.result().mkdir()
@@ -118,6 +120,25 @@ def test_record_without_a_part_costs_no_other(engine):
     del record["canary_settings"]["task"]
     path.write_text(json.dumps(record))
     assert engine.run().done().startswith("canary: b c; sort: b c")
+
+
+@pytest.mark.medium
+def test_summary_of_a_run_with_errors_is_made_again(tmp_path):
+    """Also where what failed is gone from the table, and nothing else is to run."""
+    engine = Engine(tmp_path, "a b", gate={"wave_size": 2})
+    assert engine.run().status == 0
+    engine.rows(THREE)
+    engine.world(c="fails")
+    for _ in range(2):  # the second time the note is known
+        assert engine.run().status == 1
+        assert "failed" in engine.result("summary.tsv").read_text()
+        engine.rows("a b")
+        assert engine.run().done() == "exit 0"
+        assert "failed" not in engine.result("summary.tsv").read_text()
+        assert "failed" not in engine.result("report.html").read_text()
+        engine.rows(THREE)
+    engine.rows("a b")
+    assert "Nothing to be done" in engine.run().output
 
 
 @pytest.mark.medium
