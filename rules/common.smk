@@ -45,7 +45,9 @@ from spikecanary.table import ID_PATTERN
 if FOLDER:
     processes.import_first(FOLDER / "scripts")
 DRY = workflow.output_settings.dryrun
-IN_MODULE = Path(workflow.main_snakefile).resolve().parent != FOLDER
+# workflow/Snakefile includes ours; fetched from elsewhere, all are a module's.
+OWN = (FOLDER, FOLDER / "workflow") if FOLDER else ()
+IN_MODULE = Path(workflow.main_snakefile).resolve().parent not in OWN
 if Quietness.RULES in (workflow.output_settings.quiet or ()) and not IN_MODULE:
     quieten(logger)
 # Captured while parsing: inside a module, the importer's redirections.

@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import tarfile
 import zipfile
 
@@ -30,6 +31,12 @@ def test_target_sorted(engine):
     run = engine.run("sorted", outputs=["units"])
     assert run.done("sort", "analyze") == "sort: a c d e f; exit 0"
     assert not engine.result("summary.tsv").exists()
+
+
+def test_snakefile_of_the_catalog_is_no_module(engine):
+    shutil.copytree(ROOT / "workflow", engine.folder / "workflow")
+    run = engine.run("-n", "-s", "workflow/Snakefile", "--quiet", "rules", "host")
+    assert run.output.count("Job stats:") == 1, run.output
 
 
 def read_table_of_options():
