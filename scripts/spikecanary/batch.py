@@ -81,21 +81,25 @@ class Batch:
 
     @cached_property
     def rows(self) -> dict[str, Recording]:
-        """Those of its recordings that have a results folder to work in, by their ids."""
-        rows = self.recordings
-        usable = (r for r in rows if reruns.is_usable(r, self.results, self.config, dry=self.dry))
-        return {row.id: row for row in usable}
+        """Those of its recordings that have a results folder to work in, by their ids.
+
+        In a job all: its own was looked at before it was submitted, and others do not matter.
+        """
+        return {row.id: row for row in self.recordings if self.is_job or self._look(row).is_usable}
 
     @cached_property
     def left_out(self) -> str:
         """Which recordings are left out, and why; empty where none is."""
         if len(self.rows) == len(self.recordings):
             return ""
-        named = [row.id for row in self.recordings if row.id not in self.rows]
-        return (
+        left = [self._look(row) for row in self.recordings if row.id not in self.rows]
+        told = [str(state.problem) for state in left if state.is_unreachable]
+        named = [state.row.id for state in left if not state.is_unreachable]
+        folders = (
             f"{self.results} has no folders of theirs to work in: {named}; move them, or give "
             "yourself the right to read and write them"
         )
+        return "; ".join(filter(None, [folders if named else "", shorten(told, reruns.NAMED)]))
 
     @cached_property
     def waves(self) -> dict[str, list[str]]:
@@ -117,15 +121,19 @@ class Batch:
 
     def state_of(self, recording: str) -> State:
         """Return a recording's records beside the settings of now."""
-        if recording in self._states:
-            return self._states[recording]
         if recording not in self.rows:
             hint = did_you_mean(recording, self.rows)
             unknown = f"no recording {recording!r} in {self.config.recordings}{hint}"
             raise SystemExit(self.left_out if recording in self.numbered else unknown)
-        state = State(self.config, self.rows[recording], self.results / recording, dry=self.dry)
+        return self._look(self.rows[recording])
+
+    def _look(self, row: Recording) -> State:
+        """Look at a recording's records; they are read when they are first needed."""
+        if row.id in self._states:
+            return self._states[row.id]
+        state = State(self.config, row, self.results / row.id, dry=self.dry)
         if self.remembers:
-            self._states[recording] = state
+            self._states[row.id] = state
         return state
 
     def sorter_of(self, recording: str) -> str:

@@ -16,7 +16,7 @@ from typing import Any
 
 from spikecanary import gate, outputs, sentinel, sorter, stamps
 from spikecanary.config import Config, as_set
-from spikecanary.sentinel import Essentials, RecordError, read_if_any
+from spikecanary.sentinel import Essentials, RecordError, UnreachableRecordError, read_if_any
 from spikecanary.sorter import SortTask
 from spikecanary.table import COLUMNS, Recording
 from spikecanary.texts import shorten
@@ -78,7 +78,7 @@ class State:
     folder: Path  #: its results folder
     #: A dry run does not stamp recordings without records, whose stamps decide nothing yet.
     dry: bool = field(default=False, kw_only=True)
-    _problems: list[str] = field(default_factory=list, init=False)
+    _problems: list[RecordError] = field(default_factory=list, init=False)
 
     @cached_property
     def task(self) -> SortTask:
@@ -105,7 +105,7 @@ class State:
         try:
             return read_if_any(Essentials, self.folder / name)
         except RecordError as err:
-            self._problems.append(str(err))
+            self._problems.append(err)
             return None
 
     @cached_property
@@ -122,7 +122,31 @@ class State:
     def problem(self) -> str | None:
         """Why one of its records cannot be read; None where all can, or are not there."""
         _ = (self.sentinel, self.sort)  # read by now
-        return self._problems[0] if self._problems else None
+        return str(self._problems[0]) if self._problems else None
+
+    @property
+    def is_unreachable(self) -> bool:
+        """Whether one of its records cannot be read for now: what it says may be worth hours."""
+        is_found = self._is_open and self.problem
+        return bool(is_found) and any(isinstance(x, UnreachableRecordError) for x in self._problems)
+
+    @property
+    def _is_open(self) -> bool:
+        return self.folder.is_dir() and os.access(self.folder, os.R_OK | os.X_OK)
+
+    @property
+    def is_usable(self) -> bool:
+        """Whether its results folder can be worked in, or is not there.
+
+        Snakemake would end the run of all recordings, or sort anew what is sorted. A folder that
+        may not be written is needed only where something is to be done.
+        """
+        if not os.path.lexists(self.folder):
+            return True
+        if not self._is_open or self.is_unreachable:
+            return False
+        may_write = self.dry or os.access(self.folder, os.W_OK)
+        return may_write or self.is_done or not self.may_proceed
 
     @cached_property
     def data(self) -> dict[str, Any] | None:
@@ -282,23 +306,6 @@ class State:
 def _differing(was: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """Name the keys whose values differ."""
     return [name for name in dict.fromkeys([*was, *now]) if was.get(name) != now.get(name)]
-
-
-def is_usable(row: Recording, results: Path, config: Config, *, dry: bool) -> bool:
-    """Whether a recording's results folder can be worked in, or is not there.
-
-    Snakemake would end the run of all recordings. A folder that may not be written is needed only
-    where something is to be done.
-    """
-    folder = results / row.id
-    if not os.path.lexists(folder):
-        return True
-    if not folder.is_dir() or not os.access(folder, os.R_OK | os.X_OK):
-        return False
-    if dry or os.access(folder, os.W_OK):
-        return True
-    state = State(config, row, folder)
-    return state.is_done or not state.may_proceed
 
 
 def disagreement(

@@ -43,6 +43,10 @@ class RecordError(PlainError):
     """A sentinel or sort record that cannot be read."""
 
 
+class UnreachableRecordError(RecordError):
+    """One that cannot be read for now: no permission, storage that does not answer."""
+
+
 #: So many characters of a text that may have several lines; the log has all of it.
 LONGEST_TEXT = 4_000
 
@@ -331,7 +335,8 @@ def write_record(path: Path, record: Record) -> None:
 def read_as(kind: type[R], path: Path) -> R:
     """Read a sentinel or sort record, or what of it a kind names.
 
-    Raises FileNotFoundError, or RecordError: no record, or one of a newer Spike Canary.
+    Raises FileNotFoundError, or RecordError: no record, one of a newer Spike Canary, or one that
+    cannot be reached.
     """
     why: Any = "no file"
     try:
@@ -353,7 +358,7 @@ def read_as(kind: type[R], path: Path) -> R:
         why = "a folder"
     except OSError as err:  # the record itself may be whole
         msg = f"{path} cannot be read ({err.strerror}): mend that, and run again"
-        raise RecordError(msg) from err
+        raise UnreachableRecordError(msg) from err
     msg = f"{path} is not a Spike Canary record ({why}); remove it to have it made again"
     raise RecordError(one_line(msg))
 

@@ -100,6 +100,29 @@ def test_recording_without_a_folder_to_work_in_is_left_out(batch):
         left.state_of("b")
 
 
+@pytest.mark.parametrize("name", ["canary.json", "sort.json"])
+def test_recording_whose_record_cannot_be_reached_is_left_out(batch, monkeypatch, name):
+    """What it says may be worth hours; a record that is none is made again."""
+    for one in "ab":
+        sentinel.write_record(batch().results / one / name, make_record(recording=one))
+    (batch().results / "b" / name).write_text("{")
+    read = Path.read_bytes
+
+    def fail(path):
+        if path == batch().results / "a" / name:
+            raise OSError(5, "Input/output error")
+        return read(path)
+
+    monkeypatch.setattr(Path, "read_bytes", fail)
+    left = batch()
+    assert left.waves["1"] == ["b"]
+    path = batch().results / "a" / name
+    assert left.left_out == f"{path} cannot be read (Input/output error): mend that, and run again"
+    # A job is of a recording that was looked at, and looks at no other.
+    job = batch(is_job=True)
+    assert (job.waves["1"], job.left_out) == (["a", "b"], "")
+
+
 def test_dry_run_counts_what_may_be_sorted(batch):
     write_canary(batch(), "a", make_record())
     write_canary(batch(), "b", stopped("biological"))
