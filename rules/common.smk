@@ -36,7 +36,7 @@ else:
     check_installed(SCRIPTS)
 
 from snakemake_logger_plugin_spikecanary.quiet import quieten
-from spikecanary import batch, forecast, inputcheck, node, outputs, sentinel, summary
+from spikecanary import batch, forecast, inputcheck, node, outputs, reruns, sentinel, summary
 from spikecanary.config import BadInputError, as_set
 from spikecanary.reruns import OUTPUT_VERSIONS, SORT_VERSION, compare, digest, limits_of
 from spikecanary.supervise import gpus, processes
@@ -72,6 +72,9 @@ try:
     SETTINGS, RECORDINGS = read(config)
 except BadInputError as err:
     sys.exit(str(err))  # a WorkflowError would show lines of this file
+changed = reruns.compare_with_run(SETTINGS, begins=workflow.is_main_process)
+if changed and not IN_MODULE:  # a module's config may be made anew by each process
+    sys.exit(changed)
 PLACES = {
     name: Path(PREFIX.replace_prefix(PATHVARS.apply(f"<{name}>")))
     for name in ("results", "logs", "benchmarks")

@@ -46,6 +46,14 @@ REMADE = {
     "analyzed with other settings": ["metrics.tsv"],
     "curated with other settings": ["units.tsv"],
 }
+#: What all sorts of a run have to share, as far as it reads the same on all machines.
+OF_ALL_SORTS: Any = {
+    "sorter": {"name", "params", "params_of", "device", "container", "image"},
+    "canary": {"bad_periods"},
+    **dict.fromkeys(("preprocessing", "preprocessing_of", "params_of"), True),
+}
+#: Its digest when this run of snakemake began: an environment variable, for its jobs.
+RUN_SETTINGS = "SPIKECANARY_RUN_SETTINGS"
 #: Settings of the forecast by which a canary goes.
 OF_A_CANARY = {"max_mem_mb", "max_runtime_min"}
 
@@ -67,6 +75,24 @@ def digest(**values: Any) -> dict[str, str]:
     """Return digests of long values (16 hex digits of SHA-256), to be compared instead of them."""
     texts = {name: json.dumps(value).encode() for name, value in values.items()}
     return {name: hashlib.sha256(text).hexdigest()[:16] for name, text in texts.items()}
+
+
+def compare_with_run(config: Config, *, begins: bool) -> str:
+    """Say that the settings of sorts are not those with which this run began; else nothing.
+
+    Jobs of a cluster read the configuration again. ``begins``: this process began the run. Where
+    jobs do not have its environment, nothing is compared.
+    """
+    now = digest(settings=as_set(config, include=OF_ALL_SORTS))["settings"]
+    if begins:
+        os.environ[RUN_SETTINGS] = now
+    if os.environ.get(RUN_SETTINGS, now) == now:
+        return ""
+    return (
+        "the configuration (sorter, preprocessing) was changed while snakemake runs: this job "
+        "would sort with other settings than those before it. Change it back, or end snakemake, "
+        "wait for its jobs, and start it again"
+    )
 
 
 @dataclass

@@ -52,6 +52,21 @@ def write_sort(state, fields=None, **config):
     sentinel.write_record(looked.folder / "sort.json", made)
 
 
+def test_settings_of_sorts_do_not_change_while_a_batch_runs(monkeypatch):
+    monkeypatch.delenv(reruns.RUN_SETTINGS, raising=False)
+    began, limits = Config(), Config.model_validate({"job": {"threads": 2}, "outputs": []})
+    edited = [
+        Config.model_validate({"sorter": {"params": {"nblocks": 3}}}),
+        Config.model_validate({"preprocessing": {"common_reference": {}}}),
+        Config.model_validate({"canary": {"bad_periods": "silence"}}),
+    ]
+    assert not any(reruns.compare_with_run(each, begins=False) for each in edited)
+    assert reruns.compare_with_run(began, begins=True) == ""
+    assert reruns.compare_with_run(limits, begins=False) == ""
+    for each in edited:
+        assert "was changed while snakemake runs" in reruns.compare_with_run(each, begins=False)
+
+
 def test_nothing_on_record(state):
     looked = state()
     assert not looked.sort_stands

@@ -27,6 +27,17 @@ def submit(tmp_path):
     return write
 
 
+def test_settings_that_are_edited_while_a_batch_runs(tmp_path, submit):
+    engine = Engine(tmp_path, "a")
+    given = ("--config", "preprocessing={common_reference: {}}", "sorter={device: cpu}")
+    run = engine.run("results/a/canary.json", *REMOTE, *given)
+    assert run.done() == "canary: a; exit 0", run.output
+    submit("echo 'preprocessing: {common_reference: {}}' >> more.yaml")
+    run = engine.run("results/a/sort.json", *REMOTE)
+    assert run.done() == "exit 1"
+    assert "was changed while snakemake runs" in run.output
+
+
 def test_sort_is_held_to_what_was_submitted(tmp_path, submit):
     """Others have ended while it waited, and by their history it would need less."""
     engine = Engine(tmp_path, "a")
