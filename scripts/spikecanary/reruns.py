@@ -41,6 +41,8 @@ OUTPUT_VERSIONS = {
 }
 #: Recordings that are named for each reason.
 NAMED = 3
+#: Files that the suggested command names: a person has to copy it.
+MOST_FILES = 400
 #: What is made again, where it is not the canary or the sort: files, by the reason.
 REMADE = {
     "analyzed with other settings": ["metrics.tsv"],
@@ -411,6 +413,9 @@ def compare(
     disagree = (
         f"records disagree with the config or the table: {'; '.join(named)}. Snakemake's own notes "
         "of them (.snakemake) are lost, or say otherwise. To run them again, add to your command: "
-        f"--forcerun {' '.join(files)}"
+        f"--forcerun {' '.join(files[:MOST_FILES])}"
     )
+    if len(files) > MOST_FILES:
+        # Rules instead of files would sort again what agrees, too.
+        disagree += f" (the first {MOST_FILES} of {len(files)} files; then run again for the next)"
     return "; ".join([*unreadable[:NAMED], disagree])
