@@ -256,7 +256,7 @@ class State:
 
         A sorted recording's canary is not asked again: its settings are those that the sort's
         record holds. They are not read from the sentinel, since Snakemake removes a job's own
-        outputs before it starts, and jobs on a cluster read the rules again after that.
+        outputs, and a job on a cluster that is started again reads the rules after that.
         """
         noted = self.sort.canary_settings if self.sort and self.sort_stands else None
         if noted and {"task", "data", "settings", "attempt"} <= {*noted}:

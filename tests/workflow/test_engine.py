@@ -417,7 +417,7 @@ def test_limits_sort_nothing_again(finished):
 
 @pytest.mark.slow
 def test_through_an_executor_whose_jobs_read_the_rules_again(engine):
-    """As on a cluster: each job is a snakemake of its own, after its outputs were removed."""
+    """As on a cluster: each job is a snakemake of its own, which reads config and table again."""
     remote = (
         "--executor",
         "cluster-generic",
