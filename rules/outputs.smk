@@ -2,6 +2,7 @@
 # OUTPUTS: <results>/{recording}/analyzer, metrics.tsv, units.tsv, curated, and what `outputs` names
 
 
+@signed
 def output_runtime(wildcards, attempt):
     """Return the minutes that an output's job requests, by the length of its recording."""
     return attempt * BATCH.output_runtime_min(wildcards.get("recording"))
@@ -9,7 +10,7 @@ def output_runtime(wildcards, attempt):
 
 OUTPUT_RESOURCES = {
     "mem_mb": times_attempt(SETTINGS.job.output_mem_mb),
-    "runtime": output_runtime,
+    "runtime": batch.LEAST_OUTPUT_MIN if DRY else output_runtime,
     "attempt": times_attempt(1),
 }
 
