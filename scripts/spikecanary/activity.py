@@ -123,9 +123,11 @@ def explain_missed(
             f"the noise of the numbers that {task.sorter.name} is handed is {noise:.3g}{known}: "
             f"too small to sort, though {seen}; are the samples in volts?"
         )
+        steps = "".join(f", {step}: ..." for step in task.preprocessing)
         remedy = (
-            "Put `scale_to_uV: {}` into the config's preprocessing (it needs the right gain to "
-            "uV), or set the sorter's parameter scale, so that the noise is about 10."
+            f"Set preprocessing_of: {{in_uV: {{scale_to_uV: {{}}{steps}}}}} in the config, and in_uV "
+            "in its column preprocessing (it needs the right gain to uV). Or, of a sorter that has "
+            f"the parameter, {task.alone('scale', '...')}, so that the noise is about 10."
         )
         evidence = {"path": task.row.paths[0], "noise": noise, "gain": gain}
         return RecordingLayoutError(msg, remedy=remedy, **evidence)

@@ -131,6 +131,7 @@ def count(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         "states": {state: states.count(state) for state in dict.fromkeys(states)},
         "n_needing": sum(map(summary.needs_attention, rows)),
         "n_units": round(_sum(rows, "n_units")),
+        "n_labelled": sum(row["n_good"] != "" for row in rows),
         "n_good": round(_sum(rows, "n_good")),
         "canaries_s": _sum(rows, "canary_wall_s"),
         "sorts_s": _sum(rows, "sort_wall_s"),

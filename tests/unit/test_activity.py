@@ -106,7 +106,7 @@ def test_samples_in_volts_are_not_silence():
     assert isinstance(failure, RecordingLayoutError)
     assert "1e-05" in str(failure)
     assert "gain to uV: 1e+06" in str(failure)
-    assert "scale_to_uV" in failure.remedy
+    assert "preprocessing_of: {in_uV: {scale_to_uV: {}}} in the config" in failure.remedy
     assert failure.evidence["noise"] == 1e-5
     assert explain(dtype="float32", noise=1e-5, params={"scale": 1e6}) is None
     assert explain(dtype="int16", noise=0.0) is None
