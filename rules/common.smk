@@ -49,7 +49,7 @@ DRY = workflow.output_settings.dryrun
 OWN = (FOLDER, FOLDER / "workflow") if FOLDER else ()
 IN_MODULE = Path(workflow.main_snakefile).resolve().parent not in OWN
 if Quietness.RULES in (workflow.output_settings.quiet or ()) and not IN_MODULE:
-    quieten(logger)
+    quieten(logger, is_local=lambda: workflow.local_exec)
 # Captured while parsing: inside a module, the importer's redirections.
 PATHVARS = workflow.pathvars
 PREFIX = workflow.modifier.path_modifier

@@ -1,6 +1,8 @@
 """Keeps Snakemake's lines about single jobs off the screen; its log file has them all."""
 
 import logging
+import sys
+from collections.abc import Callable
 
 from snakemake_interface_logger_plugins.common import LogEvent
 
@@ -19,8 +21,30 @@ MESSAGES = (
 )
 
 
-def quieten(logger: logging.Logger) -> None:
-    """Show a table of jobs once, warnings and errors, and else what the jobs themselves print."""
+class FailedJobs(logging.Handler):
+    """Names jobs that failed elsewhere, in a line each: one that died there could not say it."""
+
+    def __init__(self, is_local: Callable[[], bool]) -> None:
+        super().__init__()
+        self.is_local = is_local
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Print a line of a job that failed; Snakemake, which is quiet about rules, prints none."""
+        facts = vars(record)
+        if facts.get("event") != LogEvent.JOB_ERROR or self.is_local():
+            return
+        name = facts.get("aux", {}).get("external_jobid")
+        job = f"Job {name} of rule" if name else "A job of rule"
+        logs = ", ".join(map(str, facts["log"]))
+        sys.stderr.write(f"{job} {facts['rule_name']} failed; log: {logs}\n")
+
+
+def quieten(logger: logging.Logger, is_local: Callable[[], bool]) -> None:
+    """Show a table of jobs once, warnings and errors, and else what the jobs themselves print.
+
+    Of jobs elsewhere (``is_local``: of none, once the DAG is built) also those that failed.
+    """
+    logger.addHandler(FailedJobs(is_local))
     n_tables = 0
 
     def is_shown(record: logging.LogRecord) -> bool:

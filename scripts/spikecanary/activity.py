@@ -125,9 +125,9 @@ def explain_missed(
         )
         steps = "".join(f", {step}: ..." for step in task.preprocessing)
         remedy = (
-            f"Set preprocessing_of: {{in_uV: {{scale_to_uV: {{}}{steps}}}}} in the config, and in_uV "
-            "in its column preprocessing (it needs the right gain to uV). Or, of a sorter that has "
-            f"the parameter, {task.alone('scale', '...')}, so that the noise is about 10."
+            f"Set preprocessing_of: {{in_uV: {{scale_to_uV: {{}}{steps}}}}} in the config, and "
+            "in_uV in its column preprocessing (it needs the right gain to uV). Or, of a sorter "
+            f"that has it, set {task.alone('scale', '...')}, so that the noise is about 10."
         )
         evidence = {"path": task.row.paths[0], "noise": noise, "gain": gain}
         return RecordingLayoutError(msg, remedy=remedy, **evidence)

@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import socket
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -178,6 +179,8 @@ def _refuse_repetition(journal: Path, job: Job) -> None:
         why = f"it may have no more than before (forecast.{forecast.LIMITS[lack]})"
     elif failure.get("category") == "resource" or failure.get("class") == "ConcurrentSortError":
         return
+    elif failure.get("category") == "environment" and last.get("host") != socket.gethostname():
+        return  # it may be the other node that is broken
     msg = f"{last.get('recording')}: not tried again, {why}: {last.get('reason')}"
     raise SortFailedError(msg)
 

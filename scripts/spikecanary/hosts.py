@@ -1,5 +1,6 @@
 """Hosts of a cluster that fail as others do not."""
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -14,8 +15,14 @@ NOT_OF_HOST = ("RecordingLayoutError", "SettingsError", "SorterParameterError")
 OF_DATA = ("HDF5PluginMissingError", "PreprocessingError", "RecordingUnreadableError")
 LEAST_OF_DATA = 5
 
-#: How often sorts and canaries of each host ended how: a failure, ``killed``, or well (empty).
-Ends = dict[str, Counter[str]]
+#: What tells apart failures that are alike: names, paths, numbers.
+OF_ONE = re.compile(r"'[^']*'|\"[^\"]*\"|\S*/\S*|\d+")
+
+#: How a sort or a canary ended: a failure, ``killed``, or well (empty), and its words without those
+#: of one recording. How often those of each host ended so.
+How = tuple[str, str]
+Ends = dict[str, Counter[How]]
+WELL = ("", "")
 
 
 def describe(results: Path, rows: Iterable[Mapping[str, Any]]) -> list[str]:
@@ -34,41 +41,44 @@ def describe(results: Path, rows: Iterable[Mapping[str, Any]]) -> list[str]:
     by_sorter: dict[str, Ends] = {}
     of_all: Ends = {}
     for row in rows:
-        found = [(host, "killed") for host in folders.find_killed(results / row["recording"])]
+        killed = folders.find_killed(results / row["recording"])
+        found: list[tuple[str, How]] = [(host, ("killed", "")) for host in killed]
         works = row["sort"] == "sorted" or (row["sort"], row["outcome"]) == ("pending", "passed")
         if works or (row["category"] == "environment" and row["failure"] not in NOT_OF_HOST):
-            found.append((row["host"], "" if works else row["failure"]))
+            words = OF_ONE.sub("", str(row.get("reason", "")))
+            found.append((row["host"], WELL if works else (row["failure"], words)))
         for ends in (of_all, by_sorter.setdefault(row.get("sorter", ""), {})):
             for host, how in found:
                 ends.setdefault(host, Counter())[how] += 1
-    lines: dict[tuple[str, str], str] = {}
+    lines: dict[tuple[str, How], tuple[int, str]] = {}
     for ends in (of_all, *by_sorter.values()):
         for host, how in _find_odd(ends, of_data=ends is of_all):
             here, others = ends[host], _of_others(ends, host)
             line = (
-                f"Host {host} fails as others do not: {how}, {here[how]} of {here.total()} sorts "
-                f"and canaries, and {others[how]} of {others.total()} elsewhere. To leave "
+                f"Host {host} fails as others do not: {how[0]}, {here[how]} of {here.total()} "
+                f"sorts and canaries, and {others[how]} of {others.total()} elsewhere. To leave "
                 "it out with Slurm, in the profile's default-resources: "
                 f"slurm_extra: \"'--exclude={host.partition('.')[0]}'\""
             )
-            lines.setdefault((host, how), line)
-    return [*lines.values()]
+            told = lines.setdefault((host, how), (here[how], line))
+            lines[host, how] = max(told, (here[how], line))
+    return [line for _, line in lines.values()]
 
 
-def _find_odd(ends: Ends, *, of_data: bool) -> list[tuple[str, str]]:
+def _find_odd(ends: Ends, *, of_data: bool) -> list[tuple[str, How]]:
     """Return hosts and how most of theirs fail, as on others, where some ended well, few do."""
     odd = []
     for host, here in ends.items():
         others = _of_others(ends, host)
-        for how in filter(None, here) if others[""] else ():
+        for how in here.keys() - {WELL} if others[WELL] else ():
             is_most = here[how] >= max(2, here.total() / 2)
             if of_data:
                 is_most = here[how] == here.total() >= LEAST_OF_DATA
             is_odd = here[how] * others.total() > 5 * others[how] * here.total()
-            if is_most and is_odd and of_data == (how in OF_DATA):
+            if is_most and is_odd and of_data == (how[0] in OF_DATA):
                 odd.append((host, how))
     return odd
 
 
-def _of_others(ends: Ends, host: str) -> Counter[str]:
-    return sum((ends[each] for each in ends if each != host), Counter[str]())
+def _of_others(ends: Ends, host: str) -> Counter[How]:
+    return sum((ends[each] for each in ends if each != host), Counter[How]())

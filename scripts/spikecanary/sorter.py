@@ -241,7 +241,8 @@ def load_plugin(path: str | Path) -> list[str]:
     spec = importlib.util.spec_from_file_location(f"spikecanary_plugin_{path.stem}", path)
     if spec is None or spec.loader is None or not path.is_file():
         msg = f"the sorter plugin {path} does not exist, or is no Python file"
-        raise DependencyError(msg, module=str(path))
+        remedy = "Correct sorter.plugin; on a cluster every node has to see that file."
+        raise DependencyError(msg, module=str(path), remedy=remedy)
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module
     try:

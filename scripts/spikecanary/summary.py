@@ -169,6 +169,7 @@ def _row(folder: Path, recording: str, *, running: bool) -> dict[str, Any]:
     known = canary or sort or failed
     if known is None:
         return row
+    ended = "" if sort or failed or running else _interrupted(folder / "attempts.jsonl")
     may_be = row["sort"] == "pending" and not running
     killed = folders.find_killed(folder, "sort") if may_be else []
     row["sort"] = "failed" if killed else row["sort"]
@@ -182,7 +183,7 @@ def _row(folder: Path, recording: str, *, running: bool) -> dict[str, Any]:
         "n_sorted": sort.n_units if sort else None,
         **(_count_units(folder, sort) if sort else {}),
         "canary_units": canary.n_units if canary else None,
-        "reason": decisive.reason,
+        "reason": f"{decisive.reason}; its sort was {ended}" if ended else decisive.reason,
         "remedy": decisive.failure.remedy if decisive.failure else "",
         "warnings": "; ".join(dict.fromkeys(warnings)),
         "bad_periods": "; ".join(
@@ -263,6 +264,14 @@ def _failed_sort(journal: Path, canary: Record | None) -> Record | None:
         except (TypeError, ValueError):  # of another version
             return None
     return None
+
+
+def _interrupted(journal: Path) -> str:
+    """Return how this run's last sort was ended from outside; an empty text where none was."""
+    last = sentinel.read_attempts_of_run(journal, "sort")[-1:]
+    told = "".join(str(x.get("reason")) for x in last if x.get("outcome") == "interrupted")
+    at_limit = ", as a batch system does at its time limit (forecast.max_runtime_min)"
+    return told + at_limit * ("SIGTERM" in told)
 
 
 def _sort_state(canary: Record | None, sort: Record | None, failed: Record | None) -> str:

@@ -1,6 +1,9 @@
 """The full sort: what it obeys, repeats, refuses and leaves, with the quick sorter."""
 
+import contextlib
+import json
 import os
+import socket
 
 import pytest
 from spikeinterface.core import load
@@ -26,13 +29,22 @@ def test_finished_sort_is_remembered(run, sort, long_task, tmp_path):
     assert entry.window["wall_s"][0] == tested.measured.wall_s
 
 
-def test_retry_repeats_only_what_wanted_a_resource(run, sort, task):
+def test_retry_repeats_only_what_wanted_a_resource_or_another_node(run, sort, task, tmp_path):
     run(task)
     with pytest.raises(SortFailedError, match="a bug that mentions CUDA"):
         sort(with_params(task, fail_in="full"))
     for attempt in (2, 3):
         with pytest.raises(SortFailedError, match="not tried again, it would fail again"):
             sort(task, attempt=attempt)
+    journal = tmp_path / "x/attempts.jsonl"
+    text = journal.read_text()
+    for host, is_refused in ((socket.gethostname(), True), ("n2", False)):
+        failure = {"class": "DependencyError", "category": "environment"}
+        entry = {**json.loads(text.splitlines()[-1]), "failure": failure, "host": host}
+        journal.write_text(f"{text}{json.dumps(entry)}\n")
+        refuse = pytest.raises(SortFailedError, match="not tried again")
+        with refuse if is_refused else contextlib.nullcontext():
+            assert sort(task, attempt=2).outcome == "sorted"
     assert sort(task).outcome == "sorted"  # a new invocation tries again
 
 

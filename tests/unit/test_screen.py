@@ -130,21 +130,26 @@ def test_times(seconds, text):
     assert duration(seconds) == text
 
 
-def test_snakemake_is_quiet_about_single_jobs():
+@pytest.mark.parametrize("is_local", [False, True])
+def test_snakemake_is_quiet_about_single_jobs(is_local, capsys):
     seen = []
     handler = logging.Handler()
     handler.name = "DefaultStreamHandler"
     handler.emit = lambda record: seen.append(record.getMessage())
-    logger = logging.getLogger("test_screen")
+    logger = logging.getLogger(f"test_screen.{is_local}")
     logger.setLevel(logging.INFO)
     logger.addHandler(handler)
-    quieten(logger)
+    quieten(logger, is_local=lambda: is_local)
     for message in ("table", "table again"):
         logger.info(message, extra={"event": LogEvent.RUN_INFO})
     logger.info("1 of 4 steps", extra={"event": LogEvent.PROGRESS})
     for message in ("Select jobs to execute...", "a warning of somebody"):
         logger.warning(message)
     assert seen == ["table", "a warning of somebody"]
+    died = {"rule_name": "canary", "log": ["logs/canary/r1.log"], "aux": {"external_jobid": "17"}}
+    logger.error("Error in rule canary", extra={"event": LogEvent.JOB_ERROR, **died})
+    line = "Job 17 of rule canary failed; log: logs/canary/r1.log\n"
+    assert capsys.readouterr().err == ("" if is_local else line)
 
 
 def test_of_a_long_path_both_ends_are_told():

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import signal
 import socket
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import pytest
 from spikecanary import forecast, gate, hosts, sentinel, summary
 from spikecanary.outputs import analysis, curation
 from spikecanary.sentinel import BadPeriod, Failure
+from spikecanary.supervise import processes
 from spikecanary.table import RESERVED_IDS, Recording
 from spikecanary.tsv import read_tsv, write_tsv
 from workbench import ROOT, make_record, stopped
@@ -230,6 +232,9 @@ TWO = [*on("n1", 3), *on("n2", 3, GPU)]
         ([*on("n1", 9), *on("n2", 6, AWAY)], "n2"),  # a drive that is not there
         ([*on("n1", 9), *on("n2", 6, AWAY), *on("n2", 1, sorter="other")], ""),
         ([*TWO, *(row | {"sorter": "b"} for row in TWO)], "n2"),  # one line, of two sorters
+        # A module that a format lacks everywhere is another failure than the one of a host.
+        ([*on("n1", 3), *on("n1", 3, GPU), *on("n2", 4, GPU, reason="module 'b.c' 7")], "n2"),
+        ([*on("n1", 3), *on("n1", 3, GPU, reason="a '1'"), *on("n2", 4, GPU, reason="a '2'")], ""),
         ([], ""),
     ],
 )
@@ -238,6 +243,12 @@ def test_host_that_fails_as_others_do_not_is_named(tmp_path, rows, named):
     assert [line.split()[1] for line in lines] == named.split()
     if named:
         assert f"slurm_extra: \"'--exclude={named}'\"" in lines[0]
+
+
+def test_line_of_a_host_counts_most_of_its_failures(tmp_path):
+    few = [row | {"sorter": "b"} for row in TWO]
+    (line,) = hosts.describe(tmp_path, [*few, *on("n1", 9), *on("n2", 8, GPU)])
+    assert "8 of 8 sorts and canaries, and 0 of 9 elsewhere" in line
 
 
 def test_host_that_kills_is_named_by_what_its_jobs_left(tmp_path, monkeypatch):
@@ -257,6 +268,12 @@ def test_sort_whose_job_was_killed_needs_somebody(tmp_path, monkeypatch):
     (tmp_path / f"r/.sort-{socket.gethostname()}-{os.getpid()}").mkdir()
     (row,) = summary.describe(tmp_path, {"r": {}})
     assert row["sort"] == "pending"  # it runs
+    ended = processes.Interrupted(signal.SIGTERM)
+    sentinel.append_interrupted(tmp_path / "r/attempts.jsonl", "sort", "r", sentinel.now(), ended)
+    (row,) = summary.describe(tmp_path, {"r": {}})
+    assert (
+        "its sort was interrupted by SIGTERM, as a batch system does at its time" in row["reason"]
+    )
     (tmp_path / f"r/.sort-{socket.gethostname()}-{os.getpid()}").rmdir()
     (tmp_path / "r/.sort-by-me").mkdir()  # a person's
     (row,) = summary.describe(tmp_path, {"r": {}})
