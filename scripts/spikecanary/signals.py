@@ -126,6 +126,7 @@ class SignalReport(BaseModel):
         }
         messages = [
             f"{len(names)} of {self.n_channels} channels {what}: {shorten(names)}"
+            f"{'' if names is self.partly else ' (column bad_channels leaves them out)'}"
             for what, names in bad_channels.items()
             if names
         ]

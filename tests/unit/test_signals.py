@@ -48,8 +48,8 @@ def test_some_bad_channels_are_a_warning_that_names_them():
     assert (seen.flat, seen.railed, seen.non_finite) == (["1"], ["2"], [])
     assert seen.failure() is None
     assert seen.warnings() == [
-        "1 of 4 channels are flat: 1",
-        "1 of 4 channels are at the converter's limits: 2",
+        "1 of 4 channels are flat: 1 (column bad_channels leaves them out)",
+        "1 of 4 channels are at the converter's limits: 2 (column bad_channels leaves them out)",
     ]
 
 
