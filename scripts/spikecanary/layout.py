@@ -66,8 +66,8 @@ BETTER_BYTE_BITS, BETTER_LAG, BETTER_LAG_BITS, LEAST_PEAK_BITS = 0.15, 1.2, 0.25
 #: Channels are predicted alike: the worst as the best one to this share; and those from one sample
 #: of all channels to the next as those within one, on average.
 ALIKE, WRAPS = 0.5, 0.7
-#: Fewer channels, that divide the declared number, must predict so many times more.
-BETTER_DIVISOR = 1.5
+#: The number before must predict so many times more, in a file that is stored by channel.
+BETTER_BY_CHANNEL = 1.5
 #: So many numbers of channels are tried, the likeliest of up to so many at least.
 MOST_TRIED, MOST_CHANNELS = 10, 128
 #: Samples that stay the same for so long are held.
@@ -225,8 +225,7 @@ def _other_types(declared: Layout, bits: float) -> Iterator[Layout]:
         count, left = divmod(n_bytes, dtype.itemsize)
         if count and not left and count != declared.num_channels:
             yield replace(declared, dtype=name, num_channels=count)
-    itemsize = np.dtype(declared.dtype).itemsize
-    for shift in (*range(-1, -min(itemsize, declared.file_offset + 1), -1), *range(1, itemsize)):
+    for shift in range(1, np.dtype(declared.dtype).itemsize):
         yield replace(declared, file_offset=declared.file_offset + shift)
 
 
@@ -279,7 +278,8 @@ def find_order(path: str, declared: Layout, rate_hz: float) -> tuple[Layout, flo
         beside = max(gains[lag - 1], gains[lag + 1])
         # With a multiple of the channels, the sample before is one that is some more before. But of
         # channels that share a slow signal, the neighbour in the file tells as much.
-        times = BETTER_DIVISOR if n_now % lag == 0 else BETTER_LAG
+        times = 1.0 if n_now % lag == 0 else BETTER_LAG
+        times = BETTER_BY_CHANNEL if lag == 1 else times
         is_better = gains[lag] - times * gains[n_now] > BETTER_LAG_BITS
         return bool(is_better and gains[lag] - beside > LEAST_PEAK_BITS)
 

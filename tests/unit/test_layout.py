@@ -70,12 +70,6 @@ def test_slow_signal_of_all_channels_is_no_other_layout(tmp_path, n_channels):
     assert layout.find_better(path, Layout("<i2", n_channels), RATE_HZ) is None
 
 
-def test_offset_within_a_sample_is_the_smaller_one(tmp_path, traces):
-    path = write(tmp_path / "x.raw", traces)
-    better, _, _ = layout.find_better(path, Layout("<i2", 16, file_offset=1), RATE_HZ)
-    assert better == Layout("<i2", 16)
-
-
 HEALTHY = {
     "int16": lambda x: x,
     "uint16": lambda x: (x.astype(int) + 32768).astype("uint16"),
