@@ -189,6 +189,13 @@ def sort_request(name):
     return lambda wildcards, attempt: BATCH.request(wildcards.recording, attempt)[name]
 
 
+def output_runtime():
+    """Return an output's request for time, by its recording's length; a dry run takes the least."""
+    if DRY:
+        return batch.LEAST_OUTPUT_MIN
+    return lambda wildcards, attempt: attempt * BATCH.output_runtime_min(wildcards.get("recording"))
+
+
 def end_of_run(*, failed):
     """Print how this run's recordings ended; exit status 1 where one of them needs attention."""
     jobs = [] if workflow.touch else workflow.dag.jobs

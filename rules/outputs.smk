@@ -1,16 +1,9 @@
 # REQUIRED INPUTS: <results>/{recording}/sorting, <results>/{recording}/sort.json
 # OUTPUTS: <results>/{recording}/analyzer, metrics.tsv, units.tsv, curated, and what `outputs` names
 
-
-@signed
-def output_runtime(wildcards, attempt):
-    """Return the minutes that an output's job requests, by the length of its recording."""
-    return attempt * BATCH.output_runtime_min(wildcards.get("recording"))
-
-
 OUTPUT_RESOURCES = {
     "mem_mb": times_attempt(SETTINGS.job.output_mem_mb),
-    "runtime": batch.LEAST_OUTPUT_MIN if DRY else output_runtime,
+    "runtime": output_runtime(),
     "attempt": times_attempt(1),
 }
 

@@ -144,7 +144,7 @@ def test_job_is_held_to_no_less_than_it_was_submitted_with(tmp_path):
             for when in (None, began, began - timedelta(hours=2))
         ]
         minutes.append(asked)
-    assert minutes == [[19, 19, 129], [104, 104, 129], [19, 104, 129]]
+    assert minutes == [[19, 19, 1440], [104, 104, 1440], [19, 104, 1440]]
 
 
 def test_skipped_canary_is_forecast_by_rates(tmp_path):

@@ -74,7 +74,7 @@ class Job:
                 wall_s=self.left_s(),
                 mem_mb=self.mem_mb,
             ),
-            folders=[folder.absolute(), self.log.parent.absolute()],
+            folders=[folder.absolute()],
             with_containers=task.sorter.container == "docker",
             signatures=self.signatures,
         )
