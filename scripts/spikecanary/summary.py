@@ -270,8 +270,7 @@ def _interrupted(journal: Path) -> str:
     """Return how this run's last sort was ended from outside; an empty text where none was."""
     last = sentinel.read_attempts_of_run(journal, "sort")[-1:]
     told = "".join(str(x.get("reason")) for x in last if x.get("outcome") == "interrupted")
-    at_limit = ", as a batch system does at its time limit (forecast.max_runtime_min)"
-    return told + at_limit * ("SIGTERM" in told)
+    return told.replace("SIGTERM", "SIGTERM, as batch systems do at forecast.max_runtime_min")
 
 
 def _sort_state(canary: Record | None, sort: Record | None, failed: Record | None) -> str:
