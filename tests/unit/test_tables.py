@@ -271,9 +271,7 @@ def test_sort_whose_job_was_killed_needs_somebody(tmp_path, monkeypatch):
     ended = processes.Interrupted(signal.SIGTERM)
     sentinel.append_interrupted(tmp_path / "r/attempts.jsonl", "sort", "r", sentinel.now(), ended)
     (row,) = summary.describe(tmp_path, {"r": {}})
-    assert (
-        "its sort was interrupted by SIGTERM, as a batch system does at its time" in row["reason"]
-    )
+    assert "its sort was interrupted by SIGTERM, as batch systems do at fore" in row["reason"]
     (tmp_path / f"r/.sort-{socket.gethostname()}-{os.getpid()}").rmdir()
     (tmp_path / "r/.sort-by-me").mkdir()  # a person's
     (row,) = summary.describe(tmp_path, {"r": {}})
