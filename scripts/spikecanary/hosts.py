@@ -45,7 +45,7 @@ def describe(results: Path, rows: Iterable[Mapping[str, Any]]) -> list[str]:
         found: list[tuple[str, How]] = [(host, ("killed", "")) for host in killed]
         works = row["sort"] == "sorted" or (row["sort"], row["outcome"]) == ("pending", "passed")
         if works or (row["category"] == "environment" and row["failure"] not in NOT_OF_HOST):
-            words = OF_ONE.sub("", str(row.get("reason", "")))
+            words = OF_ONE.sub("", str(row.get("reason", "")).replace(row["recording"], ""))
             found.append((row["host"], WELL if works else (row["failure"], words)))
         for ends in (of_all, by_sorter.setdefault(row.get("sorter", ""), {})):
             for host, how in found:

@@ -245,6 +245,17 @@ def test_host_that_fails_as_others_do_not_is_named(tmp_path, rows, named):
         assert f"slurm_extra: \"'--exclude={named}'\"" in lines[0]
 
 
+def test_failures_that_differ_by_the_recording_alone_are_alike(tmp_path):
+    bad = on("n2", 4, GPU)
+    for row, name in zip(bad, ("m1_probeA", "m2_probeB", "m3", "m4"), strict=True):
+        row |= {
+            "recording": name,
+            "reason": f"the recording {name} cannot be opened: /d/{name}.bin",
+        }
+    (line,) = hosts.describe(tmp_path, [*on("n1", 9), *bad])
+    assert "GPUUnavailableError, 4 of 4 sorts" in line
+
+
 def test_line_of_a_host_counts_most_of_its_failures(tmp_path):
     few = [row | {"sorter": "b"} for row in TWO]
     (line,) = hosts.describe(tmp_path, [*few, *on("n1", 9), *on("n2", 8, GPU)])
