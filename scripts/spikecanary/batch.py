@@ -257,8 +257,6 @@ class Batch:
         Where no job is to run, all that is there: Snakemake's report takes no file that is missing.
         """
         passed, silent = self.split(wave)
-        if self.reads_only():
-            names = outputs.all_files(self.config.outputs)
         made = [f"{each}/{name}" for each in passed for name in names]
         of_sorted = {self.rows[each].session for each in passed}
         made += [f"sessions/{one}.nwb" for one in self.whole_sessions if one in of_sorted]
@@ -269,11 +267,12 @@ class Batch:
     def missing_of(self, wave: str) -> list[str]:
         """Return a wave's files by name that are missing, so that a removed one is made again.
 
+        Where no job is to run, those that are there, for Snakemake's report and lists.
         What stands, and what is new, is in the DAG by the tables of the waves: these too by name,
         since the summary of a run with errors is made without them.
         """
         names = [f"{kind}/{wave}.tsv" for kind in ("gates", "waves")]
-        if (self.results / "gates" / f"{wave}.tsv").exists():
+        if self.reads_only() or (self.results / "gates" / f"{wave}.tsv").exists():
             names += self._of_unsorted(wave)
             names += self.results_of(wave, outputs.all_files(self.config.outputs))
         return self._missing(names)
@@ -290,7 +289,9 @@ class Batch:
         return [f"{each}/canary.json" for each in unsorted]
 
     def _missing(self, names: Iterable[str]) -> list[str]:
-        return [each for each in names if not (self.results / each).exists()]
+        """Return those that are missing; where no job is to run, those that are there."""
+        is_asked = self.reads_only()
+        return [each for each in names if (self.results / each).exists() is is_asked]
 
     def sorts_of(self, wave: str) -> list[str]:
         """Return the full sorts of a wave, and the sentinels of what is not sorted."""

@@ -162,8 +162,9 @@ def test_what_is_there_counts_where_no_job_is_to_run(batch):
         raise AssertionError(wave)  # it is due
 
     reading = batch(config, gate_of=gate_of, reads_only=lambda: True)
-    assert reading.results_of("1", []) == ["a/sort.json", "a/figures", "b/sort.json"]
-    assert reading.missing_of("1") == ["gates/1.tsv", "waves/1.tsv"]
+    assert reading.results_of("1", ["figures", "curated"]) == ["a/figures"]
+    there = ["b/canary.json", "a/sort.json", "a/figures", "b/sort.json"]
+    assert reading.missing_of("1") == there
 
 
 def test_machine_is_tried_before_many_canaries(batch):

@@ -54,4 +54,4 @@ def test_sort_is_held_to_what_was_submitted(tmp_path, submit):
     submit(f"mkdir -p {history.parent}; cp quick.jsonl {history}")
     run = engine.run(*REMOTE)
     assert run.done() == "sort: a; exit 0", run.output
-    assert (tmp_path / "logs/sort/a.log").read_text() == "129 min"
+    assert (tmp_path / "logs/sort/a.log").read_text() == "1440 min"

@@ -115,7 +115,7 @@ def test_report_and_deletion_of_a_batch_in_which_something_failed(tmp_path):
     run = engine.run("--delete-all-output")
     assert run.status == 0, run.output
     left = {path.name for path in engine.result().rglob("*") if path.is_file()}
-    assert left == {"attempts.jsonl", "kilosort4.json"}
+    assert left == {"attempts.jsonl", "kilosort4.json", ".errors"}
     assert not engine.result("a/sorting").exists()
 
 
