@@ -28,7 +28,6 @@ from spikecanary.config import Config
 from spikecanary.outputs import phy
 from spikecanary.pathtypes import not_readable
 from spikecanary.reruns import OUTPUT_VERSIONS, State
-from spikecanary.sentinel import Essentials, read_if_readable
 from spikecanary.supervise import log
 from spikecanary.table import RESERVED_IDS, Recording
 from spikecanary.texts import count, did_you_mean, shorten
@@ -192,7 +191,8 @@ class Batch:
     def output_runtime_min(self, recording: str | None) -> int:
         """Return what an output's job requests: the recording's length, four hours at least."""
         if recording is not None and recording not in self._minutes:
-            tested = read_if_readable(Essentials, self.results / recording / "canary.json")
+            path = self.results / recording / "canary.json"
+            tested = sentinel.read_if_readable(sentinel.Essentials, path)
             if tested is not None:  # it was tested by now
                 minutes = math.ceil((tested.duration_s or 0.0) / 60)
                 self._minutes[recording] = max(LEAST_OUTPUT_MIN, minutes)
@@ -237,11 +237,12 @@ class Batch:
         is to run, what is sorted counts: a gate that is due hides none of it.
         """
         states = {each: self.state_of(each) for each in self.waves[wave]}
-        if self.reads_only():
-            passed = {each for each, state in states.items() if state.sort}
-            silent = {each for each, state in states.items() if state.is_silent}
-        elif self.gate_of is None or self.dry:
-            passed = {each for each, state in states.items() if state.may_proceed}
+        reads_only = self.reads_only()
+        if reads_only or self.gate_of is None or self.dry:
+            asked = {
+                x: state.sort if reads_only else state.may_proceed for x, state in states.items()
+            }
+            passed = {each for each, is_asked in asked.items() if is_asked}
             silent = {each for each, state in states.items() if state.is_silent}
         else:
             sentinels = (self.results / each / "canary.json" for each in states)

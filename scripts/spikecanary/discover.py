@@ -111,9 +111,8 @@ def inspect(recognised: Recognised, split: str, sorter: str = "") -> list[Found]
         has_raw = any(re.match(r"(?i)(wb|raw)\b", name) for name, _ in streams)
         for name, fields in streams:
             one = Found(path, reader, stream=name, row={"path": path, "reader": reader} | fields)
-            is_copy = has_raw and name.casefold().startswith(
-                ("spk", "spike")
-            )  # Plexon, Alpha Omega
+            # Of Plexon and Alpha Omega.
+            is_copy = has_raw and name.casefold().startswith(("spk", "spike"))
             if reason := "the raw signal, filtered" if is_copy else one.row.pop("reason", ""):
                 found.append(replace(one, reason=reason))
                 continue

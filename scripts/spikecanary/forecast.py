@@ -358,11 +358,11 @@ def count_lacks(journal: Path, attempt: int, n_tries: int = 1) -> dict[str, int]
     tried: dict[Any, list[Mapping[str, Any]]] = {}
     for n, entry in enumerate(sentinel.read_attempts_of_run(journal, "sort")):
         tried.setdefault(entry.get("attempt", f"line {n}"), []).append(entry)
-    names = [[(each.get("failure") or {}).get("class") for each in of] for of in tried.values()]
-    n_killed = max(0, attempt - 1 - len(tried))
-    lacks_gpu = {each.__name__ for each in GPU_MEMORY}
-    n_killed += sum(each[-1] in lacks_gpu and len(each) < n_tries for each in names)
-    lacks = [find_lack(of[-1]) for of in tried.values()]
+    n_killed, lacks = max(0, attempt - 1 - len(tried)), []
+    for lines in tried.values():
+        failed = (lines[-1].get("failure") or {}).get("class")
+        n_killed += failed in {each.__name__ for each in GPU_MEMORY} and len(lines) < n_tries
+        lacks.append(find_lack(lines[-1]))
     return {name: 1 + n_killed + lacks.count(name) for name in RESOURCES}
 
 

@@ -124,7 +124,7 @@ def _count(ops: Any, bfile: Any, nskip: int, **of_snippets: Any) -> Learned:
     """Count as ``extract_wPCA_wTEMP`` extracts, which is given these arguments."""
     from kilosort.spikedetect import extract_snippets
 
-    # No fewer than components, of which the sort takes so many as there are features.
+    # Of fewer clips there are fewer components than n_pcs, all of which the sort takes.
     needed, counts = max(int(ops["settings"][x]) for x in ("n_templates", "n_pcs")), {}
     span_s = float(ops["batch_size"] / ops["fs"])
     downsampling = bfile.batch_downsampling

@@ -314,16 +314,16 @@ def describe_totals(table: "pd.DataFrame") -> str:
     )
     jobs_s = table["canary_s"] + table["sort_s"]
     due_s = jobs_s[jobs_s > 0] if jobs_s.any() else jobs_s
-    guessed = table.attrs.get("n_guessed", 0)
-    of_guesses = (
-        f"\nTimes of {count(guessed, 'recording')} are guessed from the length: nothing has been "
-        "sorted with these settings yet"
-    )
-    return (
+    told = (
         f"{count(len(table), 'recording')}: {counted}\n"
         f"At most {count(n_canaries, 'canary', 'canaries')}, {count(n_sorts, 'sort')}, and the "
         f"outputs of {count(n_made, 'recording')}. Canaries and sorts take "
         f"{duration(jobs_s.sum())} in all (median {duration(due_s.median())}, longest "
         f"{duration(jobs_s.max())}), and {_size(table['disk_mb'].max())} of disk for the largest"
-        f"{of_guesses if guessed else ''}"
     )
+    if guessed := table.attrs.get("n_guessed"):
+        told += (
+            f"\nTimes of {count(guessed, 'recording')} are guessed from the length: nothing has "
+            "been sorted with these settings yet"
+        )
+    return told

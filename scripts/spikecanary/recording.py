@@ -46,7 +46,7 @@ REMEDIES = {
 }
 #: Preprocessing is tried on so many pieces of so many s.
 N_CHECKED, CHECKED_S = 5, 0.1
-#: It spoils channels where this share of their samples has one value.
+#: It spoils channels where this share of their samples has one value, and few others are there.
 SPOILT_SHARE, FEW_VALUES = 0.9, 3
 #: Where a row says ``stream_mode: fsspec``, which reads 5 MB ahead by default.
 READ_AHEAD_BYTES = 100_000

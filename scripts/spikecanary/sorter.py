@@ -307,9 +307,8 @@ def with_device(defaults: Mapping[str, Any], settings: SorterSettings) -> dict[s
     param = DEVICE_PARAM_OF.get(settings.name) or (known[0] if known else None)
     if param is not None:
         params.setdefault(param, settings.device)
-    for name, choice in GPU_CHOICES.items():
-        if settings.name == name:
-            params.setdefault(choice, settings.device == "cuda")
+    if choice := GPU_CHOICES.get(settings.name):
+        params.setdefault(choice, settings.device == "cuda")
     return params
 
 

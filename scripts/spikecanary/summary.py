@@ -203,7 +203,7 @@ def _row(folder: Path, recording: str, *, running: bool) -> dict[str, Any]:
         "attempt": known.attempt,
         "forced": bool(sort and sort.forced),
         "host": (sort or failed or known).host,
-        # Of a canary that proved nothing, the log that says why.
+        # The log of the record whose reason is told, where it says more.
         "log": (decisive if decisive.outcome in LOG_SAYS_WHY else sort or known).log,
     }
     reason = f"the job of the sort was killed on {killed[0]}" if killed else ""

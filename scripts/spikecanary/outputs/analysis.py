@@ -270,8 +270,13 @@ def read_parts(record: sentinel.Record, rate_hz: float) -> list[sentinel.Part]:
     have none: then the recording tells, where it still is. Else times count from the first sample
     of its first file.
     """
-    if record.parts:
-        return _resample(record.parts, record, rate_hz)
+    factor = rate_hz / (record.sampling_frequency_hz or rate_hz)
+    parts = record.parts or _find_parts(record)
+    return [part if factor == 1 else clock.resample(part, factor) for part in parts]
+
+
+def _find_parts(record: sentinel.Record) -> list[sentinel.Part]:
+    """Return the parts of a recording whose record has none."""
     row = Recording.model_validate(record.settings["task"]["row"])
     parts: list[sentinel.Part] = []
     try:
@@ -282,15 +287,7 @@ def read_parts(record: sentinel.Record, rate_hz: float) -> list[sentinel.Part]:
     unknown = sentinel.Part(
         file=row.paths[0], start_sample=0, n_samples=record.n_samples or 0, t_start_s=t_start_s
     )
-    return _resample(parts or [unknown], record, rate_hz)
-
-
-def _resample(
-    parts: Sequence[sentinel.Part], record: sentinel.Record, rate_hz: float
-) -> list[sentinel.Part]:
-    """Return parts in samples of another rate than that of the raw recording."""
-    factor = rate_hz / (record.sampling_frequency_hz or rate_hz)
-    return [part if factor == 1 else clock.resample(part, factor) for part in parts]
+    return parts or [unknown]
 
 
 def load_analyzer(path: Path) -> "SortingAnalyzer":

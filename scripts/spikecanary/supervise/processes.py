@@ -145,9 +145,8 @@ def exit_on_signals() -> None:
 
     sys.unraisablehook = interrupt_again
     for each in SIGNALS:
-        if (
-            each == signal.SIGTERM or signal.getsignal(each) != signal.SIG_IGN
-        ):  # nohup, a script's &
+        # What its snakemake ignores (nohup, a script's &) is ignored here.
+        if each == signal.SIGTERM or signal.getsignal(each) != signal.SIG_IGN:
             signal.signal(each, interrupt)
     _starter = _find_snakemake()
 

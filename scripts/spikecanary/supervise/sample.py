@@ -146,12 +146,13 @@ def _count(process: psutil.Process, *, is_alone: bool) -> _Counted:
     except psutil.Error:
         return _Counted()
     # Pages of mapped files (a recording read by memmap) are dropped when memory is short.
-    own = held.rss - getattr(held, "shared", 0)
-    shmem = sum(_kilobytes(process.pid, "status", "RssShmem:")) * 1024
+    own, shmem = held.rss - getattr(held, "shared", 0), 0
     # Forked processes share pages. To read how many takes time (10 ms for 3 GB).
     shares = [] if is_alone else _kilobytes(process.pid, "smaps_rollup", "Pss_Anon:", "Pss_Shmem:")
     if shares:
-        own, shmem = sum(shares) * 1024, 0
+        own = sum(shares) * 1024
+    else:
+        shmem = sum(_kilobytes(process.pid, "status", "RssShmem:")) * 1024
     disk = moved = 0
     with contextlib.suppress(psutil.Error, AttributeError):  # not ours; not on macOS
         io = process.io_counters()
