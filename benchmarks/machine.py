@@ -22,8 +22,8 @@ from spikecanary import preflight, sorter
 from spikecanary.config import load
 from spikecanary.failures import ClassifiedSortFailure
 from spikecanary.table import Recording
+from spikecanary.table.tsv import read_tsv, write_tsv
 from spikecanary.texts import sentences
-from spikecanary.tsv import read_tsv, write_tsv
 
 ROOT = Path(__file__).resolve().parents[1]
 #: A header of the demo's recordings, for the checks of the machine before they are made.

@@ -36,7 +36,8 @@ else:
     check_installed(SCRIPTS)
 
 from snakemake_logger_plugin_spikecanary.quiet import quieten
-from spikecanary import batch, forecast, inputcheck, node, outputs, reruns, sentinel, summary
+from spikecanary import batch, forecast, inputcheck, outputs, reruns, sentinel, summary
+from spikecanary.preflight import node
 from spikecanary.config import BadInputError, as_set
 from spikecanary.reruns import OUTPUT_VERSIONS, SORT_VERSION, compare, digest, limits_of
 from spikecanary.supervise import gpus, processes

@@ -5,7 +5,7 @@ from typing import Any
 
 from spikecanary import gate, screen
 from spikecanary.supervise import log
-from spikecanary.tsv import write_tsv
+from spikecanary.table.tsv import write_tsv
 
 
 def main(snakemake: Any) -> None:

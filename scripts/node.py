@@ -4,8 +4,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from spikecanary import node
 from spikecanary.config import SorterSettings
+from spikecanary.preflight import node
 from spikecanary.sorter import asked_device
 from spikecanary.supervise import gpus
 from spikecanary.supervise.job import Job

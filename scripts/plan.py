@@ -8,7 +8,7 @@ from spikecanary import plan
 from spikecanary.config import Config
 from spikecanary.supervise import log
 from spikecanary.table import Recording
-from spikecanary.tsv import write_tsv
+from spikecanary.table.tsv import write_tsv
 
 
 def main(snakemake: Any) -> None:

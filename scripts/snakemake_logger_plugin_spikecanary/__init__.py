@@ -31,7 +31,7 @@ class LogHandler(LogHandlerBase):
 
         Snakemake imports this module in every run, also where nobody wants the plugin.
         """
-        from spikecanary.progress import Progress
+        from snakemake_logger_plugin_spikecanary.progress import Progress
 
         self.progress = Progress()
         self.printed = time.monotonic()

@@ -13,20 +13,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from spikecanary import (
-    forecast,
-    gate,
-    inputcheck,
-    node,
-    outputs,
-    report,
-    reruns,
-    sentinel,
-    summary,
-)
+from spikecanary import forecast, gate, inputcheck, outputs, report, reruns, sentinel, summary
 from spikecanary.config import Config
+from spikecanary.config.pathtypes import not_readable
 from spikecanary.outputs import phy
-from spikecanary.pathtypes import not_readable
+from spikecanary.preflight import node
 from spikecanary.reruns import OUTPUT_VERSIONS, State
 from spikecanary.supervise import log
 from spikecanary.table import RESERVED_IDS, Recording

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from spikecanary import activity, diagnosis, forecast, learning, preflight, sentinel, stamps
+from spikecanary import diagnosis, forecast, preflight, sentinel
 from spikecanary.config import CanarySettings
 from spikecanary.failures import (
     BiologicalFailure,
@@ -20,10 +20,11 @@ from spikecanary.failures import (
     SorterTimeoutError,
 )
 from spikecanary.forecast import Forecast
-from spikecanary.learning import Learned
+from spikecanary.recording import stamps
 from spikecanary.sentinel import Failure, Measured, Outcome, Record, Window
 from spikecanary.signals import SignalReport
-from spikecanary.sorter import LEAST_BATCHES, SortTask
+from spikecanary.sorter import LEAST_BATCHES, SortTask, activity, learning
+from spikecanary.sorter.learning import Learned
 from spikecanary.supervise import folders, watchdogs
 from spikecanary.supervise.job import Job
 from spikecanary.supervise.processes import Interrupted

@@ -18,7 +18,9 @@ import yaml
 
 from spikecanary import config as configuration
 from spikecanary import plan
-from spikecanary.formats import (
+from spikecanary.config.pathtypes import not_readable
+from spikecanary.recording import reader_function, remedy_of
+from spikecanary.recording.formats import (
     RUN,
     Recognised,
     describe_layout,
@@ -28,10 +30,8 @@ from spikecanary.formats import (
     names_in,
     walk,
 )
-from spikecanary.integrity import LEAST_RATE_HZ, NO_ELECTRODES
-from spikecanary.pathtypes import not_readable
-from spikecanary.probes import differ_by_number
-from spikecanary.recording import reader_function, remedy_of
+from spikecanary.recording.integrity import LEAST_RATE_HZ, NO_ELECTRODES
+from spikecanary.recording.probes import differ_by_number
 from spikecanary.table import (
     COLUMNS,
     LONGEST_ID,
@@ -391,7 +391,7 @@ def find(
 ) -> list[Found]:
     """Find all streams of all recordings in some folders, in the order of their paths.
 
-    ``seen`` as of :func:`~spikecanary.formats.walk`.
+    ``seen`` as of :func:`~spikecanary.recording.formats.walk`.
     """
     every = [each for folder in folders for each in walk(folder, seen)]
     # A link to a file that is there too is no second recording.

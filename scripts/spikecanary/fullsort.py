@@ -8,7 +8,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from spikecanary import activity, diagnosis, forecast, preflight, quality, sentinel, sorteroutput
+from spikecanary import diagnosis, forecast, preflight, sentinel
+from spikecanary.diagnosis import quality
 from spikecanary.failures import (
     BiologicalFailure,
     ClassifiedSortFailure,
@@ -18,7 +19,7 @@ from spikecanary.failures import (
 )
 from spikecanary.failures.classify import classify
 from spikecanary.sentinel import Failure, Measured, Outcome, Record
-from spikecanary.sorter import SortTask
+from spikecanary.sorter import SortTask, activity, sorteroutput
 from spikecanary.supervise import folders, watchdogs
 from spikecanary.supervise.child import describe_error
 from spikecanary.supervise.job import Job
@@ -63,7 +64,7 @@ def run(
     forced : bool
         Sort whatever the sentinel says.
     keep_output : bool
-        Keep the sorter's own files beside the outputs (:mod:`spikecanary.sorteroutput`).
+        Keep the sorter's own files beside the outputs (:mod:`spikecanary.sorter.sorteroutput`).
 
     Raises
     ------

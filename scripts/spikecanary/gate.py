@@ -7,7 +7,7 @@ from pathlib import Path
 from spikecanary import sentinel
 from spikecanary.sentinel import Essentials
 from spikecanary.table import Recording
-from spikecanary.tsv import TableError, read_tsv
+from spikecanary.table.tsv import TableError, read_tsv
 
 logger = logging.getLogger(__name__)
 

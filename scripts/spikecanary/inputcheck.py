@@ -15,18 +15,18 @@ import numpy as np
 import yaml
 
 from spikecanary import config as configuration
-from spikecanary import outputs, parameters
+from spikecanary import outputs
 from spikecanary.config import (
     AnalysisSettings,
     BadInputError,
     Config,
     CurationSettings,
 )
+from spikecanary.config.pathtypes import not_readable
+from spikecanary.config.presets import PREPROCESSING
 from spikecanary.failures.signatures import load_signatures
-from spikecanary.pathtypes import not_readable
-from spikecanary.presets import PREPROCESSING
 from spikecanary.recording import RATES_DIFFER, preprocessing_steps, readers
-from spikecanary.sorter import defaults_of
+from spikecanary.sorter import defaults_of, parameters
 from spikecanary.table import ID_PATTERN, Recording, read_table, read_valid
 from spikecanary.texts import did_you_mean, quote
 

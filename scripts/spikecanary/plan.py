@@ -15,12 +15,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from spikecanary import forecast, layout, parameters, preflight, stamps
+from spikecanary import forecast, preflight
 from spikecanary.config import Config
 from spikecanary.failures import IOStallError
 from spikecanary.failures.classify import classify
-from spikecanary.recording import describe_header, open_recording
+from spikecanary.recording import describe_header, layout, open_recording, stamps
 from spikecanary.reruns import State
+from spikecanary.sorter import parameters
 from spikecanary.supervise.child import describe_error
 from spikecanary.table import Recording
 from spikecanary.texts import count, duration, one_line, sentences, shorten

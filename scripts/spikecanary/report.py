@@ -13,12 +13,13 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote, unquote
 
-from spikecanary import hosts, sentinel, summary
+from spikecanary import sentinel, summary
 from spikecanary.config import Config
 from spikecanary.outputs import CANARY_FIGURE, FILES, outdated
 from spikecanary.sentinel import Record
+from spikecanary.summary import ending, hosts
+from spikecanary.table.tsv import read_tsv
 from spikecanary.texts import as_yaml
-from spikecanary.tsv import read_tsv
 
 logger = logging.getLogger(__name__)
 
@@ -72,9 +73,9 @@ def write(path: Path, config: Config, results: Path) -> None:
         # Where the results folder is a link, it may be opened by either.
         "homes": [path.resolve().as_uri(), path.absolute().as_uri()],
         "totals": count(rows),
-        "reasons": summary.group(filter(is_told, rows)),
+        "reasons": ending.group(filter(is_told, rows)),
         "hosts": hosts.describe(results, rows),
-        "draft": summary.DRAFT,
+        "draft": ending.DRAFT,
         "recordings": recordings,
         "versions": {"python": platform.python_version(), **sentinel.package_versions()},
         "config": json.dumps(config.model_dump(mode="json"), indent=1),
@@ -82,7 +83,7 @@ def write(path: Path, config: Config, results: Path) -> None:
     text = page.render(shown)
     figures = [
         figure["path"]
-        for each in sorted(recordings, key=lambda each: not summary.is_in_trouble(each["row"]))
+        for each in sorted(recordings, key=lambda each: not ending.is_in_trouble(each["row"]))
         for figure in each["figures"]
     ]
     data = inline(results, figures, PAGE_BYTES - len(text.encode(errors="replace")))
@@ -129,7 +130,7 @@ def count(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     states = [row["sort"] for row in rows]
     return {
         "states": {state: states.count(state) for state in dict.fromkeys(states)},
-        "n_needing": sum(map(summary.needs_attention, rows)),
+        "n_needing": sum(map(ending.needs_attention, rows)),
         "n_units": round(_sum(rows, "n_units")),
         "n_labelled": sum(row["n_good"] != "" for row in rows),
         "n_good": round(_sum(rows, "n_good")),
@@ -141,7 +142,7 @@ def count(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 def is_told(row: Mapping[str, Any]) -> bool:
     """Whether the page says what went wrong with a recording."""
     odd = row["failure"] or row["outcome"] == "unexpected"
-    return bool(odd or summary.needs_attention(row))
+    return bool(odd or ending.needs_attention(row))
 
 
 def describe(rows: Sequence[Mapping[str, Any]], results: Path) -> list[dict[str, Any]]:

@@ -14,8 +14,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from spikecanary import gate, outputs, sentinel, sorter, stamps
+from spikecanary import gate, outputs, sentinel, sorter
 from spikecanary.config import Config, as_set
+from spikecanary.recording import stamps
 from spikecanary.sentinel import Essentials, RecordError, UnreachableRecordError, read_if_any
 from spikecanary.sorter import SortTask
 from spikecanary.table import COLUMNS, Recording

@@ -9,8 +9,9 @@ from typing import Any
 
 from spikecanary import gate, sentinel, summary
 from spikecanary.sentinel import Kind
+from spikecanary.summary import ending
+from spikecanary.table.tsv import TableError, read_tsv
 from spikecanary.texts import abridge, count, duration
-from spikecanary.tsv import TableError, read_tsv
 
 #: ANSI colours of the words that a line begins with.
 COLOURS = {"proceed": 32, "sorted": 32, "unexpected": 33, "stop": 31}
@@ -110,7 +111,7 @@ def print_gate(table: Path, batch: Mapping[str, Any]) -> None:
     stopped = [row for row in all_stopped if row["recording"] not in batch["force"]]
     n_forced = len(all_stopped) - len(stopped)
     unexpected = [row for row in rows if row["outcome"] == "unexpected"]
-    lines = summary.describe_groups([*stopped, *unexpected]) if is_last else []
+    lines = ending.describe_groups([*stopped, *unexpected]) if is_last else []
     of_these = f" ({len(unexpected)} unexpected)" if unexpected else ""
     n_unknown = sum(not row["verdict"] for row in rows)
     parts = [f"{len(rows) - n_unknown - len(all_stopped)} proceed{of_these}"]

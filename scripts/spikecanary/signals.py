@@ -22,8 +22,8 @@ from spikecanary.failures import (
     PreprocessingError,
     SaturatedSignalError,
 )
-from spikecanary.layout import MAD_TO_SD, read_bytes
 from spikecanary.recording import cut_window, find_chunks, open_recording
+from spikecanary.recording.layout import MAD_TO_SD, read_bytes
 from spikecanary.sentinel import BadPeriod, MapRow
 from spikecanary.table import Recording
 from spikecanary.texts import count, shorten

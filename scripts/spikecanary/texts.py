@@ -100,3 +100,9 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     if near:
         return f" (did you mean {' or '.join(repr(folded[each]) for each in near[:3])}?)"
     return f" (known: {', '.join(folded.values())})" if known else ""
+
+
+def describe_empty(canary_units: int | None) -> str:
+    """Say that a full sort found no units, and that its canary found some."""
+    found = f", and its canary found {canary_units}" if canary_units else ""
+    return f"the full sort found no units{found}"

@@ -15,7 +15,7 @@ import pytest
 
 from engine import Engine
 from spikecanary.supervise.processes import is_alive
-from spikecanary.tsv import read_tsv
+from spikecanary.table.tsv import read_tsv
 
 pytestmark = pytest.mark.slow
 IDS = "a b c d e f"

@@ -2,10 +2,9 @@
 
 import numpy as np
 
-from spikecanary import activity
 from spikecanary.config import SorterSettings
 from spikecanary.failures import RecordingLayoutError, SorterParameterError
-from spikecanary.sorter import SortTask
+from spikecanary.sorter import SortTask, activity
 from spikecanary.table import Recording
 
 RATE_HZ = 30_000.0

@@ -5,10 +5,11 @@ from types import SimpleNamespace
 
 import pytest
 
-from spikecanary import canary, diagnosis, learning, sentinel, sorter
+from spikecanary import canary, diagnosis, sentinel, sorter
 from spikecanary.config import CanarySettings, ForecastSettings, RetrySettings
 from spikecanary.failures import CATEGORIES, DiskExhaustionError
 from spikecanary.fullsort import SortFailedError
+from spikecanary.sorter import learning
 from spikecanary.supervise import folders, watchdogs
 from spikecanary.supervise.child import describe_error
 from spikecanary.supervise.job import Job

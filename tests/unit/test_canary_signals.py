@@ -8,11 +8,11 @@ import pytest
 from PIL import Image
 from spikeinterface.core import load
 
-from spikecanary import canary, fullsort, sentinel, sorter, stamps
+from spikecanary import canary, fullsort, sentinel, sorter
 from spikecanary.config import AnalysisSettings, CanarySettings
 from spikecanary.failures import PreprocessingError
 from spikecanary.outputs import figures
-from spikecanary.recording import check_preprocessed, open_recording
+from spikecanary.recording import check_preprocessed, open_recording, stamps
 from spikecanary.sentinel import Window
 from spikecanary.supervise.job import Job
 from spikecanary.supervise.run import Ended

@@ -7,9 +7,8 @@ import numpy as np
 import pytest
 from spikeinterface.core import NumpyRecording
 
-from spikecanary import clock
 from spikecanary.outputs import analysis
-from spikecanary.recording import open_recording
+from spikecanary.recording import clock, open_recording
 from spikecanary.sentinel import Part
 from spikecanary.table import Recording
 from workbench import make_record

@@ -8,15 +8,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from spikecanary import forecast, gate, inputcheck, plan, report, sentinel, stamps, summary
+from spikecanary import forecast, gate, inputcheck, plan, report, sentinel, summary
 from spikecanary.config import Config
 from spikecanary.failures import RecordingUnreadableError
-from spikecanary.formats import walk
-from spikecanary.recording import open_recording
+from spikecanary.recording import open_recording, stamps
+from spikecanary.recording.formats import walk
 from spikecanary.reruns import State
 from spikecanary.sentinel import RecordError
+from spikecanary.summary import ending
 from spikecanary.table import Recording
-from spikecanary.tsv import TableError, read_tsv
+from spikecanary.table.tsv import TableError, read_tsv
 from workbench import make_record
 
 OPTIONS = {"sampling_frequency": 30000, "dtype": "int16", "num_channels": 4}
@@ -55,7 +56,7 @@ def test_record_that_cannot_be_read_costs_its_own_row(kind, name, held):
     spoil(results / "bad" / name, RECORDS[kind])
     bad, good = summary.describe(results, {"bad": {}, "good": {}})
     assert good["outcome"] == "passed"
-    assert summary.needs_attention(bad)
+    assert ending.needs_attention(bad)
     assert f"results/bad/{name} " in bad["reason"]
     assert "remove" in bad["reason"]
     row = Recording(id="bad", paths=("x",), reader="binary")

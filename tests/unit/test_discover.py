@@ -12,11 +12,11 @@ import yaml
 from probeinterface import ProbeGroup, generate_tetrode
 from spikeinterface.extractors.nwbextractors import NwbRecordingExtractor
 
-from spikecanary import clock, discover, formats, inputcheck, plan
+from spikecanary import discover, inputcheck, plan
 from spikecanary.config import Config
 from spikecanary.failures import DependencyError
 from spikecanary.outputs.nwb import read_subject
-from spikecanary.recording import preprocess, readers
+from spikecanary.recording import clock, formats, preprocess, readers
 from spikecanary.table import read_table
 from workbench import write_open_ephys as open_ephys
 from workbench import write_spikeglx as spikeglx

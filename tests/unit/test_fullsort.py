@@ -8,9 +8,11 @@ import socket
 import pytest
 from spikeinterface.core import load
 
-from spikecanary import canary, diagnosis, forecast, fullsort, sentinel, stamps, summary
+from spikecanary import canary, diagnosis, forecast, fullsort, sentinel, summary
 from spikecanary.config import CanarySettings
 from spikecanary.fullsort import SortFailedError, SortStoppedError
+from spikecanary.recording import stamps
+from spikecanary.summary import ending
 from spikecanary.supervise import watchdogs
 from spikecanary.supervise.job import Job
 from spikecanary.supervise.run import Ended
@@ -105,7 +107,7 @@ def test_sort_that_finds_nothing_is_quiet_where_a_scan_sees_nothing_either(
     results = request.getfixturevalue("tmp_path")
     assert load(results / "x/sorting").get_num_units() == record.n_units == 0
     (row,) = summary.describe(results, {"x": {}})
-    assert summary.needs_attention(row) is is_active
+    assert ending.needs_attention(row) is is_active
 
 
 def test_full_sort_that_hangs_and_computes_is_ended(run, sort, task, monkeypatch):

@@ -17,14 +17,14 @@ from spikeinterface.core import (
     load,
 )
 
-from spikecanary import clock, discover, formats, integrity, plan, signals
+from spikecanary import discover, plan, signals
 from spikecanary.config import Config
 from spikecanary.failures import (
     DependencyError,
     RecordingLayoutError,
     RecordingUnreadableError,
 )
-from spikecanary.recording import open_recording
+from spikecanary.recording import clock, formats, integrity, open_recording
 from spikecanary.table import Recording
 from workbench import write_open_ephys, write_spikeglx
 

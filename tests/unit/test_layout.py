@@ -8,9 +8,9 @@ import pytest
 from scipy.signal import butter, lfilter
 from spikeinterface.generation import generate_ground_truth_recording
 
-from spikecanary import layout
 from spikecanary.failures import RecordingLayoutError
-from spikecanary.layout import Layout
+from spikecanary.recording import layout
+from spikecanary.recording.layout import Layout
 from spikecanary.table import Recording
 
 RATE_HZ = 30_000.0

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 from probeinterface import generate_linear_probe, write_probeinterface
 
-from spikecanary import learning, sorter
+from spikecanary import sorter
 from spikecanary.config import Config, SorterSettings
+from spikecanary.sorter import learning
 from spikecanary.table import Recording
 
 RATE_HZ, N_CHANNELS, DURATION_S = 20_000.0, 8, 12.0

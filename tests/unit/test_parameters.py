@@ -9,9 +9,9 @@ import yaml
 from spikeinterface.core import generate_recording
 from spikeinterface.sorters import sorter_dict
 
-from spikecanary import config, inputcheck, parameters, sorter
+from spikecanary import config, inputcheck, sorter
 from spikecanary.config import BadInputError, Config, SorterSettings
-from spikecanary.sorter import MAY_BE_ZERO, SortTask, defaults_of, find_out_of_range
+from spikecanary.sorter import MAY_BE_ZERO, SortTask, defaults_of, find_out_of_range, parameters
 from spikecanary.table import Recording
 
 

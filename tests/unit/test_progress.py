@@ -6,8 +6,8 @@ import pytest
 from snakemake_interface_logger_plugins.common import LogEvent
 
 from snakemake_logger_plugin_spikecanary import LogHandler
+from snakemake_logger_plugin_spikecanary.progress import Progress
 from spikecanary import sentinel
-from spikecanary.progress import Progress
 from workbench import make_record, stopped
 
 

@@ -3,8 +3,9 @@
 import pytest
 
 from spikecanary import canary as canaries
-from spikecanary import fullsort, quality
+from spikecanary import fullsort
 from spikecanary.config import CanarySettings, SorterSettings
+from spikecanary.diagnosis import quality
 from spikecanary.sentinel import Window
 from spikecanary.sorter import SortTask
 from spikecanary.supervise.job import Job

@@ -19,7 +19,8 @@ from selenium.webdriver.support.select import Select
 from spikecanary import report, sentinel, summary
 from spikecanary.config import Config
 from spikecanary.sentinel import BadPeriod, Failure, Interval, MapRow, Measured, Window
-from spikecanary.tsv import write_tsv
+from spikecanary.summary import ending
+from spikecanary.table.tsv import write_tsv
 from workbench import ROOT, make_record, stopped
 
 #: Chromium's switches for a machine without a screen or a network.
@@ -155,7 +156,7 @@ def test_totals_and_reasons(tmp_path):
     assert (totals["n_units"], totals["n_good"], totals["n_needing"]) == (3 + 8 + 0, 2, 4)
     assert (totals["canaries_s"], totals["sorts_s"]) == (36.0, 3 * 7200.0)
     groups = [
-        [row["recording"] for row in group] for group in summary.group(filter(report.is_told, rows))
+        [row["recording"] for row in group] for group in ending.group(filter(report.is_told, rows))
     ]
     # Those that need a person come first; a failure without a class is among them.
     assert groups == [["big"], ["broken"], ["empty"], ["torn"], ["quiet"], ["odd"]]
@@ -182,7 +183,7 @@ def test_one_group_a_reason(tmp_path):
         reason = f"IndexError: index {number} is out of bounds"
         write_recording(tmp_path, name, make_record(outcome="unexpected", reason=reason))
     write_report(tmp_path, names)
-    (group,) = summary.group(report.read_rows(tmp_path / "summary.tsv"))
+    (group,) = ending.group(report.read_rows(tmp_path / "summary.tsv"))
     assert [row["recording"] for row in group] == names
 
 

@@ -8,16 +8,10 @@ from pathlib import Path
 import pytest
 from spikeinterface.core import load
 
-from spikecanary import (
-    canary,
-    diagnosis,
-    forecast,
-    fullsort,
-    sentinel,
-    sorteroutput,
-)
+from spikecanary import canary, diagnosis, forecast, fullsort, sentinel
 from spikecanary.config import CanarySettings
 from spikecanary.fullsort import SortFailedError
+from spikecanary.sorter import sorteroutput
 from spikecanary.supervise import folders
 from spikecanary.supervise.job import Job
 

@@ -12,8 +12,8 @@ from snakemake_interface_logger_plugins.common import LogEvent
 from snakemake_logger_plugin_spikecanary.quiet import quieten
 from spikecanary import gate, screen, sentinel
 from spikecanary.sentinel import Measured
+from spikecanary.table.tsv import write_tsv
 from spikecanary.texts import abridge, duration
-from spikecanary.tsv import write_tsv
 from workbench import make_record, stopped
 
 

@@ -12,7 +12,7 @@ import pytest
 from spikecanary import sentinel, summary
 from spikecanary.failures import RecordingUnreadableError
 from spikecanary.sentinel import Failure, RecordError
-from spikecanary.tsv import read_tsv
+from spikecanary.table.tsv import read_tsv
 from workbench import make_record, stopped
 
 

@@ -5,7 +5,7 @@ import os
 
 import pytest
 
-from spikecanary import sorteroutput
+from spikecanary.sorter import sorteroutput
 
 SETTINGS = {"task": {"sorter": {"name": "kilosort4"}}, "data": 2}
 

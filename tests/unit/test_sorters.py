@@ -7,10 +7,10 @@ import pytest
 from spikeinterface.core import generate_recording, load
 from spikeinterface.sorters import sorter_dict
 
-from spikecanary import sorter, sorteroutput
+from spikecanary import sorter
 from spikecanary.config import Config, SorterSettings
 from spikecanary.failures import DependencyError, SorterUnavailableError
-from spikecanary.sorter import NoGoodUnitsError, SortTask
+from spikecanary.sorter import NoGoodUnitsError, SortTask, sorteroutput
 from spikecanary.table import Recording
 from workbench import ROOT
 

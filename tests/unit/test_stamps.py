@@ -7,7 +7,7 @@ import pytest
 from spikeinterface.core import generate_recording
 from spikeinterface.extractors import recording_extractor_full_dict
 
-from spikecanary import stamps
+from spikecanary.recording import stamps
 from spikecanary.table import Recording
 
 

@@ -10,12 +10,13 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from spikecanary import forecast, gate, hosts, sentinel, summary
+from spikecanary import forecast, gate, sentinel, summary
 from spikecanary.outputs import analysis, curation
 from spikecanary.sentinel import BadPeriod, Failure
+from spikecanary.summary import ending, hosts
 from spikecanary.supervise import processes
 from spikecanary.table import RESERVED_IDS, Recording
-from spikecanary.tsv import read_tsv, write_tsv
+from spikecanary.table.tsv import read_tsv, write_tsv
 from workbench import ROOT, make_record, stopped
 
 
@@ -106,7 +107,7 @@ def test_summary_of_each_state(tmp_path):
     assert table.loc["empty", ["n_units", "failure"]].to_list() == [0, "InsufficientActivityError"]
     assert table.loc["broken", "reason"] == "it broke"
     assert table.loc["stopped", "category"] == "resource"
-    assert summary.describe_counts(rows) == (
+    assert ending.describe_counts(rows) == (
         "7 recordings: 2 sorted, 2 pending, 1 unsortable, 1 stopped, 1 failed, "
         "stopped for: 1 resource; 1 unexpected canary proved nothing; "
         "1 recording has warnings, see the summary"
@@ -155,7 +156,7 @@ def test_screen_shows_trouble_first_and_says_what_it_leaves_out(tmp_path):
     sentinel.write_record(tmp_path / "bad/canary.json", stopped("biological"))
     names = [*(f"r{n}" for n in range(5)), "bad"]
     rows = summary.describe(tmp_path, {name: {} for name in names})
-    shown = summary.describe_recordings(rows, most=2).splitlines()
+    shown = ending.describe_recordings(rows, most=2).splitlines()
     assert shown[1].split()[0] == "bad"
     assert shown[-1] == "... and 4 more"
 
@@ -173,12 +174,12 @@ def test_who_needs_attention(tmp_path):
     def row(**fields):
         return {"recording": "x", "category": "", "failure": "", "reason": "it broke"} | fields
 
-    assert not summary.needs_attention(row(sort="sorted"))
-    assert not summary.needs_attention(row(sort="stopped", category="biological"))
+    assert not ending.needs_attention(row(sort="sorted"))
+    assert not ending.needs_attention(row(sort="stopped", category="biological"))
     nothing = row(sort="unsortable", category="biological", canary_units=None)
-    assert not summary.needs_attention(nothing)
-    assert summary.needs_attention(nothing | {"category": ""})  # its canary saw activity
-    assert not summary.needs_attention(row(sort="pending", verdict="proceed"))
+    assert not ending.needs_attention(nothing)
+    assert ending.needs_attention(nothing | {"category": ""})  # its canary saw activity
+    assert not ending.needs_attention(row(sort="pending", verdict="proceed"))
     needy = [
         row(
             sort="stopped", category="environment", failure="DependencyError", remedy="Install it."
@@ -189,15 +190,15 @@ def test_who_needs_attention(tmp_path):
         row(sort="sorted", n_sorted=0, canary_units=7, reason="7 units in 10 s"),
         row(sort="pending", reason="not a record"),
     ]
-    assert all(map(summary.needs_attention, needy))
-    lines = summary.describe_needs([*needy, *[needy[0]] * 6]).splitlines()
+    assert all(map(ending.needs_attention, needy))
+    lines = ending.describe_needs([*needy, *[needy[0]] * 6]).splitlines()
     assert lines[0] == "12 recordings need attention (docs/troubleshooting.md):"
     assert lines[1] == "  7 stopped, DependencyError: x, x, x, x, x and 2 more"
     assert lines[2] == "    x: it broke. Install it."
     found = "the full sort found no units, and its canary found"
     assert f"    it broke: {found} 4." in lines
     assert f"    {found} 7." in lines
-    assert summary.describe_needs([row(sort="sorted")]) == ""
+    assert ending.describe_needs([row(sort="sorted")]) == ""
 
 
 def on(host, n, failure="", name="r", **fields):
@@ -293,9 +294,9 @@ def test_sort_whose_job_was_killed_needs_somebody(tmp_path, monkeypatch):
     (row,) = summary.describe(tmp_path, {"r": {}}, running=True)
     assert row["sort"] == "pending"  # it may run on another host
     (row,) = summary.describe(tmp_path, {"r": {}})
-    text = summary.describe_needs([row])
+    text = ending.describe_needs([row])
     assert "1 failed, killed: r\n    the job of the sort was killed on n2.lab. Did the" in text
-    assert summary.describe_unknown([row]) == ""
+    assert ending.describe_unknown([row]) == ""
 
 
 def test_failed_sort_whose_sentinel_is_away_says_why(tmp_path):
@@ -307,7 +308,7 @@ def test_failed_sort_whose_sentinel_is_away_says_why(tmp_path):
 
 def test_stop_for_the_data_says_how_to_sort_all_the_same(tmp_path):
     sentinel.write_record(tmp_path / "r/canary.json", stopped("biological"))
-    lines = summary.describe_groups(summary.describe(tmp_path, {"r": {}}))
+    lines = ending.describe_groups(summary.describe(tmp_path, {"r": {}}))
     assert lines[-1] == "    to sort it all the same: canary: {force: [r]} in the config"
 
 
@@ -335,25 +336,25 @@ def test_what_is_not_recognised_is_grouped():
         return row | {"reason": reason, "log": "x"} | fields
 
     rows = [odd(3), odd(40), odd(1, sort="failed", outcome="passed", category="", reason="other")]
-    text = summary.describe_unknown([*rows, odd(1, outcome="passed")])
+    text = ending.describe_unknown([*rows, odd(1, outcome="passed")])
     assert text.splitlines()[1:7] == [
         *("  1 failed: r1", "    other.", "    log: x"),
         *("  2 sorted: r3, r40", "    r3: IndexError: index 3 is out of bounds.", "    log: x"),
     ]
     assert "classify LOG... --draft" in text
-    assert summary.describe_unknown([{"sort": "pending"}]) == ""
+    assert ending.describe_unknown([{"sort": "pending"}]) == ""
 
 
 def test_missing_outputs_are_said(tmp_path):
     (tmp_path / "a").mkdir()
     (tmp_path / "a/units.tsv").touch()
     rows = [{"recording": "a", "sort": "sorted"}, {"recording": "b", "sort": "stopped"}]
-    text = summary.describe_missing(tmp_path, rows, ["units.tsv", "figures"])
+    text = ending.describe_missing(tmp_path, rows, ["units.tsv", "figures"])
     assert text.splitlines() == [
         "1 sorted recording lacks outputs; the run ended before they were made. Run again:",
         "  a: figures",
     ]
-    assert summary.describe_missing(tmp_path, rows, ["units.tsv"]) == ""
+    assert ending.describe_missing(tmp_path, rows, ["units.tsv"]) == ""
     rows[0]["log"] = str(tmp_path / "logs/sort/a.log")
     for rule, text in {
         "analyze": "INFO done",
@@ -363,7 +364,7 @@ def test_missing_outputs_are_said(tmp_path):
         log = tmp_path / f"logs/{rule}/a.log"
         log.parent.mkdir(parents=True)
         log.write_text(f"2026 {text}\n")
-    assert summary.describe_missing(tmp_path, rows, ["figures"]).splitlines() == [
+    assert ending.describe_missing(tmp_path, rows, ["figures"]).splitlines() == [
         "1 sorted recording lacks outputs:",
         "  a: figures",
         *("    KeyError: 3", f"    log: {tmp_path}/logs/export_phy/a.log"),

@@ -20,11 +20,11 @@ from scipy.io import loadmat
 from spikeinterface.core import load
 from spikeinterface.generation import generate_ground_truth_recording
 
-from spikecanary import canary, reruns, sentinel, sorter, sorteroutput, summary
+from spikecanary import canary, reruns, sentinel, sorter, summary
 from spikecanary.config import CanarySettings, Config, ExportSettings, SorterSettings
 from spikecanary.outputs import analysis, curation, exports, figures
 from spikecanary.sentinel import Part
-from spikecanary.sorter import SortTask
+from spikecanary.sorter import SortTask, sorteroutput
 from spikecanary.supervise.job import Job
 from spikecanary.table import Recording
 from workbench import ROOT, make_record

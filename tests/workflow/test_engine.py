@@ -71,7 +71,7 @@ def test_nothing_is_sorted_again_by_an_update(finished):
     for path in [*engine.folder.rglob("*.py"), *engine.folder.rglob("*.smk")]:
         if ".snakemake" not in path.parts:
             path.write_text(re.sub(r'"""(?=[A-Z])', '"""Edited: ', path.read_text()))
-    add_keys(engine.folder / "scripts/spikecanary/config.py")
+    add_keys(engine.folder / "scripts/spikecanary/config/__init__.py")
     for path in [*engine.folder.rglob("*.*"), engine.folder / "Snakefile"]:
         if not {".snakemake", "results"} & set(path.parts) and path.suffix != ".raw":
             os.utime(path, (later, later))

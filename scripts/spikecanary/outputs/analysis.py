@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from spikecanary import clock, sentinel
+from spikecanary import sentinel
 from spikecanary.config import AnalysisSettings, as_set
 from spikecanary.failures import ClassifiedSortFailure
 from spikecanary.outputs import NOTED, appears_whole, phy, switched_on
-from spikecanary.recording import open_recording, preprocess
+from spikecanary.recording import clock, open_recording, preprocess
 from spikecanary.sorter import SortTask, prepare
 from spikecanary.table import Recording
-from spikecanary.tsv import as_cell
+from spikecanary.table.tsv import as_cell
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from spikecanary import clock, sentinel
+from spikecanary import sentinel
 from spikecanary.config import CurationSettings, Threshold, UnitRefineSettings, as_set
 from spikecanary.outputs import NOTED, OutputError, analysis, appears_whole, phy
-from spikecanary.tsv import from_cell
+from spikecanary.recording import clock
+from spikecanary.table.tsv import from_cell
 
 if TYPE_CHECKING:
     import pandas as pd

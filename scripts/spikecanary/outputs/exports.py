@@ -9,7 +9,7 @@ from urllib.parse import quote
 
 import numpy as np
 
-from spikecanary import clock, sentinel
+from spikecanary import sentinel
 from spikecanary.config import AnalysisSettings, ExportSettings, NwbSettings, Output
 from spikecanary.failures import ClassifiedSortFailure
 from spikecanary.outputs import (
@@ -21,6 +21,7 @@ from spikecanary.outputs import (
     nwb,
     phy,
 )
+from spikecanary.recording import clock
 from spikecanary.sentinel import Part
 from spikecanary.sorter import SortTask
 from spikecanary.table import Recording

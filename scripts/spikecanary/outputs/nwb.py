@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from spikecanary import clock, sentinel
+from spikecanary import sentinel
 from spikecanary.config import NwbSettings
 from spikecanary.outputs import analysis, curation
+from spikecanary.recording import clock
 from spikecanary.sentinel import Part, Record
 from spikecanary.table import Recording
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from spikecanary.outputs import FILES, OutputError
-from spikecanary.stamps import digest
+from spikecanary.recording.stamps import digest
 from spikecanary.texts import one_line
 
 if TYPE_CHECKING:

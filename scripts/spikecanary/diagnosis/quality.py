@@ -5,6 +5,7 @@ from typing import Any
 
 from spikecanary.sentinel import Record
 from spikecanary.supervise.watchdogs import Found, Sample
+from spikecanary.texts import describe_empty
 
 #: More units than this, and than so many per channel, are told apart by no probe: of a tetrode's
 #: four channels 5 to 20 are (Buzsaki 2004, doi:10.1038/nn1233).
@@ -35,12 +36,6 @@ def describe(found: Mapping[str, Any], header: Mapping[str, Any], canary: Record
     now_hz = n_spikes / header["duration_s"]
     if not 1 / RATE_FACTOR <= now_hz / before_hz <= RATE_FACTOR:
         yield f"{now_hz:.3g} spikes per s, and in the canary's window {before_hz:.3g}"
-
-
-def describe_empty(canary_units: int | None) -> str:
-    """Say that a full sort found no units, and that its canary found some."""
-    found = f", and its canary found {canary_units}" if canary_units else ""
-    return f"the full sort found no units{found}"
 
 
 def check_forecast(sample: Sample, high_s: float) -> Found:

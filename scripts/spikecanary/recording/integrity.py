@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from spikecanary.failures import RecordingLayoutError
-from spikecanary.formats import VOLTS
-from spikecanary.probes import refuse
-from spikecanary.stamps import data_files
+from spikecanary.recording.formats import VOLTS
+from spikecanary.recording.probes import refuse
+from spikecanary.recording.stamps import data_files
 from spikecanary.table import Recording, is_url
 from spikecanary.texts import count, sentences, shorten
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from spikecanary import sentinel
-from spikecanary.stamps import digest
+from spikecanary.recording.stamps import digest
 
 logger = logging.getLogger(__name__)
 

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from spikecanary.pathtypes import not_readable
+from spikecanary.config.pathtypes import not_readable
 from spikecanary.table import Recording, is_url
 
 #: What SpikeInterface saves as a binary folder.

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from spikecanary import parameters, signals, sorter
+from spikecanary import signals, sorter
 from spikecanary.config import CanarySettings
 from spikecanary.failures import (
     ClassifiedSortFailure,
@@ -24,9 +24,9 @@ from spikecanary.failures import (
     ModelLoadingError,
     SorterParameterError,
 )
-from spikecanary.layout import check as check_layout
 from spikecanary.recording import check_preprocessed, describe_header, open_recording, preprocess
-from spikecanary.sorter import LEAST_BATCHES, SortTask
+from spikecanary.recording.layout import check as check_layout
+from spikecanary.sorter import LEAST_BATCHES, SortTask, parameters
 from spikecanary.supervise import gpus, memory
 from spikecanary.texts import sentences
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from spikecanary import sentinel, signals, sorter, stamps
+from spikecanary import sentinel, signals, sorter
 from spikecanary.config import RetrySettings
 from spikecanary.failures import (
     GPU_MEMORY,
@@ -17,6 +17,7 @@ from spikecanary.failures import (
     RecordingUnreadableError,
     SorterParameterError,
 )
+from spikecanary.recording import stamps
 from spikecanary.sentinel import Failure, Record, SorterInfo
 from spikecanary.sorter import SortTask
 from spikecanary.supervise import folders

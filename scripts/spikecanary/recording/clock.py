@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from spikecanary.integrity import (
+from spikecanary.recording.integrity import (
     CLOCKS_DIFFER_S,
     MOST_KNOTS,
     choose_knots,
@@ -42,7 +42,7 @@ def describe_part(path: str, segment: int, opened: "BaseRecording", start_sample
     """Describe a segment of a path that begins at a sample of the sort, with its clock.
 
     A list of times is kept as its first and last, and those around each gap; of one that cannot be
-    used (:func:`~spikecanary.integrity.find_fault`) only the first is.
+    used (:func:`~spikecanary.recording.integrity.find_fault`) only the first is.
     """
     n_samples, knots = opened.get_num_samples(segment), {}
     start_s = float(opened.get_start_time(segment))

@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from spikecanary import clock, formats, integrity
+from spikecanary.config.pathtypes import not_readable
 from spikecanary.failures import (
     ClassifiedSortFailure,
     DependencyError,
     PreprocessingError,
     RecordingUnreadableError,
 )
-from spikecanary.pathtypes import not_readable
-from spikecanary.probes import check_ranges, place_channels, refuse, select_channels
+from spikecanary.recording import clock, formats, integrity
+from spikecanary.recording.probes import check_ranges, place_channels, refuse, select_channels
 from spikecanary.sentinel import Part
 from spikecanary.table import Recording, is_url
 from spikecanary.texts import did_you_mean, one_line, shorten

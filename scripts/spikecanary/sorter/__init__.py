@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from pydantic import BaseModel, ConfigDict
 
-from spikecanary import sentinel, signals, sorteroutput
+from spikecanary import sentinel, signals
 from spikecanary.config import Config, SorterSettings, Steps, as_set
 from spikecanary.failures import DependencyError, SorterParameterError, SorterUnavailableError
 from spikecanary.recording import (
@@ -23,6 +23,7 @@ from spikecanary.recording import (
     open_recording,
     preprocess,
 )
+from spikecanary.sorter import sorteroutput
 from spikecanary.table import Recording
 from spikecanary.texts import as_yaml, did_you_mean
 
@@ -328,8 +329,8 @@ def sort(
 
     ``folder`` exists and is empty. ``tell`` takes each stage as it begins, and facts that are
     wanted even if the sort fails. Where ``finished`` names a folder that
-    :mod:`spikecanary.sorteroutput` keeps, what a sorter wrote for this very task, that is read, and
-    nothing is sorted.
+    :mod:`~spikecanary.sorter.sorteroutput` keeps, what a sorter wrote for this very task, that is
+    read, and nothing is sorted.
 
     Returns
     -------

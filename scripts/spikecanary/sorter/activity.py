@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from spikecanary.failures import ClassifiedSortFailure, RecordingLayoutError, SorterParameterError
-from spikecanary.layout import MAD_TO_SD
-from spikecanary.probes import count_largest_group
 from spikecanary.recording import open_recording, preprocess
+from spikecanary.recording.layout import MAD_TO_SD
+from spikecanary.recording.probes import count_largest_group
 from spikecanary.sorter import BATCHES, SortTask
 
 if TYPE_CHECKING:

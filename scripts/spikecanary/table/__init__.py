@@ -27,7 +27,7 @@ from pydantic import (
 )
 
 from spikecanary.config import SHORTEST_S, BadInputError
-from spikecanary.pathtypes import UserPath, expand, not_readable
+from spikecanary.config.pathtypes import UserPath, expand, not_readable
 from spikecanary.sentinel import write_atomic
 from spikecanary.texts import did_you_mean, printable, quote
 
@@ -148,8 +148,8 @@ class Recording(BaseModel):
     ``start_s`` and ``end_s`` are seconds from the first sample of the recording (of
     the first path, where several are concatenated); None is the beginning or the end. ``chunks``
     are several such pieces, which are joined.
-    ``channels`` and ``bad_channels`` are read by :mod:`spikecanary.probes`; ``preprocessing`` and
-    ``params`` name entries of the config.
+    ``channels`` and ``bad_channels`` are read by :mod:`spikecanary.recording.probes`;
+    ``preprocessing`` and ``params`` name entries of the config.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")

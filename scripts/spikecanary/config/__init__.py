@@ -24,9 +24,9 @@ from pydantic import (
     model_validator,
 )
 
+from spikecanary.config.pathtypes import Folder, UserPath
+from spikecanary.config.presets import PREPROCESSING
 from spikecanary.failures import CATEGORIES, Category
-from spikecanary.pathtypes import Folder, UserPath
-from spikecanary.presets import PREPROCESSING
 from spikecanary.texts import count, did_you_mean, one_line, quote
 
 #: Less than this, in s, holds nothing to sort.

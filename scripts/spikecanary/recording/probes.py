@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from spikecanary.config.pathtypes import not_readable
 from spikecanary.failures import RecordingUnreadableError
-from spikecanary.pathtypes import not_readable
 from spikecanary.table import Recording
 from spikecanary.texts import MOST_NAMED, did_you_mean, shorten
 

@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from spikecanary.pathtypes import not_readable
-from spikecanary.probes import refuse
+from spikecanary.config.pathtypes import not_readable
+from spikecanary.recording.probes import refuse
 from spikecanary.table import Recording, is_url
 from spikecanary.texts import shorten
 
