@@ -126,8 +126,8 @@ def check_options():
         hint = "lists no recording: python -m spikecanary.discover FOLDER (docs/own-data.md)"
         sys.exit(BATCH.left_out or f"{SETTINGS.recordings}: {hint}")
     # Jobs behind a checkpoint are not known yet: a real run would leave them out.
-    given = workflow.dag_settings
-    if given.until or given.omit_from or given.batch:
+    chosen = workflow.dag_settings
+    if chosen.until or chosen.omit_from or chosen.batch:
         hint = "Ask for the target `sorted` instead, for files, or use several tables"
         sys.exit(f"--until, --omit-from, --batch do not work with checkpoints. {hint}")
     if RerunTrigger.CODE in workflow.rerun_triggers:
@@ -169,8 +169,8 @@ def of_batch(wildcards, output):
     from threads, for which it would forecast each sort that stands, too).
     """
     is_one = "recording" in wildcards.keys()
-    told = BATCH.tell([wildcards.recording] if is_one else BATCH.waves[wildcards.wave])
-    return told | {"remote": workflow.non_local_exec}
+    place = BATCH.tell([wildcards.recording] if is_one else BATCH.waves[wildcards.wave])
+    return place | {"remote": workflow.non_local_exec}
 
 
 def version_by_hand(kind, pattern):

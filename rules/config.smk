@@ -8,8 +8,8 @@ from snakemake.common.configfile import load_configfile
 from snakemake.exceptions import WorkflowError
 
 CONFIG = Path("config/config.yaml")
-given = workflow.overwrite_configfiles or workflow.modifier.skip_configfile
-if not CONFIG.is_file() and (not given or CONFIG.exists()):
+has_others = workflow.overwrite_configfiles or workflow.modifier.skip_configfile
+if not CONFIG.is_file() and (not has_others or CONFIG.exists()):
     sys.exit(f"{CONFIG} cannot be read: create it, or name another (--configfile FILE)")
 try:
     loaded = load_configfile(CONFIG) if CONFIG.exists() else {}

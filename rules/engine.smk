@@ -45,11 +45,6 @@ def finished_results(wildcards):
     return in_results(BATCH.missing_of_sorted())
 
 
-def due_check(wildcards):
-    """Return the check of the records, where something needs attention though nothing may run."""
-    return ["<results>/.checked"] if BATCH.needs_check else []
-
-
 @signed
 def sort_sentinel(wildcards):
     """Return the sentinel, without its time where a finished sort stands.
