@@ -159,7 +159,7 @@ def label(metrics: "pd.DataFrame", settings: CurationSettings) -> "pd.DataFrame"
         As :func:`run`.
     """
     import pandas as pd
-    from spikeinterface.curation import bombcell_label_units, threshold_metrics_label_units
+    from spikeinterface.curation import bombcell_label_units
 
     limits = settings.limits()
     if not metrics.empty and (missing := sorted(set(limits) - set(metrics.columns))):
@@ -169,13 +169,9 @@ def label(metrics: "pd.DataFrame", settings: CurationSettings) -> "pd.DataFrame"
             "analysis.extensions, or take the threshold out"
         )
         raise OutputError(msg)
-    found = {"thresholds_label": GOOD, "reasons": explain(metrics, limits)}
+    reasons = explain(metrics, limits)
+    found = {"thresholds_label": [REST if each else GOOD for each in reasons], "reasons": reasons}
     labels = pd.DataFrame(found, index=metrics.index, dtype=object)
-    if limits and not metrics.empty:
-        thresholds = {name: limit.model_dump(exclude_none=True) for name, limit in limits.items()}
-        labels["thresholds_label"] = threshold_metrics_label_units(
-            metrics, thresholds, pass_label=GOOD, fail_label=REST, nan_policy="fail"
-        )["label"]
     if settings.bombcell:
         given = None if settings.bombcell is True else settings.bombcell
         labels["bombcell_label"] = (
