@@ -253,14 +253,17 @@ def test_folder_that_stays_has_the_units_of_all_outputs(exported, raw):
 
 
 def test_digest_of_what_was_made_by_hand(exported):
-    assert phy.by_hand(exported, phy.CLUSTERS) == {}
-    assert phy.by_hand(exported / "none", phy.CLUSTERS) == {}
+    def look(pattern):
+        return phy.look_for_work(exported.parent, pattern, "phy", dry=True)
+
+    assert look(phy.CLUSTERS) == {}
+    assert phy.look_for_work(exported, phy.CLUSTERS, "phy", dry=True) == {}  # without a folder
     merge(exported)
-    once = phy.by_hand(exported, phy.CLUSTERS)
-    assert phy.by_hand(exported, "cluster_*.tsv") == {}
+    once = look(phy.CLUSTERS)
+    assert look("cluster_*.tsv") == {}
     merge(exported, (2, 3), 5)
     assert list(once) == ["phy"]
-    assert phy.by_hand(exported, phy.CLUSTERS) != once
+    assert look(phy.CLUSTERS) != once
 
 
 def test_one_spike_is_not_for_phy(raw, tmp_path):

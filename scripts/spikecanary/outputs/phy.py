@@ -6,7 +6,7 @@ import logging
 import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 
@@ -36,28 +36,26 @@ RAW_FILES = (".dat", ".bin", ".raw", ".mda")
 LEAST_INT16_NOISE = 2.0
 #: SpikeInterface's file of a sorting's spikes; copied beside a curation, it tells what that is of.
 SPIKES = "spikes.npy"
+#: What messages say of work by hand: what it is, and what makes it count.
+OF_GUI = "a curation made by hand in SpikeInterface's GUI"
+READ_BACK = "set `curation: {{manual: {}}}`: its units and labels are then those of all outputs"
 
 
-def _files(folder: Path) -> Iterator[tuple[str, Path]]:
-    """Yield the files of a Phy folder that people may make or change, by name."""
+def _list_files(folder: Path) -> tuple[dict[str, Path], list[str]]:
+    """Return the files of a Phy folder that people may make or change, and the names of its arrays.
+
+    Arrays are too large to be read, and people do not edit them. What programs make is left out.
+    """
     ours = (NOTE, STAMP, Path(FILES["phy"]).name)
     of_programs = (".DS_Store", "phy.log", ".phy")  # made by looking alone
+    files, arrays = {}, []
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder)
-        is_left_out = path.name in ours or not {*name.parts}.isdisjoint(of_programs)
-        if path.is_file() and not _is_array(path) and not is_left_out:
-            yield str(name), path
-
-
-def _is_array(path: Path) -> bool:
-    """Whether a file is an array that is too large to be read, which people do not edit."""
-    return path.suffix in (".npy", ".dat") and path.name != CLUSTERS
-
-
-def _arrays(folder: Path) -> list[str]:
-    """Name the arrays of a Phy folder, but those of Phy's own."""
-    found = (path for path in folder.rglob("*") if _is_array(path))
-    return sorted(str(x.relative_to(folder)) for x in found if not x.name.startswith(OF_PHY))
+        if path.suffix in (".npy", ".dat") and path.name != CLUSTERS:
+            arrays += [str(name)] if not path.name.startswith(OF_PHY) else []
+        elif path.is_file() and path.name not in ours and {*name.parts}.isdisjoint(of_programs):
+            files[str(name)] = path
+    return files, sorted(arrays)
 
 
 def find_edits(folder: Path) -> list[str]:
@@ -66,32 +64,25 @@ def find_edits(folder: Path) -> list[str]:
     A folder of the version before has no note of that. There counts what is newer than the
     export, in doubt everything.
     """
+    files, arrays = _list_files(folder)
     try:
         noted = json.loads((folder / NOTE).read_text())
     except FileNotFoundError:
         stamp = folder / STAMP
         exported = stamp.stat().st_mtime if stamp.exists() else 0.0
-        found = dict(_files(folder))
-        return [name for name, path in found.items() if path.stat().st_mtime > exported]
+        return [name for name, path in files.items() if path.stat().st_mtime > exported]
     except ValueError:
         noted = {}
-    edits = [name for name, path in _files(folder) if noted.get(name) != digest(path)]
-    if ARRAYS in noted:  # not in a note of the version before
-        edits += [name for name in _arrays(folder) if name not in noted[ARRAYS]]
-    return edits
-
-
-def by_hand(folder: Path, pattern: str) -> dict[str, str]:
-    """Return a digest of files that people may change, if one of them was changed."""
-    if not any(Path(name).match(pattern) for name in find_edits(folder)):
-        return {}
-    return {"phy": " ".join(digest(path) for path in sorted(folder.glob(pattern)))}
+    edits = [name for name, path in files.items() if noted.get(name) != digest(path)]
+    # A note of the version before names no arrays.
+    return edits + [name for name in arrays if name not in noted.get(ARRAYS, arrays)]
 
 
 def look_for_work(folder: Path, pattern: str, manual: str | None, *, dry: bool) -> dict[str, str]:
     """Return a digest of what people made in a recording's Phy folder, or in the GUI, if asked for.
 
-    Called before a job that removes the analyzer: what a GUI has saved there is moved away.
+    In a Phy folder the files of a pattern count, if one of them was changed. Called before a job
+    that removes the analyzer: what a GUI has saved there is moved away.
     """
     if not dry:
         shelter(folder)
@@ -99,9 +90,17 @@ def look_for_work(folder: Path, pattern: str, manual: str | None, *, dry: bool) 
     if manual == "gui" and (found := _curations(folder, *[inside][: not inside.is_symlink()])):
         return {"gui": " ".join(digest(place / CURATION) for place in found)}
     try:
-        return by_hand(folder / "phy", pattern) if manual == "phy" else {}
+        if manual != "phy" or not any(Path(x).match(pattern) for x in find_edits(folder / "phy")):
+            return {}
+        return {"phy": " ".join(map(digest, sorted((folder / "phy").glob(pattern))))}
     except OSError as err:  # its own job fails and says so
         return {"phy": f"cannot be read: {err.strerror}"}
+
+
+def _refuse(work: str, keep: str) -> NoReturn:
+    """Raise OutputError for work by hand that stands in the way: what keeps it, what drops it."""
+    msg = f"{work}. To keep the work, {keep}. To drop it, remove the folder"
+    raise OutputError(msg)
 
 
 def may_replace(folder: Path, manual: str | None) -> bool:
@@ -114,12 +113,9 @@ def may_replace(folder: Path, manual: str | None) -> bool:
     """
     edits = find_edits(folder)
     if edits and manual != "phy":
-        msg = (
-            f"{folder} was edited by hand ({', '.join(edits[:3])}{', ...' if edits[3:] else ''}), "
-            "so it is not exported anew. To keep the work, set `curation: {manual: phy}`: its "
-            "units and labels are then those of all outputs. To drop it, remove the folder"
-        )
-        raise OutputError(msg)
+        named = ", ".join([*edits[:3], *(["..."] if edits[3:] else [])])
+        work = f"{folder} was edited by hand ({named}), so it is not exported anew"
+        _refuse(work, READ_BACK.format("phy"))
     return not edits
 
 
@@ -142,8 +138,8 @@ def write(
         _export(analyzer, units, params, folder)
     else:
         say_empty(folder, "Phy")
-    note: dict[str, Any] = {name: digest(path) for name, path in _files(folder)}
-    note[ARRAYS] = _arrays(folder)
+    files, arrays = _list_files(folder)
+    note = {**{name: digest(path) for name, path in files.items()}, ARRAYS: arrays}
     (folder / NOTE).write_text(json.dumps(note, indent=1) + "\n")
     (folder / Path(FILES["phy"]).name).touch()
 
@@ -305,12 +301,12 @@ def check_of_sort(folder: Path, sorting: "BaseSorting") -> None:
     with _reading(folder):
         spikes = np.load(folder / "spike_times.npy")
     if not np.isin(spikes, sorting.to_spike_vector()["sample_index"]).all():
-        msg = (
+        _refuse(
             f"{folder} was edited by hand, but is of an earlier sort: its spikes are not those of "
-            "this one. To keep the work, move the folder elsewhere (Phy opens it there), or undo "
-            "the change for which the recording was sorted again. To drop it, remove the folder"
+            "this one",
+            "move the folder elsewhere (Phy opens it there), or undo the change for which the "
+            "recording was sorted again",
         )
-        raise OutputError(msg)
 
 
 def check_current(folder: Path, sorting: "BaseSorting") -> None:
@@ -329,12 +325,11 @@ def check_current(folder: Path, sorting: "BaseSorting") -> None:
     # Not equal: since the export, spikes at joins of parts may have been left out.
     are_in = (np.isin(train, kept.get(unit, ())).all() for unit, train in units.items())
     if {*units} != {*kept} or not all(are_in):
-        msg = (
+        _refuse(
             f"{folder} was edited by hand, so it stays, but its units are not those of all other "
-            "outputs: the sort or its analysis has changed since. To keep the work, move the "
-            "folder elsewhere, or undo the change. To drop it, remove the folder"
+            "outputs: the sort or its analysis has changed since",
+            "move the folder elsewhere, or undo the change",
         )
-        raise OutputError(msg)
 
 
 def read_labels(folder: Path) -> dict[str, str]:
@@ -408,12 +403,8 @@ def check_sheltered(folder: Path) -> None:
         There is one.
     """
     if found := _curations(folder):
-        msg = (
-            f"{', '.join(map(str, found))}: a curation made by hand in SpikeInterface's GUI, for a "
-            "former analysis of the sorting. To keep the work, set `curation: {manual: gui}`: its "
-            "units and labels are then those of all outputs. To drop it, remove the folder"
-        )
-        raise OutputError(msg)
+        work = f"{', '.join(map(str, found))}: {OF_GUI}, for a former analysis of the sorting"
+        _refuse(work, READ_BACK.format("gui"))
 
 
 def apply_gui(folder: Path, sorting: "BaseSorting") -> "BaseSorting":
@@ -432,12 +423,8 @@ def apply_gui(folder: Path, sorting: "BaseSorting") -> "BaseSorting":
     for place in _curations(folder):
         of = place / SPIKES
         if not of.exists() or not np.array_equal(np.load(of), sorting.to_spike_vector()):
-            msg = (
-                f"{place}: a curation made by hand in SpikeInterface's GUI, but on other units. To "
-                "keep the work, move the folder elsewhere, or undo the change of the sort or its "
-                "analysis. To drop it, remove the folder"
-            )
-            raise OutputError(msg)
+            keep = "move the folder elsewhere, or undo the change of the sort or its analysis"
+            _refuse(f"{place}: {OF_GUI}, but on other units", keep)
         curation = load_curation(place / CURATION)
         sorting = apply_curation(sorting, curation)
         for name, labels in _labels_of(curation, sorting):
