@@ -151,25 +151,22 @@ def _row(folder: Path, recording: str, *, running: bool) -> dict[str, Any]:
         failed = None if sort else _failed_sort(folder / "attempts.jsonl", canary)
     except RecordError as err:
         return row | {"failure": type(err).__name__, "reason": str(err)}
-    row["sort"] = _sort_state(canary, sort, failed)
-    known = canary or sort or failed
+    ended, known = sort or failed, canary or sort or failed
     if known is None:
         return row
-    ended = "" if sort or failed or running else _interrupted(folder / "attempts.jsonl")
-    may_be = row["sort"] == "pending" and not running
-    killed = folders.find_killed(folder, "sort") if may_be else []
-    row["sort"] = "failed" if killed else row["sort"]
-    decisive = failed or (sort if sort and sort.outcome == "unsortable" else known)
-    warnings = [text for each in (canary, sort or failed) if each for text in each.warnings]
+    decisive = ended if ended and ended.outcome != "sorted" else known
+    interrupted = "" if ended or running else _interrupted(folder / "attempts.jsonl")
+    warnings = [text for each in (canary, ended) if each for text in each.warnings]
     row |= {
         "verdict": known.verdict,
         "outcome": canary.outcome if canary else "",
         "category": (decisive.failure.category if decisive.failure else None) or "",
         "failure": decisive.failure.class_name if decisive.failure else "",
+        "sort": ended.outcome if ended else "stopped" if known.verdict == "stop" else "pending",
         "n_sorted": sort.n_units if sort else None,
         **(_count_units(folder, sort) if sort else {}),
         "canary_units": canary.n_units if canary else None,
-        "reason": f"{decisive.reason}; its sort was {ended}" if ended else decisive.reason,
+        "reason": decisive.reason + interrupted,
         "remedy": decisive.failure.remedy if decisive.failure else "",
         "warnings": "; ".join(dict.fromkeys(warnings)),
         "bad_periods": "; ".join(
@@ -188,18 +185,19 @@ def _row(folder: Path, recording: str, *, running: bool) -> dict[str, Any]:
         "peak_rss_mb": _peak_rss_mb(canary, sort),
         "attempt": known.attempt,
         "forced": bool(sort and sort.forced),
-        "host": (sort or failed or known).host,
+        "host": (ended or known).host,
         # The log of the record whose reason is told, where it says more.
         "log": (decisive if decisive.outcome in LOG_SAYS_WHY else sort or known).log,
     }
-    reason = f"the job of the sort was killed on {killed[0]}" if killed else ""
-    of_killed = {
-        "failure": ending.KILLED,
-        "reason": reason,
-        "remedy": ending.KILLED_REMEDY,
-        "log": "",
-    }
-    return row | of_killed if killed else row
+    if row["sort"] == "pending" and not running and (killed := folders.find_killed(folder, "sort")):
+        row |= {
+            "sort": "failed",
+            "failure": ending.KILLED,
+            "reason": f"the job of the sort was killed on {killed[0]}",
+            "remedy": ending.KILLED_REMEDY,
+            "log": "",
+        }
+    return row
 
 
 def _is_superseded(sort: Record, canary: Record) -> bool:
@@ -243,35 +241,23 @@ def _peak_rss_mb(canary: Record | None, sort: Record | None) -> float | None:
 
 def _failed_sort(journal: Path, canary: Record | None) -> Record | None:
     """Return the last attempt at a full sort, where it failed after the present canary."""
-    for entry in reversed(sentinel.read_journal(journal)):
-        if entry.get("kind") != "sort":
-            continue
-        if entry.get("outcome") != "failed":  # interrupted: it is still to be done
-            return None
-        try:
-            record = Record.model_validate(entry)
-            ended = [datetime.fromisoformat(x.finished_at) for x in (record, canary) if x]
-            return record if ended[0] >= ended[-1] else None
-        except (TypeError, ValueError):  # of another version
-            return None
-    return None
+    last = [each for each in sentinel.read_journal(journal) if each.get("kind") == "sort"][-1:]
+    if not last or last[0].get("outcome") != "failed":  # interrupted: it is still to be done
+        return None
+    try:
+        record = Record.model_validate(last[0])
+        ended = [datetime.fromisoformat(x.finished_at) for x in (record, canary) if x]
+        return record if ended[0] >= ended[-1] else None
+    except (TypeError, ValueError):  # of another version
+        return None
 
 
 def _interrupted(journal: Path) -> str:
-    """Return how this run's last sort was ended from outside; an empty text where none was."""
+    """Say, behind a reason, how this run's last sort was ended from outside; or nothing."""
     last = sentinel.read_attempts_of_run(journal, "sort")[-1:]
-    told = "".join(str(x.get("reason")) for x in last if x.get("outcome") == "interrupted")
-    return told.replace("SIGTERM", "SIGTERM, as batch systems do at forecast.max_runtime_min")
-
-
-def _sort_state(canary: Record | None, sort: Record | None, failed: Record | None) -> str:
-    if sort is not None:
-        return sort.outcome
-    if failed is not None:
-        return "failed"
-    if canary is not None and canary.verdict == "stop":
-        return "stopped"
-    return "pending"
+    told = [f"; its sort was {x.get('reason')}" for x in last if x.get("outcome") == "interrupted"]
+    hint = "SIGTERM, as batch systems do at forecast.max_runtime_min"
+    return "".join(told).replace("SIGTERM", hint)
 
 
 def print_end(
