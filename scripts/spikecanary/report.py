@@ -154,8 +154,10 @@ def describe(rows: Sequence[Mapping[str, Any]], results: Path) -> list[dict[str,
         attempts = sentinel.read_journal(folder / "attempts.jsonl")
         canary = sentinel.read_if_readable(Record, folder / "canary.json")
         log = canary.log if canary else None
-        sort = _find_sort(row, folder, attempts)
-        of_sort = sort.warnings if isinstance(sort, Record) else (sort or {}).get("warnings") or []
+        sort = summary.find_failed_sort(attempts, canary) if row["sort"] == "failed" else None
+        if row["sort"] in ("sorted", "unsortable"):
+            sort = sentinel.read_if_readable(Record, folder / "sort.json")
+        warnings = [text for record in (canary, sort) if record for text in record.warnings]
         n_units += row["n_units"] or 0
         old = outdated(folder)
         listed = filter(_can_be_linked, sorted(folder.glob("[!.]*")))
@@ -164,7 +166,7 @@ def describe(rows: Sequence[Mapping[str, Any]], results: Path) -> list[dict[str,
             "row": row,
             "canary": canary,
             "sort": sort,
-            "warnings": [*dict.fromkeys([*(canary.warnings if canary else []), *of_sort])],
+            "warnings": [*dict.fromkeys(warnings)],
             "attempts": attempts,
             "units": _read_units(folder)
             if n_units <= MOST_UNITS and "units.tsv" not in old
@@ -176,16 +178,6 @@ def describe(rows: Sequence[Mapping[str, Any]], results: Path) -> list[dict[str,
         }
         described.append(each)
     return described
-
-
-def _find_sort(
-    row: Mapping[str, Any], folder: Path, attempts: Sequence[Mapping[str, Any]]
-) -> Record | Mapping[str, Any] | None:
-    """Return the full sort of which the summary tells: its record, or the attempt that failed."""
-    if row["sort"] in ("sorted", "unsortable"):
-        return sentinel.read_if_readable(Record, folder / "sort.json")
-    sorts = [each for each in attempts if each.get("kind") == "sort"]
-    return sorts[-1] if sorts and row["sort"] == "failed" else None
 
 
 def _read_units(folder: Path) -> list[list[str]]:

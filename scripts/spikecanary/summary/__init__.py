@@ -148,7 +148,8 @@ def _row(folder: Path, recording: str, *, running: bool) -> dict[str, Any]:
         sort = sentinel.read_if_any(Record, folder / "sort.json")
         if sort and canary and _is_superseded(sort, canary):
             sort = None
-        failed = None if sort else _failed_sort(folder / "attempts.jsonl", canary)
+        attempts = sentinel.read_journal(folder / "attempts.jsonl")
+        failed = None if sort else find_failed_sort(attempts, canary)
     except RecordError as err:
         return row | {"failure": type(err).__name__, "reason": str(err)}
     ended, known = sort or failed, canary or sort or failed
@@ -239,9 +240,9 @@ def _peak_rss_mb(canary: Record | None, sort: Record | None) -> float | None:
     return max(peaks, default=None)
 
 
-def _failed_sort(journal: Path, canary: Record | None) -> Record | None:
+def find_failed_sort(attempts: Iterable[Mapping[str, Any]], canary: Record | None) -> Record | None:
     """Return the last attempt at a full sort, where it failed after the present canary."""
-    last = [each for each in sentinel.read_journal(journal) if each.get("kind") == "sort"][-1:]
+    last = [each for each in attempts if each.get("kind") == "sort"][-1:]
     if not last or last[0].get("outcome") != "failed":  # interrupted: it is still to be done
         return None
     try:
