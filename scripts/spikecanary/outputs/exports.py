@@ -83,7 +83,12 @@ def run(
             return
         path = path.parent
         if len(units) and not analyzer.has_recording() and task is not None:
-            _attach_recording(analyzer, task, analyzed_with or AnalysisSettings())
+            try:
+                traces = analysis.open_filtered(task, analyzed_with or AnalysisSettings())
+            except ClassifiedSortFailure as err:
+                msg = f"Phy needs the raw file, bring it back or leave phy out: {err}"
+                raise OutputError(msg) from err
+            analyzer.set_temporary_recording(traces)
     with appears_whole(path, f"export_{export}") as made:
         if export == "phy":
             phy.write(analyzer, units, settings.phy, made)
@@ -98,17 +103,6 @@ def run(
             parts = analysis.read_parts(record, curated.sampling_frequency)
             write_arrays(spikes(curated, parts), made)
     logger.info("%d units exported to %s", len(units), path)
-
-
-def _attach_recording(
-    analyzer: "SortingAnalyzer", task: SortTask, settings: AnalysisSettings
-) -> None:
-    """Give an analyzer that has lost its recording one for Phy's traces."""
-    try:
-        analyzer.set_temporary_recording(analysis.open_filtered(task, settings))
-    except ClassifiedSortFailure as err:
-        msg = f"Phy needs the raw file, bring it back or leave phy out: {err}"
-        raise OutputError(msg) from err
 
 
 def run_session(
