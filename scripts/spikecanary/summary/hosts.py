@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -52,33 +52,29 @@ def describe(results: Path, rows: Iterable[Mapping[str, Any]]) -> list[str]:
                 ends.setdefault(host, Counter())[how] += 1
     lines: dict[tuple[str, How], tuple[int, str]] = {}
     for ends in (of_all, *by_sorter.values()):
-        for host, how in _find_odd(ends, of_data=ends is of_all):
-            here, others = ends[host], _of_others(ends, host)
+        for host, how, others in _find_odd(ends, of_data=ends is of_all):
+            here = ends[host]
             line = (
                 f"Host {host} fails as others do not: {how[0]}, {here[how]} of {here.total()} "
                 f"sorts and canaries, and {others[how]} of {others.total()} elsewhere. To leave "
                 "it out with Slurm, in the profile's default-resources: "
                 f"slurm_extra: \"'--exclude={host.partition('.')[0]}'\""
             )
-            told = lines.setdefault((host, how), (here[how], line))
-            lines[host, how] = max(told, (here[how], line))
+            lines[host, how] = max(lines.get((host, how), (0, "")), (here[how], line))
     return [line for _, line in lines.values()]
 
 
-def _find_odd(ends: Ends, *, of_data: bool) -> list[tuple[str, How]]:
-    """Return hosts and how most of theirs fail, as on others, where some ended well, few do."""
-    odd = []
+def _find_odd(ends: Ends, *, of_data: bool) -> Iterator[tuple[str, How, Counter[How]]]:
+    """Yield hosts and how most of theirs fail, as on others, where some ended well, few do.
+
+    Besides, how those of all others ended.
+    """
     for host, here in ends.items():
-        others = _of_others(ends, host)
+        others = sum(ends.values(), Counter[How]()) - here
         for how in here.keys() - {WELL} if others[WELL] else ():
             is_most = here[how] >= max(2, here.total() / 2)
             if of_data:
                 is_most = here[how] == here.total() >= LEAST_OF_DATA
             is_odd = here[how] * others.total() > 5 * others[how] * here.total()
             if is_most and is_odd and of_data == (how[0] in OF_DATA):
-                odd.append((host, how))
-    return odd
-
-
-def _of_others(ends: Ends, host: str) -> Counter[How]:
-    return sum((ends[each] for each in ends if each != host), Counter[How]())
+                yield host, how, others
