@@ -286,21 +286,15 @@ def print_end(
     rows = describe(results, further)
     lines = ["", ending.describe_recordings(rows), "", ending.describe_counts(rows)]
     lines += filter(None, [ending.describe_unknown(rows)])
-    written = [results / name for name in ("summary.tsv", "report.html")]
     began_s = sentinel.run_began().timestamp()
-    of_run = [path for path in written if path.exists() and path.stat().st_mtime >= began_s]
-    found = ", ".join(map(str, of_run))
-    lines += [f"Summary and report: {found}"] if found else []
+    written = [results / name for name in ("summary.tsv", "report.html")]
+    of_run = [str(x) for x in written if x.exists() and x.stat().st_mtime >= began_s]
+    lines += [f"Summary and report: {', '.join(of_run)}"] if of_run else []
     sys.stdout.write("\n".join([*lines, ""]))
     sys.stdout.flush()
-    needs = "\n".join(
-        filter(None, [ending.describe_needs(rows), ending.describe_missing(results, rows, files)])
-    )
-    told = [
-        *filter(None, [needs]),
-        *ending.describe_outdated(results, rows),
-        *hosts.describe(results, rows),
-    ]
+    needs = [ending.describe_needs(rows), ending.describe_missing(results, rows, files)]
+    needs = list(filter(None, needs))
+    told = [*needs, *ending.describe_outdated(results, rows), *hosts.describe(results, rows)]
     sys.stderr.write("".join(f"{each}\n" for each in told))
     return bool(needs)
 
