@@ -24,6 +24,8 @@ from spikecanary.sentinel import Failure, Record, SorterInfo
 from spikecanary.sorter import SortTask
 
 ROOT = Path(__file__).resolve().parents[1]
+#: Units of the sortings of which outputs are made.
+N_UNITS = (8, 1, 0)
 COLUMNS = ("recording", "path", "reader", "reader_options", "probe", "stream_id", "sorter")
 
 

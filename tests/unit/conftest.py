@@ -1,13 +1,15 @@
-"""Fixtures of the tests of canary and full sort: a task, and either run of it."""
+"""Fixtures: a task, canary and full sort of it; sortings of which outputs are made."""
 
 import numpy as np
 import pytest
 
 from spikecanary import canary, fullsort, sentinel, sorter
 from spikecanary.config import CanarySettings, Config, SorterSettings
+from spikecanary.outputs import analysis, curation
+from spikecanary.sentinel import Part
 from spikecanary.supervise.job import Job
 from spikecanary.table import Recording
-from workbench import ROOT
+from workbench import N_UNITS, ROOT, make_record
 
 
 @pytest.fixture
@@ -71,3 +73,36 @@ def held(record_property, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     record_property("bad input", "tried")
     return lambda: record_property("bad input", "held")
+
+
+@pytest.fixture(scope="session")
+def made(tmp_path_factory):
+    """Analyze and curate seeded sortings; return their folder, the task, and a row for NWB."""
+    from spikeinterface.generation import generate_ground_truth_recording
+
+    folder, config = tmp_path_factory.mktemp("outputs"), Config()
+    recording, sorting = generate_ground_truth_recording(
+        durations=[20.0], num_channels=16, num_units=8, seed=7
+    )
+    recording.save(folder=folder / "recording", dtype="int16")
+    metadata = {
+        "session_start_time": "2026-01-02T03:04:05+00:00",
+        "subject_id": "m1",
+        "species": "Mus musculus",
+        "sex": "F",
+        "age": "P90D",
+        "experimenter": "Doe, Jane",
+        "cohort": "x",
+    }
+    row = Recording(
+        id="x", paths=(str(folder / "recording"),), reader="spikeinterface", metadata=metadata
+    )
+    task = sorter.make_task(row, config).model_copy(update={"n_jobs": 1})
+    for n in N_UNITS:
+        place = folder / str(n)
+        sorting.select_units(sorting.unit_ids[:n]).save(folder=place / "sorting")
+        part = Part(file="x.raw", start_sample=0, n_samples=500_000, t_start_s=100.0)
+        sentinel.write_record(place / "sort.json", make_record(parts=[part]))
+        analysis.run(task, config.analysis, place)
+        curation.run(config.curation, place)
+    return folder, task, row

@@ -2,63 +2,23 @@
 
 import json
 import shutil
-from datetime import UTC, datetime
 from functools import partial
 
-import h5py
 import numpy as np
 import pandas as pd
-import pynwb
 import pytest
-from nwbinspector import Importance, inspect_nwbfile
 from phylib.io.model import load_model
-from PIL import Image
-from probeinterface import ProbeGroup, generate_multi_shank
 from scipy.io import loadmat
 from spikeinterface.core import NumpySorting, create_sorting_analyzer, load, load_sorting_analyzer
-from spikeinterface.generation import generate_ground_truth_recording
 
 from spikecanary import outputs, sentinel, sorter
-from spikecanary.config import AnalysisSettings, Config, ExportSettings, NwbSettings
-from spikecanary.outputs import analysis, curation, exports, figures, nwb, phy
-from spikecanary.sentinel import Part, Window
+from spikecanary.config import AnalysisSettings, Config, ExportSettings
+from spikecanary.outputs import analysis, curation, exports, phy
+from spikecanary.sentinel import Part
 from spikecanary.table import Recording
-from workbench import make_record, stopped
+from workbench import N_UNITS, make_record
 
-N_UNITS = (8, 1, 0)
 CONFIG = Config()
-#: A row with all that NWB wants to know.
-METADATA = {
-    "session_start_time": "2026-01-02T03:04:05+00:00",
-    "subject_id": "m1",
-    "species": "Mus musculus",
-    "sex": "F",
-    "age": "P90D",
-    "experimenter": "Doe, Jane",
-    "cohort": "x",
-}
-
-
-@pytest.fixture(scope="module")
-def made(tmp_path_factory):
-    """Analyze and curate the three sortings; return the folder of each and the task."""
-    folder = tmp_path_factory.mktemp("outputs")
-    recording, sorting = generate_ground_truth_recording(
-        durations=[20.0], num_channels=16, num_units=8, seed=7
-    )
-    recording.save(folder=folder / "recording", dtype="int16")
-    row = Recording(
-        id="x", paths=(str(folder / "recording"),), reader="spikeinterface", metadata=METADATA
-    )
-    task = sorter.make_task(row, CONFIG).model_copy(update={"n_jobs": 1})
-    for n in N_UNITS:
-        place = folder / str(n)
-        sorting.select_units(sorting.unit_ids[:n]).save(folder=place / "sorting")
-        part = Part(file="x.raw", start_sample=0, n_samples=500_000, t_start_s=100.0)
-        sentinel.write_record(place / "sort.json", make_record(parts=[part]))
-        analysis.run(task, CONFIG.analysis, place)
-        curation.run(CONFIG.curation, place)
-    return folder, task, row
 
 
 def export(made, n, name, settings=CONFIG.exports):
@@ -98,8 +58,6 @@ def test_share_of_isi_violations_is_of_intervals(made):
 def test_duplicates_are_removed(made):
     sorting = load(made[0] / "8" / "sorting")
     train = sorting.get_unit_spike_train(sorting.unit_ids[0])
-    from spikeinterface.core import NumpySorting
-
     twice = {
         "a": np.sort(np.concatenate([train, train[:50] + 3])),
         "b": train[: int(0.95 * len(train))],
@@ -238,125 +196,6 @@ def test_no_units_is_said_in_a_folder(made, name):
 
 
 @pytest.mark.parametrize("n", N_UNITS)
-def test_nwb_is_valid_and_complete(made, n):
-    path = export(made, n, "nwb")
-    assert pynwb.validate(path=str(path)) == []
-    found = [
-        message
-        for message in inspect_nwbfile(nwbfile_path=path)
-        if message.importance.value >= Importance.CRITICAL.value
-    ]
-    assert found == []
-    with pynwb.NWBHDF5IO(path, "r") as io:
-        file = io.read()
-        assert file.subject.subject_id == "m1"
-        assert file.session_start_time.isoformat() == METADATA["session_start_time"]
-        assert len(file.electrodes) == 16
-        assert {"rel_x", "rel_y"} <= set(file.electrodes.colnames)
-        if n == 0:
-            assert file.units is None
-            return
-        assert len(file.units) == n
-        assert list(file.units["label"]) == list(
-            curation.read_units(path.with_name("units.tsv"))["label"]
-        )
-        trains = load(path.with_name("analyzer") / "sorting")
-        first = trains.get_unit_spike_train(trains.unit_ids[0])
-        assert file.units["spike_times"][0] == pytest.approx(100.0 + first / 25_000.0)
-
-
-def test_nwb_of_a_session(made, tmp_path, caplog):
-    """Two recordings of equal probes that were made at once, a later run, and one that failed."""
-    folder, _, row = made
-    began = {"8": "2026-01-02T10:00:00", "1": "2026-01-02T10:00:01", "0": "2026-01-02T11:00:00"}
-    folders = {}
-    for n, when in began.items():
-        folders[f"rec{n}"] = place = shutil.copytree(folder / n, tmp_path / n)
-        part = Part(file=n, start_sample=0, n_samples=500_000, t_start_s=100.0, began=when)
-        sentinel.write_record(place / "sort.json", make_record(parts=[part], duration_s=20.0))
-    more = load(folders["rec8"] / "curated")  # columns that the others lack
-    more.set_property("num_spikes_part_2", np.arange(8))
-    more.set_property("is_clean", np.arange(8) > 3)
-    shutil.rmtree(folders["rec8"] / "curated")
-    more.save(folder=folders["rec8"] / "curated")
-    rows = [row.model_copy(update={"id": name}) for name in (*folders, "dead")]
-    path = tmp_path / "s.nwb"
-    exports.run_session("s", rows, CONFIG.exports.nwb, folders=folders, path=path)
-    assert pynwb.validate(path=str(path)) == []
-    with pynwb.NWBHDF5IO(path, "r") as io:
-        file = io.read()
-        units = file.units.to_dataframe()
-        assert file.identifier == "s"
-        assert "without dead, which are not sorted" in file.session_description
-        assert len(file.electrodes) == 48
-        assert len(file.devices) == 3
-        assert list(units["unit_name"]) == [*(f"rec8/{n}" for n in range(8)), "rec1/0"]
-        assert units["spike_times"].iloc[0].tolist() == units["spike_times"].iloc[-1].tolist()
-        assert list(units["electrodes"].iloc[-1].index) == [*range(16, 32)]
-        assert units["num_spikes_part_2"].tolist()[:-1] == [*range(8)]
-        assert np.isnan(units["num_spikes_part_2"].iloc[-1])
-        assert units["is_clean"].tolist() == ["False"] * 4 + ["True"] * 4 + [""]
-        assert units["num_spikes"].dtype.kind == "i"
-        starts = file.epochs.to_dataframe()["start_time"]
-        assert starts.tolist() == pytest.approx([100.0, 100.0, 3700.0])
-    assert "without dead" in caplog.text
-    assert "days apart" not in caplog.text
-    later = {"session_start_time": "2026-01-05T10:00:00"}  # where no header tells
-    part = Part(file="0", start_sample=0, n_samples=500_000, t_start_s=100.0)
-    sentinel.write_record(folders["rec0"] / "sort.json", make_record(parts=[part]))
-    rows = [rows[0], rows[2].model_copy(update={"metadata": later})]
-    exports.run_session("s", rows, CONFIG.exports.nwb, folders=folders, path=path)
-    with pynwb.NWBHDF5IO(path, "r") as io:
-        file = io.read()
-        assert "began up to 3 days apart" in file.session_description
-        assert file.epochs["start_time"][1] == pytest.approx(100 + 3 * 86_400)
-    alone = {"rec8": folders["rec8"]}
-    exports.run_session("s", rows[:1], CONFIG.exports.nwb, folders=alone, path=path)
-    with pynwb.NWBHDF5IO(path, "r") as io:  # named as beside others
-        assert io.read().units["unit_name"][0] == "rec8/0"
-    exports.run_session("s", rows[::-1], CONFIG.exports.nwb, folders=folders, path=path)
-    with pynwb.NWBHDF5IO(path, "r") as io:
-        assert io.read().epochs["file"][:].tolist() == ["8", "0"]  # in the order of time
-
-
-def test_nwb_says_that_it_guesses_where_nobody_tells_when_a_recording_began(made, caplog):
-    def describe(row, began=None, **given):
-        part = Part(file="x", start_sample=0, n_samples=9, t_start_s=0.0, began=began)
-        one = nwb.Sorted(row, make_record(), [part], analyzer=None, curated=None)
-        return nwb.nwb_metadata(one, NwbSettings(**given))
-
-    row = made[2].model_copy(update={"metadata": {}})
-    found = describe(row, NWBFile={"lab": "L"}, Subject={"subject_id": "m2"})
-    assert found["NWBFile"]["session_start_time"].year >= 2026
-    assert (found["NWBFile"]["lab"], found["Subject"]["subject_id"]) == ("L", "m2")
-    guess = "session_start_time is not known; the time of the file is taken as a guess"
-    assert f"{row.id}: {guess}" in caplog.text
-    assert found["NWBFile"]["notes"] == guess
-    gone = row.model_copy(update={"paths": ("/no/such",)})
-    found = describe(gone)
-    assert "the time of the sort is taken" in found["NWBFile"]["notes"]
-    caplog.clear()
-    # As discover writes it, in a table whose own column is empty here.
-    told = row.model_copy(update={"metadata": {"subject": "m3", "subject_id": ""}})
-    found = describe(told, "2020-01-02T03:04:05+00:00")
-    assert found["Subject"]["subject_id"] == "m3"
-    assert found["NWBFile"]["session_start_time"].year == 2020
-    assert caplog.text == ""
-
-
-def test_columns_that_are_nearly_those_of_nwb_are_named():
-    columns = ["subject", "SubjectID", "session_start", "species", "cohort", "age"]
-    found = list(nwb.near_misses(columns))
-    assert found == [
-        f"column {wrong!r} is not in NWB: did you mean {right!r}?"
-        for wrong, right in (
-            ("SubjectID", "subject_id"),
-            ("session_start", "session_start_time"),
-        )
-    ]
-
-
-@pytest.mark.parametrize("n", N_UNITS)
 def test_numpy_and_matlab_hold_the_same_spikes(made, n):
     with np.load(export(made, n, "npz")) as arrays:
         spikes = dict(arrays)
@@ -385,52 +224,6 @@ def test_report_of_units_that_no_file_can_be_named_after(made, tmp_path):
     exports.write_report(analyzer, tmp_path / "report")
     found = {path.name for path in (tmp_path / "report/units").iterdir()}
     assert found == {"a%2Fb.png", "7.png"}
-
-
-@pytest.mark.parametrize("n", N_UNITS)
-def test_figures(made, n):
-    folder, task, _ = made
-    place = folder / str(n)
-    figures.run(task, CONFIG.analysis, CONFIG.curation, place, n_pages=2)
-    of_all = {"probe", "signal_map", "traces_filtered", "traces_raw"}
-    of_units = {"amplitudes", "drift", "metrics", "templates", "raster"} if n else set()
-    of_units |= {"autocorrelograms", "crosscorrelograms"} if n else set()
-    drawn = list((place / "figures").glob("*.png"))
-    assert {path.stem for path in drawn} == of_all | of_units
-    pages = list((place / "figures/units").iterdir())
-    assert len(pages) == min(n, 2)
-    for path in [*drawn, *pages]:
-        with Image.open(path) as picture:
-            assert len(picture.convert("L").getcolors(10_000)) > 10, f"{path} is empty"
-
-
-def test_templates_of_one_channel_are_drawn(tmp_path, caplog):
-    recording, sorting = generate_ground_truth_recording(
-        durations=[5.0], num_channels=1, num_units=2, seed=0
-    )
-    analyzer = create_sorting_analyzer(sorting, recording, sparse=False)
-    analyzer.compute(["random_spikes", "waveforms", "templates"])
-    ids = [str(unit) for unit in analyzer.unit_ids]
-    units = pd.DataFrame({"depth_um": 0.0, "label": "good", "reasons": ""}, index=ids)
-    draw = figures.draw_units(analyzer, units, CONFIG.curation, 0)["templates"]
-    figures.save(draw, "templates", tmp_path / "templates.png", "uV")
-    assert (tmp_path / "templates.png").exists()
-    assert caplog.text == ""
-
-
-def test_canary_figure(made, tmp_path):
-    _, task, _ = made
-    window = Window(start_s=3.0, end_s=6.0, why="leading", ended="no spikes")
-    record = stopped("biological").model_copy(update={"windows": [window]})
-    sentinel.write_record(tmp_path / "canary.json", record)
-    path = tmp_path / outputs.CANARY_FIGURE
-    figures.draw_canary(task, CONFIG.analysis, tmp_path / "canary.json", path)
-    with Image.open(path) as picture:
-        assert picture.width > 600
-    gone = task.model_copy(update={"row": task.row.model_copy(update={"paths": ("/no/such",)})})
-    figures.draw_canary(gone, CONFIG.analysis, tmp_path / "canary.json", path)
-    with Image.open(path) as picture:
-        assert picture.height < 300
 
 
 def test_what_is_saved_in_phy_during_an_export_stays(made, place, monkeypatch):
@@ -487,41 +280,6 @@ def test_units_are_wanted_with_any_other_output():
     assert outputs.all_files([]) == ["sorting", "sort.json"]
     assert outputs.all_files(["npz"])[:4] == ["sorting", "sort.json", "analyzer", "metrics.tsv"]
     assert outputs.all_files(["npz"])[4:] == ["curated", "units.tsv", "spikes.npz"]
-
-
-def test_nwb_file_is_hdf5(made):
-    with h5py.File(export(made, 1, "nwb")) as file:
-        assert "units" in file
-
-
-def test_nwb_has_all_probes_and_groups(tmp_path):
-    recording, sorting = generate_ground_truth_recording(
-        durations=[5.0], num_channels=8, num_units=3, seed=1
-    )
-    group = ProbeGroup()
-    for number in range(2):
-        probe = generate_multi_shank(num_shank=2, num_columns=1, num_contact_per_column=2)
-        probe.move([number * 2000.0, 0.0])
-        probe.set_device_channel_indices(np.arange(4) + 4 * (1 - number))
-        probe.name = "p/q"
-        group.add_probe(probe)
-    recording.set_probegroup(group)
-    analyzer = create_sorting_analyzer(sorting, recording)
-    path = tmp_path / "units.nwb"
-    part = Part(file="x.raw", start_sample=0, n_samples=125_000, t_start_s=0.0)
-    metadata = {"NWBFile": {"session_start_time": datetime(2026, 1, 2, tzinfo=UTC)}}
-    sorting = sorting.rename_units([7, 3, 12])
-    one = nwb.Sorted(None, make_record(), [part], analyzer, sorting)
-    nwb.write_nwb([one], metadata, path)
-    with pynwb.NWBHDF5IO(path, "r") as io:
-        file = io.read()
-        assert set(file.devices) == {"p_q", "p_q 2"}
-        assert len(file.electrode_groups) == 4
-        of_probe = [each.device.name for each in file.electrodes["group"][:]]
-        assert of_probe == ["p_q 2"] * 4 + ["p_q"] * 4
-        assert (file.electrodes["rel_x"][:4] >= 2000.0).all()
-        assert list(file.electrodes["rel_x"][:]) == list(analyzer.get_channel_locations()[:, 0])
-        assert list(file.units.id[:]) == [7, 3, 12]
 
 
 def test_curated_sorting_has_the_columns_of_sorter_and_curation(made):
