@@ -98,17 +98,16 @@ def find_other_settings(folder: Path, settings: Mapping[str, Any]) -> str | None
     return None
 
 
-def outdated(folder: Path, *names: str) -> list[str]:
+def outdated(folder: Path) -> list[str]:
     """Return what in a recording's folder is older than its sort, so made of another.
 
-    All outputs are looked at, unless some are named. After a new sort, that is what the config no
-    longer names: Snakemake makes what is asked for.
+    After a new sort, that is what the config no longer names: Snakemake makes what is asked for.
     """
     try:
         sorted_s = (folder / "sort.json").stat().st_mtime
     except OSError:
         return []
-    made = [folder / name for name in names or all_files(FILES)[2:]]
+    made = [folder / name for name in all_files(FILES)[2:]]
     old = [each for each in made if each.exists() and _made_s(each) < sorted_s]
     return [each.relative_to(folder).parts[0] for each in old]
 

@@ -214,7 +214,7 @@ def _first(*values: Any) -> Any:
 
 def _count_units(folder: Path, sort: Record) -> dict[str, int | None]:
     """Count the units that are left, and those with the label good; as sorted before that."""
-    if not outdated(folder, FILES["units"]):
+    if FILES["units"] not in outdated(folder):
         with contextlib.suppress(TableError):
             labels = [row["label"] for row in read_tsv(folder / FILES["units"], ("label",))]
             return {"n_units": len(labels), "n_good": labels.count("good")}
