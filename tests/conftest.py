@@ -21,6 +21,8 @@ N_CHANNELS = 4
 #: Files whose tests one worker runs, one after the other: they share what takes long to make or to
 #: compile, or they look at the processes, the disk and the cores of the whole machine.
 GROUPS = {
+    "test_figures.py": "analyzer",
+    "test_nwb.py": "analyzer",
     "test_outputs.py": "analyzer",
     "test_versions.py": "analyzer",
     "test_batch.py": "batch",
@@ -39,7 +41,7 @@ LONGEST = tuple(
     f"tests/{name}.py" for name in ("workflow/test_real_sorters", "workflow/test_fault_bench")
 )
 #: Longer than a unit test may take: `make check` leaves them to `make test`.
-MEDIUM = ("tests/unit/test_report.py::test_thousand",)
+MEDIUM = ("tests/unit/test_page.py::test_thousand",)
 FAULT_COLUMNS = ("fault", "survived", "files lost", "processes left", "wrong verdicts")
 
 # Under nohup, and in a shell's background, these would be ignored, here and in what tests start.
