@@ -192,7 +192,7 @@ def explain(metrics: "pd.DataFrame", thresholds: Mapping[str, Threshold]) -> lis
 
 def _miss(name: str, value: float, limit: Threshold) -> str:
     compared = abs(value) if limit.abs else value
-    if value != value:  # noqa: PLR0124 - NaN
+    if np.isnan(value):
         return f"{name} could not be computed"
     if limit.greater is not None and compared < limit.greater:
         return f"{name} {value:.3g} < {limit.greater:g}"
