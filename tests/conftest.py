@@ -21,6 +21,7 @@ N_CHANNELS = 4
 #: Files whose tests one worker runs, one after the other: they share what takes long to make or to
 #: compile, or they look at the processes, the disk and the cores of the whole machine.
 GROUPS = {
+    "test_curation.py": "analyzer",
     "test_figures.py": "analyzer",
     "test_nwb.py": "analyzer",
     "test_outputs.py": "analyzer",

@@ -1,20 +1,16 @@
 """Labels of units: thresholds with their reasons, Bombcell, UnitRefine's models on disk."""
 
 import json
+import shutil
 
 import numpy as np
 import pandas as pd
 import pytest
 from pydantic import ValidationError
-from spikeinterface.core import create_sorting_analyzer
 from spikeinterface.curation import bombcell_get_default_thresholds
-from spikeinterface.generation import generate_ground_truth_recording
 
-from spikecanary import sentinel
 from spikecanary.config import CurationSettings, Threshold, UnitRefineSettings
 from spikecanary.outputs import OutputError, curation
-from spikecanary.sentinel import Part
-from workbench import make_record
 
 METRICS = pd.DataFrame(
     {
@@ -91,26 +87,9 @@ def test_what_decides_has_to_be_made():
 
 
 @pytest.fixture(scope="module")
-def analyzed(tmp_path_factory):
-    """Write an analyzer with metrics, as rule analyze leaves it."""
-    folder = tmp_path_factory.mktemp("curation")
-    recording, sorting = generate_ground_truth_recording(
-        durations=[10.0], num_channels=8, num_units=6, seed=3
-    )
-    analyzer = create_sorting_analyzer(
-        sorting, recording, format="binary_folder", folder=folder / "analyzer"
-    )
-    names = ["random_spikes", "noise_levels", "templates", "spike_amplitudes"]
-    analyzer.compute(names)
-    analyzer.compute("quality_metrics", metric_names=["snr", "num_spikes", "firing_rate"])
-    metrics = analyzer.get_metrics_extension_data()
-    metrics.index.name = "unit"
-    metrics = metrics.assign(x_um=0.0, depth_um=20.0)
-    metrics.to_csv(folder / "metrics.tsv", sep="\t")
-    sorting.save(folder=folder / "sorting")
-    part = Part(file="x.raw", start_sample=0, n_samples=1, t_start_s=0.0)
-    sentinel.write_record(folder / "sort.json", make_record(parts=[part]))
-    return folder
+def analyzed(made, tmp_path_factory):
+    """Copy the results of eight units, as rule analyze leaves them."""
+    return shutil.copytree(made[0] / "8", tmp_path_factory.mktemp("curation") / "8", symlinks=True)
 
 
 @pytest.fixture(scope="module")
@@ -120,7 +99,7 @@ def model(analyzed, tmp_path_factory):
 
     folder = tmp_path_factory.mktemp("model")
     metrics = pd.read_csv(analyzed / "metrics.tsv", sep="\t", index_col="unit")
-    metrics = metrics.drop(columns=["x_um", "depth_um"])
+    metrics = metrics[["snr", "num_spikes", "firing_rate"]]
     many = pd.concat([metrics.assign(snr=snr) for snr in (1.0, 2.0, 20.0, 30.0)] * 4)
     labels = ["noise" if snr < 10 else "neural" for snr in many["snr"]]
     many.to_csv(folder / "metrics.csv")
