@@ -23,7 +23,7 @@ from spikecanary.forecast import Forecast
 from spikecanary.recording import stamps
 from spikecanary.sentinel import Failure, Measured, Outcome, Record, Window
 from spikecanary.signals import SignalReport
-from spikecanary.sorter import LEAST_BATCHES, SortTask, activity, learning
+from spikecanary.sorter import LEAST_BATCHES, MATLAB_KILOSORTS, SortTask, activity, learning
 from spikecanary.sorter.learning import Learned
 from spikecanary.supervise import folders, watchdogs
 from spikecanary.supervise.job import Job
@@ -38,10 +38,7 @@ logger = logging.getLogger(__name__)
 #: a watchdog or the preflight found does.
 RAW_RESOURCES = (HostMemoryWatchdogError, DiskExhaustionError, IOStallError, SorterTimeoutError)
 #: Sorters that read a recording's own file where it is a plain one; others make a copy of it.
-READ_BINARY = (
-    *("kilosort", "kilosort2", "kilosort2_5", "kilosort3", "kilosort4", "pykilosort"),
-    "tridesclous",
-)
+READ_BINARY = (*MATLAB_KILOSORTS, "kilosort4", "pykilosort", "tridesclous")
 #: What to do where no verdict can be written.
 WRITE_REMEDY = "Free disk space, or make that folder writable, and run again."
 #: A second window that begins this near to the first is the same, in s.

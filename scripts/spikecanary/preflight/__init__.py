@@ -26,7 +26,7 @@ from spikecanary.failures import (
 )
 from spikecanary.recording import check_preprocessed, describe_header, open_recording, preprocess
 from spikecanary.recording.layout import check as check_layout
-from spikecanary.sorter import LEAST_BATCHES, SortTask, parameters
+from spikecanary.sorter import LEAST_BATCHES, MATLAB_KILOSORTS, SortTask, parameters
 from spikecanary.supervise import gpus, memory
 from spikecanary.texts import sentences
 
@@ -39,11 +39,7 @@ ONE_PROBE = ("tridesclous2", "lupin", "spykingcircus2")
 #: Sorters that call get_channel_locations(), though requires_locations is False (0.105).
 NEED_PROBE = (*ONE_PROBE, "simple")
 #: The parameter, on by default, that subtracts the median of all channels.
-COMMON_REFERENCE = {"kilosort4": "do_CAR"} | dict.fromkeys(
-    ("kilosort", "kilosort2", "kilosort2_5", "kilosort3"), "car"
-)
-#: Sorters that are handed 16-bit integers.
-WHOLE_NUMBERS = ("kilosort", "kilosort2", "kilosort2_5", "kilosort3")
+COMMON_REFERENCE = {"kilosort4": "do_CAR", **dict.fromkeys(MATLAB_KILOSORTS, "car")}
 #: Kilosort 4's built-in templates: what names their folder, and their length in samples.
 KILOSORT_FOLDER, KILOSORT_NT = "KILOSORT_LOCAL_DOWNLOADS_PATH", 61
 #: What is not looked at where that would read all of a recording over the network.
@@ -168,7 +164,7 @@ def check_whole_numbers(recording: "BaseRecording", task: SortTask) -> None:
     """
     from spikeinterface.core import get_random_data_chunks
 
-    if task.sorter.name not in WHOLE_NUMBERS:
+    if task.sorter.name not in MATLAB_KILOSORTS:
         return
     pieces = get_random_data_chunks(preprocess(recording, task.preprocessing), seed=0)
     lowest, highest = float(pieces.min()), float(pieces.max())

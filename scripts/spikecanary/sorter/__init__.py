@@ -51,15 +51,15 @@ DEVICE_PARAM_OF = {"kilosort4": "torch_device"}
 #: extract_wPCA_wTEMP: 0, 25, 50, ...; so of a window under 50 s from its first 2 s): the parameters
 #: of a batch's length in samples, and of which share of the batches is read at all; their defaults.
 BATCHES = {"kilosort4": (("batch_size", 60_000), ("batch_downsampling", 1))}
+#: Kilosort in MATLAB, which is handed 16-bit integers.
+MATLAB_KILOSORTS = ("kilosort", "kilosort2", "kilosort2_5", "kilosort3")
 #: What decides how much GPU memory a sorter takes: the parameter, its default, what its values
 #: are multiples of, and the smallest that still works. A batch of kilosort4 must be longer
 #: than its spikes (nt 61 samples) by far; NT of the others is a multiple of 32, with a buffer
 #: of 64 (ntbuff), and "try decreasing if out of memory" (their config files).
 MEMORY_KNOBS = {
     "kilosort4": ("batch_size", 60_000, 1, 5_000),
-    **dict.fromkeys(
-        ("kilosort", "kilosort2", "kilosort2_5", "kilosort3"), ("NT", 65_536, 64, 4_096)
-    ),
+    **dict.fromkeys(MATLAB_KILOSORTS, ("NT", 65_536, 64, 4_096)),
 }
 #: Sorters that use no GPU (``gpu_capability`` in SpikeInterface 0.105).
 CPU_SORTERS = (

@@ -10,7 +10,7 @@ from spikecanary.failures import ClassifiedSortFailure, RecordingLayoutError, So
 from spikecanary.recording import open_recording, preprocess
 from spikecanary.recording.layout import MAD_TO_SD
 from spikecanary.recording.probes import count_largest_group
-from spikecanary.sorter import BATCHES, SortTask
+from spikecanary.sorter import BATCHES, CPU_SORTERS, SortTask
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -31,11 +31,7 @@ MOST_CHANNELS = 96
 #: 2 f * exp(-THRESHOLD_MAD**2 / 2) with f = 3.5 kHz, the mean frequency of a band of 0.3 to 6 kHz.
 NOISE_PER_S = 0.026
 #: Sorters that scale what they are handed, so that small numbers are no reason to find nothing.
-SCALE_FREE = (
-    *("combinato", "herdingspikes", "lupin", "mountainsort4", "mountainsort5", "simple"),
-    *("spykingcircus", "spykingcircus2", "tridesclous", "tridesclous2"),
-    *("waveclus", "waveclus_snippets"),
-)
+SCALE_FREE = {*CPU_SORTERS} - {"hdsort"}
 #: Floating-point samples with less noise are in V or mV: Kilosort's whitening adds 1e-6 to the
 #: variance (kilosort 4.1, whitening_from_covariance), and others round.
 LEAST_NOISE = 0.05
