@@ -20,6 +20,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts"))
 
+from common import write_recording
+
 from spikecanary import canary, forecast, fullsort
 from spikecanary.config import CanarySettings, Config, ForecastSettings, SorterSettings
 from spikecanary.forecast import FinishedSort
@@ -29,28 +31,10 @@ from spikecanary.supervise import log
 from spikecanary.supervise.job import Job
 from spikecanary.table import Recording
 
-RATE_HZ = 30_000.0
 #: Parameters that fit recordings of a short probe.
 PARAMS = {"kilosort4": {"nblocks": 0}, "spykingcircus2": {}}
 #: The median error of the time that is allowed.
 MOST = {"without history": 0.5, "after one sort": 0.25}
-
-
-def write_recording(path: Path, minutes: float, n_channels: int) -> None:
-    """Write a seeded recording, about one unit for two channels."""
-    from spikeinterface.core import set_global_job_kwargs
-    from spikeinterface.generation import generate_ground_truth_recording
-
-    set_global_job_kwargs(progress_bar=False)
-    recording, _ = generate_ground_truth_recording(
-        durations=[60.0 * minutes],
-        sampling_frequency=RATE_HZ,
-        num_channels=n_channels,
-        num_units=n_channels // 2,
-        noise_kwargs={"noise_levels": 5.0, "strategy": "on_the_fly"},
-        seed=int(60 * minutes) + n_channels,
-    )
-    recording.save(folder=path, dtype="int16")
 
 
 def measure_one(recording: Path, folder: Path, sorter: str, window_s: float) -> dict:
@@ -84,7 +68,8 @@ def measure(arguments: argparse.Namespace) -> None:
         wanted = [s for s in arguments.sorters if (s, 60.0 * minutes, n_channels) not in done]
         with tempfile.TemporaryDirectory() as folder:
             if wanted:
-                write_recording(Path(folder) / "recording", minutes, n_channels)
+                seed = int(60 * minutes) + n_channels
+                write_recording(Path(folder) / "recording", minutes, n_channels, seed)
             for sorter in wanted:
                 work = Path(folder) / sorter
                 found = measure_one(Path(folder) / "recording", work, sorter, arguments.window)

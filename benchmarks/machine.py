@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from common import ROOT, snakemake
 
 from spikecanary import preflight, sorter
 from spikecanary.config import load
@@ -25,7 +26,6 @@ from spikecanary.table import Recording
 from spikecanary.table.tsv import read_tsv, write_tsv
 from spikecanary.texts import sentences
 
-ROOT = Path(__file__).resolve().parents[1]
 #: A header of the demo's recordings, for the checks of the machine before they are made.
 HEADER = {"n_probes": 1, "n_channels": 16, "n_samples": 1_800_000, "dtype": "int16"}
 #: What is expected of the demo's recordings: category of the verdict, and what became of the sort.
@@ -73,7 +73,8 @@ class Machine:
 
     def make_recordings(self) -> None:
         """Make the demo's recordings."""
-        self._snakemake("--snakefile", str(ROOT / "rules/demo.smk"), check=True)
+        how = ["--cores", "all", "--snakefile", str(ROOT / "rules/demo.smk")]
+        snakemake(self.folder, *how)
 
     def add(self, name: str, recording: str, sorter_name: str = "") -> None:
         """Add a row to the table."""
@@ -85,13 +86,9 @@ class Machine:
         """Sort the batch; return its summary, by recording."""
         write_tsv(self.folder / "recordings.tsv", list(self.rows[0]), self.rows)
         (self.folder / "config.yaml").write_text(yaml.safe_dump(self.config))
-        self._snakemake("--snakefile", str(ROOT / "Snakefile"), "--configfile", "config.yaml")
+        how = ["--cores", "all", "--snakefile", str(ROOT / "Snakefile")]
+        snakemake(self.folder, *how, "--configfile", "config.yaml", may_fail=True)
         return {row["recording"]: row for row in read_tsv(self.folder / "results/summary.tsv")}
-
-    def _snakemake(self, *arguments: str, check: bool = False) -> None:
-        command = [sys.executable, "-m", "snakemake", "--cores", "all", *arguments]
-        with (self.folder / "output.txt").open("a") as output:
-            subprocess.run(command, cwd=self.folder, stdout=output, stderr=output, check=check)
 
 
 def describe_machine() -> str:

@@ -8,17 +8,15 @@ process, in alternating pairs; the median of the pairs' ratios is the result. Wi
 """
 
 import argparse
-import statistics
-import subprocess
 import sys
 import tempfile
-import time
+from functools import partial
 from pathlib import Path
 
-SCRIPTS = Path(__file__).resolve().parents[1] / "scripts"
+from common import RATE_HZ, ROOT, compare, run, write_recording
+
 WINDOW_S = 30.0
 N_CHANNELS = 32
-RATE_HZ = 30_000.0
 
 BARE = """
 import sys
@@ -58,40 +56,14 @@ assert record.outcome == "passed", record.reason
 """
 
 
-def write_recording(folder: Path, duration_s: float) -> Path:
-    """Write a seeded recording."""
-    from spikeinterface.core import set_global_job_kwargs
-    from spikeinterface.generation import generate_ground_truth_recording
-
-    set_global_job_kwargs(progress_bar=False)
-    recording, _ = generate_ground_truth_recording(
-        durations=[duration_s],
-        sampling_frequency=RATE_HZ,
-        num_channels=N_CHANNELS,
-        num_units=20,
-        seed=3,
-    )
-    recording.save(folder=folder / "recording", dtype="int16")
-    return folder / "recording"
-
-
-def time_s(code: str, recording: Path, threads: int) -> float:
-    """Run code in a new Python process; return its wall time in s."""
+def time_code(code: str, recording: Path, threads: int) -> tuple[float, float]:
+    """Run code in a new Python process, of which nothing is set but threads."""
     text = code.format(window_s=WINDOW_S, rate_hz=RATE_HZ)
-    with tempfile.TemporaryDirectory() as folder, (Path(folder) / "output.txt").open("w") as out:
-        started = time.perf_counter()
-        subprocess.run(
-            [sys.executable, "-c", text, str(recording), folder, str(threads)],
-            check=True,
-            stdout=out,
-            stderr=out,
-            env={
-                "PYTHONPATH": str(SCRIPTS),
-                "OMP_NUM_THREADS": str(threads),
-                "PATH": "/usr/bin:/bin",
-            },
-        )
-        return time.perf_counter() - started
+    n = str(threads)
+    scripts = str(ROOT / "scripts")
+    env = {"PYTHONPATH": scripts, "OMP_NUM_THREADS": n, "PATH": "/usr/bin:/bin"}
+    with tempfile.TemporaryDirectory() as folder:
+        return run([sys.executable, "-c", text, str(recording), folder, n], Path(folder), env=env)
 
 
 def main() -> int:
@@ -102,21 +74,16 @@ def main() -> int:
     parser.add_argument("--recording-s", type=float, default=WINDOW_S + 5)
     parser.add_argument("--most", type=float, default=1.0)
     arguments = parser.parse_args()
-    ratios = []
     with tempfile.TemporaryDirectory() as folder:
-        recording = write_recording(Path(folder), arguments.recording_s)
-        time_s(BARE, recording, arguments.threads)  # compiles and fills the page cache
-        for pair in range(1, arguments.pairs + 1):
-            order = [BARE, CANARY] if pair % 2 else [CANARY, BARE]
-            took = {code: time_s(code, recording, arguments.threads) for code in order}
-            ratios.append(took[CANARY] / took[BARE])
-            print(
-                f"pair {pair}: bare run_sorter {took[BARE]:.1f} s, canary {took[CANARY]:.1f} s, "
-                f"ratio {ratios[-1]:.3f}",
-                flush=True,
-            )
-    median = statistics.median(ratios)
-    print(f"median ratio {median:.3f} (at most {arguments.most})")
+        recording = Path(folder, "recording")
+        write_recording(recording, arguments.recording_s / 60, N_CHANNELS, seed=3)
+        codes = {"canary": CANARY, "bare run_sorter": BARE}
+        sides = {
+            name: partial(time_code, code, recording, arguments.threads)
+            for name, code in codes.items()
+        }
+        sides["bare run_sorter"]()  # compiles and fills the page cache
+        median = compare("pair", sides, arguments.pairs)
     return int(median > arguments.most)
 
 

@@ -9,20 +9,17 @@ and Slurm: jobs, submissions, wall time. The second batch puts canaries into gro
 
 import argparse
 import re
-import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
 
-import yaml
+from common import ROOT, run
+from dag_scale import Batch
 
-ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "tests/slurm"))
 
-from dag_scale import Batch  # noqa: E402
-
-from cluster import Cluster, wait_until, why_not  # noqa: E402
+from cluster import Cluster, wait_until, why_not
 
 MEM_MB = 500
 #: Nothing here is far away, so nobody has to wait for it.
@@ -44,27 +41,19 @@ def show(what: str, cluster: Cluster, seen: set[str], took_s: float) -> None:
     print(f"{what:30} {len(new):4} jobs, {len(submissions):4} submissions, {took_s:6.0f} s")
 
 
-def run(cluster: Cluster, folder: Path, n: int, *further: str) -> float:
+def run_batch(cluster: Cluster, folder: Path, n: int, *further: str) -> float:
     """Run a batch through the profile; return its wall time in s."""
     batch = Batch(folder, argparse.Namespace(outputs="none", files=0, wave_size=50))
     batch.grow(n)
-    path = batch.ours / "more.yaml"
-    job = {"threads": 1, "mem_mb": MEM_MB, "canary_runtime_min": 5, "sort_runtime_min": 5}
-    path.write_text(yaml.safe_dump({**yaml.safe_load(path.read_text()), "job": job}))
-    command = [sys.executable, "-m", "snakemake", "--profile", str(ROOT / "profiles/slurm")]
-    command += ["--slurm-no-account", "--configfile", "more.yaml", *QUICK, *further]
-    started = time.perf_counter()
-    done = subprocess.run(
-        command,
-        cwd=batch.ours,
-        env=cluster.environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if done.returncode:
-        sys.exit(done.stdout[-3000:] + done.stderr[-3000:])
-    return time.perf_counter() - started
+    batch.engine.config["job"] = {
+        "threads": 1,
+        "mem_mb": MEM_MB,
+        "canary_runtime_min": 5,
+        "sort_runtime_min": 5,
+    }
+    profile = ["--profile", str(ROOT / "profiles/slurm"), "--slurm-no-account", *QUICK]
+    command = batch.engine.command(*profile, *further)
+    return run(command, batch.ours, env=cluster.environment)[0]
 
 
 def main() -> int:
@@ -90,8 +79,7 @@ def main() -> int:
             ("canaries as an array", ["--slurm-array-jobs", "canary"]),
             ("canaries in groups", groups),
         ):
-            took_s = run(cluster, Path(name, what), arguments.n, *further)
-            show(what, cluster, seen, took_s)
+            show(what, cluster, seen, run_batch(cluster, Path(name, what), arguments.n, *further))
     return 0
 
 

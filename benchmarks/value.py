@@ -10,20 +10,16 @@ what was spent in sorts that failed, and the whole time.
 """
 
 import argparse
-import json
-import subprocess
-import sys
 import tempfile
 import time
 from datetime import datetime
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import yaml
+from common import ROOT, snakemake, write_recording
 
-ROOT = Path(__file__).resolve().parents[1]
-RATE_HZ = 30_000.0
+from spikecanary.sentinel import read_journal
+
 #: Rows of the table that fail, and how.
 FAULTS = {2: "silent", 5: "lacks_module", 8: "flat", 11: "lacks_module"}
 
@@ -42,39 +38,20 @@ class LacksModule(Kilosort4Sorter):
 
 
 def write_batch(folder: Path, minutes: float) -> None:
-    """Write the recordings, a table and a config without results."""
-    from spikeinterface.core import NumpyRecording
-    from spikeinterface.generation import generate_ground_truth_recording
-
+    """Write the recordings, a table and a plugin."""
     rows = ["recording\tpath\treader\tsorter"]
     for number in range(12):
         fault = FAULTS.get(number, "")
-        recording, _ = generate_ground_truth_recording(
-            durations=[60 * minutes],
-            sampling_frequency=RATE_HZ,
-            num_channels=16,
-            num_units=8,
-            noise_kwargs={"noise_levels": 5.0, "strategy": "on_the_fly"},
-            seed=number,
-        )
-        if fault in ("silent", "flat"):
-            shape = (recording.get_num_samples(), 16)
-            level = 5.0 if fault == "silent" else 0.0
-            traces = np.random.default_rng(number).normal(0.0, level, shape).astype("float32")
-            probe = recording.get_probegroup()
-            recording = NumpyRecording(traces, RATE_HZ)
-            recording.set_probegroup(probe)
-            recording.set_channel_gains(1.0)
-            recording.set_channel_offsets(0.0)
+        lacks_module = fault == "lacks_module"
         name = "-".join(filter(None, [f"r{number + 1:02d}", fault]))
-        recording.save(folder=folder / "raw" / name, dtype="int16", progress_bar=False)
-        sorter = "kilosort4_lacks_module" if fault == "lacks_module" else ""
+        write_recording(folder / "raw" / name, minutes, 16, number, "" if lacks_module else fault)
+        sorter = "kilosort4_lacks_module" if lacks_module else ""
         rows.append(f"{name}\t{folder}/raw/{name}\tspikeinterface\t{sorter}")
     (folder / "recordings.tsv").write_text("\n".join(rows) + "\n")
     (folder / "plugin.py").write_text(PLUGIN)
 
 
-def run(folder: Path, name: str, window_s: float, cores: int) -> dict[str, Any]:
+def run_batch(folder: Path, name: str, window_s: float, cores: int) -> str:
     """Run the batch; return what was measured, times in s."""
     place = folder / name
     place.mkdir()
@@ -94,37 +71,18 @@ def run(folder: Path, name: str, window_s: float, cores: int) -> dict[str, Any]:
     }
     (place / "config.yaml").write_text(yaml.safe_dump(config))
     snakefile = ["--snakefile", str(ROOT / "Snakefile"), "--configfile", "config.yaml"]
-    command = [sys.executable, "-m", "snakemake", *snakefile, "--cores", str(cores)]
-    began, clock = time.time(), time.perf_counter()
-    with (place / "output.txt").open("w") as output:
-        subprocess.run(command, cwd=place, stdout=output, stderr=output, check=False)
-    took_s = time.perf_counter() - clock
-    failures = [line for line in read_journals(place / "results") if is_failure(line)]
-    ends = [datetime.fromisoformat(line["finished_at"]).timestamp() - began for line in failures]
-    sorts = [line for line in failures if line["kind"] == "sort"]
-    return {
-        "failures": len(failures),
-        "last_known_s": max(ends),
-        "failing_sorts_s": sum(line["measured"]["wall_s"] for line in sorts),
-        "whole_s": took_s,
-        "sorted": len(list((place / "results").glob("*/sort.json"))) - len(sorts_without(sorts)),
-    }
-
-
-def read_journals(results: Path) -> list[dict[str, Any]]:
-    """Read the journals of all recordings."""
-    lines = [line for path in results.glob("*/attempts.jsonl") for line in path.open()]
-    return [json.loads(line) for line in lines]
-
-
-def is_failure(line: dict[str, Any]) -> bool:
-    """Whether an attempt tells that a recording cannot be sorted."""
-    return line["outcome"] in ("stopped", "failed", "unsortable")
-
-
-def sorts_without(sorts: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return the sorts that ended without units to sort: they have a record, too."""
-    return [line for line in sorts if line["outcome"] == "unsortable"]
+    began = time.time()
+    took_s, _ = snakemake(place, *snakefile, "--cores", str(cores), may_fail=True)
+    journals = place.glob("results/*/attempts.jsonl")
+    ends = [line for journal in journals for line in read_journal(journal)]
+    failures = [line for line in ends if line["outcome"] in ("stopped", "failed", "unsortable")]
+    last = max(datetime.fromisoformat(line["finished_at"]).timestamp() for line in failures)
+    failing_s = sum(line["measured"]["wall_s"] for line in failures if line["kind"] == "sort")
+    return (
+        f"{sum(line['outcome'] == 'sorted' for line in ends)} sorted, {len(failures)} failures, "
+        f"the last known after {last - began:.0f} s; {failing_s:.0f} s in sorts that failed; whole "
+        f"run {took_s:.0f} s"
+    )
 
 
 def main() -> None:
@@ -136,15 +94,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         write_batch(folder, arguments.minutes)
-        sides = {"gated": 20.0, "without canaries": 0.0}
-        for side, window_s in sides.items():
-            found = run(folder, side.split()[0], window_s, arguments.cores)
-            print(
-                f"{side:16} {found['sorted']} sorted, {found['failures']} failures, the last known "
-                f"after {found['last_known_s']:.0f} s; {found['failing_sorts_s']:.0f} s in sorts "
-                f"that failed; whole run {found['whole_s']:.0f} s",
-                flush=True,
-            )
+        for side, window_s in {"gated": 20.0, "without canaries": 0.0}.items():
+            told = run_batch(folder, side.split()[0], window_s, arguments.cores)
+            print(f"{side:16} {told}", flush=True)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ analyzer, labels, and every output. The bare side makes the same calls one after
 Python process: the window's and the whole recording's run_sorter, then the outputs; a recording
 on which one fails is left there. Alternating pairs; the median of their ratios is the result. The
 good units of both are compared with the ground truth, the verdicts with what is expected, and
-each output is opened by its own tool.
+each output is opened by its own tool, once both are done.
 
     python benchmarks/workflow.py [--recordings 1] [--faults] [--minutes 2] [--channels 32]
         [--threads 2] [--pairs 3]
@@ -16,21 +16,13 @@ each output is opened by its own tool.
 import argparse
 import json
 import shutil
-import statistics
-import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
+from common import ROOT, compare, run, snakemake, write_recording
 
-if TYPE_CHECKING:
-    from spikeinterface.core import BaseRecording
-
-ROOT = Path(__file__).resolve().parents[1]
-RATE_HZ = 30_000.0
 WINDOW_S = 30.0
 MOST = 1.15
 OUTPUTS = ("figures", "phy", "nwb", "npz", "mat", "report")
@@ -92,48 +84,15 @@ for row in table.read_table("recordings.tsv"):
 """
 
 
-def break_it(recording: "BaseRecording", fault: str) -> "BaseRecording":
-    """Return the recording with a fault."""
-    from spikeinterface.core import NumpyRecording
-
-    traces = recording.get_traces()
-    if fault == "silent":
-        traces = np.random.default_rng(5).normal(0.0, 5.0, traces.shape)
-    elif fault == "railed":
-        traces = np.where(np.random.default_rng(5).random(traces.shape) > 0.5, 32767, -32768)
-    elif fault == "nan":
-        traces[:: int(RATE_HZ)] = np.nan
-    elif fault == "half_dead":
-        traces[:, traces.shape[1] // 2 :] = 0.0
-    broken = NumpyRecording(traces.astype("float32"), RATE_HZ)
-    broken.set_probegroup(recording.get_probegroup())
-    broken.set_channel_gains(1.0)
-    broken.set_channel_offsets(0.0)
-    return broken
-
-
 def write_project(folder: Path, arguments: argparse.Namespace) -> None:
     """Write recordings with their ground truth, a table and a config."""
-    from spikeinterface.core import set_global_job_kwargs
-    from spikeinterface.generation import generate_ground_truth_recording
-
-    set_global_job_kwargs(progress_bar=False)
     names = [f"r{number}" for number in range(arguments.recordings)]
     names += FAULTS if arguments.faults else []
     for number, name in enumerate(names):
-        recording, truth = generate_ground_truth_recording(
-            durations=[60.0 * arguments.minutes],
-            sampling_frequency=RATE_HZ,
-            num_channels=arguments.channels,
-            num_units=arguments.channels // 2,
-            noise_kwargs={"noise_levels": 5.0, "strategy": "on_the_fly"},
-            seed=20 + number,
-        )
-        if name in FAULTS:
-            recording = break_it(recording, name)
         if name != "missing":
-            dtype = "float32" if name == "nan" else "int16"
-            recording.save(folder=folder / "data" / name, dtype=dtype)
+            fault, seed = name if name in FAULTS else "", 20 + number
+            data = folder / "data" / name
+            truth = write_recording(data, arguments.minutes, arguments.channels, seed, fault)
             truth.save(folder=folder / "truth" / name)
     rows = [f"{name}\t{folder}/data/{name}\tspikeinterface\n" for name in names]
     (folder / "recordings.tsv").write_text("".join(["recording\tpath\treader\n", *rows]))
@@ -146,17 +105,6 @@ def write_project(folder: Path, arguments: argparse.Namespace) -> None:
         "job": {"threads": arguments.threads},
     }
     (folder / "config.yaml").write_text(json.dumps(config))
-
-
-def time_s(folder: Path, command: list[str]) -> float:
-    """Run a command; return its wall time in s."""
-    with (folder / "output.txt").open("w") as output:
-        started = time.perf_counter()
-        done = subprocess.run(command, cwd=folder, stdout=output, stderr=output, check=False)
-        took_s = time.perf_counter() - started
-    if done.returncode:
-        sys.exit((folder / "output.txt").read_text()[-3000:])
-    return took_s
 
 
 def accuracy(folder: Path, made: str) -> dict[str, float]:
@@ -221,30 +169,28 @@ def main() -> int:
     parser.add_argument("--threads", type=int, default=2, help="of a job; 1: two jobs at a time")
     parser.add_argument("--pairs", type=int, default=3)
     arguments = parser.parse_args()
-    ours = [sys.executable, "-m", "snakemake", "--cores", "2", "--snakefile"]
-    ours += [str(ROOT / "Snakefile"), "--configfile", "config.yaml"]
-    bare = [sys.executable, "-c", BARE]
-    ratios = []
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         write_project(folder, arguments)
-        for pair in range(arguments.pairs):
-            for left in ("results", "bare", ".snakemake", "logs", "benchmarks"):
-                shutil.rmtree(folder / left, ignore_errors=True)
-            order = [ours, bare] if pair % 2 else [bare, ours]
-            took = {command is ours: time_s(folder, command) for command in order}
-            ratios.append(took[True] / took[False])
-            bare_units, our_units = accuracy(folder, "bare"), accuracy(folder, "results")
-            assert set(bare_units) >= set(our_units), (bare_units, our_units)
-            print(
-                f"pair {pair + 1}: bare {took[False]:.0f} s, workflow {took[True]:.0f} s, "
-                f"ratio {ratios[-1]:.3f}; median accuracy of good units bare {bare_units}, "
-                f"workflow {our_units}",
-                flush=True,
-            )
-            check(folder)
-    median = statistics.median(ratios)
-    print(f"median ratio {median:.3f} (at most {MOST})")
+
+        def clear(*names: str) -> None:
+            for each in names:
+                shutil.rmtree(folder / each, ignore_errors=True)
+
+        def run_workflow() -> tuple[float, float]:
+            clear("results", ".snakemake", "logs", "benchmarks")
+            how = ["--cores", "2", "--snakefile", str(ROOT / "Snakefile")]
+            return snakemake(folder, *how, "--configfile", "config.yaml")
+
+        def run_bare() -> tuple[float, float]:
+            clear("bare")
+            return run([sys.executable, "-c", BARE], folder)
+
+        median = compare("pair", {"workflow": run_workflow, "bare": run_bare}, arguments.pairs)
+        bare, ours = accuracy(folder, "bare"), accuracy(folder, "results")
+        print(f"median accuracy of good units: bare {bare}, workflow {ours}")
+        assert set(bare) >= set(ours)
+        check(folder)
     return int(median > MOST)
 
 
