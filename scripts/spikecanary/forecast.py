@@ -55,8 +55,8 @@ LACKED = {
     "SorterTimeoutError": "runtime",
     "DiskExhaustionError": "disk_mb",
 }
-#: Only the end of a long history is read: about a hundred sorts.
-HISTORY_BYTES = 64_000
+#: Of a long history so many sorts count.
+MOST_SORTS = 100
 #: What each cost is called, its unit, and what would make the sort fit.
 TEXTS = {
     "wall_s": (
@@ -121,7 +121,7 @@ def forecast_sort(canary: Record, history: Sequence[FinishedSort] = ()) -> Forec
         is_memory, sorter = name in OF_SAMPLES, canary.sorter.name
         known = OF_BATCHES[name] if is_memory and sorter in MEMORY_KNOBS else MEMORY_GROWING
         low, likely, high = (cost + x * growing for x in (known if is_memory else GROWING))
-        found[name] = _interval(low, likely, high, SPREAD, FLOOR_SPREAD if is_memory else SPREAD)
+        found[name] = _interval(low, likely, high, FLOOR_SPREAD if is_memory else SPREAD)
         if name in shares:
             found[name] = _narrow(found[name], *(cost + each * growing for each in shares[name]))
     return found
@@ -150,15 +150,15 @@ def measure_growth(canary: Record) -> dict[str, tuple[float, float]]:
     return found
 
 
-def _interval(low: float, likely: float, high: float, spread: float, floor: float) -> Interval:
+def _interval(low: float, likely: float, high: float, below: float = SPREAD) -> Interval:
     return Interval(
-        low=round(low * (1 - floor), 1), likely=round(likely, 1), high=round(high * (1 + spread), 1)
+        low=round(low * (1 - below), 1), likely=round(likely, 1), high=round(high * (1 + SPREAD), 1)
     )
 
 
 def _narrow(guess: Interval, low: float, likely: float, high: float) -> Interval:
     """Return what was learned: wider where it is of shorter recordings, but not than the guess."""
-    nearest = _interval(likely, likely, likely, SPREAD, SPREAD)
+    nearest = _interval(likely, likely, likely)
     low, high = min(round(low, 1), nearest.low), max(round(high, 1), nearest.high)
     return Interval(
         low=max(low, guess.low) if guess.low <= likely else low,
@@ -199,7 +199,7 @@ def forecast_by_rates(
         rates = [each.actual[name] / each.duration_s for each in history if name in each.actual]
         if rates:
             costs[name] = statistics.median(rates) * duration_s
-    return {name: _interval(cost, cost, cost, SPREAD, SPREAD) for name, cost in costs.items()}
+    return {name: _interval(cost, cost, cost) for name, cost in costs.items()}
 
 
 def forecast_canary_s(window_s: float, history: Sequence[FinishedSort] = ()) -> float:
@@ -234,20 +234,17 @@ def remember(results: Path, canary: Record, sort: Record) -> None:
 def read_history(path: Path) -> list[FinishedSort]:
     """Read the newest finished sorts, oldest first; lines that do not parse are left out."""
     try:
-        return _read_history(path, path.stat().st_mtime_ns) if path.is_file() else []
+        return _read_history(path, path.stat().st_mtime_ns)
     except OSError:
         return []
 
 
 @functools.lru_cache(maxsize=8)
 def _read_history(path: Path, _changed_ns: int) -> list[FinishedSort]:
-    with path.open("rb") as file:
-        file.seek(max(0, file.seek(0, 2) - HISTORY_BYTES))
-        lines = file.read().decode("utf-8", errors="replace").splitlines()
     found = []
-    for line in lines:
+    for entry in sentinel.read_journal(path)[-MOST_SORTS:]:
         with contextlib.suppress(ValueError):
-            found.append(FinishedSort.model_validate_json(line))
+            found.append(FinishedSort.model_validate(entry))
     return found
 
 

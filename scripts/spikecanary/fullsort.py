@@ -102,10 +102,7 @@ def run(
                 sentinel.append_journal(journal, "sort", record)
                 if record.outcome == "sorted" and finished is None:
                     forecast.remember(results.parent, canary, record)
-    except ClassifiedSortFailure as err:
-        record = sort.describe(Ended(failure=err))
-        sentinel.append_journal(journal, "sort", record)
-    except OSError as err:  # of the results folder: a full disk, a right that was taken away
+    except (ClassifiedSortFailure, OSError) as err:  # a full disk, a right that was taken away
         error = describe_error(err)
         record = sort.describe(Ended(error=error, failure=classify(error, "", job.signatures)))
         sentinel.append_journal(journal, "sort", record)
