@@ -19,28 +19,17 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts"))
-
 from common import write_recording
+from forecast import make_sort, run_canary
 
-from spikecanary import canary, forecast, fullsort, preflight
-from spikecanary.config import CanarySettings, Config, SorterSettings, WatchdogSettings
-from spikecanary.sorter import SortTask, make_task
-from spikecanary.supervise import log
+from spikecanary import forecast, fullsort, preflight
+from spikecanary.config import WatchdogSettings
+from spikecanary.sorter import SortTask
 from spikecanary.supervise.job import Job
-from spikecanary.table import Recording
 
 WINDOW_S = 15.0
 #: Filtered, so that Kilosort 4 is given a copy of the whole recording: disk that grows.
 PREPROCESSING = {"bandpass_filter": {"freq_min": 300.0, "freq_max": 6000.0}}
-
-
-def make(recording: Path) -> SortTask:
-    """Return the full sort of a recording."""
-    settings = SorterSettings(name="kilosort4", device="cpu", params={"nblocks": 0})
-    row = Recording(id="x", paths=(str(recording),), reader="spikeinterface")
-    config = Config(sorter=settings, preprocessing=PREPROCESSING)
-    return make_task(row, config).model_copy(update={"n_jobs": 2})
 
 
 @contextlib.contextmanager
@@ -89,10 +78,8 @@ def main() -> int:
         for minutes, n_channels in itertools.product((1, 2), (16, 32)):
             folder = Path(name) / f"{minutes}-{n_channels}"
             write_recording(folder / "recording", minutes, n_channels, 60 * minutes + n_channels)
-            log.configure(folder / "log.txt")
-            task = make(folder / "recording")
-            settings = CanarySettings(window_s=WINDOW_S, min_recording_s=WINDOW_S)
-            verdict = canary.run(task, settings, folder / "x", Job(log=folder / "log.txt"))
+            task = make_sort(folder / "recording", "kilosort4", preprocessing=PREPROCESSING)
+            verdict = run_canary(task, folder, WINDOW_S)
             for cost, limit in limits.items():
                 failure, warnings = forecast.check_capacity(verdict.forecast, {cost: limit}, task)
                 said = "stop" if failure else "warn" if warnings else "fits"

@@ -17,16 +17,17 @@ import statistics
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts"))
+from common import ROOT, write_recording
 
-from common import write_recording
+sys.path.insert(0, str(ROOT / "scripts"))
 
 from spikecanary import canary, forecast, fullsort
 from spikecanary.config import CanarySettings, Config, ForecastSettings, SorterSettings
 from spikecanary.forecast import FinishedSort
 from spikecanary.sentinel import Record
-from spikecanary.sorter import make_task
+from spikecanary.sorter import SortTask, make_task
 from spikecanary.supervise import log
 from spikecanary.supervise.job import Job
 from spikecanary.table import Recording
@@ -37,16 +38,25 @@ PARAMS = {"kilosort4": {"nblocks": 0}, "spykingcircus2": {}}
 MOST = {"without history": 0.5, "after one sort": 0.25}
 
 
-def measure_one(recording: Path, folder: Path, sorter: str, window_s: float) -> dict:
-    """Canary and sort one recording; return what was measured."""
+def make_sort(recording: Path, sorter: str, **config: Any) -> SortTask:
+    """Return the full sort of a recording on the CPU, two cores of it."""
     settings = SorterSettings(name=sorter, device="cpu", params=PARAMS[sorter])
     row = Recording(id="x", paths=(str(recording),), reader="spikeinterface")
-    task = make_task(row, Config(sorter=settings)).model_copy(update={"n_jobs": 2})
-    job = Job(log=folder / "log.txt")
+    return make_task(row, Config(sorter=settings, **config)).model_copy(update={"n_jobs": 2})
+
+
+def run_canary(task: SortTask, folder: Path, window_s: float) -> Record:
+    """Run the canary of a sort, without limits; its results are in ``x`` of the folder."""
     log.configure(folder / "log.txt")
     settings = CanarySettings(window_s=window_s, min_recording_s=window_s)
-    verdict = canary.run(task, settings, folder / "x", job)
-    record = fullsort.run(task, folder / "x", job)
+    return canary.run(task, settings, folder / "x", Job(log=folder / "log.txt"))
+
+
+def measure_one(recording: Path, folder: Path, sorter: str, window_s: float) -> dict:
+    """Canary and sort one recording; return what was measured."""
+    task = make_sort(recording, sorter)
+    verdict = run_canary(task, folder, window_s)
+    record = fullsort.run(task, folder / "x", Job(log=folder / "log.txt"))
     return {
         "sorter": sorter,
         "duration_s": record.duration_s,
