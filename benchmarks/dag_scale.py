@@ -80,23 +80,13 @@ rule curate:
     log: "logs/curate/{recording}.log"
     script: "script.py"
 
-rule export_phy:
-    input: "results/{recording}/analyzer", "results/{recording}/units.tsv"
-    output: directory("results/{recording}/phy")
-    log: "logs/phy/{recording}.log"
-    script: "script.py"
-
-rule export_nwb:
-    input: "results/{recording}/analyzer", "results/{recording}/units.tsv"
-    output: "results/{recording}/units.nwb"
-    log: "logs/nwb/{recording}.log"
-    script: "script.py"
-
-rule figures:
-    input: "results/{recording}/analyzer", "results/{recording}/units.tsv"
-    output: directory("results/{recording}/figures")
-    log: "logs/figures/{recording}.log"
-    script: "script.py"
+for made in ("phy", "figures", "units.nwb"):
+    rule:
+        name: f"export_{made.removeprefix('units.')}"
+        input: "results/{recording}/analyzer", "results/{recording}/units.tsv"
+        output: (str if "." in made else directory)("results/{recording}/" + made)
+        log: f"logs/{made}/{{recording}}.log"
+        script: "script.py"
 """
 
 
