@@ -252,7 +252,7 @@ class _Canary:
         learn_s = self.task.learn_s(evidence.header["sampling_frequency_hz"])
         shortest_s = min(window_s, max(LEAST_BATCHES * learn_s, window_s / 2))
         learned = evidence.learned = self._count_clips()
-        scan = None if learned else self._scan(learn_s, shortest_s)
+        scan = None if learned else self._scan(shortest_s)
         active_s: float | None = scan["start_s"] if scan else None
         start_s = learned.richest_s if learned else active_s
         if start_s is not None and start_s >= SAME_WINDOW_S:
@@ -261,7 +261,7 @@ class _Canary:
                 self._sort(start_s, end_s, "most active")
         if not evidence.attempts[-1].is_suspicious:
             return
-        scan = self._scan(learn_s, shortest_s) if learned else scan
+        scan = self._scan(shortest_s) if learned else scan
         is_told = learned is not None and (learned.start_s is not None or learned.is_enough)
         if scan and evidence.doubt and not (is_told and len(evidence.attempts) == 1):
             evidence.certain = activity.explain_missed(scan, self.task, evidence.header)
@@ -271,9 +271,9 @@ class _Canary:
             silent = evidence.doubt == ""
             evidence.certain = learning.explain_too_few(learned, self.task, silent=silent)
 
-    def _scan(self, learn_s: float, shortest_s: float) -> dict[str, Any] | None:
+    def _scan(self, shortest_s: float) -> dict[str, Any] | None:
         """Scan the recording for activity."""
-        scanned = self._call(activity.scan, batch_s=learn_s, shortest_s=shortest_s)
+        scanned = self._call(activity.scan, shortest_s=shortest_s)
         self.evidence.doubt = diagnosis.doubt_silence(scanned)
         scan: dict[str, Any] | None = scanned.result
         return scan

@@ -239,10 +239,9 @@ class _Sort:
             failure = InsufficientActivityError(diagnosis.NO_UNITS)
         if not header or not isinstance(failure, InsufficientActivityError | NoGoodChannelsError):
             return ended
-        learn_s = self.task.learn_s(header["sampling_frequency_hz"])
         scanned = call(
             activity.scan,
-            {"task": self.task, "batch_s": learn_s, "shortest_s": learn_s},
+            {"task": self.task},
             folder=work.with_name("scan"),
             supervision=self._supervision(),
         )

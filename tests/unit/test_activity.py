@@ -21,7 +21,7 @@ def scan(tmp_path, traces, shortest_s=6.0, sorter="kilosort4"):
     options = {"sampling_frequency": RATE_HZ, "dtype": "int16", "num_channels": traces.shape[1]}
     row = Recording(id="x", paths=(str(path),), reader="binary", reader_options=options)
     task = SortTask(row=row, sorter=SorterSettings(name=sorter))
-    return activity.scan(task, 2.0, shortest_s)
+    return activity.scan(task, shortest_s)
 
 
 def add_spikes(traces, start_s, end_s, rate_hz=50):

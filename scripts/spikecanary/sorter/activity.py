@@ -40,10 +40,10 @@ NEEDS_NEIGHBOURS = ("kilosort4",)
 TETRODE = 4
 
 
-def scan(task: SortTask, batch_s: float, shortest_s: float) -> dict[str, Any]:
+def scan(task: SortTask, shortest_s: float = 0.0) -> dict[str, Any]:
     """Find where a recording is most active; for a supervised child process.
 
-    It is silent where the most active stretch of ``batch_s``, from which the sorter learns, has no
+    It is silent where the most active stretch, as long as what the sorter learns from, has no
     more peaks than noise alone may have there (:func:`_may_be_noise`); of sorters that learn from
     all of it, where all that is read has no more either. What is found begins ``shortest_s`` before
     the end, or earlier.
@@ -59,6 +59,7 @@ def scan(task: SortTask, batch_s: float, shortest_s: float) -> dict[str, Any]:
     from spikeinterface.core import get_random_data_chunks
 
     opened = open_recording(task.row)
+    batch_s = task.learn_s(opened.get_sampling_frequency())
     handed = get_random_data_chunks(preprocess(opened, task.preprocessing), seed=0)
     recording = _band_pass(opened)
     chunks = get_random_data_chunks(recording, concatenated=False, seed=0)
