@@ -80,9 +80,8 @@ def check_stream(opened: "BaseRecording", path: str) -> None:
     if not name:
         remedy = "Is the rate in Hz? Of a file of several signals, name another in reader_options."
     with contextlib.suppress(Exception):  # of NWB
-        known: Any = opened
-        series = known.fetch_available_electrical_series_paths(path)
-        if named := [each for each in series if each != known.electrical_series_path]:
+        series = opened.fetch_available_electrical_series_paths(path)
+        if named := [each for each in series if each != opened.electrical_series_path]:
             remedy = f"Name another electrical_series_path in reader_options: {', '.join(named)}."
     raise RecordingLayoutError(msg, path=path, remedy=remedy)
 
@@ -92,22 +91,20 @@ def _is_digital(opened: "BaseRecording") -> bool:
 
     Plexon, and old files of SpikeGadgets, name no unit at all: nothing is known then.
     """
-    own = opened.get_property("physical_unit")
-    neo = getattr(opened, "neo_reader", None)
-    if own is None or neo is None or any(VOLTS.fullmatch(str(unit)) for unit in own):
+    units, neo = opened.get_property("physical_unit"), getattr(opened, "neo_reader", None)
+    if units is None or neo is None:
         return False
-    units = [str(unit) for unit in neo.header["signal_channels"]["units"]]
-    return any(str(unit).strip() for unit in own) or any(map(VOLTS.fullmatch, units))
+    own = [str(unit).strip() for unit in units]
+    names_any = any(own) or any(map(VOLTS.fullmatch, neo.header["signal_channels"]["units"]))
+    return names_any and not any(map(VOLTS.fullmatch, own))
 
 
 def _is_of_headstage(opened: "BaseRecording") -> bool:
     """Whether a NI-DAQ stream of SpikeGLX has multiplexed channels of electrodes (Whisper)."""
-    known: Any = opened
     infos = getattr(getattr(opened, "neo_reader", None), "signals_info_dict", {})
-    for (_, stream), info in infos.items():
-        if stream == known.stream_id and (n_of_kinds := info["meta"].get("snsMnMaXaDw")):
-            return any(int(n) > 0 for n in n_of_kinds.split(",")[:2])
-    return False
+    of_stream = [info["meta"] for (_, stream), info in infos.items() if stream == opened.stream_id]
+    n_of_kinds = [meta.get("snsMnMaXaDw", "0").split(",") for meta in of_stream]
+    return any(int(n) > 0 for each in n_of_kinds for n in each[:2])
 
 
 def check_complete(opened: "BaseRecording", path: str, row: Recording, notes: list[str]) -> None:
@@ -260,10 +257,9 @@ def _count_chunks(array: Any) -> int:
 
 def open_ephys_streams(opened: "BaseRecording") -> Iterator[dict[str, Any]]:
     """Yield what neo knows of the stream in each Open Ephys recording."""
-    known: Any = opened
-    streams = known.neo_reader._sig_streams[known.block_index]  # noqa: SLF001 - the paths
+    streams = opened.neo_reader._sig_streams[opened.block_index]  # noqa: SLF001 - the paths
     for segment in streams.values():
-        yield from (s for s in segment.values() if s["stream_name"] == known.stream_name)
+        yield from (s for s in segment.values() if s["stream_name"] == opened.stream_name)
 
 
 def _sample_numbers(file: Path) -> "NDArray[Any]":
@@ -318,11 +314,11 @@ def _clocks(
 ) -> "Iterator[tuple[str, NDArray[Any], float, str]]":
     """Yield the name of each clock, its value at each sample, its usual step, and its unit."""
     n_segments, step_s = opened.get_num_segments(), 1 / opened.get_sampling_frequency()
-    for index in filter(opened.has_time_vector, range(n_segments)):
+    for index in range(n_segments):
         where = f" of segment {index}" if n_segments > 1 else ""
-        yield f"the clock{where}", opened.get_times(index), step_s, "s"
-    if not opened.has_time_vector(0) and (times := find_times(opened)) is not None:
-        yield "its list of timestamps", times, step_s, "s"
+        name = f"the clock{where}" if opened.has_time_vector(index) else "its list of timestamps"
+        if (times := find_times(opened, index)) is not None:
+            yield name, times, step_s, "s"
     reader: Any = getattr(opened, "neo_reader", None)
     if row.reader == "intan" and getattr(reader, "discontinuous_timestamps", False):
         yield "its list of timestamps", reader.get_intan_timestamps(), 1.0, "samples"
