@@ -108,12 +108,19 @@ class Settings(BaseModel):
             raise ValueError(msg)  # noqa: TRY004 - pydantic tells no TypeError
         return merge(default, given)
 
-    def _changed(self, value: dict[str, Any], info: FieldSerializationInfo) -> dict[str, Any]:
-        """Return the entries of a merged field; those that differ, where defaults are left out."""
-        if not info.exclude_defaults:
-            return value
-        default = type(self).model_fields[info.field_name].default
-        return {k: v for k, v in value.items() if k not in default or v != default[k]}
+
+class MergedSettings(Settings):
+    """A section with dicts of which, where defaults are left out, only what differs is told."""
+
+    @field_serializer("preprocessing", "extensions", "thresholds", check_fields=False)
+    def _changed(self, value: dict[str, Any], info: FieldSerializationInfo) -> Any:
+        default = type(self).model_fields[info.field_name].default if info.exclude_defaults else {}
+        changed = {
+            k: v.model_dump(exclude_defaults=True) if isinstance(v, BaseModel) else v
+            for k, v in value.items()
+            if k not in default or v != default[k]
+        }
+        return _keep_order(changed, info) if info.field_name == "preprocessing" else changed
 
 
 class SorterSettings(Settings):
@@ -235,7 +242,7 @@ class JobSettings(Settings):
     """A folder of the node, such as `$TMPDIR`, where canaries and sorts work; null: the results."""
 
 
-class AnalysisSettings(Settings):
+class AnalysisSettings(MergedSettings):
     """The SortingAnalyzer: its traces, its channels, its extensions."""
 
     preprocessing: dict[str, dict[str, Any] | None] = {
@@ -262,13 +269,6 @@ class AnalysisSettings(Settings):
         "quality_metrics": {},
     }
     """Extensions to compute, with their parameters; null removes one."""
-
-    @field_serializer("preprocessing", "extensions")
-    def _changed_entries(self, value: dict[str, Any], info: FieldSerializationInfo) -> Any:
-        """Leave out the default's entries; keep the order of the steps."""
-        changed = self._changed(value, info)
-        ordered = info.field_name == "preprocessing" and info.exclude_defaults
-        return list(changed.items()) if ordered else changed
 
 
 class Threshold(Settings):
@@ -302,7 +302,7 @@ class UnitRefineSettings(Settings):
     """Folder or .skops file of the single-unit or multi-unit classifier."""
 
 
-class CurationSettings(Settings):
+class CurationSettings(MergedSettings):
     """The label of each unit."""
 
     label_by: Literal["thresholds", "bombcell", "unitrefine"] = "thresholds"
@@ -323,12 +323,6 @@ class CurationSettings(Settings):
     def limits(self) -> dict[str, Threshold]:
         """Return the thresholds that are not null."""
         return {name: limit for name, limit in self.thresholds.items() if limit is not None}
-
-    @field_serializer("thresholds")
-    def _changed_limits(self, value: dict[str, Any], info: FieldSerializationInfo) -> Any:
-        """Leave out the default's entries, and what a threshold does not set."""
-        changed = self._changed(value, info)
-        return {k: v and v.model_dump(exclude_defaults=True) for k, v in changed.items()}
 
     @model_validator(mode="after")
     def _label_is_made(self) -> Self:
