@@ -67,7 +67,7 @@ def check_inputs(
         wrong = err.problems
     problems += wrong
     problems += check_names(config, rows)
-    if has_spikeinterface():
+    if is_installed("spikeinterface.extractors"):
         problems += check_readers(rows, config.recordings)
         problems += [*check_steps(config), *check_late(config, rows)]
         if "nwb" in config.outputs and not own and not is_installed("neuroconv"):
@@ -104,17 +104,8 @@ def find_repeated_keys(path: str | Path) -> Iterator[str]:
         yield from walk(yaml.compose(Path(path).read_text()) if Path(path).is_file() else None)
 
 
-def has_spikeinterface() -> bool:
-    """Return whether SpikeInterface can be imported here."""
-    try:
-        import spikeinterface.extractors
-    except ImportError:
-        return False
-    return bool(spikeinterface.extractors)
-
-
 def is_installed(package: str) -> bool:
-    """Return whether a package is there, without importing it."""
+    """Return whether a package is there, without importing it (of a part, only what it is in)."""
     with contextlib.suppress(ImportError):
         return importlib.util.find_spec(package) is not None
     return False
@@ -128,8 +119,7 @@ def left_to_jobs(config: Config) -> dict[str, Any]:
 
 def check_late(config: Config, rows: list[Recording]) -> list[str]:
     """Check the settings of the steps after the sort, where SpikeInterface is."""
-    analysis = check_analysis(config.analysis)
-    return [*analysis, *check_curation(config), *check_exports(config, rows)]
+    return [*check_analysis(config.analysis), *check_curation(config), *check_exports(config, rows)]
 
 
 def unknown(what: str, names: Iterable[str], known: Iterable[str]) -> Iterator[str]:
@@ -149,30 +139,27 @@ def _in_table(table: str, row: Recording) -> str:
     return f"{table}, line {row.line} (recording {row.id!r})"
 
 
-def check_readers(rows: list[Recording], table: str) -> list[str]:
+def check_readers(rows: list[Recording], table: str) -> Iterator[str]:
     """Find unknown readers, and options that a reader lacks or requires."""
     known = readers()
-    problems: list[str] = []
     for row in rows:
         where = _in_table(table, row)
         if row.reader not in known:
-            problems += unknown(f"{where}: unknown reader", [row.reader], known)
+            yield from unknown(f"{where}: unknown reader", [row.reader], known)
             continue
         named, any_others = _parameters(known[row.reader])
         where = f"{where}: reader {row.reader!r}"
         if not any_others:
-            known_options = [*named, RATES_DIFFER]
-            problems += unknown(f"{where} has no option", row.reader_options, known_options)
+            yield from unknown(f"{where} has no option", row.reader_options, [*named, RATES_DIFFER])
             if row.stream_id is not None and "stream_id" not in named:
-                problems.append(f"{where} has no streams, but stream_id is set")
+                yield f"{where} has no streams, but stream_id is set"
         required = {name for name, p in named.items() if p.default is p.empty}
         if row.reader == "binary":  # optional in the signature, but it cannot be guessed
             required.add("num_channels")
         if not is_dtype(dtype := row.reader_options.get("dtype")):
-            problems.append(f"{where}: no type of numbers: dtype {quote(dtype)}")
+            yield f"{where}: no type of numbers: dtype {quote(dtype)}"
         if missing := sorted(required - row.reader_options.keys()):
-            problems.append(f"{where} needs reader_options with {', '.join(missing)}")
-    return problems
+            yield f"{where} needs reader_options with {', '.join(missing)}"
 
 
 def check_names(config: Config, rows: list[Recording]) -> Iterator[str]:
@@ -428,19 +415,17 @@ def _check_nwb(given: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> Iterator
     from spikecanary.outputs import nwb
 
     needed = {"session_start_time": datetime.now(UTC).isoformat(), "session_description": "x"}
-    for where, all_sections in given.items():
-        sections, misspelt = {**all_sections}, list[str]()
+    for where, sections in given.items():
+        valid = {}
         for section in (NWBFile, Subject):
+            name, fields = section.__name__, sections[section.__name__]
             known = [each["name"] for each in get_docval(section.__init__)]
-            what = f"{where}.{section.__name__}: unknown field"
-            misspelt += unknown(what, sections[section.__name__], known)
-            of_section = sections[section.__name__]
-            sections[section.__name__] = {n: of_section[n] for n in known if n in of_section}
-        yield from misspelt
-        file = {"identifier": "x", **needed, **sections["NWBFile"]}
+            yield from unknown(f"{where}.{name}: unknown field", fields, known)
+            valid[name] = {field: fields[field] for field in known if field in fields}
+        file = {"identifier": "x", **needed, **valid["NWBFile"]}
         try:
             with warnings.catch_warnings(action="ignore"):  # dates without a time zone
-                make_nwbfile_from_metadata(nwb.complete(file, sections["Subject"]))
+                make_nwbfile_from_metadata(nwb.complete(file, valid["Subject"]))
         except Exception as err:  # noqa: BLE001 - of jsonschema, hdmf, datetime
             field = "".join(f"{each}: " for each in getattr(err, "path", ()))
             about = getattr(err, "schema", {}).get("description")
