@@ -226,21 +226,17 @@ def _read(path: str, reader: str, options: Mapping[str, Any]) -> Any:
 
 
 def _read_by_channel(path: str, options: Mapping[str, Any]) -> "BaseRecording":
-    """Open a raw file that holds one channel after the other, each as a file of its own.
+    """Open a raw file that holds one channel after the other as slices of a single long channel.
 
     SpikeInterface 0.105 takes a piece of it for one of all channels (``time_axis`` 1).
     """
     from spikeinterface.core import aggregate_channels, read_binary
 
-    whole = read_binary(path, **options)
-    n_samples, begin = whole.get_num_samples(), options.get("file_offset", 0)
-    one = {"dtype": whole.get_dtype(), "num_channels": 1}
-    one["sampling_frequency"] = whole.get_sampling_frequency()
-    channels = [
-        read_binary(path, file_offset=begin + n * n_samples * whole.get_dtype().itemsize, **one)
-        for n in range(whole.get_num_channels())
-    ]
-    cut = [channel.frame_slice(0, n_samples) for channel in channels]
+    whole, n_channels = read_binary(path, **options), options["num_channels"]
+    kept = ("sampling_frequency", "dtype", "file_offset")
+    one = {name: options[name] for name in kept if name in options}
+    long, n_samples = read_binary(path, num_channels=1, **one), whole.get_num_samples()
+    cut = [long.frame_slice(n * n_samples, (n + 1) * n_samples) for n in range(n_channels)]
     made = aggregate_channels(cut, renamed_channel_ids=whole.channel_ids)
     whole.copy_metadata(made)
     return made
