@@ -47,8 +47,9 @@ BESIDE = {
 }
 #: A file's stamp has so many entries: name, size, time (ns).
 N_OF_FILE = 3
+NS_PER_S = 1_000_000_000
 #: By so much the same time may differ on two file systems: FAT keeps even seconds.
-TIMES_DIFFER_NS = 2_000_000_000
+TIMES_DIFFER_NS = 2 * NS_PER_S
 
 
 def of_recording(row: Recording, plugin: str | None) -> dict[str, Any] | None:
@@ -89,7 +90,7 @@ def _of_path(path: str, reader: str) -> list[Any] | None:
         return None
     folder = len(str(named if named.is_dir() else named.parent))
     exact = [(name[folder:], size, time_ns) for name, size, time_ns in files]
-    whole = [(name, size, _whole_s(time_ns)) for name, size, time_ns in exact]
+    whole = [(name, size, time_ns - time_ns % NS_PER_S) for name, size, time_ns in exact]
     digests = [hashlib.sha256(repr(each).encode()).hexdigest()[:16] for each in (exact, whole)]
     return [named.name, len(files), sum(size for _, size, _ in files), *digests]
 
@@ -102,10 +103,6 @@ def _size(of_path: list[Any]) -> int:
 def size_bytes(stamp: Mapping[str, Any] | None) -> int:
     """Return the size of a recording's data files by its stamp; 0 where any is away."""
     return sum(map(_size, stamp["paths"])) if stamp else 0
-
-
-def _whole_s(time_ns: int) -> int:
-    return time_ns // 1_000_000_000 * 1_000_000_000
 
 
 def are_noted(now: Mapping[str, Any] | None, noted: Any, *, some_away: bool) -> bool:
