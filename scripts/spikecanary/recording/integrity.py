@@ -444,20 +444,20 @@ _SetUp = Mapping[str, Sequence[Any] | None]
 
 def check_alike(parts: Sequence["BaseRecording"], row: Recording) -> None:
     """Raise RecordingUnreadableError if parts differ in their set-up; all differences are named."""
-    set_ups: list[_SetUp] = []
-    for part in parts:
-        of_data = part.has_probe() and row.probe is None
-        set_ups.append(
-            {
-                "sampling rates in Hz": [part.get_sampling_frequency()],
-                "numbers of channels": [part.get_num_channels()],
-                "channels": [str(name) for name in part.channel_ids],
-                "types of samples": [str(part.get_dtype())],
-                "gains in uV per count": part.get_channel_gains(),
-                "offsets in uV": part.get_channel_offsets(),
-                "positions of channels in um": part.get_channel_locations() if of_data else None,
-            }
-        )
+    set_ups: list[_SetUp] = [
+        {
+            "sampling rates in Hz": [part.get_sampling_frequency()],
+            "numbers of channels": [part.get_num_channels()],
+            "channels": [str(name) for name in part.channel_ids],
+            "types of samples": [str(part.get_dtype())],
+            "gains in uV per count": part.get_channel_gains(),
+            "offsets in uV": part.get_channel_offsets(),
+            "positions of channels in um": (
+                part.get_channel_locations() if part.has_probe() and row.probe is None else None
+            ),
+        }
+        for part in parts
+    ]
     for path, other in zip(row.paths[1:], set_ups[1:], strict=True):
         _refuse_unlike(set_ups[0], other, f"{row.paths[0]} and {path}", row, path)
 
