@@ -41,14 +41,6 @@ RESERVED_IDS = (
 CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 #: File systems allow names of 255 bytes, and temporary files add to them.
 LONGEST_ID = 150
-#: Columns of the table, and the fields of a recording that they fill.
-COLUMNS = {"recording": "id", "path": "paths", "reader": "reader"} | {
-    name: name
-    for name in (
-        *("stream_id", "reader_options", "probe", "wiring", "channels", "bad_channels"),
-        *("start_s", "end_s", "chunks", "sorter", "preprocessing", "params"),
-    )
-}
 REQUIRED_COLUMNS = ("recording", "path", "reader")
 #: What people add to the name of a column.
 SUFFIX = re.compile(r"_(s|id|file|path|sec|seconds)$")
@@ -231,6 +223,14 @@ class Recording(BaseModel):
         return any(map(is_url, self.paths))
 
 
+#: Columns of the table, and the fields of a recording that they fill.
+COLUMNS = {
+    {"id": "recording", "paths": "path"}.get(field, field): field
+    for field in Recording.model_fields
+    if field not in ("metadata", "line")
+}
+
+
 def is_url(path: str) -> bool:
     """Return whether a path is a URL, which its reader is given as it is."""
     return "://" in path
@@ -385,8 +385,7 @@ class GrowingTable:
         self.columns = [name.strip() for name in header]
         self.ids: set[str] = set()
         self.sessions: list[tuple[str, str, str]] = []
-        self.known: dict[tuple[str, ...], set[str]] = {}
-        self.ends_s: dict[tuple[str, ...], float] = {}
+        self.known: dict[tuple[str, ...], set[tuple[str, float]]] = {}  #: channels, end in s
         for line in self.lines[:at] + self.lines[at + 1 :]:
             if line.strip() and _told_path(line) is None:
                 self._know(line)
@@ -407,8 +406,7 @@ class GrowingTable:
         for path in _split_paths(row["path"]):
             key = stream_key(row | {"path": path})
             for each in (key, key[:1]):
-                self.known.setdefault(each, set()).add(row.get("channels", ""))
-                self.ends_s[each] = max(end_s, self.ends_s.get(each, 0.0))
+                self.known.setdefault(each, set()).add((row.get("channels", ""), end_s))
 
     def select_new(self, rows: Sequence[dict[str, str]]) -> list[bool]:
         """Say of each row whether the table lacks it.
@@ -425,10 +423,10 @@ class GrowingTable:
             key = stream_key(row)
             by_path = [key[:1]] if n_streams[key[0]] == 1 else []
             keys = [key, *by_path, *_keys_above(row)]
-            known = set().union(*(self.known.get(each, set()) for each in keys))
-            end_s = max(self.ends_s.get(each, 0.0) for each in keys)
-            if float(row.get("start_s") or 0) >= end_s:
-                known = set()
+            rows_known = set().union(*(self.known.get(each, set()) for each in keys))
+            end_s = max((end_s for _, end_s in rows_known), default=0.0)
+            is_after = float(row.get("start_s") or 0) >= end_s
+            known = set() if is_after else {channels for channels, _ in rows_known}
             are_new.append(known <= proposed[key] and row.get("channels", "") not in known)
         return are_new
 
