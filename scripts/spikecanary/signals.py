@@ -255,8 +255,7 @@ def _look(recording: "BaseRecording", starts: "NDArray[np.int64]", length: int) 
             _fetch(recording, start, start + length)
             traces = recording.get_traces(start_frame=start, end_frame=start + length)
             seen.append(_describe_piece(np.ascontiguousarray(traces.T), lag))
-    lowest, highest, at_limit, finite, noise, active = map(np.array, zip(*seen, strict=True))
-    return _Pieces(starts, length, lowest, highest, at_limit, finite, noise, active)
+    return _Pieces(starts, length, *map(np.array, zip(*seen, strict=True)))
 
 
 def _fetch(recording: "BaseRecording", start: int, end: int) -> None:

@@ -103,10 +103,8 @@ def walk(folder: str, seen: set[str]) -> Iterator[Recognised]:
     ``seen``: folders that have been walked, to which those of this one are added, and files that
     have a row already: of these nobody needs to be told that they are not recognised.
     """
-    if is_url(folder):
-        yield Recognised(folder, reason="is a URL: write its row by hand", failed=True)
-        return
-    if why := not_readable(folder):
+    is_remote = is_url(folder)
+    if why := "is a URL: write its row by hand" if is_remote else not_readable(folder):
         yield Recognised(folder, reason=why.removeprefix(f"{folder} "), failed=True)
         return
     unread: list[OSError] = []

@@ -295,11 +295,9 @@ def _read_lines(path: str | Path) -> tuple[list[str], _Lines, list[str]]:
             why = err if "larger" in str(err) else f"{hint} ({err})"
             problems.append(f"{path}, line {number}: {why}")
             if not lines:  # the header
-                break
+                raise BadInputError(problems) from err
             continue
         lines.append((number, [field.strip() for field in fields]))
-    if problems and not lines:
-        raise BadInputError(problems)
     if not lines:
         msg = f"{path}: is empty; its first line names the columns {', '.join(REQUIRED_COLUMNS)}"
         raise BadInputError([msg])
