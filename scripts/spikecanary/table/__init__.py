@@ -372,13 +372,11 @@ class GrowingTable:
         text = _read_text(path) if path.exists() else ""
         self.lines = text.removesuffix("\n").split("\n") if text else []
         rows = (n for n, line in enumerate(self.lines) if line.strip() and not _is_comment(line))
-        at = next(rows, None)
-        if at is None:
-            at = len(self.lines)
-            self.lines.append("\t".join(FIRST_COLUMNS))
-        else:
+        self.header_at = at = next(rows, len(self.lines))
+        if at < len(self.lines):
             read_table(path)
-        self.header_at = at
+        else:
+            self.lines.append("\t".join(FIRST_COLUMNS))
         (header,) = csv.reader([self.lines[at]], delimiter="\t")
         self.columns = [name.strip() for name in header]
         self.ids: set[str] = set()
@@ -438,16 +436,14 @@ class GrowingTable:
 
         Comments of discover on paths that have been looked at anew (real ones) are replaced.
         """
-        filled = {name for row in rows for name, value in row.items() if value}
-        wanted = (name for name in (*COLUMNS, *TOLD_COLUMNS) if name in filled)
-        more = [name for name in wanted if name not in self.columns]
+        lacking = {name for row in rows for name, value in row.items() if value} - {*self.columns}
+        more = [name for name in (*COLUMNS, *TOLD_COLUMNS) if name in lacking]
         lines = list(self.lines)
         lines[self.header_at] = "\t".join([lines[self.header_at], *more])
-        told = (_told_path(line) for line in lines)
         lines = [
             line
-            for line, path in zip(lines, told, strict=True)
-            if path is None or os.path.realpath(path) not in looked_at
+            for line in lines
+            if (path := _told_path(line)) is None or os.path.realpath(path) not in looked_at
         ]
         lines += ["\t".join(row.get(n, "") for n in [*self.columns, *more]) for row in rows]
         lines += [COMMENT + "\t".join(" ".join(text.split()) for text in o) for o in left_out]
