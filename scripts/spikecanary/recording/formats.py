@@ -219,11 +219,10 @@ def list_streams(path: str, reader: str) -> Iterator[tuple[str, dict[str, str]]]
         yield from _streams_of_hdf5(path, reader)
     elif reader == "compressedbinaryibl":
         files = sorted(Path(path).glob("*.cbin"))
-        is_plain = sum(file.name.endswith("ap.cbin") for file in files) == 1
-        for file in files:
-            is_found = is_plain and file.name.endswith("ap.cbin")
+        of_spikes = [file for file in files if file.name.endswith("ap.cbin")]
+        for file in files:  # its reader finds the one of spikes by itself
             options = {"reader_options": json.dumps({"cbin_file_path": str(file)})}
-            yield file.stem, {} if is_found else options
+            yield file.stem, {} if [file] == of_spikes else options
     elif reader in ("spikeinterface", "blackrock", "mda", "mearec", "sinapsresearchplatformh5"):
         yield "", {}
     else:
