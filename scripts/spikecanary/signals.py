@@ -313,7 +313,7 @@ def _find_bad_periods(
     step: int,
 ) -> list[BadPeriod]:
     """Find stretches in which channels carry no signal that carry one elsewhere, to a step."""
-    rate_hz = recording.get_sampling_frequency()
+    rate_hz, n_samples = recording.get_sampling_frequency(), recording.get_num_samples()
     limits = pieces.limits()
 
     def measure(seen: _Pieces) -> "tuple[NDArray[np.float64], ...]":
@@ -358,21 +358,16 @@ def _find_bad_periods(
         if not what:
             continue
         begins = find_edge(start - 1, what, is_end=False) if start else 0
-        ends = recording.get_num_samples()
-        if end < len(pieces.starts):
-            ends = short - 1 + find_edge(end - 1, what, is_end=True)
+        is_last = end == len(pieces.starts)
+        ends = n_samples if is_last else short - 1 + find_edge(end - 1, what, is_end=True)
         stretches.append((begins, ends, what))
     # Edges are found to a piece's length: two stretches that touch would lie on each other.
-    following = [*(begins for begins, *_ in stretches[1:]), recording.get_num_samples()]
-    periods = [
-        BadPeriod(
-            start_s=round(begins / rate_hz, 3),
-            end_s=round(min(ends, beyond) / rate_hz, 3),
-            what=what,
-        )
-        for (begins, ends, what), beyond in zip(stretches, following, strict=False)
-    ]
-    return [period for period in periods if period.end_s - period.start_s >= LEAST_BAD_S]
+    periods = []
+    for (begins, ends, what), (beyond, *_) in itertools.pairwise([*stretches, (n_samples, 0, "")]):
+        start_s, end_s = round(begins / rate_hz, 3), round(min(ends, beyond) / rate_hz, 3)
+        if end_s - start_s >= LEAST_BAD_S:
+            periods.append(BadPeriod(start_s=start_s, end_s=end_s, what=what))
+    return periods
 
 
 def _find_usual(levels: "NDArray[Any]", activity: "NDArray[Any]") -> float:
