@@ -32,13 +32,7 @@ from spikecanary.recording.formats import (
 )
 from spikecanary.recording.integrity import LEAST_RATE_HZ, NO_ELECTRODES
 from spikecanary.recording.probes import differ_by_number
-from spikecanary.table import (
-    COLUMNS,
-    LONGEST_ID,
-    RESERVED_IDS,
-    GrowingTable,
-    Recording,
-)
+from spikecanary.table import COLUMNS, LONGEST_ID, RESERVED_IDS, GrowingTable, Recording
 from spikecanary.texts import count, shorten
 
 if TYPE_CHECKING:

@@ -16,12 +16,7 @@ import yaml
 
 from spikecanary import config as configuration
 from spikecanary import outputs
-from spikecanary.config import (
-    AnalysisSettings,
-    BadInputError,
-    Config,
-    CurationSettings,
-)
+from spikecanary.config import AnalysisSettings, BadInputError, Config, CurationSettings
 from spikecanary.config.pathtypes import not_readable
 from spikecanary.config.presets import PREPROCESSING
 from spikecanary.failures.signatures import load_signatures
@@ -282,16 +277,15 @@ def check_analysis(settings: AnalysisSettings) -> Iterator[str]:
     yield from unknown("config: analysis.extensions: unknown extension", settings.extensions, known)
     for name in filter(known.__contains__, settings.extensions):
         params, where = settings.extensions[name] or {}, f"analysis.extensions.{name}"
-        extension, further = get_extension_class(name), set()
-        if name == "noise_levels":
-            further = {*_parameters(get_noise_levels)[0]}
-        elif name == "unit_locations":
-            method = getattr(localization_tools, f"compute_{params.get('method')}", None)
-            further = {*_parameters(method)[0]} if method else set()
-        elif name == "spike_locations":
-            chosen = [each for each in [params.get("method")] if isinstance(each, str)]
-            named = peak_localization.peak_localization_methods
-            yield from unknown(f"config: {where}.method: unknown value", chosen, named)
+        extension, method = get_extension_class(name), params.get("method")
+        behind = {
+            "noise_levels": get_noise_levels,
+            "unit_locations": getattr(localization_tools, f"compute_{method}", None),
+        }.get(name)
+        further = _parameters(behind)[0] if behind else ()
+        if name == "spike_locations" and isinstance(method, str):
+            known_methods = peak_localization.peak_localization_methods
+            yield from unknown(f"config: {where}.method: unknown value", [method], known_methods)
         takes = extension._set_params  # noqa: SLF001 - there is no other signature
         yield from _check_call(where, takes, params, further, extension.__doc__ or "")
         for key, known_as in _parameters(takes)[0].items():

@@ -17,9 +17,6 @@ PREPROCESSING: dict[str, dict[str, dict[str, Any]]] = {
         "common_reference": {},
     },
     "tetrodes": {"bandpass_filter": {"freq_min": 300.0, "freq_max": 6000.0}},
-    "mea": {
-        "bandpass_filter": {"freq_min": 300.0, "freq_max": 6000.0},
-        "common_reference": {},
-    },
+    "mea": {"bandpass_filter": {"freq_min": 300.0, "freq_max": 6000.0}, "common_reference": {}},
     "none": {},
 }
