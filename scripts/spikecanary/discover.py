@@ -64,7 +64,6 @@ MEAS = ("maxwell", "biocam", "mcsh5", "mcsraw")
 CUT = ("start_s", "end_s")
 #: The settings of a working directory.
 CONFIG = Path("config/config.yaml")
-SPLITS = ("probe", "group", "shank", "tetrode", "none")
 
 
 @dataclass(frozen=True)
@@ -102,20 +101,19 @@ def inspect(recognised: Recognised, split: str, sorter: str = "") -> list[Found]
         return [replace(one, reason=why, failed=True)]
     try:
         streams = list(list_streams(path, reader))
-        has_raw = any(re.match(r"(?i)(wb|raw)\b", name) for name, _ in streams)
-        for name, fields in streams:
-            one = Found(path, reader, stream=name, row={"path": path, "reader": reader} | fields)
-            # Of Plexon and Alpha Omega.
-            is_copy = has_raw and name.casefold().startswith(("spk", "spike"))
-            if reason := "the raw signal, filtered" if is_copy else one.row.pop("reason", ""):
-                found.append(replace(one, reason=reason))
-                continue
-            try:
-                found += _inspect_stream(one, split, sorter)
-            except Exception as err:  # noqa: BLE001 - whatever it is, it is this stream's
-                found.append(_fail(one, err))
-    except Exception as err:  # noqa: BLE001 - or this path's
+    except Exception as err:  # noqa: BLE001 - whatever it is, it is this path's
         return [_fail(one, err)]
+    has_raw = any(re.match(r"(?i)(wb|raw)\b", name) for name, _ in streams)
+    for name, fields in streams:
+        one = Found(path, reader, stream=name, row={"path": path, "reader": reader} | fields)
+        is_copy = has_raw and name.casefold().startswith(("spk", "spike"))  # Plexon, Alpha Omega
+        if reason := "the raw signal, filtered" if is_copy else one.row.pop("reason", ""):
+            found.append(replace(one, reason=reason))
+            continue
+        try:
+            found += _inspect_stream(one, split, sorter)
+        except Exception as err:  # noqa: BLE001 - or this stream's
+            found.append(_fail(one, err))
     return found or [replace(one, reason="holds no signals of electrodes")]
 
 
@@ -412,7 +410,7 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument(
         "--split-by",
-        choices=SPLITS,
+        choices=("probe", "group", "shank", "tetrode", "none"),
         default="probe",
         help="what gets a row of its own (default: %(default)s)",
     )
