@@ -62,7 +62,7 @@ def check_inputs(
         wrong = err.problems
     problems += wrong
     problems += check_names(config, rows)
-    if is_installed("spikeinterface.extractors"):
+    if has_spikeinterface():
         problems += check_readers(rows, config.recordings)
         problems += [*check_steps(config), *check_late(config, rows)]
         if "nwb" in config.outputs and not own and not is_installed("neuroconv"):
@@ -99,8 +99,17 @@ def find_repeated_keys(path: str | Path) -> Iterator[str]:
         yield from walk(yaml.compose(Path(path).read_text()) if Path(path).is_file() else None)
 
 
+def has_spikeinterface() -> bool:
+    """Return whether SpikeInterface can be imported here: it may be installed and broken."""
+    with contextlib.suppress(ImportError):
+        import spikeinterface.extractors
+
+        return bool(spikeinterface.extractors)
+    return False
+
+
 def is_installed(package: str) -> bool:
-    """Return whether a package is there, without importing it (of a part, only what it is in)."""
+    """Return whether a package is there, without importing it."""
     with contextlib.suppress(ImportError):
         return importlib.util.find_spec(package) is not None
     return False
