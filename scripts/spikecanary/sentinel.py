@@ -195,40 +195,6 @@ class SorterInfo(_Model):
     params: dict[str, Any] | None = None
 
 
-class Record(_Model):
-    """A sentinel (``canary.json``) or a sort record (``sort.json``)."""
-
-    schema_version: SchemaVersion = SCHEMA_VERSION
-    recording: str
-    verdict: Verdict
-    outcome: Outcome
-    reason: Line
-    failure: Failure | None = None
-    warnings: list[Line] = []
-    windows: list[Window] = []
-    signal_map: list[MapRow] = []
-    bad_periods: list[BadPeriod] = []
-    sorter: SorterInfo
-    n_units: int | None = None
-    n_spikes: int | None = None
-    duration_s: float | None = None
-    n_samples: int | None = None
-    n_channels: int | None = None
-    sampling_frequency_hz: float | None = None
-    parts: list[Part] = []
-    forecast: dict[str, Interval] | None = None
-    measured: Measured | None = None
-    attempt: int = 0
-    settings: dict[str, Any] = {}
-    canary_settings: dict[str, Any] | None = None
-    forced: bool = False
-    host: str = Field(default_factory=socket.gethostname)
-    started_at: str
-    finished_at: str
-    versions: dict[str, str] = {}
-    log: str | None = None
-
-
 class Essentials(_Model):
     """What of a record decides what runs, and what none lacks; rules read thousands."""
 
@@ -251,6 +217,27 @@ class Essentials(_Model):
     def category(self) -> Category | None:
         """The category of its failure, if there is one."""
         return self.failure.category if self.failure else None
+
+
+class Record(Essentials):
+    """A sentinel (``canary.json``) or a sort record (``sort.json``)."""
+
+    schema_version: SchemaVersion = SCHEMA_VERSION
+    warnings: list[Line] = []
+    windows: list[Window] = []
+    signal_map: list[MapRow] = []
+    bad_periods: list[BadPeriod] = []
+    n_spikes: int | None = None
+    n_samples: int | None = None
+    n_channels: int | None = None
+    sampling_frequency_hz: float | None = None
+    parts: list[Part] = []
+    forecast: dict[str, Interval] | None = None
+    measured: Measured | None = None
+    forced: bool = False
+    host: str = Field(default_factory=socket.gethostname)
+    versions: dict[str, str] = {}
+    log: str | None = None
 
 
 R = TypeVar("R", bound=_Model)
