@@ -5,10 +5,11 @@ import logging
 import os
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 from spikecanary.supervise import processes
@@ -52,22 +53,40 @@ def _nvml() -> Any:
     return pynvml
 
 
-def _devices(nvml: Any) -> list[Any]:
+def _ask(question: str, *about: Any) -> Any:
+    """Return what NVML answers; None without a driver, or where a GPU does not tell."""
+    nvml = _nvml()
+    try:
+        return getattr(nvml, question)(*about) if nvml else None
+    except nvml.NVMLError:
+        return None
+
+
+def _memory(device: Any) -> Any:
+    """Return a GPU's memory, ``free``, ``used`` and ``total``, in bytes; 0 where it tells none."""
+    told = _ask("nvmlDeviceGetMemoryInfo", device)
+    return told or SimpleNamespace(free=0, used=0, total=0)
+
+
+def _uuid(device: Any) -> str:
+    return _ask("nvmlDeviceGetUUID", device) or ""
+
+
+def _devices() -> list[Any]:
     """Return the GPUs that the driver reports, without those that it has lost."""
-    count = _ask(nvml.nvmlDeviceGetCount) if nvml else 0
-    found = [_ask(nvml.nvmlDeviceGetHandleByIndex, index) for index in range(count or 0)]
+    numbers = range(_ask("nvmlDeviceGetCount") or 0)
+    found = [_ask("nvmlDeviceGetHandleByIndex", number) for number in numbers]
     return [each for each in found if each is not None]
 
 
-def _visible(nvml: Any) -> list[Any]:
+def _visible() -> list[Any]:
     """Return the GPUs that CUDA shows to this process, by the variable's rules.
 
     Without the variable, those are left out that are much smaller than another.
     """
-    devices = _devices(nvml)
+    devices = _devices()
     if VISIBLE not in os.environ:
-        memories = [_ask(nvml.nvmlDeviceGetMemoryInfo, each) for each in devices]
-        totals = [each.total if each else 0 for each in memories]
+        totals = [_memory(each).total for each in devices]
         least = SMALL * max(totals, default=0)
         sizes = zip(devices, totals, strict=True)
         return [each for each, total in sizes if not 0 < total < least]
@@ -76,9 +95,9 @@ def _visible(nvml: Any) -> list[Any]:
         if name.isdecimal():
             named = devices[int(name) : int(name) + 1]
         elif name.startswith("MIG-"):
-            named = [_ask(nvml.nvmlDeviceGetHandleByUUID, name)] if devices else []
+            named = [_ask("nvmlDeviceGetHandleByUUID", name)]
         else:
-            named = [each for each in devices if name and _uuid(nvml, each).startswith(name)]
+            named = [each for each in devices if name and _uuid(each).startswith(name)]
         if not named or named[0] is None:
             break  # CUDA does not read on either
         found.append(named[0])
@@ -90,29 +109,25 @@ def _names() -> list[str]:
     return [name.strip() for name in os.environ.get(VISIBLE, "").split(",")]
 
 
-def _is_numbered_otherwise(nvml: Any) -> bool:
+def _is_numbered_otherwise() -> bool:
     """Whether the variable's numbers may be of other GPUs than NVML's, which go by the PCI bus.
 
     CUDA counts the fastest first, where no variable says otherwise.
     """
     is_alike = os.environ.get("CUDA_DEVICE_ORDER") == "PCI_BUS_ID" or not _names()[0].isdecimal()
-    kinds = () if is_alike else {_ask(nvml.nvmlDeviceGetName, each) for each in _devices(nvml)}
+    kinds = () if is_alike else {_ask("nvmlDeviceGetName", each) for each in _devices()}
     return len(kinds) > 1
-
-
-def _uuid(nvml: Any, device: Any) -> str:
-    return _ask(nvml.nvmlDeviceGetUUID, device) or ""
 
 
 def count() -> int:
     """Return how many GPUs there are for this process."""
-    return len(_visible(_nvml()))
+    return len(_visible())
 
 
 def driver_version() -> str | None:
     """Return the version of NVIDIA's driver; None without one."""
-    nvml = _nvml()
-    return str(_ask(nvml.nvmlSystemGetDriverVersion)) if nvml else None
+    version: str | None = _ask("nvmlSystemGetDriverVersion")
+    return version
 
 
 def memories() -> list[Any]:
@@ -120,10 +135,9 @@ def memories() -> list[Any]:
 
     Of all, where it is not known which are meant.
     """
-    nvml = _nvml()
-    devices = _devices(nvml) if _is_numbered_otherwise(nvml) else _visible(nvml)
-    found = [_ask(nvml.nvmlDeviceGetMemoryInfo, device) for device in devices]
-    return [each for each in found if each and each.total > 0 and each.free >= 0]
+    devices = _devices() if _is_numbered_otherwise() else _visible()
+    found = map(_memory, devices)
+    return [each for each in found if each.total > 0 and each.free >= 0]
 
 
 def lease(wanted: int, device: str) -> None:
@@ -134,10 +148,9 @@ def lease(wanted: int, device: str) -> None:
     number (``cuda:1``). Nothing is leased where the driver reports no GPU, or none by its UUID.
     Numbers that only CUDA can tell are leased as they are.
     """
-    nvml = _nvml() if wanted and ":" not in device else None
-    visible = _visible(nvml)
-    free = {_uuid(nvml, each): _free_bytes(nvml, each) for each in visible}
-    if _is_numbered_otherwise(nvml):
+    visible = _visible() if wanted and ":" not in device else []
+    free = {_uuid(each): _memory(each).free for each in visible}
+    if _is_numbered_otherwise():
         free = dict.fromkeys(_names()[: len(visible)], 0)
     free.pop("", None)
     if not free:
@@ -159,11 +172,6 @@ def lease(wanted: int, device: str) -> None:
         return
     os.environ[VISIBLE] = ",".join(mine)
     logger.info("this job uses %s", os.environ[VISIBLE])
-
-
-def _free_bytes(nvml: Any, device: Any) -> int:
-    memory = _ask(nvml.nvmlDeviceGetMemoryInfo, device)
-    return memory.free if memory else 0
 
 
 def _lock(uuids: Sequence[str], wanted: int) -> list[str]:
@@ -188,35 +196,23 @@ def _lock(uuids: Sequence[str], wanted: int) -> list[str]:
     return []
 
 
-def _ask(question: Callable[..., Any], *about: Any) -> Any:
-    """Return what NVML answers; None where a GPU does not tell."""
-    import pynvml
-
-    try:
-        return question(*about)
-    except pynvml.NVMLError:
-        return None
-
-
 def used_by(pids: set[int]) -> tuple[Gpu, ...]:
     """Return the GPUs on which processes compute."""
-    nvml = _nvml()
     found = []
-    for index, device in enumerate(_devices(nvml)):
-        running = _ask(nvml.nvmlDeviceGetComputeRunningProcesses, device) or ()
+    for index, device in enumerate(_devices()):
+        running = _ask("nvmlDeviceGetComputeRunningProcesses", device) or ()
         if own := [process for process in running if process.pid in pids]:
-            found.append(_describe(nvml, index, device, own))
+            found.append(_describe(index, device, own))
     return tuple(found)
 
 
-def _describe(nvml: Any, index: int, device: Any, own: list[Any]) -> Gpu:
-    memory = _ask(nvml.nvmlDeviceGetMemoryInfo, device)
-    use = _ask(nvml.nvmlDeviceGetUtilizationRates, device)
+def _describe(index: int, device: Any, own: list[Any]) -> Gpu:
+    memory, use = _memory(device), _ask("nvmlDeviceGetUtilizationRates", device)
     return Gpu(
-        name=f"GPU {index} ({_ask(nvml.nvmlDeviceGetName, device) or '?'})",
-        used_mb=memory.used / MB if memory else 0.0,
-        total_mb=memory.total / MB if memory else 0.0,
+        name=f"GPU {index} ({_ask('nvmlDeviceGetName', device) or '?'})",
+        used_mb=memory.used / MB,
+        total_mb=memory.total / MB,
         tree_mb=sum(process.usedGpuMemory or 0 for process in own) / MB,
-        temperature_c=_ask(nvml.nvmlDeviceGetTemperature, device, nvml.NVML_TEMPERATURE_GPU),
+        temperature_c=_ask("nvmlDeviceGetTemperature", device, _nvml().NVML_TEMPERATURE_GPU),
         busy=use is not None and use.gpu > 0,
     )
