@@ -3,17 +3,19 @@
 import functools
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
 import yaml
 from pydantic import (
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     TypeAdapter,
     ValidationError,
+    ValidationInfo,
     field_validator,
     model_validator,
 )
@@ -44,12 +46,22 @@ class Number(BaseModel):
         return by > 0 and self.least <= first / by <= self.most
 
 
+def _find_class(name: Any) -> type[ClassifiedSortFailure]:
+    """Return the failure class of a name."""
+    if (found := failures.all_classes().get(str(name))) is None:
+        msg = f"no failure class is called {name}"
+        raise ValueError(msg)
+    return found
+
+
 class Signature(BaseModel):
     """One entry of the table; ``signatures.yaml`` explains the fields."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
-    class_name: str = Field(alias="class")
+    failure: Annotated[type[ClassifiedSortFailure], BeforeValidator(_find_class)] = Field(
+        alias="class"
+    )
     reason: str
     pattern: re.Pattern[str] | None = None
     frames: re.Pattern[str] | None = None
@@ -64,16 +76,12 @@ class Signature(BaseModel):
 
     @field_validator("pattern", "frames", mode="before")
     @classmethod
-    def _join_alternatives(cls, given: str | list[str]) -> str:
-        return given if isinstance(given, str) else "|".join(given)
-
-    @field_validator("class_name")
-    @classmethod
-    def _check_class(cls, name: str) -> str:
-        if name not in failures.all_classes():
-            msg = f"no failure class is called {name}"
-            raise ValueError(msg)
-        return name
+    def _join_alternatives(cls, given: Any, info: ValidationInfo) -> str | None:
+        """Make one expression of them: at the beginning of a line, or of a part of a path."""
+        if given is None:
+            return None
+        joined = "|".join(map(str, given)) if isinstance(given, list) else given
+        return f"(?m)^(?:{joined})" if info.field_name == "pattern" else f"(?:.*/)?(?:{joined})"
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -84,33 +92,19 @@ class Signature(BaseModel):
         named = {*self.evidence, *(pattern.groupindex if pattern else ())}
         unknown = sorted(named - set(self.failure.evidence_fields()))
         if unknown:
-            msg = f"{self.class_name} has no evidence {', '.join(unknown)}"
+            msg = f"{self.failure.__name__} has no evidence {', '.join(unknown)}"
             raise ValueError(msg)
         return self
 
-    @functools.cached_property
-    def failure(self) -> type[ClassifiedSortFailure]:
-        """The failure's class."""
-        return failures.all_classes()[self.class_name]
-
-    @functools.cached_property
-    def _at_line(self) -> re.Pattern[str]:
-        return re.compile(f"^(?:{self.pattern and self.pattern.pattern})", flags=re.MULTILINE)
-
-    @functools.cached_property
-    def _of_frame(self) -> re.Pattern[str]:
-        return re.compile(f"(?:.*/)?(?:{self.frames and self.frames.pattern})")
-
-    def match(self, text: str, errors: Iterable[tuple[str, str]]) -> re.Match[str] | None:
+    def match(self, text: str, errors: Sequence[tuple[str, str]]) -> re.Match[str] | None:
         """Look for this signature in a text, and in type and message of the exceptions in it."""
         if self.pattern is None or (self.numbers and not any(n.holds(text) for n in self.numbers)):
             return None
-        errors = list(errors)
         if self.goes_with:
             telling = {kind for kind, message in errors if not says_nothing(kind, message)}
             if telling and telling.isdisjoint(self.goes_with):
                 return None
-        if not self.errors and (at_line := self._at_line.search(text)) is not None:
+        if not self.errors and (at_line := self.pattern.search(text)) is not None:
             return at_line
         for kind, message in errors:
             if not self.errors or kind in self.errors or self.errors == ("*",):
@@ -125,7 +119,7 @@ class Signature(BaseModel):
             return None
         if self.errors and kind not in self.errors:
             return None
-        return self._of_frame.fullmatch(frame.where)
+        return self.frames.fullmatch(frame.where)
 
     def example_text(self) -> str:
         """Return the example as the text of a traceback."""
