@@ -148,18 +148,17 @@ def supervise(
     request.write_text(json.dumps(asked), encoding="utf-8")
     events_path.touch()
     started = time.monotonic()
-    lifeline, our_end = os.pipe()  # the child ends when this process does, however it does
     child_log = ChildLog(supervision.log, MAX_LOG_BYTES)
-    command = [sys.executable, "-P", "-m", "spikecanary.supervise.child"]
-    command += [str(request), str(events_path), str(lifeline)]
     # Opened before the child runs: its events are read even if the folder is removed.
-    with (
-        events_path.open(encoding="utf-8", errors="replace") as events,
-        supervision.log.open("ab") as output,
-    ):
-        try:
+    with events_path.open(encoding="utf-8", errors="replace") as events:
+        with contextlib.ExitStack() as at_end:
+            output = at_end.enter_context(supervision.log.open("ab"))
+            lifeline, our_end = os.pipe()  # the child ends when this process does, however it does
+            at_end.callback(os.close, lifeline)
+            at_end.callback(os.close, our_end)
+            command = [sys.executable, "-P", "-m", "spikecanary.supervise.child"]
             process = subprocess.Popen(
-                command,
+                [*command, str(request), str(events_path), str(lifeline)],
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
@@ -167,18 +166,11 @@ def supervise(
                 start_new_session=True,
                 pass_fds=[lifeline],
             )
-            try:
-                watch = _Watch(process, folder, child_log, events, supervision)
-                stopped_by = watch.until_end()
-            finally:
-                try:
-                    processes.end_child(process, str(folder))
-                finally:
-                    if supervision.with_containers:
-                        containers.remove(folder)
-        finally:
-            os.close(lifeline)
-            os.close(our_end)
+            if supervision.with_containers:
+                at_end.callback(containers.remove, folder)
+            at_end.callback(processes.end_child, process, str(folder))
+            watch = _Watch(process, folder, child_log, events, supervision)
+            stopped_by = watch.until_end()
         events.seek(0)
         ended = _read_end(events, watch, stopped_by, started)
     return replace(ended, failure=_classify(ended, supervision.signatures))
