@@ -89,9 +89,11 @@ def find_stale(results: Path, named: Mapping[str, Collection[str]]) -> dict[str,
     stale = {}
     for table, members in named.items():
         path = results / table
+        if not path.exists():
+            continue
         try:
-            rows = read_tsv(path, COLUMNS[:1]) if path.exists() else []
-            found = {row["recording"] for row in rows} if path.exists() else set(members)
+            rows = read_tsv(path, COLUMNS[:1])
+            found = {row["recording"] for row in rows}
             if rows and table.startswith("gates"):
                 unsorted = [each for each in members if not (results / each / "sort.json").exists()]
                 now = read_wave(results / each / "canary.json" for each in unsorted)

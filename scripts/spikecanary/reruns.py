@@ -263,8 +263,6 @@ class State:
         if noted and {"task", "data", "settings", "attempt"} <= {*noted}:
             return noted
         config, tested = self.config, self.sentinel
-        # Absent where nothing is set, as in the records of versions without it.
-        retry = {"retry": as_set(config.retry)} if as_set(config.retry) else {}
         file = config.signatures
         own = {"signatures": stamps.digest(Path(file))} if file and Path(file).is_file() else {}
         now = {
@@ -276,8 +274,8 @@ class State:
                 "preflight": as_set(config.preflight),
                 "watchdogs": as_set(config.watchdogs),
                 "forecast": as_set(config.forecast, include=OF_A_CANARY),
-                **as_set(config, include={"signatures"}),
-                **retry,
+                # Absent where nothing is set, as in the records of versions without them.
+                **as_set(config, include={"retry", "signatures"}),
             },
         }
         recorded = tested.settings if tested and tested.settings == now else now

@@ -6,7 +6,7 @@ import os
 import tempfile
 import time
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -184,12 +184,9 @@ def _lock(uuids: Sequence[str], wanted: int) -> list[str]:
     mine: list[str] = []
     with ExitStack() as locks:
         for uuid in uuids:
-            lock = FileLock(LEASES / f"{uuid}.lock", timeout=0, mode=0o666)
-            try:
-                locks.enter_context(lock)
-            except Timeout:
-                continue
-            mine.append(uuid)
+            with suppress(Timeout):
+                locks.enter_context(FileLock(LEASES / f"{uuid}.lock", timeout=0, mode=0o666))
+                mine.append(uuid)
             if len(mine) == wanted:
                 _leased.enter_context(locks.pop_all())
                 return mine
