@@ -69,8 +69,7 @@ def configure(log: str | Path, attempt: int = 1, **facts: object) -> None:
     logging.captureWarnings(capture=True)
     sys.excepthook = _log_uncaught
     described = {"host": socket.gethostname(), "pid": os.getpid(), **facts}
-    described["python"] = platform.python_version()
-    described |= package_versions()
+    described |= {"python": platform.python_version(), **package_versions()}
     logger.info("%s", ", ".join(f"{name} {value}" for name, value in described.items()))
 
 

@@ -57,9 +57,8 @@ def end_child(child: subprocess.Popen[bytes], mark: str) -> None:
 def end_strays(mark: str) -> None:
     """End at once what a dead process left running in a work folder."""
     family = set(strays(mark))
-    if family:
-        _send(family, signal.SIGKILL)
-        _wait_for_end(family)
+    _send(family, signal.SIGKILL)
+    _wait_for_end(family)
 
 
 def strays(mark: str, group: int | None = None) -> list[psutil.Process]:
