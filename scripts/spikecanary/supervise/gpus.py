@@ -198,18 +198,17 @@ def used_by(pids: set[int]) -> tuple[Gpu, ...]:
     found = []
     for index, device in enumerate(_devices()):
         running = _ask("nvmlDeviceGetComputeRunningProcesses", device) or ()
-        if own := [process for process in running if process.pid in pids]:
-            found.append(_describe(index, device, own))
+        own = [process for process in running if process.pid in pids]
+        if not own:
+            continue
+        memory, use = _memory(device), _ask("nvmlDeviceGetUtilizationRates", device)
+        gpu = Gpu(
+            name=f"GPU {index} ({_ask('nvmlDeviceGetName', device) or '?'})",
+            used_mb=memory.used / MB,
+            total_mb=memory.total / MB,
+            tree_mb=sum(process.usedGpuMemory or 0 for process in own) / MB,
+            temperature_c=_ask("nvmlDeviceGetTemperature", device, _nvml().NVML_TEMPERATURE_GPU),
+            busy=use is not None and use.gpu > 0,
+        )
+        found.append(gpu)
     return tuple(found)
-
-
-def _describe(index: int, device: Any, own: list[Any]) -> Gpu:
-    memory, use = _memory(device), _ask("nvmlDeviceGetUtilizationRates", device)
-    return Gpu(
-        name=f"GPU {index} ({_ask('nvmlDeviceGetName', device) or '?'})",
-        used_mb=memory.used / MB,
-        total_mb=memory.total / MB,
-        tree_mb=sum(process.usedGpuMemory or 0 for process in own) / MB,
-        temperature_c=_ask("nvmlDeviceGetTemperature", device, _nvml().NVML_TEMPERATURE_GPU),
-        busy=use is not None and use.gpu > 0,
-    )

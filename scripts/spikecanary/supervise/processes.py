@@ -154,14 +154,11 @@ def _find_snakemake() -> psutil.Process | None:
     """Return the nearest ancestor that is a snakemake."""
     with contextlib.suppress(psutil.Error):
         for ancestor in psutil.Process().parents():
-            if any(map(_is_snakemake, ancestor.cmdline()[:3])):
+            # Or what wraps it: .snakemake-wrapped.
+            names = [Path(word).name.lstrip(".") for word in ancestor.cmdline()[:3]]
+            if any(name.startswith("snakemake") for name in names):
                 return ancestor
     return None
-
-
-def _is_snakemake(part: str) -> bool:
-    """Whether a word of a command is snakemake, or wraps it (.snakemake-wrapped)."""
-    return Path(part).name.lstrip(".").startswith("snakemake")
 
 
 def check_starter() -> None:
