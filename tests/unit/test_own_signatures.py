@@ -75,3 +75,12 @@ def test_remedy_of_an_entry_is_the_failures(tmp_path):
     assert row.match("b c", [])
     assert row.failure("r", remedy=row.remedy).remedy == "Do it."
     assert DependencyError("r").remedy != "Do it."
+
+
+@pytest.mark.parametrize("pattern", [5, ["a", 5]])
+def test_pattern_that_yaml_reads_as_a_number_is_one_of_its_digits(tmp_path, pattern):
+    table = tmp_path / "lab.yaml"
+    entry = {"class": "DependencyError", "reason": "r", "pattern": pattern, "source": "s"}
+    table.write_text(json.dumps([entry | {"example": "5"}]))
+    (row,) = load_signatures(table)
+    assert row.match("5", [])
