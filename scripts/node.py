@@ -27,9 +27,9 @@ def main(snakemake: Any) -> int:
     failure = node.run(settings, record, job, snakemake.threads, waiting)
     if failure is None:
         return 0
-    told = node.describe(settings, failure).rstrip(".")
+    failure_text = node.describe(settings, failure).rstrip(".")
     sys.stderr.write(
-        f"{told}.\n  {count(len(waiting), 'recording')} wait for it. {failure.remedy}\n"
+        f"{failure_text}.\n  {count(len(waiting), 'recording')} wait for it. {failure.remedy}\n"
     )
     return 1
 

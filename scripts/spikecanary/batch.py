@@ -82,14 +82,14 @@ class Batch:
         """Which recordings are left out, and why; empty where none is."""
         if len(self.rows) == len(self.recordings):
             return ""
-        left = [self._look(row) for row in self.recordings if row.id not in self.rows]
-        told = [str(state.problem) for state in left if state.is_unreachable]
-        named = [state.row.id for state in left if not state.is_unreachable]
+        unusable = [self._look(row) for row in self.recordings if row.id not in self.rows]
+        problems = [str(state.problem) for state in unusable if state.is_unreachable]
+        named = [state.row.id for state in unusable if not state.is_unreachable]
         folders = (
             f"{self.results} has no folders of theirs to work in: {named}; move them, or give "
             "yourself the right to read and write them"
         )
-        return "; ".join(filter(None, [folders if named else "", shorten(told, reruns.NAMED)]))
+        return "; ".join(filter(None, [folders if named else "", shorten(problems, reruns.NAMED)]))
 
     @cached_property
     def waves(self) -> dict[str, list[str]]:

@@ -295,8 +295,8 @@ class _Canary:
         costs = dict(evidence.expected)
         if job.scratch and "disk_mb" in costs:  # of which a part is moved
             costs["results_mb"] = costs["disk_mb"].model_copy(update={"low": 0.0})
-            room = forecast.available(self.results, job.forecast, job.watchdogs)
-            available["results_mb"] = room["disk_mb"]
+            of_results = forecast.available(self.results, job.forecast, job.watchdogs)
+            available["results_mb"] = of_results["disk_mb"]
         evidence.certain, tight = forecast.check_capacity(costs, available, self.task)
         evidence.warnings += tight
 

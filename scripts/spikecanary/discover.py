@@ -130,8 +130,8 @@ def _inspect_stream(one: Found, split: str, sorter: str) -> Iterator[Found]:
     if NO_ELECTRODES.search(one.stream) or NO_PROBE.search(one.stream):
         yield replace(one, reason="no electrodes (synchronisation, auxiliary or field potential)")
         return
-    given = _as_recording(one.row)
-    options = given.reader_options | ({"stream_id": given.stream_id} if given.stream_id else {})
+    as_row = _as_recording(one.row)
+    options = as_row.reader_options | ({"stream_id": as_row.stream_id} if as_row.stream_id else {})
     opened = reader_function(one.reader)(one.path, **options)
     opened = opened[0] if isinstance(opened, tuple) else opened  # of simulated data
     rate_hz = opened.get_sampling_frequency()
@@ -347,9 +347,9 @@ def name_rows(
         probe = re.search(
             r"(?i)(?<=\.)probe[a-z0-9]+|(?<![a-z])(imec|well)\d+", f"{one.stream} {path}"
         )
-        told = {"subject": subject, "session": session or of_run}
-        told["probe_name"] = probe[0] if probe else ""
-        named.append(replace(one, row={"recording": name} | told | one.row))
+        columns = {"subject": subject, "session": session or of_run}
+        columns["probe_name"] = probe[0] if probe else ""
+        named.append(replace(one, row={"recording": name} | columns | one.row))
     return named
 
 
@@ -419,31 +419,31 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--jobs", type=int, default=os.cpu_count() or 1, help="how many processes read headers"
     )
-    given = parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
     try:
         settings: Any = {}  # as Snakemake merges them
-        for file in filter(None, (CONFIG if CONFIG.exists() else None, given.configfile)):
+        for file in filter(None, (CONFIG if CONFIG.exists() else None, options.configfile)):
             loaded = yaml.safe_load(file.read_text(encoding="utf-8"))
             settings = configuration.merge(settings, loaded or {})
         config = configuration.load(settings)
-        table = GrowingTable(given.out or Path(config.recordings))
+        table = GrowingTable(options.out or Path(config.recordings))
     except (OSError, ValueError, yaml.YAMLError) as err:
         sys.stderr.write(f"{err}\n")
         return 2
     sorter = "" if config.preprocessing else config.sorter.name  # whose steps are for all rows
     known = {path for path, *_ in table.known if Path(path).is_file()}
     seen = set(known)
-    found = find(given.folders, given.split_by, sorter, max(1, given.jobs), seen)
+    found = find(options.folders, options.split_by, sorter, max(1, options.jobs), seen)
     rows = [one for one in found if not one.reason]
     are_new = table.select_new([one.row for one in rows])
     new = [one for one, is_new in zip(rows, are_new, strict=True) if is_new]
     n_known = len(rows) - len(new)
-    new = name_rows(join(new) if given.concatenate else new, table.ids, table.sessions)
+    new = name_rows(join(new) if options.concatenate else new, table.ids, table.sessions)
     left_out = group_reasons(found)
-    told = [(one.path, one.stream, one.reason) for one in left_out]
+    reasons = [(one.path, one.stream, one.reason) for one in left_out]
     try:
         looked_at = (seen - known) | {os.path.realpath(one.path) for one in found}
-        table.add([one.row for one in new], told, looked_at)
+        table.add([one.row for one in new], reasons, looked_at)
     except OSError as err:
         sys.stderr.write(f"the table cannot be written: {err}\n")
         return 2
@@ -469,8 +469,8 @@ def _report(
         lines += [f"  {' '.join(filter(None, (o.path, o.stream)))}: {o.reason}" for o in listed]
     alike = _group(new, lambda one: (one.place(), one.set_up, str(one.header["gains"])))
     runs = [len(group) for group in alike if len(group) > 1]
-    told = f"{sum(runs)} of these rows are runs of {len(runs)} probes, one after the other. "
-    lines += ["", f"{told}To sort them as one, remove them and use --concatenate"] * bool(runs)
+    runs_text = f"{sum(runs)} of these rows are runs of {len(runs)} probes, one after the other. "
+    lines += ["", f"{runs_text}To sort them as one, remove them and use --concatenate"] * bool(runs)
     lines += ["", f"{count(len(new), 'recording')} added to {out}, {n_known} known before"]
     sys.stdout.write("\n".join(lines) + "\n")
 

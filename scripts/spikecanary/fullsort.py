@@ -97,8 +97,8 @@ def run(
                         sorteroutput.save_empty(work / "sorting", record.sampling_frequency_hz)
                     sentinel.move(work / "sorting", results / "sorting")
                     took = record.measured if finished is None else _measured_before(journal)
-                    kept = record.model_copy(update={"measured": took})
-                    sentinel.write_record(results / "sort.json", kept)
+                    timed = record.model_copy(update={"measured": took})
+                    sentinel.write_record(results / "sort.json", timed)
                 sentinel.append_journal(journal, "sort", record)
                 if record.outcome == "sorted" and finished is None:
                     forecast.remember(results.parent, canary, record)

@@ -36,14 +36,14 @@ ABOVE_0 = {"bin_ms", "window_ms", "n_components", "max_spikes_per_unit"}
 ALL_VALUES = re.compile(r""" ?: (?:["']\w+["'] ?\| ?)+["']\w+["'](?:, .*)?$""")
 
 
-def read_inputs(given: Mapping[str, Any]) -> tuple[Config, list[Recording]]:
+def read_inputs(settings: Mapping[str, Any]) -> tuple[Config, list[Recording]]:
     """Read config and table without asking SpikeInterface; raise BadInputError if one is bad."""
-    config = configuration.load(given)
+    config = configuration.load(settings)
     return config, read_table(config.recordings)
 
 
 def check_inputs(
-    given: Mapping[str, Any], files: Iterable[str | Path] = (), *, own: bool = False
+    settings: Mapping[str, Any], files: Iterable[str | Path] = (), *, own: bool = False
 ) -> tuple[Config, list[Recording]]:
     """Read config and table, check every name in them, and raise BadInputError with all problems.
 
@@ -51,7 +51,7 @@ def check_inputs(
     installed, which Snakemake's own environment need not have. Elsewhere the canaries find them.
     ``files`` are those that the config was read from; ``own``: jobs have environments of their own.
     """
-    config, invalid, problems = configuration.load_valid(given)
+    config, invalid, problems = configuration.load_valid(settings)
     problems += [each for path in files for each in find_repeated_keys(path)]
     rows: list[Recording] = []
     wrong: Iterable[str] = ()
@@ -182,14 +182,14 @@ def check_names(config: Config, rows: list[Recording]) -> Iterator[str]:
 
 def check_steps(config: Config) -> Iterator[str]:
     """Find unknown preprocessing steps, and parameters of steps."""
-    given: dict[str, Mapping[str, Any]] = {"preprocessing": config.preprocessing}
+    sections: dict[str, Mapping[str, Any]] = {"preprocessing": config.preprocessing}
     if config.analysis.preprocessing != AnalysisSettings().preprocessing:
-        given["analysis.preprocessing"] = config.analysis.preprocessing
+        sections["analysis.preprocessing"] = config.analysis.preprocessing
     for name, named in config.preprocessing_of.items():
-        given[f"preprocessing_of.{name}"] = {} if named == PREPROCESSING.get(name) else named
-    if any(given.values()):
+        sections[f"preprocessing_of.{name}"] = {} if named == PREPROCESSING.get(name) else named
+    if any(sections.values()):
         known = preprocessing_steps()
-        for section, steps in given.items():
+        for section, steps in sections.items():
             yield from unknown(f"config: {section}: unknown step", steps, known)
             for step in filter(known.__contains__, steps):
                 further = _handed_on(_parameters(known[step])[1])
@@ -248,18 +248,22 @@ def _check_call(
     if further or not takes_any:
         yield from unknown(f"config: {where}: unknown parameter", params, [*named, *further])
     for name in params.keys() & named.keys():
-        value, told = params[name], str(named[name])
+        value, annotation = params[name], str(named[name])
         default = OF_NONE.get(name, named[name].default)
-        may_differ = default in (None, "auto", named[name].empty) or "str |" in told
-        if value is not None and not may_differ and (":" in told or not isinstance(value, list)):
+        may_differ = default in (None, "auto", named[name].empty) or "str |" in annotation
+        if (
+            value is not None
+            and not may_differ
+            and (":" in annotation or not isinstance(value, list))
+        ):
             types = parameters.check_type(f"{where}.{name}", value, default)
             yield from (f"config: {each}" for each in types)
         in_doc = re.search(rf"{name} ?: .+", doc)
-        values = re.findall(r"""['"](\w+)['"]""", f"{told} {in_doc and in_doc[0]}")
-        given = [value] if isinstance(value, str) and len({*values}) > 1 else []
+        values = re.findall(r"""['"](\w+)['"]""", f"{annotation} {in_doc and in_doc[0]}")
+        chosen = [value] if isinstance(value, str) and len({*values}) > 1 else []
         if name == "dtype" and not is_dtype(value):
             yield f"config: {where}.dtype: no type of numbers: {quote(value)}"
-        problems = unknown(f"config: {where}.{name}: unknown value", given, values)
+        problems = unknown(f"config: {where}.{name}: unknown value", chosen, values)
         names_all = get_origin(named[name].annotation) is Literal or (
             in_doc is not None and ALL_VALUES.search(in_doc[0]) is not None
         )
@@ -306,12 +310,12 @@ def check_analysis(settings: AnalysisSettings) -> Iterator[str]:
         metrics = {each.metric_name: each for each in getattr(extension, "metric_list", ())}
         of_metrics = params.get("metric_params")
         of_metrics = of_metrics if isinstance(of_metrics, dict) else {}
-        for key, what, given, named in (
+        for key, what, setting, named in (
             ("operators", "operator", params.get("operators"), OPERATORS),
             ("metric_names", "metric", params.get("metric_names"), metrics),
             ("metric_params", "metric", [*of_metrics], metrics),
         ):
-            listed = given if isinstance(given, list) else []
+            listed = setting if isinstance(setting, list) else []
             names = [str(each) for each in listed if not isinstance(each, list)]
             yield from unknown(f"config: {where}.{key}: unknown {what}", names, named)
         for each in metrics.keys() & of_metrics.keys():
@@ -367,7 +371,7 @@ def check_exports(config: Config, rows: list[Recording]) -> Iterator[str]:
         to_phy = partial(export_to_phy, None)  # its folder is not to be chosen either
         yield from _check_call("exports.phy", to_phy, config.exports.phy, job_keys)
         yield from _check_jobs("exports.phy", config.exports.phy)
-    given = {"config: exports.nwb": config.exports.nwb.model_dump(mode="json", exclude={"by"})}
+    by_place = {"config: exports.nwb": config.exports.nwb.model_dump(mode="json", exclude={"by"})}
     seen: list[dict[str, str]] = [{}]
     for row in rows if "nwb" in config.outputs else ():  # of texts, what may not be any
         where = _in_table(config.recordings, row)
@@ -375,14 +379,16 @@ def check_exports(config: Config, rows: list[Recording]) -> Iterator[str]:
             datetime.fromisoformat(row.metadata.get("session_start_time") or "2000-01-01")
         except ValueError as err:
             yield f"{where}: NWB: {err}"
-        told = {name: row.metadata.get(name) for name in ("species", "sex", "age", "date_of_birth")}
-        subject = {name: value for name, value in told.items() if value}
+        columns = {
+            name: row.metadata.get(name) for name in ("species", "sex", "age", "date_of_birth")
+        }
+        subject = {name: value for name, value in columns.items() if value}
         if subject not in seen:
             seen.append(subject)
-            given[where] = {"NWBFile": {}, "Subject": subject}
-    given = {where: sections for where, sections in given.items() if any(sections.values())}
-    if given and is_installed("neuroconv"):
-        yield from _check_nwb(given)
+            by_place[where] = {"NWBFile": {}, "Subject": subject}
+    by_place = {where: sections for where, sections in by_place.items() if any(sections.values())}
+    if by_place and is_installed("neuroconv"):
+        yield from _check_nwb(by_place)
 
 
 def _check_jobs(where: str, params: Mapping[str, Any]) -> Iterator[str]:
@@ -408,7 +414,7 @@ def _check_jobs(where: str, params: Mapping[str, Any]) -> Iterator[str]:
             yield f"config: {where}.{name}: takes a size, such as 500M, got {quote(jobs[name])}"
 
 
-def _check_nwb(given: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> Iterator[str]:
+def _check_nwb(by_place: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> Iterator[str]:
     """Find fields that NWB does not have, and values that it does not take."""
     from hdmf.utils import get_docval
     from neuroconv.tools.nwb_helpers import make_nwbfile_from_metadata
@@ -418,7 +424,7 @@ def _check_nwb(given: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> Iterator
     from spikecanary.outputs import nwb
 
     needed = {"session_start_time": datetime.now(UTC).isoformat(), "session_description": "x"}
-    for where, sections in given.items():
+    for where, sections in by_place.items():
         valid = {}
         for section in (NWBFile, Subject):
             name, fields = section.__name__, sections[section.__name__]
@@ -474,14 +480,16 @@ def check_sorters(config: Config, rows: list[Recording]) -> Iterator[str]:
         for problem in unknown(f"{where}: unknown sorter", [name], sorter_dict):
             if not text or (name not in text and "did you mean" in problem):
                 yield problem
-    given = [("sorter.params", config.sorter.name, config.sorter.params)]
-    given += [(f"sorter.params_of.{name}", name, p) for name, p in config.sorter.params_of.items()]
+    params_by_place = [("sorter.params", config.sorter.name, config.sorter.params)]
+    params_by_place += [
+        (f"sorter.params_of.{name}", name, p) for name, p in config.sorter.params_of.items()
+    ]
     presets = {(row.params, row.sorter or config.sorter.name): row.id for row in rows if row.params}
-    given += [
+    params_by_place += [
         (f"params_of.{key} (recording {row!r})", name, config.params_of.get(key, {}))
         for (key, name), row in presets.items()
     ]
-    for key, name, params in given:
+    for key, name, params in params_by_place:
         if params and name in sorter_dict and (known := defaults_of(name)):
             yield from unknown(f"config: {key}: {name} has no parameter", params, known)
             yield from (f"config: {key}: {each}" for each in parameters.check_types(name, params))

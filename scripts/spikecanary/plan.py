@@ -113,13 +113,13 @@ def map_in_processes(
 
     A reader that crashes its process costs its own item only, which is missing.
     """
-    found, left = dict[int, Any](), dict(enumerate(items))
-    while left:
-        found |= _try_in_processes(function, left, n_workers)
-        waiting = [at for at in left if at not in found]
+    found, remaining = dict[int, Any](), dict(enumerate(items))
+    while remaining:
+        found |= _try_in_processes(function, remaining, n_workers)
+        waiting = [at for at in remaining if at not in found]
         for at in waiting[:n_workers]:  # one of those at work has crashed
-            found |= _try_in_processes(function, {at: left[at]}, 1)
-        left = {at: left[at] for at in waiting[n_workers:]}
+            found |= _try_in_processes(function, {at: remaining[at]}, 1)
+        remaining = {at: remaining[at] for at in waiting[n_workers:]}
     return found
 
 
@@ -185,8 +185,8 @@ def describe_problem(error: Exception) -> str:
     """Say why a recording cannot be opened, and what to do, as its canary would."""
     known, words = classify(describe_error(error)), f"{type(error).__name__}: {error}"
     if known is not None:
-        told = str(known) if str(error) in str(known) else f"{known} ({words})"
-        words = sentences(told, known.remedy)
+        problem = str(known) if str(error) in str(known) else f"{known} ({words})"
+        words = sentences(problem, known.remedy)
     return one_line(words)
 
 
@@ -315,7 +315,7 @@ def describe_totals(table: "pd.DataFrame") -> str:
     )
     jobs_s = table["canary_s"] + table["sort_s"]
     due_s = jobs_s[jobs_s > 0] if jobs_s.any() else jobs_s
-    told = (
+    lines = (
         f"{count(len(table), 'recording')}: {counted}\n"
         f"At most {count(n_canaries, 'canary', 'canaries')}, {count(n_sorts, 'sort')}, and the "
         f"outputs of {count(n_made, 'recording')}. Canaries and sorts take "
@@ -323,8 +323,8 @@ def describe_totals(table: "pd.DataFrame") -> str:
         f"{duration(jobs_s.max())}), and {_size(table['disk_mb'].max())} of disk for the largest"
     )
     if guessed := table.attrs.get("n_guessed"):
-        told += (
+        lines += (
             f"\nTimes of {count(guessed, 'recording')} are guessed from the length: nothing has "
             "been sorted with these settings yet"
         )
-    return told
+    return lines

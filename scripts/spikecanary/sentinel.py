@@ -310,8 +310,8 @@ def move(source: Path, target: Path) -> None:
     finally:
         if old.exists() and not target.exists():
             old.rename(target)
-        for left in (new, old):
-            shutil.rmtree(left, ignore_errors=True)
+        for remainder in (new, old):
+            shutil.rmtree(remainder, ignore_errors=True)
 
 
 def write_record(path: Path, record: Record) -> None:

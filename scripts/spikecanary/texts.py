@@ -66,8 +66,8 @@ def as_yaml(name: str) -> str:
 
 def sentences(*texts: Any) -> str:
     """Join texts as sentences, each with an end of its own; empty ones are left out."""
-    told = [str(text).rstrip() for text in texts if str(text).strip()]
-    return " ".join(text if text[-1] in ".?!:" else f"{text}." for text in told)
+    parts = [str(text).rstrip() for text in texts if str(text).strip()]
+    return " ".join(text if text[-1] in ".?!:" else f"{text}." for text in parts)
 
 
 def duration(seconds: float) -> str:

@@ -56,12 +56,12 @@ class BadInputError(ValueError):
         super().__init__("\n  - ".join([heading, *self.problems]) + pages)
 
 
-def as_steps(given: Any) -> Any:
+def as_steps(value: Any) -> Any:
     """Return pairs as a dict."""
     try:
-        return dict(given) if isinstance(given, list | tuple) else given
+        return dict(value) if isinstance(value, list | tuple) else value
     except (TypeError, ValueError):  # no pairs
-        return given
+        return value
 
 
 def _keep_order(steps: dict[str, Any], info: SerializationInfo) -> Any:
@@ -75,17 +75,17 @@ Steps = Annotated[
 ]
 
 
-def merge(default: Any, given: Any) -> Any:
+def merge(default: Any, override: Any) -> Any:
     """Merge a dict over the default's, at every level, as Snakemake merges config files.
 
     Pairs are a dict, too, which keeps the order of steps where keys are sorted.
     """
     if isinstance(default, BaseModel):
         default = default.model_dump(exclude_defaults=True)
-    given = as_steps(given) if isinstance(default, dict) else given
-    if not (isinstance(default, dict) and isinstance(given, dict)):
-        return given
-    return default | {name: merge(default.get(name), value) for name, value in given.items()}
+    override = as_steps(override) if isinstance(default, dict) else override
+    if not (isinstance(default, dict) and isinstance(override, dict)):
+        return override
+    return default | {name: merge(default.get(name), value) for name, value in override.items()}
 
 
 class Settings(BaseModel):
@@ -100,13 +100,13 @@ class Settings(BaseModel):
 
     @field_validator("*", mode="before")
     @classmethod
-    def _over_default(cls, given: Any, info: ValidationInfo) -> Any:
+    def _over_default(cls, value: Any, info: ValidationInfo) -> Any:
         """Keep the default's entries that the user did not set; `yes` is no number."""
         default = cls.model_fields[info.field_name or ""].default
-        if isinstance(given, bool) and not isinstance(default, bool):
+        if isinstance(value, bool) and not isinstance(default, bool):
             msg = "takes no true or false (YAML's yes, no, on, off)"
             raise ValueError(msg)  # noqa: TRY004 - pydantic tells no TypeError
-        return merge(default, given)
+        return merge(default, value)
 
 
 class MergedSettings(Settings):
@@ -399,38 +399,42 @@ def load(config: Mapping[str, Any]) -> Config:
 def load_valid(config: Any) -> tuple[Config, set[str], list[str]]:
     """Return the config with defaults for invalid sections, their names, and all problems."""
     if not isinstance(config, Mapping):  # of a module
-        told = f"config: takes keys and values (key: value), got {config}"
-        return Config(), {"recordings"}, [told]
-    given = {key: value for key, value in config.items() if value is not None}
+        problem = f"config: takes keys and values (key: value), got {config}"
+        return Config(), {"recordings"}, [problem]
+    settings = {key: value for key, value in config.items() if value is not None}
     try:  # records hold settings as JSON
-        json.dumps(given, ensure_ascii=False, default=str, skipkeys=True).encode()
+        json.dumps(settings, ensure_ascii=False, default=str, skipkeys=True).encode()
     except (ValueError, RecursionError) as err:
         return Config(), {"recordings"}, [f"config: cannot be kept in records: {err}"]
     try:
-        return Config.model_validate(given), set(), []
+        return Config.model_validate(settings), set(), []
     except ValidationError as err:
         # Of what is a boolean or a dict, what is wrong with the dict.
         errors = [e for e in err.errors() if (e["loc"][-1], e["type"][:5]) != ("bool", "bool_")]
     problems = [_describe(error) for error in errors]
     invalid = {str(error["loc"][0]) for error in errors if len(error["loc"]) == 1}
     # What else is wrong in a section is told, too.
-    valid = {key: value for key, value in given.items() if isinstance(key, str)}
+    valid = {key: value for key, value in settings.items() if isinstance(key, str)}
     try:
         for error in errors:
             valid = _without(valid, error["loc"])
         return Config.model_validate(valid), invalid, problems
     except ValidationError:
-        return Config(), {*given}, problems
+        return Config(), {*settings}, problems
 
 
-def _without(given: Any, loc: Sequence[Any]) -> Any:
+def _without(settings: Any, loc: Sequence[Any]) -> Any:
     """Return a config without the key that pydantic names, as far as it is one of the config's."""
     first, *further = loc
-    if not isinstance(given, Mapping) or first not in given:
-        return given
-    left = _without(given[first], further) if further else None
-    others = {key: value for key, value in given.items() if key != first}
-    return others if left is None or left == given[first] else {**others, first: left}
+    if not isinstance(settings, Mapping) or first not in settings:
+        return settings
+    remainder = _without(settings[first], further) if further else None
+    others = {key: value for key, value in settings.items() if key != first}
+    return (
+        others
+        if remainder is None or remainder == settings[first]
+        else {**others, first: remainder}
+    )
 
 
 def as_set(settings: BaseModel, **include_or_exclude: Any) -> dict[str, Any]:
@@ -451,8 +455,8 @@ def _describe(error: Mapping[str, Any]) -> str:
         hint = did_you_mean(error["input"], re.findall("'([^']+)'", error["msg"]))
         return f"{where}: unknown value {quote(error['input'])}{hint}"
     if error["type"] != "extra_forbidden":
-        told = MESSAGES.get(error["type"], error["msg"].removeprefix("Value error, "))
-        return f"{where}: {told}, got {quote(error['input'])}"
+        message = MESSAGES.get(error["type"], error["msg"].removeprefix("Value error, "))
+        return f"{where}: {message}, got {quote(error['input'])}"
     section: Any = Config
     for parent in parents:
         field = getattr(section, "model_fields", {}).get(parent)

@@ -110,22 +110,22 @@ def classify(
         own = cls(found["message"], remedy=found["remedy"], **found["evidence"])
         if not isinstance(own, WRAPPERS):
             return own
-    told: ClassifiedSortFailure | None
+    by_rules: ClassifiedSortFailure | None
     if error["name"] == "ModuleNotFoundError":
         match = re.match(r"No module named '([\w.]+)'", error["message"])
-        told = DependencyError(error["message"], module=match and match[1])
+        by_rules = DependencyError(error["message"], module=match and match[1])
     else:
-        told = by_text(error["text"], log, signatures)
-    if own is None or told is None:
-        return own or told
+        by_rules = by_text(error["text"], log, signatures)
+    if own is None or by_rules is None:
+        return own or by_rules
     # What our own failure says of the library's words stays beside the class.
-    remedy = own.remedy if own.remedy != type(own).remedy else told.remedy
-    if type(told) is type(own):
-        return type(own)(str(own), remedy=remedy, **{**told.evidence, **own.evidence})
-    step = isinstance(own, PreprocessingError) and told.category != "resource"
-    if step or told.category == "biological":  # no sample was sorted yet
+    remedy = own.remedy if own.remedy != type(own).remedy else by_rules.remedy
+    if type(by_rules) is type(own):
+        return type(own)(str(own), remedy=remedy, **{**by_rules.evidence, **own.evidence})
+    step = isinstance(own, PreprocessingError) and by_rules.category != "resource"
+    if step or by_rules.category == "biological":  # no sample was sorted yet
         return own
-    return type(told)(f"{told} ({own})", remedy=told.remedy, **told.evidence)
+    return type(by_rules)(f"{by_rules} ({own})", remedy=by_rules.remedy, **by_rules.evidence)
 
 
 def by_text(
@@ -148,12 +148,12 @@ def by_text(
     native = [error for error in telling if error[0] not in _OF_CODE]
     of_code = bool(telling) and all(_NATIVE.match(message) for _, message in native)
     ended = _ENDS_MATLAB.sub("", log, count=1)
-    said_of = {
+    log_of = {
         "environment": "" if of_code else ended,
         "resource": "" if of_code and native else ended,
         "biological": log,
     }
-    read_for = {category: f"{text}\n{said}" for category, said in said_of.items()}
+    read_for = {category: f"{text}\n{part}" for category, part in log_of.items()}
     if not telling:
         errors += parse_errors(ended)
         told_by = f"{text}\n{log}"
@@ -189,11 +189,11 @@ def _by_frames(text: str, rows: Sequence[Signature]) -> ClassifiedSortFailure | 
     return None
 
 
-def _make(signature: Signature, match: re.Match[str], said: str = "") -> ClassifiedSortFailure:
-    """Return the failure that a signature tells, with what an exception said beside it."""
+def _make(signature: Signature, match: re.Match[str], detail: str = "") -> ClassifiedSortFailure:
+    """Return the failure that a signature tells, with the detail of an exception beside it."""
     evidence = {**signature.evidence, **match.groupdict()}
-    said = abridge(said, LONGEST_SAID)
-    message = f"{signature.reason}: {said}" if said else signature.reason
+    detail = abridge(detail, LONGEST_SAID)
+    message = f"{signature.reason}: {detail}" if detail else signature.reason
     return signature.failure(message, remedy=signature.remedy, **evidence)
 
 
@@ -268,18 +268,18 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--draft", action="store_true", help="print an entry for such a table, to be completed"
     )
-    given = parser.parse_args(arguments)
-    if not given.logs and given.jsonl is None:
+    options = parser.parse_args(arguments)
+    if not options.logs and options.jsonl is None:
         parser.error("name a LOG, or --jsonl FILE")
     unknown = False
     try:
-        if given.jsonl is not None:
-            _classify_lines(given.jsonl, given.signatures)
-        for path in given.logs:
+        if options.jsonl is not None:
+            _classify_lines(options.jsonl, options.signatures)
+        for path in options.logs:
             text = path.read_text(encoding="utf-8", errors="replace")
-            described = _describe(text, given.signatures)
+            described = _describe(text, options.signatures)
             unknown |= not described
-            if given.draft and not described:
+            if options.draft and not described:
                 sys.stdout.write(draft(text, str(path)))
                 continue
             lines = [f"  {name}: {value}" for name, value in described.items() if value]

@@ -76,11 +76,11 @@ class Signature(BaseModel):
 
     @field_validator("pattern", "frames", mode="before")
     @classmethod
-    def _join_alternatives(cls, given: Any, info: ValidationInfo) -> str | None:
+    def _join_alternatives(cls, patterns: Any, info: ValidationInfo) -> str | None:
         """Make one expression of them: at the beginning of a line, or of a part of a path."""
-        if given is None:
+        if patterns is None:
             return None
-        joined = "|".join(map(str, given)) if isinstance(given, list) else given
+        joined = "|".join(map(str, patterns)) if isinstance(patterns, list) else patterns
         return f"(?m)^(?:{joined})" if info.field_name == "pattern" else f"(?:.*/)?(?:{joined})"
 
     @model_validator(mode="after")

@@ -159,9 +159,9 @@ def without_joins(
     if not spans.any():
         return sorting
     logger.info("%d spikes at joins of parts are left out", spans.sum())
-    kept = NumpySorting(vector[~spans], sorting.sampling_frequency, sorting.unit_ids)
-    sorting.copy_metadata(kept)
-    return kept
+    remaining = NumpySorting(vector[~spans], sorting.sampling_frequency, sorting.unit_ids)
+    sorting.copy_metadata(remaining)
+    return remaining
 
 
 def make_analyzer(
@@ -255,11 +255,13 @@ def note_noise(
     rate_hz, last = recording.get_sampling_frequency(), recording.get_num_samples()
     edges = [0, *(round(at * rate_hz) for p in bad for at in (p.start_s, p.end_s)), last]
     usable = [(a, min(b, last)) for a, b in zip(edges[::2], edges[1::2], strict=True) if a < b]
-    kept = concatenate_recordings([recording.frame_slice(*each) for each in usable or [(0, last)]])
-    given = {"method": "mad", "random_slices_kwargs": {"seed": 0}}
-    given |= settings.extensions.get("noise_levels") or {}
-    for method in {given["method"], "std"}:
-        noise = get_noise_levels(kept, return_in_uV=True, **given | {"method": method})
+    joined = concatenate_recordings(
+        [recording.frame_slice(*each) for each in usable or [(0, last)]]
+    )
+    options = {"method": "mad", "random_slices_kwargs": {"seed": 0}}
+    options |= settings.extensions.get("noise_levels") or {}
+    for method in {options["method"], "std"}:
+        noise = get_noise_levels(joined, return_in_uV=True, **options | {"method": method})
         recording.set_property(f"noise_level_{method}_scaled", noise)
 
 

@@ -56,7 +56,7 @@ def run(settings: CurationSettings, folder: Path, by_hand: Container[str] = ()) 
     """
     from spikeinterface.core import load
 
-    given = load(folder / "sorting")
+    sorting = load(folder / "sorting")
     analyzer = analysis.load_analyzer(folder / "analyzer")
     metrics = read_units(folder / "metrics.tsv")
     labels = label(metrics, settings)
@@ -65,7 +65,7 @@ def run(settings: CurationSettings, folder: Path, by_hand: Container[str] = ()) 
     # UnitRefine's single units are sua.
     labels.insert(0, "label", labels[f"{settings.label_by}_label"].replace("sua", GOOD))
     if "phy" in by_hand:
-        phy.check_of_sort(folder / "phy", given)
+        phy.check_of_sort(folder / "phy", sorting)
         labels["phy_label"] = labels.index.map(phy.read_labels(folder / "phy"))
         labels["label"] = labels["phy_label"].fillna(labels["label"])
     for name in analyzer.sorting.get_property_keys():
@@ -74,16 +74,16 @@ def run(settings: CurationSettings, folder: Path, by_hand: Container[str] = ()) 
     if "gui_label" in labels:
         labels["label"] = labels["gui_label"].where(labels["gui_label"] != "", labels["label"])
     table = labels.drop(columns=["thresholds_label"]).join(metrics)
-    rate_hz = given.sampling_frequency
+    rate_hz = sorting.sampling_frequency
     parts = analysis.read_parts(sentinel.read_record(folder / "sort.json"), rate_hz)
     if len(parts) > 1:
         table = table.join(count_by_part(analyzer.sorting, parts))
     with appears_whole(folder / "curated", "curate") as made:
-        with_properties(analyzer.sorting, given, table).save(folder=made)
+        with_properties(analyzer.sorting, sorting, table).save(folder=made)
         (made / NOTED).write_text(json.dumps(as_set(settings)))
     sentinel.write_atomic(folder / "units.tsv", analysis.write_units(table))
-    left = "%d units were sorted; %d are left, without those found twice and those without spikes"
-    logger.info(left, len(given.unit_ids), len(table))
+    counts = "%d units were sorted; %d are left, without those found twice and those without spikes"
+    logger.info(counts, len(sorting.unit_ids), len(table))
     logger.info("%d of %d units are good", (table["label"] == GOOD).sum(), len(table))
 
 
@@ -99,7 +99,7 @@ def count_by_part(sorting: "BaseSorting", parts: Sequence[sentinel.Part]) -> "pd
 
 
 def with_properties(
-    sorting: "BaseSorting", given: "BaseSorting", table: "pd.DataFrame"
+    sorting: "BaseSorting", as_sorted: "BaseSorting", table: "pd.DataFrame"
 ) -> "BaseSorting":
     """Return a sorting whose properties are the sorter's columns and those of ``units.tsv``."""
     import pandas as pd
@@ -109,9 +109,9 @@ def with_properties(
     ids = [str(unit) for unit in curated.unit_ids]
     if not ids:
         return curated
-    for name in given.get_property_keys():
-        values = given.get_property(name)
-        of_unit = dict(zip(map(str, given.unit_ids), values, strict=True))
+    for name in as_sorted.get_property_keys():
+        values = as_sorted.get_property(name)
+        of_unit = dict(zip(map(str, as_sorted.unit_ids), values, strict=True))
         # Of units that were merged by hand.
         none = np.full(values.shape[1:], np.nan if values.dtype.kind in "fiu" else "")
         curated.set_property(name, np.array([of_unit.get(unit, none) for unit in ids]))
@@ -173,11 +173,11 @@ def label(metrics: "pd.DataFrame", settings: CurationSettings) -> "pd.DataFrame"
     found = {"thresholds_label": [REST if each else GOOD for each in reasons], "reasons": reasons}
     labels = pd.DataFrame(found, index=metrics.index, dtype=object)
     if settings.bombcell:
-        given = None if settings.bombcell is True else settings.bombcell
+        thresholds = None if settings.bombcell is True else settings.bombcell
         labels["bombcell_label"] = (
             ""
             if metrics.empty
-            else bombcell_label_units(thresholds=given, external_metrics=metrics).iloc[:, 0]
+            else bombcell_label_units(thresholds=thresholds, external_metrics=metrics).iloc[:, 0]
         )
     return labels
 

@@ -93,7 +93,7 @@ def read_sorted(row: Recording, folder: Path) -> Sorted:
     return Sorted(row, record, parts, analysis.load_analyzer(folder / "analyzer"), curated)
 
 
-def nwb_metadata(one: Sorted, given: NwbSettings, session: str | None = None) -> dict[str, Any]:
+def nwb_metadata(one: Sorted, settings: NwbSettings, session: str | None = None) -> dict[str, Any]:
     """Return NWB's metadata of a recording: the config's, and over them its columns'.
 
     ``session_start_time`` is needed. Where nobody tells it, it is a guess, and a warning says so.
@@ -102,7 +102,7 @@ def nwb_metadata(one: Sorted, given: NwbSettings, session: str | None = None) ->
     ----------
     one : Sorted
         The recording, or the first of a session.
-    given : NwbSettings
+    settings : NwbSettings
         The config's metadata.
     session : str, optional
         The name of the session.
@@ -114,16 +114,18 @@ def nwb_metadata(one: Sorted, given: NwbSettings, session: str | None = None) ->
         "session_description": (
             f"{'Session' if session else 'Recording'} {name}, sorted by Spike Canary"
         ),
-        **given.NWBFile,
+        **settings.NWBFile,
     }
     filled = {name: value for name, value in row.metadata.items() if value}
-    told = {TOLD[name]: value for name, value in filled.items() if name in TOLD}
-    columns = told | filled
+    renamed = {TOLD[name]: value for name, value in filled.items() if name in TOLD}
+    columns = renamed | filled
     file |= {name: columns[name] for name in NWBFILE_COLUMNS if name in columns}
     subject = read_subject(Path(row.paths[0])) if row.reader == "nwb" else {}
     for name in [name for name, value in subject.items() if not _is_of_subject(name, value)]:
         logger.warning("%s: %s %r of the file is not NWB's", row.id, name, subject.pop(name))
-    subject |= given.Subject | {name: columns[name] for name in SUBJECT_COLUMNS if name in columns}
+    subject |= settings.Subject | {
+        name: columns[name] for name in SUBJECT_COLUMNS if name in columns
+    }
     for line in near_misses(row.metadata):
         logger.warning("%s: %s", row.id, line)
     if began:
@@ -155,11 +157,11 @@ def read_subject(path: Path) -> dict[str, str]:
     import h5py
 
     with contextlib.suppress(OSError), h5py.File(path) as file:
-        told = file.get("general/subject", {})
+        fields = file.get("general/subject", {})
         return {
-            name: told[name].asstr()[()]
+            name: fields[name].asstr()[()]
             for name in SUBJECT_COLUMNS
-            if isinstance(told.get(name), h5py.Dataset)
+            if isinstance(fields.get(name), h5py.Dataset)
         }
     return {}
 

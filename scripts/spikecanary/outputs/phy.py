@@ -156,13 +156,13 @@ def _export(
         logger.info("no waveforms (analysis.extensions): Phy gets no features")
     raw = None if params.get("copy_binary") else find_raw(analyzer.recording)
     copied = params.get("copy_binary", raw is None)
-    given = {"copy_binary": copied, "use_relative_path": copied, "verbose": False}
-    given["compute_pc_features"] = waveforms
+    options = {"copy_binary": copied, "use_relative_path": copied, "verbose": False}
+    options["compute_pc_features"] = waveforms
     if copied and _source(analyzer.recording)[0].get_dtype() in ("int16", "uint16"):
         # Not where whitening or zscore left numbers around 1.
         noise = get_noise_levels(analyzer.recording, return_in_uV=False)
-        given |= {"dtype": "int16"} if np.median(noise) >= LEAST_INT16_NOISE else {}
-    export_to_phy(analyzer, folder, **{**given, **params})
+        options |= {"dtype": "int16"} if np.median(noise) >= LEAST_INT16_NOISE else {}
+    export_to_phy(analyzer, folder, **{**options, **params})
     if raw is not None:
         channels = raw.pop("channels")
         np.save(folder / "channel_map.npy", channels.astype("int32"))
@@ -317,14 +317,14 @@ def check_current(folder: Path, sorting: "BaseSorting") -> None:
     OutputError
         The recording, or its analysis, has changed since the folder was exported.
     """
-    kept: dict[str, Any] = {}
+    exported: dict[str, Any] = {}
     if (folder / CLUSTERS).exists():  # not where there were no units
         read = read_sorting(folder, sorting.sampling_frequency)
-        kept = {unit: read.get_unit_spike_train(unit) for unit in read.unit_ids}
+        exported = {unit: read.get_unit_spike_train(unit) for unit in read.unit_ids}
     units = {str(unit): sorting.get_unit_spike_train(unit) for unit in sorting.unit_ids}
     # Not equal: since the export, spikes at joins of parts may have been left out.
-    are_in = (np.isin(train, kept.get(unit, ())).all() for unit, train in units.items())
-    if {*units} != {*kept} or not all(are_in):
+    are_in = (np.isin(train, exported.get(unit, ())).all() for unit, train in units.items())
+    if {*units} != {*exported} or not all(are_in):
         _refuse(
             f"{folder} was edited by hand, so it stays, but its units are not those of all other "
             "outputs: the sort or its analysis has changed since",
@@ -441,11 +441,12 @@ def _labels_of(curation: Any, sorting: "BaseSorting") -> Iterator[tuple[str, Any
         labels = sorting.get_property(category)
         if not definition.exclusive:  # a flag for each label
             flags = {each: sorting.get_property(each) for each in definition.label_options}
-            given = {each: flag for each, flag in flags.items() if flag is not None}
-            of_units = zip(*given.values(), strict=True)
+            known_flags = {each: flag for each, flag in flags.items() if flag is not None}
+            of_units = zip(*known_flags.values(), strict=True)
             texts = [
-                ", ".join(x for x, is_so in zip(given, y, strict=True) if is_so) for y in of_units
+                ", ".join(x for x, is_so in zip(known_flags, y, strict=True) if is_so)
+                for y in of_units
             ]
-            labels = np.array(texts) if given else None
+            labels = np.array(texts) if known_flags else None
         if labels is not None:
             yield name, np.char.lower(labels.astype(str))

@@ -105,8 +105,10 @@ def inspect_recording_and_node(
         whole = canary.check_finite and not remote
         report = signals.check(recording, whole=whole, remote=remote)
         if report.non_finite_samples and task.preprocessing:
-            left = preprocess(recording, task.preprocessing)
-            report, note = report.after(signals.check(left, whole=whole), left.get_dtype())
+            preprocessed = preprocess(recording, task.preprocessing)
+            report, note = report.after(
+                signals.check(preprocessed, whole=whole), preprocessed.get_dtype()
+            )
             notes += note
         found["signals"] = report
     return found
@@ -170,8 +172,8 @@ def check_whole_numbers(recording: "BaseRecording", task: SortTask) -> None:
     lowest, highest = float(pieces.min()), float(pieces.max())
     limits = np.iinfo("int16")
     if lowest < limits.min or highest > limits.max:
-        given = f"samples are {lowest:g} to {highest:g}"
-        msg = f"{task.sorter.name} is handed 16-bit integers, and {given}"
+        span = f"samples are {lowest:g} to {highest:g}"
+        msg = f"{task.sorter.name} is handed 16-bit integers, and {span}"
         remedy = (
             "Put unsigned_to_signed into the config's preprocessing, or scale, so that they are "
             f"{limits.min} to {limits.max}."

@@ -233,8 +233,8 @@ def _read_by_channel(path: str, options: Mapping[str, Any]) -> "BaseRecording":
     from spikeinterface.core import aggregate_channels, read_binary
 
     whole, n_channels = read_binary(path, **options), options["num_channels"]
-    kept = ("sampling_frequency", "dtype", "file_offset")
-    one = {name: options[name] for name in kept if name in options}
+    shared = ("sampling_frequency", "dtype", "file_offset")
+    one = {name: options[name] for name in shared if name in options}
     long, n_samples = read_binary(path, num_channels=1, **one), whole.get_num_samples()
     cut = [long.frame_slice(n * n_samples, (n + 1) * n_samples) for n in range(n_channels)]
     made = aggregate_channels(cut, renamed_channel_ids=whole.channel_ids)
@@ -256,8 +256,8 @@ def _set_up_network() -> None:
 
 def remedy_of(error: Exception) -> str:
     """Return what to do about a reader's own error; an empty text where nothing is known."""
-    said = f"{type(error).__name__}: {error}"
-    return next((REMEDIES[each] for each in reversed(REMEDIES) if each.search(said)), "")
+    text = f"{type(error).__name__}: {error}"
+    return next((REMEDIES[each] for each in reversed(REMEDIES) if each.search(text)), "")
 
 
 def _first_words(error: Exception) -> str:
@@ -312,9 +312,9 @@ def find_chunks(recording: "BaseRecording") -> tuple[int, int, int]:
     """
     root, below, first = recording, recording, 0
     while below is not None:
-        root, given = below, below._kwargs  # noqa: SLF001 - what it was made of
-        first += given.get("start_frame") or 0
-        below = root.get_parent() or next(iter(given.get("recording_list", ())), None)
+        root, kwargs = below, below._kwargs  # noqa: SLF001 - what it was made of
+        first += kwargs.get("start_frame") or 0
+        below = root.get_parent() or next(iter(kwargs.get("recording_list", ())), None)
     stored = vars(root.segments[0])
     data = stored.get("_timeseries", stored.get("electrical_series_data"))  # zarr, NWB
     chunk = (getattr(data, "chunks", None) or (1,))[0]

@@ -167,8 +167,8 @@ def describe_joins(parts: Sequence[Part], rate_hz: float) -> Iterator[str]:
             began = [datetime.fromisoformat(part.began) for part in (before, after) if part.began]
             passed_s = (began[1] - began[0]).total_seconds()
             if passed_s < max(0.0, before.n_samples / rate_hz - CLOCKS_DIFFER_S):
-                said = f"{after.file} began before {before.file} had ended"
-                yield f"{said}: is their order right?"
+                overlap = f"{after.file} began before {before.file} had ended"
+                yield f"{overlap}: is their order right?"
 
 
 def read_start(opened: "BaseRecording", path: str, segment: int = 0) -> str | None:
@@ -200,9 +200,10 @@ def _noted(opened: "BaseRecording", path: str, segment: int) -> Iterator[Any]:
         settings = "settings.xml" if number == "1" else f"settings_{number}.xml"
         texts = (folder / "sync_messages.txt", folder.parents[1] / settings)
         for text in filter(Path.is_file, texts):
-            said = text.read_text(encoding="utf-8", errors="replace")
-            yield from (datetime.fromtimestamp(int(ms) / 1000, UTC) for ms in UNIX_MS.findall(said))
-            yield from CREATED.findall(said)
+            content = text.read_text(encoding="utf-8", errors="replace")
+            since_1970 = map(int, UNIX_MS.findall(content))
+            yield from (datetime.fromtimestamp(ms / 1000, UTC) for ms in since_1970)
+            yield from CREATED.findall(content)
     if kind == "Intan":
         names = (Path(path).stem, Path(path).parent.name)
         yield from (match[1] for name in names if (match := INTAN_NAME.search(name)))
@@ -211,8 +212,8 @@ def _noted(opened: "BaseRecording", path: str, segment: int) -> Iterator[Any]:
     for header in reader._nsx_basic_header.values() if kind == "Blackrock" else ():  # noqa: SLF001
         if "year" in header.dtype.names and header["year"]:  # not before version 2.2
             date = ("year", "month", "day", "hour", "minute", "second")
-            said = "{:04}-{:02}-{:02}T{:02}:{:02}:{:02}+00:00"
-            yield said.format(*(int(header[name]) for name in date))
+            iso = "{:04}-{:02}-{:02}T{:02}:{:02}:{:02}+00:00"
+            yield iso.format(*(int(header[name]) for name in date))
     nwb = getattr(getattr(opened, "_reader", None), "file", None)
     if nwb is not None and "session_start_time" in nwb:
         noted = np.ravel(nwb["session_start_time"][()])[0]  # in zarr a list of one

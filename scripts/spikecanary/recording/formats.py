@@ -240,14 +240,14 @@ def _streams_of_hdf5(path: str, reader: str) -> Iterator[tuple[str, dict[str, st
 
     if reader == "nwb":
         series = NwbRecordingExtractor.fetch_available_electrical_series_paths(path)
-        told = {}
+        labelled = {}
         if Path(path).is_file():
             labels = {"subject": "general/subject/subject_id", "session": "general/session_id"}
             with h5py.File(path) as file:
-                told = {name: file[at].asstr()[()] for name, at in labels.items() if at in file}
+                labelled = {name: file[at].asstr()[()] for name, at in labels.items() if at in file}
         for name in series:
             options = {"reader_options": json.dumps({"electrical_series_path": name})}
-            yield name, told | (options if len(series) > 1 else {})
+            yield name, labelled | (options if len(series) > 1 else {})
         return
     with h5py.File(path) as file:
         if reader == "mcsh5":
@@ -323,14 +323,14 @@ def mend(opened: Any, path: str, options: Mapping[str, Any], notes: list[str]) -
     own_options = options.keys() & inspect.signature(type(opened)).parameters
     opened._kwargs = {x: options[x] for x in own_options} | opened._kwargs  # noqa: SLF001
     own = "mV" if type(reader).__name__ == "PlexonRawIO" else ""
-    told = [str(unit).strip() or own for unit in units]
-    volts = map(VOLTS.fullmatch, told)
+    named_units = [str(unit).strip() or own for unit in units]
+    volts = map(VOLTS.fullmatch, named_units)
     factors = [UV_IN.get((each[1] or "").lower(), 1.0) if each else 1.0 for each in volts]
     for name in ("gain", "offset"):
         known, read = (opened.get_property(f"{name}_to_{x}") for x in ("uV", "physical_unit"))
         mended = np.where(np.isin(units, KNOWN_UNITS), known, read * np.array(factors))
         opened.set_property(f"{name}_to_uV", mended)
-    if not all(told):
+    if not all(named_units):
         notes.append(f"{path} names no unit: its gain is not known, and a count taken for 1 uV")
 
 

@@ -151,9 +151,9 @@ def check(row: Recording, rate_hz: float) -> list[str]:
 
 def describe_remainder(path: str, declared: Layout) -> Iterator[str]:
     """Say that the size of a file is no whole number of samples."""
-    if left := declared.remainder(path):
+    if n_left := declared.remainder(path):
         yield (
-            f"{path} does not hold a whole number of samples: {left} bytes are left over (frames "
+            f"{path} does not hold a whole number of samples: {n_left} bytes are left over (frames "
             f"of {declared.frame_bytes}). Are num_channels, dtype and file_offset right, and is "
             "the copy finished?"
         )
@@ -222,8 +222,8 @@ def _other_types(declared: Layout, bits: float) -> Iterator[Layout]:
         ):
             continue
         yield replace(declared, dtype=name)
-        count, left = divmod(n_bytes, dtype.itemsize)
-        if count and not left and count != declared.num_channels:
+        count, remainder = divmod(n_bytes, dtype.itemsize)
+        if count and not remainder and count != declared.num_channels:
             yield replace(declared, dtype=name, num_channels=count)
     for shift in range(1, np.dtype(declared.dtype).itemsize):
         yield replace(declared, file_offset=declared.file_offset + shift)
@@ -294,13 +294,13 @@ def find_order(path: str, declared: Layout, rate_hz: float) -> tuple[Layout, flo
             other = replace(declared, time_axis=1)
         return (other, -gains[lag], -gains[n_now]) if other != declared else None
     # Of a header that was not skipped, a part of a sample is left at the end.
-    left = declared.remainder(path)
-    channel, split = divmod(left, np.dtype(declared.dtype).itemsize)
+    n_left = declared.remainder(path)
+    channel, split = divmod(n_left, np.dtype(declared.dtype).itemsize)
     if channel and not split and n_now > 1:
         first, within = (numbers.gain(1, each, n_now) for each in (0, channel))
         is_better = first - BETTER_LAG * within > BETTER_LAG_BITS
         if is_better and _begins_with_header(path, declared, channel):
-            other = replace(declared, file_offset=declared.file_offset + left)
+            other = replace(declared, file_offset=declared.file_offset + n_left)
             return other, -first, -within
     return None
 
@@ -482,5 +482,5 @@ def _without_tones(piece: "NDArray[np.float64]") -> "NDArray[np.float64]":
     is_tone[: len(bands[0])] = False  # slow signals are out of that band already
     if not is_tone.any():
         return piece
-    left = np.fft.irfft(np.where(is_tone, 0.0, spectrum), len(piece), axis=0)
-    return np.where(is_tone.any(axis=0), left / np.maximum(window, LEAST_WINDOW), piece)
+    cleaned = np.fft.irfft(np.where(is_tone, 0.0, spectrum), len(piece), axis=0)
+    return np.where(is_tone.any(axis=0), cleaned / np.maximum(window, LEAST_WINDOW), piece)

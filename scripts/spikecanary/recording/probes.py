@@ -150,12 +150,12 @@ def _in_um(group: "ProbeGroup", row: Recording) -> "ProbeGroup":
         if probe.si_units not in UM_IN:
             msg = f"the probe's positions are in {probe.si_units!r}"
             raise refuse(row, msg, "Give them in um (si_units), column probe.")
-        factor, kept = UM_IN[probe.si_units], _find_plane(probe, row)
+        factor, plane = UM_IN[probe.si_units], _find_plane(probe, row)
         described = probe.to_dict(array_as_list=False) | {"si_units": "um", "ndim": N_DIMENSIONS}
-        described["contact_plane_axes"] = probe.contact_plane_axes[:, :, kept]
+        described["contact_plane_axes"] = probe.contact_plane_axes[:, :, plane]
         for name in ("contact_positions", "probe_planar_contour"):
             if described.get(name) is not None:
-                described[name] = described[name][:, kept] * factor
+                described[name] = described[name][:, plane] * factor
         described["contact_shape_params"] = [
             {name: size * factor for name, size in shape.items()}
             for shape in described["contact_shape_params"]
@@ -190,13 +190,13 @@ def select_channels(
     """
     whole, recording = recording, placed or recording
     ids = list(recording.channel_ids)
-    kept = _find(recording, row, "channels", whole) if row.channels else ids
+    chosen = _find(recording, row, "channels", whole) if row.channels else ids
     bad = _find(recording, row, "bad_channels", whole) if row.bad_channels else []
-    kept = [name for name in kept if name in ids and name not in bad]
-    if not kept:
+    chosen = [name for name in chosen if name in ids and name not in bad]
+    if not chosen:
         msg = f"no channel is left of {len(ids)}"
         raise refuse(row, msg, "Mend columns channels and bad_channels of the recordings table.")
-    return recording if kept == ids else recording.select_channels(kept)
+    return recording if chosen == ids else recording.select_channels(chosen)
 
 
 def _find(

@@ -200,9 +200,9 @@ def describe_changes(before: Mapping[str, Any] | None, now: Mapping[str, Any] | 
             changes.append(f"{new[0]} instead of {old[0]}")
         elif old != new:
             was, size = map(_size, (old, new))
-            told = "other contents or another time"
-            told = told if was == size else f"{was:,} bytes then, {size:,} now"
-            changes.append(f"{new[0]}: {told}")
+            change = "other contents or another time"
+            change = change if was == size else f"{was:,} bytes then, {size:,} now"
+            changes.append(f"{new[0]}: {change}")
     texts = {*before, *now} - {"paths"}
     changes += [f"another {x} file" for x in sorted(texts) if before.get(x) != now.get(x)]
     return "; ".join(changes)

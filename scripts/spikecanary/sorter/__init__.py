@@ -107,8 +107,10 @@ class SortTask(BaseModel):
     @property
     def suspects(self) -> str:
         """What to look at where the sorter misses activity, and nothing explains it."""
-        given = ", ".join(f"{name}: {value}" for name, value in self.sorter.params.items())
-        params = f"the parameters that are set ({given})" if given else "the sorter's parameters"
+        settings = ", ".join(f"{name}: {value}" for name, value in self.sorter.params.items())
+        params = (
+            f"the parameters that are set ({settings})" if settings else "the sorter's parameters"
+        )
         return f"Look at {params}, the probe and the gain."
 
     def learn_s(self, rate_hz: float) -> float:
@@ -315,8 +317,8 @@ def with_device(defaults: Mapping[str, Any], settings: SorterSettings) -> dict[s
 
 def asked_device(settings: SorterSettings) -> str:
     """Return the device that the sorter is told to use: auto, cpu, cuda, cuda:1, mps."""
-    said = [str(settings.params[param]) for param in DEVICE_PARAMS if param in settings.params]
-    return said[0] if said else "cpu" if settings.name in CPU_SORTERS else settings.device
+    in_params = [str(settings.params[param]) for param in DEVICE_PARAMS if param in settings.params]
+    return in_params[0] if in_params else "cpu" if settings.name in CPU_SORTERS else settings.device
 
 
 def sort(

@@ -63,11 +63,11 @@ def check_types(name: str, params: Mapping[str, Any]) -> Iterator[str]:
         default = defaults.get(key)
         if default is None and value is not None and key in types:
             default = types[key]()
-        told = str(described.get(key, "")).replace(",", " ").replace("`", " ").split()
+        type_words = str(described.get(key, "")).replace(",", " ").replace("`", " ").split()
         is_word = value is None or (isinstance(value, str) and _as_number(value) is None)
         if (
             key in job_keys
-            or (is_word and str(value) in told)
+            or (is_word and str(value) in type_words)
             or (value is None and key in NULL_IS_OFF)
         ):
             continue
@@ -76,30 +76,30 @@ def check_types(name: str, params: Mapping[str, Any]) -> Iterator[str]:
 
 def check_type(where: str, value: Any, default: Any, whose: str = "") -> Iterator[str]:
     """Say where a value, or what is in it, is not of the type of its default."""
-    for inside, given, wanted in _misfits(where, value, default):
-        what = "null" if given is None else f"{quote(given)}, {_kind(given)}"
+    for inside, value_inside, wanted in _misfits(where, value, default):
+        what = "null" if value_inside is None else f"{quote(value_inside)}, {_kind(value_inside)}"
         remedy = f"write {_kind(wanted)}, such as {_as_yaml(wanted)}"
-        if given is None:
+        if value_inside is None:
             remedy = f"leave it out for its default, {_as_yaml(wanted)}"
-        elif _kind(wanted) == "a number" and _as_number(given) is not None:
-            remedy = f"write {_as_yaml(_as_number(given))}"  # YAML reads 2e-1 as a text
+        elif _kind(wanted) == "a number" and _as_number(value_inside) is not None:
+            remedy = f"write {_as_yaml(_as_number(value_inside))}"  # YAML reads 2e-1 as a text
         yield f"{inside}{whose} is {what}, but it takes {_kind(wanted)}: {remedy}"
 
 
 def _misfits(where: str, value: Any, default: Any) -> Iterator[tuple[str, Any, Any]]:
     """Yield what does not fit: where, the value, the default."""
-    wanted, given = _kind(default), _kind(value)
-    if wanted == given == "a dict":
+    wanted, found = _kind(default), _kind(value)
+    if wanted == found == "a dict":
         for key in value.keys() & default.keys():
             if value[key] is not None:
                 yield from _misfits(f"{where}.{key}", value[key], default[key])
-    elif wanted == given == "a list":
+    elif wanted == found == "a list":
         for number, each in enumerate(value if default else ()):
             yield from _misfits(f"{where}[{number}]", each, default[0])
-    elif {wanted, given} == {"a boolean", "a number"}:  # 0 and 1 are both
+    elif {wanted, found} == {"a boolean", "a number"}:  # 0 and 1 are both
         if (value if wanted == "a boolean" else default) not in (0, 1):
             yield where, value, default
-    elif wanted != given and default is not None and not isinstance(default, tuple):
+    elif wanted != found and default is not None and not isinstance(default, tuple):
         yield where, value, default
 
 
@@ -137,9 +137,9 @@ def check_device(
     others = {"cpu", "cuda", "mps"} - {settings.device}
     for where, params in params_of.items():
         for param in DEVICE_PARAMS if settings.device != "auto" else ():
-            if (said := str(params.get(param))).partition(":")[0] in others:
+            if (named := str(params.get(param))).partition(":")[0] in others:
                 yield (
-                    f"config: sorter.device is {settings.device}, but {where}.{param} is {said}: "
+                    f"config: sorter.device is {settings.device}, but {where}.{param} is {named}: "
                     "remove one of them"
                 )
 

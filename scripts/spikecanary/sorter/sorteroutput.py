@@ -95,19 +95,19 @@ def find(results: Path, settings: Mapping[str, Any]) -> Path | None:
 
 def _written_by(settings: Mapping[str, Any]) -> Any:
     """Return settings without what decides only which units are read."""
-    left = json.loads(json.dumps(settings))
-    of_sorter = (left.get("task") or {}).get("sorter") or {}
+    compared = json.loads(json.dumps(settings))
+    of_sorter = (compared.get("task") or {}).get("sorter") or {}
     params = of_sorter.pop("params", {})
     params.pop(KEEP_GOOD_ONLY, None)
-    return left, params
+    return compared, params
 
 
-def lay_out(kept: Path, work: Path, *, keep_good_only: bool | None = None) -> None:
+def lay_out(source: Path, work: Path, *, keep_good_only: bool | None = None) -> None:
     """Lay a kept folder out as SpikeInterface reads it: its own files beside the sorter's."""
     work.mkdir(parents=True)
-    for path in [path for pattern in BESIDE for path in kept.glob(pattern)]:
+    for path in [path for pattern in BESIDE for path in source.glob(pattern)]:
         shutil.copy(path, work / path.name)
-    (work / NAME).symlink_to(kept.absolute(), target_is_directory=True)
+    (work / NAME).symlink_to(source.absolute(), target_is_directory=True)
     if keep_good_only is not None:
         path = work / "spikeinterface_params.json"
         ran_with = json.loads(path.read_text(encoding="utf-8"))

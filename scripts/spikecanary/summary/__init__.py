@@ -256,9 +256,11 @@ def find_failed_sort(attempts: Iterable[Mapping[str, Any]], canary: Record | Non
 def _interrupted(journal: Path) -> str:
     """Say, behind a reason, how this run's last sort was ended from outside; or nothing."""
     last = sentinel.read_attempts_of_run(journal, "sort")[-1:]
-    told = [f"; its sort was {x.get('reason')}" for x in last if x.get("outcome") == "interrupted"]
+    reasons = [
+        f"; its sort was {x.get('reason')}" for x in last if x.get("outcome") == "interrupted"
+    ]
     hint = "SIGTERM, as batch systems do at forecast.max_runtime_min"
-    return "".join(told).replace("SIGTERM", hint)
+    return "".join(reasons).replace("SIGTERM", hint)
 
 
 def print_end(
@@ -294,8 +296,8 @@ def print_end(
     sys.stdout.flush()
     needs = [ending.describe_needs(rows), ending.describe_missing(results, rows, files)]
     needs = list(filter(None, needs))
-    told = [*needs, *ending.describe_outdated(results, rows), *hosts.describe(results, rows)]
-    sys.stderr.write("".join(f"{each}\n" for each in told))
+    last_lines = [*needs, *ending.describe_outdated(results, rows), *hosts.describe(results, rows)]
+    sys.stderr.write("".join(f"{each}\n" for each in last_lines))
     return bool(needs)
 
 

@@ -171,8 +171,8 @@ def describe_missing(
 def describe_outdated(results: Path, rows: Iterable[Mapping[str, Any]]) -> list[str]:
     """Say which recordings hold outputs that are older than their sort, in one line; or nothing."""
     named = {row["recording"]: outdated(results / row["recording"]) for row in rows}
-    told = [f"{name} ({', '.join(old)})" for name, old in named.items() if old]
-    if not told:
+    descriptions = [f"{name} ({', '.join(old)})" for name, old in named.items() if old]
+    if not descriptions:
         return []
     hint = "Run again with them in outputs, or remove them"
-    return [f"Older than the sort, so of another: {shorten(told, NAMED)}. {hint}."]
+    return [f"Older than the sort, so of another: {shorten(descriptions, NAMED)}. {hint}."]

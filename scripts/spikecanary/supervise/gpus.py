@@ -64,8 +64,8 @@ def _ask(question: str, *about: Any) -> Any:
 
 def _memory(device: Any) -> Any:
     """Return a GPU's memory, ``free``, ``used`` and ``total``, in bytes; 0 where it tells none."""
-    told = _ask("nvmlDeviceGetMemoryInfo", device)
-    return told or SimpleNamespace(free=0, used=0, total=0)
+    memory = _ask("nvmlDeviceGetMemoryInfo", device)
+    return memory or SimpleNamespace(free=0, used=0, total=0)
 
 
 def _uuid(device: Any) -> str:

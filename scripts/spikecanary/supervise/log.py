@@ -53,8 +53,8 @@ def configure(log: str | Path, attempt: int = 1, **facts: object) -> None:
     an error of the one before, and not of memory or disk: it would fail again.
     """
     path = Path(log)
-    told = _read_of_run(path) if attempt > 1 else ""
-    if re.search(r" (ERROR|CRITICAL) ", told) and not re.search(SHORT_OF, told):
+    earlier = _read_of_run(path) if attempt > 1 else ""
+    if re.search(r" (ERROR|CRITICAL) ", earlier) and not re.search(SHORT_OF, earlier):
         sys.exit(f"not tried again, it would fail again: see {path}")
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(b"")

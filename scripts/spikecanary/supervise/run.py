@@ -329,9 +329,9 @@ def _classify(ended: Ended, signatures: Path | None) -> ClassifiedSortFailure | 
         return classify(ended.error, log, signatures)
     if ended.died_of == -signal.SIGILL:
         return DependencyError("a program uses instructions that this machine's CPU does not have")
-    told = by_text("", log, signatures)
+    failure = by_text("", log, signatures)
     # A process that was killed proves nothing of the data, whatever it had printed before.
-    return None if isinstance(told, BiologicalFailure) else told
+    return None if isinstance(failure, BiologicalFailure) else failure
 
 
 def _read_events(events: Iterable[str]) -> Iterable[dict[str, Any]]:

@@ -357,8 +357,8 @@ def _describe(path: str | Path, row: Mapping[str, Any], error: Mapping[str, Any]
     fields = [name for name, field in COLUMNS.items() if field in error["loc"]]
     column = f", column {fields[0]}" if fields else ""
     message = MESSAGES.get(error["type"], error["msg"].removeprefix("Value error, "))
-    given = f", got {quote(error['input'])}" if isinstance(error["input"], str) else ""
-    return f"{where}{column}: {message}{given}"
+    got = f", got {quote(error['input'])}" if isinstance(error["input"], str) else ""
+    return f"{where}{column}: {message}{got}"
 
 
 class GrowingTable:
@@ -484,8 +484,8 @@ def _keys_above(row: Mapping[str, str]) -> Iterator[tuple[str, str, str]]:
 def stream_key(row: Mapping[str, str]) -> tuple[str, str, str]:
     """Return what tells the streams of all rows apart: path, stream, options."""
     try:
-        given = json.loads(row.get("reader_options") or "{}")
-        options = {name: given[name] for name in STREAM_OPTIONS if name in given}
+        options_of_row = json.loads(row.get("reader_options") or "{}")
+        options = {name: options_of_row[name] for name in STREAM_OPTIONS if name in options_of_row}
     except (ValueError, TypeError):
         options = {}
     return os.path.realpath(expand(row["path"])), row.get("stream_id", ""), str(options)
