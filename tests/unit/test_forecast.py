@@ -275,7 +275,7 @@ def test_machine_that_tells_nothing_stops_nothing(tmp_path, monkeypatch):
         node = SimpleNamespace(total=reading, free=reading, available=reading)
         nvml = SimpleNamespace(NVMLError=OSError, nvmlDeviceGetMemoryInfo=lambda _, node=node: node)
         monkeypatch.setattr(forecast.gpus, "_nvml", lambda nvml=nvml: nvml)
-        monkeypatch.setattr(forecast.gpus, "_devices", lambda _: ["one"])
+        monkeypatch.setattr(forecast.gpus, "_devices", lambda: ["one"])
         monkeypatch.setattr(psutil, "virtual_memory", lambda node=node: node)
         room = forecast.available(tmp_path, ForecastSettings(), WatchdogSettings())
         assert "vram_mb" not in room

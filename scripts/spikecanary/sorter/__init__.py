@@ -107,10 +107,8 @@ class SortTask(BaseModel):
     @property
     def suspects(self) -> str:
         """What to look at where the sorter misses activity, and nothing explains it."""
-        settings = ", ".join(f"{name}: {value}" for name, value in self.sorter.params.items())
-        params = (
-            f"the parameters that are set ({settings})" if settings else "the sorter's parameters"
-        )
+        values = ", ".join(f"{name}: {value}" for name, value in self.sorter.params.items())
+        params = f"the parameters that are set ({values})" if values else "the sorter's parameters"
         return f"Look at {params}, the probe and the gain."
 
     def learn_s(self, rate_hz: float) -> float:
