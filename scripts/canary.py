@@ -5,7 +5,8 @@ from typing import Any
 
 from spikecanary import canary, inputcheck, screen
 from spikecanary.config import CanarySettings, Config
-from spikecanary.sorter import SortTask, asked_device
+from spikecanary.sorter import SortTask
+from spikecanary.sorter.registry import asked_device
 from spikecanary.supervise import gpus
 from spikecanary.supervise.job import Job
 from spikecanary.supervise.log import configure, new_log

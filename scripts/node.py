@@ -6,7 +6,7 @@ from typing import Any
 
 from spikecanary.config import SorterSettings
 from spikecanary.preflight import node
-from spikecanary.sorter import asked_device
+from spikecanary.sorter.registry import asked_device
 from spikecanary.supervise import gpus
 from spikecanary.supervise.job import Job
 from spikecanary.supervise.log import configure, new_log

@@ -5,7 +5,8 @@ from typing import Any
 
 from spikecanary import fullsort, screen
 from spikecanary.config import ForecastSettings
-from spikecanary.sorter import SortTask, asked_device
+from spikecanary.sorter import SortTask
+from spikecanary.sorter.registry import asked_device
 from spikecanary.supervise import gpus
 from spikecanary.supervise.job import Job, job_limit
 from spikecanary.supervise.log import configure, new_log

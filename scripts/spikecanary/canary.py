@@ -23,8 +23,9 @@ from spikecanary.forecast import Forecast
 from spikecanary.recording import stamps
 from spikecanary.sentinel import Failure, Measured, Outcome, Record, Window
 from spikecanary.signals import SignalReport
-from spikecanary.sorter import LEAST_BATCHES, MATLAB_KILOSORTS, SortTask, activity, learning
+from spikecanary.sorter import LEAST_BATCHES, SortTask, activity, learning
 from spikecanary.sorter.learning import Learned
+from spikecanary.sorter.registry import MATLAB_KILOSORTS
 from spikecanary.supervise import folders, watchdogs
 from spikecanary.supervise.job import Job
 from spikecanary.supervise.processes import Interrupted

@@ -21,7 +21,8 @@ from spikecanary import sentinel
 from spikecanary.config import Config, ForecastSettings, WatchdogSettings
 from spikecanary.failures import GPU_MEMORY, CapacityForecastError
 from spikecanary.sentinel import Interval, Measured, Record
-from spikecanary.sorter import CPU_SORTERS, MEMORY_KNOBS, SortTask
+from spikecanary.sorter import SortTask
+from spikecanary.sorter.registry import CPU_SORTERS, MEMORY_KNOBS
 from spikecanary.supervise import gpus, memory
 
 MB = 1e6

@@ -21,7 +21,8 @@ from spikecanary.config.pathtypes import not_readable
 from spikecanary.config.presets import PREPROCESSING
 from spikecanary.failures.signatures import load_signatures
 from spikecanary.recording import RATES_DIFFER, preprocessing_steps, readers
-from spikecanary.sorter import defaults_of, parameters
+from spikecanary.sorter import parameters
+from spikecanary.sorter.registry import defaults_of
 from spikecanary.table import ID_PATTERN, Recording, read_table, read_valid
 from spikecanary.texts import did_you_mean, quote
 

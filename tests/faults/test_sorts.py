@@ -8,6 +8,7 @@ import pytest
 from spikecanary import fullsort, sentinel, sorter
 from spikecanary.config import Config, SorterSettings
 from spikecanary.sentinel import read_journal
+from spikecanary.sorter import registry
 from spikecanary.supervise.job import Job
 from spikecanary.table import Recording
 from workbench import ROOT, make_record
@@ -119,7 +120,7 @@ def when_sorting(log, act):
 
 
 def test_gpu_memory_is_tried_again_with_smaller_batches(sort, monkeypatch, tmp_path, ledger):
-    monkeypatch.setitem(sorter.MEMORY_KNOBS, "quick", ("unused", 64, 1, 4))
+    monkeypatch.setitem(registry.MEMORY_KNOBS, "quick", ("unused", 64, 1, 4))
     record = sort(fail_in="full", fail_how="gpu_memory", unused=64)
     assert record.outcome == "sorted"
     assert [w.split("sorted with ")[1] for w in record.warnings] == [
@@ -133,7 +134,7 @@ def test_gpu_memory_is_tried_again_with_smaller_batches(sort, monkeypatch, tmp_p
 
 
 def test_gpu_memory_that_no_batch_helps(sort, monkeypatch, tmp_path, ledger):
-    monkeypatch.setitem(sorter.MEMORY_KNOBS, "quick", ("unused", 64, 1, 4))
+    monkeypatch.setitem(registry.MEMORY_KNOBS, "quick", ("unused", 64, 1, 4))
     with pytest.raises(fullsort.SortFailedError, match="GPU's memory was not enough"):
         sort(fail_in="full", fail_how="gpu_memory", unused=1000)
     journal = read_journal(tmp_path / "x/attempts.jsonl")

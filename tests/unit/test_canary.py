@@ -5,11 +5,11 @@ from types import SimpleNamespace
 
 import pytest
 
-from spikecanary import canary, diagnosis, sentinel, sorter
+from spikecanary import canary, diagnosis, sentinel
 from spikecanary.config import CanarySettings, ForecastSettings, RetrySettings
 from spikecanary.failures import CATEGORIES, DiskExhaustionError
 from spikecanary.fullsort import SortFailedError
-from spikecanary.sorter import learning
+from spikecanary.sorter import learning, registry
 from spikecanary.supervise import folders, watchdogs
 from spikecanary.supervise.child import describe_error
 from spikecanary.supervise.job import Job
@@ -98,7 +98,7 @@ def test_hang_stops_and_a_limit_of_the_canarys_own_job_does_not(run, task, tmp_p
 
 def test_canary_retries_with_smaller_batches_as_the_full_sort_does(run, sort, task, monkeypatch):
     """Text of a GPU that is full with large batches, by the quick sorter; no GPU is here."""
-    monkeypatch.setitem(sorter.MEMORY_KNOBS, "quick", ("unused", 64, 1, 4))
+    monkeypatch.setitem(registry.MEMORY_KNOBS, "quick", ("unused", 64, 1, 4))
     full = with_params(task, fail_in="always", fail_how="gpu_memory", unused=64)
     said = ["{'unused': 32}", "{'unused': 16}"]
     record = run(full)
@@ -112,7 +112,7 @@ def test_canary_retries_with_smaller_batches_as_the_full_sort_does(run, sort, ta
 
 
 def test_canary_makes_as_many_retries_as_the_config_says(task, tmp_path, monkeypatch):
-    monkeypatch.setitem(sorter.MEMORY_KNOBS, "quick", ("unused", 64, 1, 4))
+    monkeypatch.setitem(registry.MEMORY_KNOBS, "quick", ("unused", 64, 1, 4))
     full = with_params(task, fail_in="window", fail_how="gpu_memory", unused=64)
     job = Job(log=tmp_path / "log.txt", retry=RetrySettings(gpu_memory_times=1))
     record = canary.run(full, CanarySettings(window_s=2, min_recording_s=4), tmp_path / "x", job)

@@ -11,7 +11,8 @@ from spikeinterface.sorters import sorter_dict
 
 from spikecanary import config, inputcheck, sorter
 from spikecanary.config import BadInputError, Config, SorterSettings
-from spikecanary.sorter import MAY_BE_ZERO, SortTask, defaults_of, find_out_of_range, parameters
+from spikecanary.sorter import SortTask, parameters
+from spikecanary.sorter.registry import MAY_BE_ZERO, defaults_of, find_out_of_range
 from spikecanary.table import Recording
 
 

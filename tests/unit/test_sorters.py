@@ -10,7 +10,7 @@ from spikeinterface.sorters import sorter_dict
 from spikecanary import sorter
 from spikecanary.config import Config, SorterSettings
 from spikecanary.failures import DependencyError, SorterUnavailableError
-from spikecanary.sorter import NoGoodUnitsError, SortTask, sorteroutput
+from spikecanary.sorter import NoGoodUnitsError, SortTask, registry, sorteroutput
 from spikecanary.table import Recording
 from workbench import ROOT
 
@@ -24,7 +24,7 @@ def make_row(**fields):
 def test_sorters_that_use_no_gpu_are_those_of_spikeinterface():
     """It says so of dartsort too, which runs on PyTorch, and may use one."""
     capable = {name for name, cls in sorter_dict.items() if cls.gpu_capability != "not-supported"}
-    assert {*sorter_dict} - capable - {"dartsort"} == {*sorter.CPU_SORTERS}
+    assert {*sorter_dict} - capable - {"dartsort"} == {*registry.CPU_SORTERS}
 
 
 def test_settings_of_a_recording():
@@ -185,22 +185,22 @@ def test_device():
     defaults = sorter_dict["kilosort4"].default_params()
     cpu = SorterSettings(device="cpu")
     simple = SorterSettings(name="simple", device="cpu")
-    assert sorter.with_device(defaults, cpu) == {"torch_device": "cpu"}
-    assert sorter.with_device(defaults, SorterSettings()) == {}
-    assert sorter.with_device(sorter_dict["simple"].default_params(), simple) == {}
+    assert registry.with_device(defaults, cpu) == {"torch_device": "cpu"}
+    assert registry.with_device(defaults, SorterSettings()) == {}
+    assert registry.with_device(sorter_dict["simple"].default_params(), simple) == {}
     said = SorterSettings(device="cpu", params={"torch_device": "cuda:1"})
-    assert sorter.with_device(defaults, said) == {"torch_device": "cuda:1"}
-    assert sorter.asked_device(said) == "cuda:1"
-    assert sorter.asked_device(cpu) == "cpu"
+    assert registry.with_device(defaults, said) == {"torch_device": "cuda:1"}
+    assert registry.asked_device(said) == "cuda:1"
+    assert registry.asked_device(cpu) == "cpu"
 
 
 def test_sorters_of_spikeinterface_are_known_without_it():
-    assert set(sorter_dict) <= sorter.BUILT_IN
+    assert set(sorter_dict) <= registry.BUILT_IN
 
 
 def test_device_parameters_still_exist():
     assert "device" in sorter_dict["rtsort"].default_params()
-    for name, param in sorter.DEVICE_PARAM_OF.items():
+    for name, param in registry.DEVICE_PARAM_OF.items():
         assert param in sorter_dict[name].default_params()
 
 
@@ -210,38 +210,38 @@ def test_plugin_that_fails_when_it_is_imported(tmp_path, text):
     with pytest.raises(
         SorterUnavailableError, match=r"plug\.py fails when it is imported: "
     ) as err:
-        sorter.load_plugin(tmp_path / "plug.py")
+        registry.load_plugin(tmp_path / "plug.py")
     assert err.value.category == "environment"
 
 
 def test_plugin_registers_its_sorters():
-    assert "quick" in sorter.load_plugin(PLUGIN)
-    assert sorter.sorter_class("quick").get_sorter_version() == "1.0"
+    assert "quick" in registry.load_plugin(PLUGIN)
+    assert registry.sorter_class("quick").get_sorter_version() == "1.0"
 
 
 def test_last_class_of_a_name_counts(tmp_path):
     text = "from spikeinterface.sorters import BaseSorter\n"
     text += "class _Base(BaseSorter):\n    sorter_name = 'of_the_lab'\n"
     (tmp_path / "plug.py").write_text(f"{text}class Better(_Base):\n    pass\n")
-    assert sorter.load_plugin(tmp_path / "plug.py") == ["of_the_lab"]
+    assert registry.load_plugin(tmp_path / "plug.py") == ["of_the_lab"]
     assert sorter_dict.pop("of_the_lab").__name__ == "Better"
 
 
 def test_plugins_that_do_not_load(tmp_path):
     with pytest.raises(DependencyError, match="does not exist"):
-        sorter.load_plugin(tmp_path / "none.py")
+        registry.load_plugin(tmp_path / "none.py")
     (tmp_path / "broken.py").write_text("import no_such_module_of_mine\n")
     with pytest.raises(DependencyError, match="cannot be imported") as caught:
-        sorter.load_plugin(tmp_path / "broken.py")
+        registry.load_plugin(tmp_path / "broken.py")
     assert caught.value.evidence == {"module": "no_such_module_of_mine"}
 
 
 def test_sorters_that_are_not_there():
     with pytest.raises(SorterUnavailableError, match=r"did you mean 'kilosort4'"):
-        sorter.sorter_class("kilosrt4")
+        registry.sorter_class("kilosrt4")
     with pytest.raises(SorterUnavailableError, match="kilosort2_5 is not installed"):
-        sorter.sorter_class("kilosort2_5")
-    assert sorter.sorter_class("kilosort2_5", container=True).sorter_name == "kilosort2_5"
+        registry.sorter_class("kilosort2_5")
+    assert registry.sorter_class("kilosort2_5", container=True).sorter_name == "kilosort2_5"
 
 
 def test_container_arguments():

@@ -24,7 +24,7 @@ from spikecanary import canary, reruns, sentinel, sorter, summary
 from spikecanary.config import CanarySettings, Config, ExportSettings, SorterSettings
 from spikecanary.outputs import analysis, curation, exports, figures
 from spikecanary.sentinel import Part
-from spikecanary.sorter import SortTask, sorteroutput
+from spikecanary.sorter import SortTask, registry, sorteroutput
 from spikecanary.supervise.job import Job
 from spikecanary.table import Recording
 from workbench import ROOT, make_record
@@ -95,7 +95,7 @@ def make_sort(folder: Path) -> dict:
     return {
         "plain": describe_handed(plain, folder / "one"),
         "cut": describe_handed(cut, folder / "two"),
-        "device": sorter.with_device({"torch_device": "auto"}, SorterSettings(device="cpu")),
+        "device": registry.with_device({"torch_device": "auto"}, SorterSettings(device="cpu")),
         "copies": list(sorteroutput.COPIES),
     }
 

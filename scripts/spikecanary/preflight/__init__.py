@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from spikecanary import signals, sorter
+from spikecanary import signals
 from spikecanary.config import CanarySettings
 from spikecanary.failures import (
     ClassifiedSortFailure,
@@ -26,7 +26,8 @@ from spikecanary.failures import (
 )
 from spikecanary.recording import check_preprocessed, describe_header, open_recording, preprocess
 from spikecanary.recording.layout import check as check_layout
-from spikecanary.sorter import LEAST_BATCHES, MATLAB_KILOSORTS, SortTask, parameters
+from spikecanary.sorter import LEAST_BATCHES, SortTask, parameters, registry
+from spikecanary.sorter.registry import MATLAB_KILOSORTS
 from spikecanary.supervise import gpus, memory
 from spikecanary.texts import sentences
 
@@ -140,8 +141,8 @@ def check_node(
     """
     settings = task.sorter
     if settings.plugin:
-        sorter.load_plugin(settings.plugin)
-    sorter.sorter_class(settings.name, container=settings.container is not None)
+        registry.load_plugin(settings.plugin)
+    registry.sorter_class(settings.name, container=settings.container is not None)
     for certain in check_channels(task, header):
         raise certain
     _check_templates(task)
@@ -231,7 +232,7 @@ def _check_device(task: SortTask) -> None:
     from spikeinterface.sorters import sorter_dict
 
     settings = task.sorter
-    device = sorter.asked_device(settings)
+    device = registry.asked_device(settings)
     is_asked = device.partition(":")[0] in ("cuda", "mps")
     cls, msg = sorter_dict.get(settings.name), None
     needs_one = cls is not None and cls.gpu_capability == "nvidia-required"
@@ -252,8 +253,8 @@ def _check_device(task: SortTask) -> None:
 def _check_torch(task: SortTask) -> Iterator[ClassifiedSortFailure]:
     """Say that a sort takes the CPU of a machine with a GPU: PyTorch cannot use it."""
     settings = task.sorter
-    is_left_to_it = sorter.asked_device(settings) == "auto" and settings.container is None
-    if not is_left_to_it or settings.name not in sorter.DEVICE_PARAM_OF or not gpus.count():
+    is_left_to_it = registry.asked_device(settings) == "auto" and settings.container is None
+    if not is_left_to_it or settings.name not in registry.DEVICE_PARAM_OF or not gpus.count():
         return
     if why := _why_torch_has_no_cuda():
         msg = f"this machine has a GPU, but {settings.name} uses the CPU: {why}"

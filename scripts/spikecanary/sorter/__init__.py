@@ -1,13 +1,10 @@
-"""Run one sorter once through SpikeInterface: which there are, their device, one sort."""
+"""Run one sorter once through SpikeInterface: what is sorted, with what, and how."""
 
 import contextlib
 import gc
 import hashlib
-import importlib.util
-import inspect
 import json
-import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -15,7 +12,7 @@ from pydantic import BaseModel, ConfigDict
 
 from spikecanary import sentinel, signals
 from spikecanary.config import Config, SorterSettings, Steps, as_set
-from spikecanary.failures import DependencyError, SorterParameterError, SorterUnavailableError
+from spikecanary.failures import SorterParameterError
 from spikecanary.recording import (
     cut_window,
     describe_header,
@@ -23,54 +20,15 @@ from spikecanary.recording import (
     open_recording,
     preprocess,
 )
-from spikecanary.sorter import sorteroutput
+from spikecanary.sorter import registry, sorteroutput
 from spikecanary.table import Recording
-from spikecanary.texts import as_yaml, did_you_mean
+from spikecanary.texts import as_yaml
 
 if TYPE_CHECKING:
     from spikeinterface.core import BaseRecording
 
-#: SpikeInterface's sorters (0.105), which no plugin defines; known without SpikeInterface, since
-#: rules are read where it may not be installed.
-BUILT_IN = frozenset(
-    (
-        *("combinato", "dartsort", "hdsort", "herdingspikes", "ironclust", "kilosort"),
-        *("kilosort2", "kilosort2_5", "kilosort3", "kilosort4", "lupin", "mountainsort4"),
-        *("mountainsort5", "pykilosort", "rtsort", "simple", "spykingcircus", "spykingcircus2"),
-        *("tridesclous", "tridesclous2", "waveclus", "waveclus_snippets", "yass"),
-    )
-)
-
-#: Parameters by which sorters choose their device; the values are torch's names.
-DEVICE_PARAMS = ("torch_device", "device")
-#: Sorters that are told by yes or no whether to use a GPU.
-GPU_CHOICES = {"ironclust": "fGpu", "kilosort": "useGPU"}
-#: Sorters whose parameters SpikeInterface does not list where they are not installed.
-DEVICE_PARAM_OF = {"kilosort4": "torch_device"}
-#: Sorters that work batch by batch and learn their templates from every 25th batch (kilosort 4.1.7,
-#: extract_wPCA_wTEMP: 0, 25, 50, ...; so of a window under 50 s from its first 2 s): the parameters
-#: of a batch's length in samples, and of which share of the batches is read at all; their defaults.
-BATCHES = {"kilosort4": (("batch_size", 60_000), ("batch_downsampling", 1))}
-#: Kilosort in MATLAB, which is handed 16-bit integers.
-MATLAB_KILOSORTS = ("kilosort", "kilosort2", "kilosort2_5", "kilosort3")
-#: What decides how much GPU memory a sorter takes: the parameter, its default, what its values
-#: are multiples of, and the smallest that still works. A batch of kilosort4 must be longer
-#: than its spikes (nt 61 samples) by far; NT of the others is a multiple of 32, with a buffer
-#: of 64 (ntbuff), and "try decreasing if out of memory" (their config files).
-MEMORY_KNOBS = {
-    "kilosort4": ("batch_size", 60_000, 1, 5_000),
-    **dict.fromkeys(MATLAB_KILOSORTS, ("NT", 65_536, 64, 4_096)),
-}
-#: Sorters that use no GPU (``gpu_capability`` in SpikeInterface 0.105).
-CPU_SORTERS = (
-    *("combinato", "hdsort", "herdingspikes", "lupin", "mountainsort4", "mountainsort5", "simple"),
-    *("spykingcircus", "spykingcircus2", "tridesclous", "tridesclous2"),
-    *("waveclus", "waveclus_snippets"),
-)
 #: A window must have at least so many batches: one alone fails as NaN data do.
 LEAST_BATCHES = 2.5
-#: Parameters of kilosort4 (4.1.7) that may be 0 beyond their stated range: no failure is of these.
-MAY_BE_ZERO = ("acg_threshold", "ccg_threshold", "cluster_downsampling", "cluster_init_seed")
 #: Lines of a sorter's own log that are read, from its end.
 MOST_LOG_LINES = 2000
 #: What sorters without batches are taken to need of activity, in s.
@@ -117,9 +75,11 @@ class SortTask(BaseModel):
 
     def batch_s(self, rate_hz: float) -> float | None:
         """Length in s of what one batch is read from; None for sorters without batches."""
-        if self.sorter.name not in BATCHES:
+        if self.sorter.name not in registry.BATCHES:
             return None
-        size, every = (self._number(param, default) for param, default in BATCHES[self.sorter.name])
+        size, every = (
+            self._number(param, default) for param, default in registry.BATCHES[self.sorter.name]
+        )
         return size * every / self.handed(0, rate_hz)[1]
 
     def handed(self, n_samples: int, rate_hz: float) -> tuple[int, float]:
@@ -150,13 +110,13 @@ class SortTask(BaseModel):
         if name != "kilosort4" or self.sorter.params.get("skip_kilosort_preprocessing"):
             return None
         n_samples, _ = self.handed(n_samples, rate_hz)
-        batch, every = (self._number(*each) for each in BATCHES[name])
-        param = BATCHES[name][0][0]
+        batch, every = (self._number(*each) for each in registry.BATCHES[name])
+        param = registry.BATCHES[name][0][0]
         if n_samples >= (2 * every - 1) * batch + self._number("nt", 61):
             return None
         smaller = int(n_samples / every / LEAST_BATCHES)
         remedy = f"Set {self.alone(param, smaller)}. Or remove its row from the table."
-        if smaller < MEMORY_KNOBS[name][-1]:
+        if smaller < registry.MEMORY_KNOBS[name][-1]:
             remedy = f"It is too short for any {param}: remove its row from the table."
         msg = (
             f"{n_samples:,} samples are fewer than two batches of {name} ({param}: {batch:,} each)"
@@ -173,9 +133,9 @@ class SortTask(BaseModel):
 
     def with_less_memory(self, factor: float) -> "SortTask | None":
         """Clone this task with smaller batches; None where the sorter has no such parameter."""
-        if self.sorter.name not in MEMORY_KNOBS:
+        if self.sorter.name not in registry.MEMORY_KNOBS:
             return None
-        param, default, multiple, least = MEMORY_KNOBS[self.sorter.name]
+        param, default, multiple, least = registry.MEMORY_KNOBS[self.sorter.name]
         now = self._number(param, default)
         smaller = max(least, int(now * factor) // multiple * multiple)
         if smaller >= now:
@@ -215,7 +175,7 @@ def settings_for(name: str, settings: SorterSettings) -> SorterSettings:
     sorters that SpikeInterface does not have.
     """
     params = settings.params if name == settings.name else settings.params_of.get(name, {})
-    plugin = None if name in BUILT_IN else settings.plugin
+    plugin = None if name in registry.BUILT_IN else settings.plugin
     update = {
         "name": name,
         "params": params,
@@ -224,99 +184,6 @@ def settings_for(name: str, settings: SorterSettings) -> SorterSettings:
         "keep_output": SorterSettings().keep_output,  # of the files, not of what comes out
     }
     return settings.model_copy(update=update)
-
-
-def load_plugin(path: str | Path) -> list[str]:
-    """Run a Python file and register the subclasses of ``BaseSorter`` that it defines, by name.
-
-    Raises
-    ------
-    DependencyError
-        The file is missing, or a module that it imports.
-    SorterUnavailableError
-        It raises something else.
-    """
-    from spikeinterface.sorters import BaseSorter, sorter_dict
-
-    path = Path(path).absolute()
-    spec = importlib.util.spec_from_file_location(f"spikecanary_plugin_{path.stem}", path)
-    if spec is None or spec.loader is None or not path.is_file():
-        msg = f"the sorter plugin {path} does not exist, or is no Python file"
-        remedy = "Correct sorter.plugin; on a cluster every node has to see that file."
-        raise DependencyError(msg, module=str(path), remedy=remedy)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    try:
-        spec.loader.exec_module(module)
-    except ImportError as err:
-        msg = f"the sorter plugin {path} cannot be imported: {err}"
-        raise DependencyError(msg, module=err.name or str(path)) from err
-    except (MemoryError, OSError):
-        raise
-    except (Exception, SystemExit) as err:
-        msg = f"the sorter plugin {path} fails when it is imported: {type(err).__name__}: {err}"
-        raise SorterUnavailableError(msg, remedy="Mend the file (sorter.plugin).") from err
-    # In the order of their definition: of one name the last counts.
-    classes: list[Any] = [value for value in vars(module).values() if inspect.isclass(value)]
-    found = {
-        cls.sorter_name: cls
-        for cls in classes
-        if issubclass(cls, BaseSorter) and cls.__module__ == module.__name__
-    }
-    sorter_dict.update(found)
-    return list(found)
-
-
-def sorter_class(name: str, *, container: bool = False) -> Any:
-    """Return SpikeInterface's class of a sorter.
-
-    Raises
-    ------
-    SorterUnavailableError
-        There is no such sorter, or it is not installed here and runs in no container.
-    """
-    from spikeinterface.sorters import sorter_dict
-
-    if name not in sorter_dict:
-        known = sorted(sorter_dict)
-        msg = f"unknown sorter {name!r}{did_you_mean(name, known)}"
-        raise SorterUnavailableError(msg, sorter=name, known=known)
-    cls = sorter_dict[name]
-    if not container and not cls.is_installed():
-        msg = f"the sorter {name} is not installed on this machine"
-        raise SorterUnavailableError(msg, sorter=name)
-    return cls
-
-
-def defaults_of(name: str) -> dict[str, Any]:
-    """Return a sorter's default parameters; none where its package has them and is missing."""
-    from spikeinterface.sorters import sorter_dict
-
-    try:
-        is_listed = name != "kilosort4" or sorter_dict[name].is_installed()
-        return dict(sorter_dict[name].default_params()) if is_listed else {}
-    except (ImportError, KeyError):
-        return {}
-
-
-def with_device(defaults: Mapping[str, Any], settings: SorterSettings) -> dict[str, Any]:
-    """Return the sorter's parameters with the device set, for sorters that have a choice."""
-    params = dict(settings.params)
-    if settings.device == "auto":
-        return params
-    known = [param for param in DEVICE_PARAMS if param in defaults]
-    param = DEVICE_PARAM_OF.get(settings.name) or (known[0] if known else None)
-    if param is not None:
-        params.setdefault(param, settings.device)
-    if choice := GPU_CHOICES.get(settings.name):
-        params.setdefault(choice, settings.device == "cuda")
-    return params
-
-
-def asked_device(settings: SorterSettings) -> str:
-    """Return the device that the sorter is told to use: auto, cpu, cuda, cuda:1, mps."""
-    in_params = [str(settings.params[param]) for param in DEVICE_PARAMS if param in settings.params]
-    return in_params[0] if in_params else "cpu" if settings.name in CPU_SORTERS else settings.device
 
 
 def sort(
@@ -353,12 +220,12 @@ def sort(
     recording = open_recording(task.row, parts=parts if task.window_s is None else None)
     tell(header=describe_header(recording), parts=parts)
     if task.sorter.plugin:
-        load_plugin(task.sorter.plugin)
+        registry.load_plugin(task.sorter.plugin)
     work = folder / "sorter"
     if finished is None:
         _run_sorter(task, recording, work, tell)
     else:
-        params = {**defaults_of(task.sorter.name), **task.sorter.params}
+        params = {**registry.defaults_of(task.sorter.name), **task.sorter.params}
         wanted = params.get(sorteroutput.KEEP_GOOD_ONLY)
         sorteroutput.lay_out(finished, work, keep_good_only=wanted)
     tell(n_samples_after=open_recording(task.row).get_num_samples())
@@ -426,8 +293,8 @@ def _run_sorter(task: SortTask, recording: Any, folder: Path, tell: Callable[...
         tell(copied_mb=recording.get_total_memory_size() / 1e6)
     tell(stage="sort")
     settings = task.sorter
-    cls = sorter_class(settings.name, container=settings.container is not None)
-    params = with_device(defaults_of(settings.name), settings)
+    cls = registry.sorter_class(settings.name, container=settings.container is not None)
+    params = registry.with_device(registry.defaults_of(settings.name), settings)
     params.pop("verbose", None)  # herdingspikes has one of its own, which is set below
     with contextlib.suppress(Exception):  # every sorter has its own way, and its own errors
         tell(sorter_version=str(cls.get_sorter_version()))
@@ -448,7 +315,7 @@ def _run_sorter(task: SortTask, recording: Any, folder: Path, tell: Callable[...
     except Exception:
         tell(sorter_log=_read_sorter_log(folder))
         with contextlib.suppress(ImportError, LookupError, TypeError):  # of another Kilosort
-            tell(out_of_range=find_out_of_range(settings))
+            tell(out_of_range=registry.find_out_of_range(settings))
         raise
     tell(sorter_ended_well=True)
 
@@ -460,27 +327,6 @@ def _time_of_compilation(tell: Callable[..., None]) -> contextlib.AbstractContex
     except ImportError:
         return contextlib.nullcontext()
     return event.install_timer("numba:compile", lambda time_s: tell(compile_s=time_s))
-
-
-def find_out_of_range(settings: SorterSettings) -> dict[str, str]:
-    """Return parameters beyond the range that their sorter states, and that range.
-
-    Kilosort (4.1.7) holds them to it in its window alone: what is beyond may work all the same.
-    """
-    if settings.name != "kilosort4" or settings.container is not None:
-        return {}
-    from kilosort.parameters import EXTRA_PARAMETERS, MAIN_PARAMETERS
-
-    found, stated = {}, MAIN_PARAMETERS | EXTRA_PARAMETERS
-    for name, value in settings.params.items():
-        if not isinstance(value, int | float) or stated.get(name, {}).get("min") is None:
-            continue
-        if not value and name in MAY_BE_ZERO:
-            continue
-        least, most, never = (stated[name][key] for key in ("min", "max", "exclude"))
-        if not least <= value <= most or value in never:
-            found[name] = f"{'more than ' * (least in never)}{least} to {most}"
-    return found
 
 
 def _read_sorter_log(folder: Path) -> str:

@@ -10,7 +10,8 @@ from spikecanary.failures import ClassifiedSortFailure, RecordingLayoutError, So
 from spikecanary.recording import open_recording, preprocess
 from spikecanary.recording.layout import MAD_TO_SD
 from spikecanary.recording.probes import count_largest_group
-from spikecanary.sorter import BATCHES, CPU_SORTERS, SortTask
+from spikecanary.sorter import SortTask
+from spikecanary.sorter.registry import BATCHES, CPU_SORTERS
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -12,7 +12,8 @@ from spikecanary.failures import (
     SorterParameterError,
 )
 from spikecanary.recording import open_recording
-from spikecanary.sorter import BATCHES, SortTask, prepare, sorter_class, with_device
+from spikecanary.sorter import SortTask, prepare
+from spikecanary.sorter.registry import BATCHES, sorter_class, with_device
 
 #: From a shifted start the sort must learn so many times the clips that it needs: whitening is
 #: learned from other batches then, too.

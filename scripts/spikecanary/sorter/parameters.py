@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 
 from spikecanary.config import SorterSettings
-from spikecanary.sorter import DEVICE_PARAMS, defaults_of
+from spikecanary.sorter.registry import DEVICE_PARAMS, defaults_of
 from spikecanary.texts import quote
 
 #: May be null whatever the default (SpikeInterface 0.105: mountainsort4 and 5 filter where neither
