@@ -1,8 +1,11 @@
 """The full sort: obey the sentinel, lock, sort, write the sorting and how it ended."""
 
 import contextlib
+import json
 import logging
+import shlex
 import socket
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -30,6 +33,8 @@ from spikecanary.texts import PlainError, as_yaml, sentences
 logger = logging.getLogger(__name__)
 
 LOCK = ".sort.lock"
+#: What a canary tests, of the settings that a sort records.
+TESTED = ("task", "data")
 #: The evidence of a failure that says what its attempt might use, by what it lacked.
 EVIDENCE = {"mem_mb": "limit_mb", "runtime": "limit_s"}
 #: An attempt has more where it may use so many times as much as the one before.
@@ -75,7 +80,7 @@ def run(
     Interrupted
         A signal ended this process; only a line in the journal is left behind.
     """
-    canary = check_sentinel(results / "canary.json", forced=forced)
+    canary = check_sentinel(results / "canary.json", job.recorded_settings, forced=forced)
     journal = results / "attempts.jsonl"
     _refuse_repetition(journal, job)
     may_read = keep_output and not task.row.is_remote  # whose stamp proves nothing
@@ -136,13 +141,14 @@ def _keep_output(work: Path, results: Path, record: Record) -> None:
         logger.warning("%s: the sorter's own files are not kept: %s", record.recording, err)
 
 
-def check_sentinel(path: Path, *, forced: bool) -> Record:
+def check_sentinel(path: Path, settings: Mapping[str, Any], *, forced: bool) -> Record:
     """Read the sentinel and obey it.
 
     Raises
     ------
     SortStoppedError
-        The verdict is *stop*, and the recording is not forced.
+        The verdict is *stop*, or of another task or other data than those of the sort's
+        ``settings``, and the recording is not forced.
     RecordError
         The sentinel cannot be read.
     """
@@ -154,6 +160,12 @@ def check_sentinel(path: Path, *, forced: bool) -> Record:
             name = as_yaml(canary.recording)
             todo = f"To sort it all the same: canary: {{force: [{name}]}} in the config"
         msg = f"{canary.recording}: its canary says stop ({category}): {canary.reason}. {todo}"
+        raise SortStoppedError(msg)
+    # Where Snakemake's memory is lost or another folder's, no canary may have run.
+    now = json.loads(json.dumps({name: settings[name] for name in TESTED if name in settings}))
+    if not forced and any(canary.settings.get(name, now[name]) != now[name] for name in now):
+        todo = f"To test it first, add to your command: --forcerun {shlex.quote(str(path))}"
+        msg = f"{canary.recording}: its canary tested other settings or data. {todo}"
         raise SortStoppedError(msg)
     return canary
 

@@ -8,6 +8,7 @@ bumped by hand when what comes out changes; an edited docstring sorts nothing ag
 import hashlib
 import json
 import os
+import shlex
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -403,7 +404,7 @@ def compare(
         return "; ".join(unreadable[:NAMED])
     named = [f"{len(ids)} {reason} ({shorten(ids, NAMED)})" for reason, ids in reasons.items()]
     files = [
-        str(path)
+        shlex.quote(str(path))
         for reason, ids in reasons.items()
         for id_ in ids
         for name in REMADE.get(reason, ["", "canary.json", "sort.json"])

@@ -421,7 +421,7 @@ def test_force_is_advised_for_biology_only(row):
 def test_force_is_offered_for_biology_only(tmp_path, category):
     write_record(tmp_path / "canary.json", stopped(category))
     with pytest.raises(SortStoppedError) as caught:
-        check_sentinel(tmp_path / "canary.json", forced=False)
+        check_sentinel(tmp_path / "canary.json", {}, forced=False)
     assert ("force" in str(caught.value)) == (category == "biological")
 
 

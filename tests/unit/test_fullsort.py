@@ -17,7 +17,7 @@ from spikecanary.supervise import watchdogs
 from spikecanary.supervise.job import Job
 from spikecanary.supervise.run import Ended
 from spikecanary.table import Recording
-from workbench import with_params, with_traces
+from workbench import make_record, with_params, with_traces
 
 
 def test_finished_sort_is_remembered(run, sort, long_task, tmp_path):
@@ -87,6 +87,18 @@ def test_full_sort_obeys(run, sort, task, quiet, tmp_path):
     record = sort(task, forced=True)
     assert (record.outcome, record.forced, record.n_units) == ("sorted", True, 4)
     assert sentinel.read_record(tmp_path / "x/sort.json") == record
+
+
+def test_verdict_of_other_settings_or_data_lets_nothing_sort(tmp_path):
+    path = tmp_path / "canary.json"
+    tested = {"task": {"params": {"limit": float("inf"), "n": 5}}, "data": {"x": [1, 2]}}
+    sentinel.write_record(path, make_record(settings={**tested, "settings": {}}))
+    now = {"version": {"sort": 1}, "task": {"params": {"limit": float("inf"), "n": 5.0}}}
+    assert fullsort.check_sentinel(path, {**now, "data": {"x": (1, 2)}}, forced=False)
+    for other in ({"task": {}}, {"data": {"x": [1, 3]}}):
+        with pytest.raises(SortStoppedError, match=rf"--forcerun {path}"):
+            fullsort.check_sentinel(path, {**now, **other}, forced=False)
+        assert fullsort.check_sentinel(path, {**now, **other}, forced=True)
 
 
 @pytest.mark.parametrize("kind", ["task", "quiet"])

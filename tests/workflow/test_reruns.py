@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import shutil
 
 import pytest
@@ -46,6 +47,25 @@ def test_other_sorter_parameters_run_both_again(finished):
     assert plan.recordings("sort") == ["a", "b"]
     assert finished.run().returncode == 0
     assert finished.run().nothing_to_do
+
+
+@pytest.mark.slow
+def test_sort_is_not_made_on_a_verdict_of_other_settings(finished):
+    """Snakemake's memory is lost, and by the times of the files the sort alone is to run."""
+    finished.config["pathvars"] = {"results": "my results"}
+    finished.result().rename(finished.folder / "my results")
+    assert finished.run("--forcerun", "my results/a/canary.json").returncode == 0
+    shutil.rmtree(finished.folder / ".snakemake")
+    finished.config["sorter"]["params"] = {"threshold": 6.0}
+    run = finished.run()
+    assert run.returncode == 1
+    assert "a: its canary tested other settings or data" in run.output
+    (command,) = {
+        line.split("--forcerun ")[1] for line in run.output.splitlines() if "a: its canary" in line
+    }
+    again = finished.run("--forcerun", *shlex.split(command)[:1])
+    assert again.recordings("canary") == ["a"]
+    assert "a" in again.recordings("sort")
 
 
 @pytest.mark.slow
