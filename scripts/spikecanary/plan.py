@@ -238,11 +238,11 @@ def _estimate_jobs(
     }
     if action not in WITH_SORT or "duration_s" not in header:
         return found, False
-    expected, known = forecast.forecast_recording(results, state.task)
+    size = _size_bytes(state, header)
+    measured, known = forecast.forecast_recording(results, state.task)
     is_guess = not known and not history
-    if not expected:
-        size = _size_bytes(state, header)
-        expected = forecast.forecast_by_rates(header["duration_s"], size, history)
+    expected = forecast.forecast_by_rates(header["duration_s"], size, history)
+    expected |= {name: measured[name] for name in known}
     found |= {
         "sort_s": round(expected["wall_s"].likely),
         "disk_mb": round(expected["disk_mb"].likely),

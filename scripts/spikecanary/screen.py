@@ -35,8 +35,11 @@ def print_lines(kind: Kind, results: Path, batch: Mapping[str, Any]) -> None:
     """
     found = {path.parent.name for path in results.glob(f"*/{kind}.json")}
     ended = found & {*batch["names"]}  # results of other tables may be there
-    stopped = _stopped(results) - ended - {*batch["force"]} if kind == "sort" else set()
-    n_rows = len({*batch["names"]} - stopped)
+    stopped, n_rows = _stopped(results), len(batch["names"])
+    if kind == "sort":
+        n_rows -= len({*batch["names"]} & {*stopped} - ended - {*batch["force"]})
+    else:
+        ended -= {name for name in ended if _waits(results / name, stopped.get(name, ""))}
     rows = {name: further for name, further in batch["rows"].items() if name in ended}
     width = max(map(len, rows), default=0)
     is_coloured = sys.stdout.isatty() and "NO_COLOR" not in os.environ
@@ -58,13 +61,20 @@ def _print(text: str) -> None:
         sys.stdout = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115 - stays open
 
 
-def _stopped(results: Path) -> set[str]:
-    """Return the recordings that gates have stopped so far; no table may cost a finished sort."""
-    stopped = set()
+def _waits(folder: Path, category: str) -> bool:
+    """Whether a recording was stopped in an earlier run for what is tested again in this one."""
+    began_s = sentinel.run_began().timestamp()
+    is_old = category in sentinel.RETESTED and not (folder / "sort.json").exists()
+    return is_old and (folder / "canary.json").stat().st_mtime < began_s
+
+
+def _stopped(results: Path) -> dict[str, str]:
+    """Return what gates have stopped so far, and why; no table may cost a finished sort."""
+    stopped = dict[str, str]()
     for path in (results / "gates").glob("*.tsv"):
         with contextlib.suppress(TableError, OSError):
             rows = read_tsv(path, gate.COLUMNS)
-            stopped |= {row["recording"] for row in rows if row["verdict"] == "stop"}
+            stopped |= {x["recording"]: x["category"] for x in rows if x["verdict"] == "stop"}
     return stopped
 
 

@@ -124,9 +124,10 @@ class SignalReport(BaseModel):
             "are at the converter's limits": self.railed,
             "carry no signal for a part of the recording": self.partly,
         }
+        hint = " (column bad_channels leaves them out)"
         messages = [
             f"{len(names)} of {self.n_channels} channels {what}: {shorten(names)}"
-            f"{'' if names is self.partly else ' (column bad_channels leaves them out)'}"
+            f"{'' if names is self.partly or len(names) == self.n_channels else hint}"
             for what, names in bad_channels.items()
             if names
         ]

@@ -72,6 +72,8 @@ def sentences(*texts: Any) -> str:
 
 def duration(seconds: float) -> str:
     """Return a time in s as people say it."""
+    if 0 < seconds < 1:
+        return f"{seconds:.1g} s"
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     if hours:

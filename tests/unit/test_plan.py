@@ -92,7 +92,12 @@ def test_plan_of_what_stands(rows, config, tmp_path):
     short = config.model_copy(
         update={"canary": config.canary.model_copy(update={"min_recording_s": 20.0})}
     )
-    assert plan.make(short, few, tmp_path, 1)["action"].tolist() == ["sort without canary"]
+    new = plan.make(short, few, tmp_path, 1)
+    assert new["action"].tolist() == ["sort without canary"]
+    skipped = make_record(recording="good", outcome="skipped", duration_s=8.0)
+    sentinel.write_record(tmp_path / "good/canary.json", skipped)
+    again = plan.make(short, few, tmp_path, 1)
+    assert again["disk_mb"].tolist() == new["disk_mb"].tolist() != [0.0]
     failure = Failure(class_name="InsufficientActivityError", category="biological", message="m")
     state = State(config, rows["good"], tmp_path / "good")
     settings = {k: v for k, v in state.canary_settings.items() if k != "attempt"}

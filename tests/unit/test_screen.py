@@ -49,6 +49,13 @@ def test_a_line_a_verdict(results, capsys):
     ]
 
 
+def test_what_is_tested_again_counts_when_it_has_ended(results, capsys, monkeypatch):
+    monkeypatch.setenv(sentinel.RUN_BEGAN, "2026-01-01T00:00:00+00:00")
+    os.utime(results / "b/canary.json", (0, 0))  # stopped in an earlier run
+    screen.print_lines("canary", results, shown("d"))
+    assert capsys.readouterr().out.startswith(" 3 of 12  d")
+
+
 def test_record_that_cannot_be_read_costs_no_job(results, capsys):
     (results / "a" / "sort.json").write_text("{")
     screen.print_lines("canary", results, shown("a", "b"))
@@ -124,7 +131,8 @@ def test_last_gate_tells_the_failures_of_all(results, capsys):
 
 
 @pytest.mark.parametrize(
-    ("seconds", "text"), [(0.4, "0 s"), (59.6, "1 min 0 s"), (3600, "1 h 0 min"), (36, "36 s")]
+    ("seconds", "text"),
+    [(0, "0 s"), (0.45, "0.5 s"), (59.6, "1 min 0 s"), (3600, "1 h 0 min"), (36, "36 s")],
 )
 def test_times(seconds, text):
     assert duration(seconds) == text
