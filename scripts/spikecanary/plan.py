@@ -1,6 +1,7 @@
 """The plan: what a batch will run and take, from headers alone, before anything runs."""
 
 import contextlib
+import functools
 import multiprocessing
 import os
 import signal
@@ -17,11 +18,11 @@ import numpy as np
 
 from spikecanary import forecast, preflight
 from spikecanary.config import Config
-from spikecanary.failures import IOStallError
+from spikecanary.failures import ClassifiedSortFailure, IOStallError
 from spikecanary.failures.classify import classify
 from spikecanary.recording import describe_header, layout, open_recording, stamps
 from spikecanary.reruns import State
-from spikecanary.sorter import parameters
+from spikecanary.sorter import parameters, registry
 from spikecanary.supervise.child import describe_error
 from spikecanary.table import Recording
 from spikecanary.texts import count, duration, one_line, sentences, shorten
@@ -80,7 +81,10 @@ def make(
         changed = f"sorted before, and changed since: {state.changes}" if state.changes else ""
         left_out = parameters.describe_switched_off(state.task.sorter, state.task.preprocessing)
         found = [each for each in _find_problems(header) if each not in why]
-        problems = [why, changed, *found, *left_out, repeated.get(row.id, "")]
+        of_sorter = state.task.sorter
+        is_due = action in WITH_CANARY + WITH_SORT
+        lacking = _why_not_here(of_sorter.name, of_sorter.plugin, of_sorter.container)
+        problems = [why, changed, lacking * is_due, *found, *left_out, repeated.get(row.id, "")]
         estimate, is_guess = _estimate_jobs(state, results, header, action)
         n_guessed += is_guess
         planned.append(
@@ -248,6 +252,18 @@ def _estimate_jobs(
         "disk_mb": round(expected["disk_mb"].likely),
     }
     return found, is_guess
+
+
+@functools.cache
+def _why_not_here(name: str, plugin: str | None, container: str | None) -> str:
+    """Say why a sorter cannot run on this machine, where jobs need not run; or nothing."""
+    try:
+        if plugin:
+            registry.load_plugin(plugin)
+        registry.sorter_class(name, container=container is not None)
+    except ClassifiedSortFailure as err:
+        return str(err)
+    return ""
 
 
 def _find_problems(header: Mapping[str, Any]) -> Iterator[str]:

@@ -82,6 +82,9 @@ def test_plan_says_what_is_switched_off_and_what_cannot_be_sorted(rows, tmp_path
     (row,) = plan.make(config, [rows["good"]], tmp_path, 1).itertuples()
     assert (row.action, row.sort_s) == ("canary", 0.0)
     assert "240,000 samples are fewer than two batches of kilosort4" in row.problems
+    other = rows["good"].model_copy(update={"sorter": "hdsort"})
+    (row,) = plan.make(config, [other], tmp_path, 1).itertuples()
+    assert row.problems == "the sorter hdsort is not installed on this machine"
     (row,) = plan.make(Config(), [rows["no_probe"]], tmp_path, 1).itertuples()
     assert (row.action, row.sort_s) == ("canary", 0.0)
     assert "kilosort4 needs the positions of the channels" in row.problems
