@@ -16,7 +16,7 @@ from spikeinterface.generation import generate_ground_truth_recording
 from spikeinterface.preprocessing import highpass_filter, resample
 
 from spikecanary import outputs
-from spikecanary.outputs import phy
+from spikecanary.outputs import curation, phy
 from spikecanary.recording import open_recording
 from spikecanary.table import Recording
 
@@ -288,3 +288,29 @@ def test_curation_in_a_gui_is_moved_out_of_the_analyzer(tmp_path):
     assert (tmp_path / f"{phy.GUI}.1" / phy.CURATION).read_text() == "1"
     with pytest.raises(outputs.OutputError, match=r"made by hand in SpikeInterface's GUI"):
         phy.check_sheltered(tmp_path)
+
+
+@pytest.mark.parametrize("kind", [int, str])
+def test_units_made_by_hand_have_ids_that_none_had(tmp_path, kind):
+    of = [*map(kind, range(10))]
+    as_sorted = NumpySorting.from_samples_and_labels(np.arange(70), np.repeat(of[:7], 10), RATE_HZ)
+    as_sorted.set_property("KSLabel", np.array(list("abcdefg")))
+    as_sorted.save(folder=tmp_path / "sorting")
+    before = as_sorted.remove_units(of[6:7])  # found twice
+    steps = [
+        {"removed": [of[5]], "merges": [{"unit_ids": of[2:4]}]},
+        {"removed": [of[7]], "splits": [{"unit_id": of[4], "indices": [[0, 1]]}]},
+        {"merges": [{"unit_ids": of[:2], "new_unit_id": of[5]}, {"unit_ids": of[8:]}]},
+    ]
+    sorting, found = before, []
+    for step in steps:
+        place = tmp_path / f"{phy.GUI}.{1 + len(found)}"
+        place.mkdir()
+        np.save(place / phy.SPIKES, sorting.to_spike_vector())
+        made = {"format_version": "2", "unit_ids": sorting.unit_ids.tolist(), **step}
+        (place / phy.CURATION).write_text(json.dumps(made))
+        sorting = phy.apply_gui(tmp_path, before)
+        found.append([*map(int, sorting.unit_ids)])
+    assert found == [[0, 1, 4, 7], [0, 1, 8, 9], [10, 11]]
+    curated = curation.with_properties(sorting, as_sorted, pd.DataFrame(index=["10", "11"]))
+    assert curated.get_property("KSLabel").tolist() == ["", ""]

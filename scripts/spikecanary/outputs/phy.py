@@ -1,6 +1,7 @@
 """What people do with units by hand, in Phy and SpikeInterface's GUI: never lost, and read back."""
 
 import contextlib
+import itertools
 import json
 import logging
 import shutil
@@ -417,8 +418,10 @@ def apply_gui(folder: Path, sorting: "BaseSorting") -> "BaseSorting":
     OutputError
         One was made on other units.
     """
+    from spikeinterface.core import load
     from spikeinterface.curation import apply_curation, load_curation
 
+    used = {*map(str, load(folder / "sorting").unit_ids)}
     sorting = sorting.remove_empty_units()
     for place in _curations(folder):
         of = place / SPIKES
@@ -426,12 +429,31 @@ def apply_gui(folder: Path, sorting: "BaseSorting") -> "BaseSorting":
             keep = "move the folder elsewhere, or undo the change of the sort or its analysis"
             _refuse(f"{place}: {OF_GUI}, but on other units", keep)
         curation = load_curation(place / CURATION)
+        _name_new_units(curation, sorting, used)
         sorting = apply_curation(sorting, curation)
+        used |= {*map(str, sorting.unit_ids)}
         for name, labels in _labels_of(curation, sorting):
             before = sorting.get_property(name)
             is_first = before is None
             sorting.set_property(name, labels if is_first else np.where(labels, labels, before))
     return sorting
+
+
+def _name_new_units(curation: Any, sorting: "BaseSorting", used: set[str]) -> None:
+    """Give merged and split units ids that no unit ever had, unless a person gave them such.
+
+    SpikeInterface counts from those that are left, and would give a removed unit's id again.
+    """
+    named = {str(each.new_unit_id) for each in curation.merges}
+    named |= {str(x) for each in curation.splits for x in each.new_unit_ids or ()}
+    largest = max((int(x) for x in used | named if x.isdecimal()), default=-1)
+    free = map(int if sorting.unit_ids.dtype.kind in "iu" else str, itertools.count(largest + 1))
+    for merge in curation.merges:
+        if merge.new_unit_id is None or str(merge.new_unit_id) in used:
+            merge.new_unit_id = next(free)
+    for split in curation.splits:
+        if not used.isdisjoint(map(str, split.new_unit_ids or used)):
+            split.new_unit_ids = [next(free) for _ in split.get_full_spike_indices(sorting)]
 
 
 def _labels_of(curation: Any, sorting: "BaseSorting") -> Iterator[tuple[str, Any]]:
