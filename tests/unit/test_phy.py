@@ -274,7 +274,7 @@ def test_one_spike_is_not_for_phy(raw, tmp_path):
 def test_curation_in_a_gui_is_moved_out_of_the_analyzer(tmp_path):
     phy.shelter(tmp_path)
     phy.check_sheltered(tmp_path)
-    for number in range(2):
+    for number in range(3):
         inside = tmp_path / "analyzer" / phy.GUI
         inside.mkdir(parents=True)
         (tmp_path / "analyzer/sorting").mkdir(exist_ok=True)
@@ -284,8 +284,11 @@ def test_curation_in_a_gui_is_moved_out_of_the_analyzer(tmp_path):
         phy.shelter(tmp_path)
         assert json.loads((inside / phy.CURATION).read_text()) == number
         inside.unlink()
-    assert (tmp_path / phy.GUI / phy.CURATION).read_text() == "0"
+        if number == 1:
+            assert (tmp_path / phy.GUI / phy.CURATION).read_text() == "0"
+            shutil.rmtree(tmp_path / phy.GUI)  # dropped: the next goes after what stays
     assert (tmp_path / f"{phy.GUI}.1" / phy.CURATION).read_text() == "1"
+    assert (tmp_path / f"{phy.GUI}.2" / phy.CURATION).read_text() == "2"
     with pytest.raises(outputs.OutputError, match=r"made by hand in SpikeInterface's GUI"):
         phy.check_sheltered(tmp_path)
 

@@ -5,7 +5,7 @@ import itertools
 import json
 import logging
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -357,10 +357,7 @@ def shelter(folder: Path) -> None:
         return
     if not (inside / CURATION).exists():
         return
-    outside, number = folder / GUI, 0
-    while outside.exists():
-        number += 1
-        outside = folder / f"{GUI}.{number}"
+    outside = _next_place(folder, folder.glob(f"{GUI}*"))
     with contextlib.suppress(OSError):  # none: it fits nothing, and is refused
         shutil.copy(folder / "analyzer/sorting" / SPIKES, inside)
     inside.rename(outside)
@@ -373,13 +370,18 @@ def keep_outside(analyzer: Path, folder: Path) -> None:
 
     So what is saved there stays when Snakemake removes the analyzer, also while a sort runs.
     """
-    places = [each.name.removeprefix(GUI).lstrip(".") for each in _curations(folder)]
-    number = max((1 + int(each or 0) for each in places if each.isdigit() or not each), default=0)
-    outside = folder / (f"{GUI}.{number}" if number else GUI)
+    outside = _next_place(folder, _curations(folder))
     with contextlib.suppress(OSError):  # a file system without links: it is sheltered later
         (outside / SPIKES).unlink(missing_ok=True)
         _make_place(outside, analyzer)
         (analyzer / GUI).symlink_to(Path("..") / outside.name)
+
+
+def _next_place(folder: Path, places: Iterable[Path]) -> Path:
+    """Return a place for a curation that comes after those in others, also where some are gone."""
+    names = [each.name.removeprefix(GUI).lstrip(".") for each in places]
+    number = max((1 + int(each or 0) for each in names if each.isdigit() or not each), default=0)
+    return folder / (f"{GUI}.{number}" if number else GUI)
 
 
 def _make_place(folder: Path, analyzer: Path) -> None:
