@@ -156,6 +156,13 @@ def test_reader_that_crashes_costs_its_own_recording_only(rows, config, tmp_path
     assert len(headers) == len(rows)
 
 
+def test_folder_above_those_of_spikeinterface_is_none_of_its_recordings(rows, tmp_path):
+    plan.open_recording(rows["good"]).save(folder=tmp_path / "above/saved")
+    row = Recording(id="x", paths=(str(tmp_path / "above"),), reader="spikeinterface")
+    problem = plan.read_header(row)["problem"]
+    assert problem.endswith("SpikeInterface: path must be the folder with si_folder.json.")
+
+
 def test_totals(rows, config, tmp_path):
     table = plan.make(config, [rows["good"], rows["no_probe"]], tmp_path, 1)
     text = plan.describe(table)
