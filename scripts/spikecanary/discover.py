@@ -119,10 +119,8 @@ def inspect(recognised: Recognised, split: str, sorter: str = "") -> list[Found]
 
 def _fail(one: Found, error: Exception) -> Found:
     """Return what cannot be opened, and why."""
-    reason = plan.describe_problem(error)
-    if remedy := describe_layout(one.path, one.reader) or remedy_of(error):
-        reason += f" ({remedy})"
-    return replace(one, reason=reason, failed=True)
+    remedy = describe_layout(one.path, one.reader) or remedy_of(error)
+    return replace(one, reason=plan.describe_problem(error, remedy), failed=True)
 
 
 def _inspect_stream(one: Found, split: str, sorter: str) -> Iterator[Found]:

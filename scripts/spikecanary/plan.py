@@ -185,13 +185,16 @@ def read_header(row: Recording, opened: "BaseRecording | None" = None) -> dict[s
         return {"problem": describe_problem(err)}
 
 
-def describe_problem(error: Exception) -> str:
-    """Say why a recording cannot be opened, and what to do, as its canary would."""
+def describe_problem(error: Exception, remedy: str = "") -> str:
+    """Say why a recording cannot be opened, and what to do, as its canary would.
+
+    A remedy that is given takes the place of the failure's own.
+    """
     known, words = classify(describe_error(error)), f"{type(error).__name__}: {error}"
     if known is not None:
-        problem = str(known) if str(error) in str(known) else f"{known} ({words})"
-        words = sentences(problem, known.remedy)
-    return one_line(words)
+        words = str(known) if str(error) in str(known) else f"{known} ({words})"
+        remedy = remedy or known.remedy
+    return one_line(sentences(words, remedy))
 
 
 def _choose_action(state: State, header: Mapping[str, Any]) -> tuple[Action, str]:

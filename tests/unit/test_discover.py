@@ -191,11 +191,11 @@ def test_files_that_lie_wrongly_are_told_where_to(tmp_path):
     open_ephys(tmp_path / "copied/recording1", {"A-100.R": (["CH1", "CH2"], RATE_HZ)})
     status, rows, text = run(tmp_path, tmp_path)
     assert (status, rows) == (1, {})
-    assert "(Open Ephys's folders are experiment1/recording1: bring them back)" in text
+    assert "Open Ephys's folders are experiment1/recording1: bring them back." in text
     (tmp_path / "CSC1.ncs").touch()
     assert formats.describe_layout(str(tmp_path), "neuralynx") == ""
     (tmp_path / "CSC1_0001.ncs").touch()
-    assert "move files _0001.ncs" in formats.describe_layout(str(tmp_path), "neuralynx")
+    assert "Move files _0001.ncs" in formats.describe_layout(str(tmp_path), "neuralynx")
 
 
 def test_formats_by_content_and_by_name(tmp_path):

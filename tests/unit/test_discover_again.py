@@ -1,8 +1,10 @@
 """A table from folders that grows: what is known, comments, tables as people edit them."""
 
 import json
+import struct
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from laboratory import RATE_HZ, nwb, run, with_probes
@@ -155,16 +157,43 @@ def test_what_cannot_be_opened_is_added_once_it_can(tmp_path, capsys):
     raw.write_bytes(whole[:250_000])
     status, rows, text = run(tmp_path, tmp_path)
     assert (status, rows) == (1, {})
-    assert "is the copy finished?" in text
+    assert text.count("copy") == 1  # finish it
     raw.unlink()
     status, rows, text = run(tmp_path, tmp_path)
     assert (status, rows) == (1, {})
-    assert "is the copy finished?" not in text
+    assert "Finish the copy" not in text
     assert "No appropriate combination of .meta and .bin" in text
     raw.write_bytes(whole)
     status, rows, text = run(tmp_path, tmp_path)
     assert (status, [*rows]) == (0, ["a_g0_imec0"])
     assert "combination" not in text
+
+
+def write_intan(path, n_samples=60_000):
+    """Write a file of Intan's of one channel, version 1.0: a header, and blocks of 60 samples."""
+
+    def text(name=""):
+        return struct.pack("<I", 2 * len(name)) + name.encode("utf-16-le")
+
+    header = struct.pack("<IhhfhffffffhffIIIh", 0xC6912702, 1, 0, 30_000.0, *[0] * 13, 1)
+    group = text() + text() + struct.pack("<hhh", 1, 1, 1)
+    channel = text("A-000") + text() + struct.pack("<10h2f", 0, 0, 0, 1, *[0] * 8)
+    blocks = np.zeros(n_samples // 60, [("at", "<u4", 60), ("signal", "<u2", 60)])
+    blocks["at"] = np.arange(n_samples).reshape(-1, 60)
+    path.write_bytes(header + group + channel + blocks.tobytes())
+
+
+def test_file_that_ends_inside_a_block_gets_one_remedy(tmp_path):
+    path = tmp_path / "a.rhd"
+    write_intan(path)
+    assert [*run(tmp_path, path)[1]] == ["a"]
+    (tmp_path / "recordings.tsv").unlink()
+    path.write_bytes(path.read_bytes()[:-100])
+    text = run(tmp_path, path)[2]
+    assert "the file ends inside a block" in text
+    assert text.count("Finish the copy, and compare the file with the original.") == 1
+    assert "Copy the file" not in text
+    assert "num_channels" not in text
 
 
 def test_bad_table_and_missing_folder(tmp_path, capsys):

@@ -88,7 +88,7 @@ def test_catgt_in_the_folder_of_other_streams_is_refused_with_the_remedy(tmp_pat
         spikeglx(tmp_path / "c", name)
     status, rows, text = run(tmp_path, tmp_path)
     assert (status, rows) == (1, {})
-    assert "move CatGT's output to a folder of its own" in text
+    assert "Move CatGT's output to a folder of its own" in text
     spikeglx(tmp_path / "own", "name with spaces_g0_tcat.imec0.ap")
     assert run(tmp_path, tmp_path / "own")[2].count("of its own") == 1
 

@@ -63,8 +63,8 @@ RESULTS = {"spikeinterface_log.json", "spikeinterface_info.json", "numpysorting_
 RESULTS |= {"canary.json", "sort.json"}
 #: Files that cannot be opened beside each other, and what to do.
 MIXED = {
-    "spikeglx": (("*_tcat.*", "*_t[0-9]*.imec*"), "move CatGT's output to a folder of its own"),
-    "neuralynx": (("*_[0-9][0-9][0-9][0-9].ncs",), "move files _0001.ncs to a folder of their own"),
+    "spikeglx": (("*_tcat.*", "*_t[0-9]*.imec*"), "Move CatGT's output to a folder of its own"),
+    "neuralynx": (("*_[0-9][0-9][0-9][0-9].ncs",), "Move files _0001.ncs to a folder of their own"),
 }
 #: What tells the runs of one session apart in their paths: gates, experiments, times, numbers (but
 #: no dates: those of several days are several sessions).

@@ -117,7 +117,7 @@ def check_complete(opened: "BaseRecording", path: str, row: Recording, notes: li
             share = f"{size / announced:.0%}".replace("100%", "nearly all")
             msg = (
                 f"{name} is not whole: {size:,} of {announced:,} {unit} are there "
-                f"({share} of what should be there); is the copy finished?"
+                f"({share} of what should be there)"
             )
             raise refuse(row, msg, COPY_REMEDY, path)
         if size > announced:
