@@ -1,5 +1,6 @@
 """Signals to snakemake during a canary: Snakemake's own ways, and nothing half done is left."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -8,6 +9,7 @@ import time
 import psutil
 import pytest
 
+from engine import Engine
 from spikecanary.sentinel import read_journal
 from spikecanary.supervise.processes import is_alive
 from workbench import snakemake_command
@@ -54,6 +56,26 @@ def sorting(project):
         return snakemake, tree
 
     return start
+
+
+@SLOW
+def test_sigterm_while_jobs_are_selected(tmp_path):
+    """From hundreds: Snakemake's other scheduler holds a lock for most of that time."""
+    engine = Engine(tmp_path, " ".join(f"r{number}" for number in range(400)))
+    engine.config["gate"] = {"wave_size": 400}
+    with (tmp_path / "output.txt").open("w") as file:
+        run = subprocess.Popen(
+            engine.command(cores=2), cwd=tmp_path, stdout=file, stderr=file, start_new_session=True
+        )
+    order = tmp_path / "order.log"
+    wait_for(lambda: order.exists() and len(order.read_text().splitlines()) > 10, timeout_s=120)
+    time.sleep(0.5)
+    run.terminate()
+    try:
+        assert run.wait(timeout=60) != 0
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(run.pid, signal.SIGKILL)
 
 
 def check_nothing_is_left(project, tree):
