@@ -416,3 +416,32 @@ def test_header_that_shifts_the_channels_is_found(tmp_path, n_channels, n_bytes)
     path = write(tmp_path / "x.raw", spikes(n_channels, seed=1), header=bytes(n_bytes))
     better, _, _ = layout.find_better(path, Layout("<i2", n_channels), RATE_HZ)
     assert better == Layout("<i2", n_channels, file_offset=n_bytes % (2 * n_channels))
+
+
+def clock(traces, period=4, high=2):
+    """Return channels beside one that repeats exactly."""
+    return np.column_stack([traces, (np.arange(len(traces)) % period < high) * 1000]).astype("i2")
+
+
+@pytest.mark.parametrize(
+    ("n_channels", "period", "high"),
+    [(8, 2, 1), (8, 4, 2), (8, 6, 3), (8, 8, 1), (32, 4, 2), (1, 30, 15)],
+)
+def test_clock_beside_electrodes_is_no_other_layout(tmp_path, n_channels, period, high):
+    made = clock(spikes(n_channels, seed=n_channels), period, high)
+    path = write(tmp_path / "x.raw", made)
+    assert layout.find_better(path, Layout("<i2", n_channels + 1), RATE_HZ) is None
+
+
+def test_clock_beside_noise_is_no_other_layout(tmp_path):
+    noise = np.random.default_rng(2).normal(0, 20, (120_000, 4))
+    # Not in step with the samples, it leaves something without its tones.
+    path = write(tmp_path / "x.raw", clock(noise, 4.001))
+    assert layout.find_better(path, Layout("<i2", 5), RATE_HZ) is None
+
+
+@pytest.mark.parametrize("wrong", [{"num_channels": 9}, {"dtype": ">i2"}, {"file_offset": 1}])
+def test_wrong_declaration_beside_a_clock_is_found(tmp_path, wrong):
+    path = write(tmp_path / "x.raw", clock(spikes(35, seed=35)))
+    better, _, _ = layout.find_better(path, replace(Layout("<i2", 36), **wrong), RATE_HZ)
+    assert (better.dtype, better.num_channels) == ("<i2", 36)

@@ -49,6 +49,8 @@ CLIPPED_SHARE, ALL_CLIPPED, CLIPPED_STAYS = 0.05, 0.98, 0.25
 CLIPPED_RANGE, CLIPPED_CHANNELS = 256, 0.1
 #: A tone has a bin of the spectrum so many times as strong as the median of so many in its band.
 TONE, TONE_BINS, LEAST_WINDOW = 10.0, 101, 0.2
+#: A channel that keeps less than this share of its spread without its tones has nothing else.
+LEAST_LEFT = 0.001
 #: MAD of a normal distribution over its standard deviation.
 MAD_TO_SD = 0.6745
 #: Integers vary by no less, and floating-point numbers beyond this are none.
@@ -346,9 +348,13 @@ class _Numbers:
 
     def is_alike(self, lag: int, n_channels: int) -> bool:
         """Whether the number so many before predicts all channels, as declared, alike."""
-        if lag % n_channels == 0:
-            return True
         gains = np.array([self.gain(lag, each, n_channels) for each in range(n_channels)])
+        if lag % n_channels == 0:
+            own = np.array([self.gain(n_channels, each, n_channels) for each in range(n_channels)])
+            is_own = own - BETTER_LAG * gains > BETTER_LAG_BITS
+            # One channel alone that repeats, such as a clock, says nothing of the others.
+            is_lone = n_channels > 1 and (~np.isnan(gains)).sum() == 1
+            return not (is_own.any() or is_lone)
         parts = [part[~np.isnan(part)] for part in np.split(gains, [lag % n_channels])]
         if not all(map(len, parts)):
             return False
@@ -369,8 +375,10 @@ def _read_numbers(path: str, layout: Layout, n_columns: int, n_slow: int) -> _Nu
         varies = maximum_filter1d(changes, HELD)
         if varies.sum() < LEAST_ROWS:
             continue
-        piece = _without_tones(_without_slow(piece, n_slow))
+        with_tones = _without_slow(piece, n_slow)
+        piece = _without_tones(with_tones)
         spread = _spread(piece[varies], 0.0)
+        spread[spread < LEAST_LEFT * _spread(with_tones[varies], 0.0)] = 0.0
         scaled = piece / np.where(spread > 0, spread, 1.0)
         strongest = maximum_filter1d(np.abs(scaled), min(n_slow, len(piece)), axis=0)
         is_good = (strongest < ARTEFACT_MAD) & (spread > 0) & varies[:, None]
