@@ -325,7 +325,7 @@ def test_every_way_to_ask_for_a_dry_run(engine, dry):
     assert "sort                6" in run.output
 
 
-@pytest.mark.parametrize("lost", ["folder", *later("touch"), *slow("metadata", "triggers")])
+@pytest.mark.parametrize("lost", ["folder", *slow("touch", "metadata", "triggers")])
 def test_records_that_disagree_are_said(batches, tmp_path, lost):
     """Snakemake's memory is lost or says otherwise: nothing would run, and nobody say so."""
     options = ["--drop-metadata"] if lost == "metadata" else []

@@ -53,6 +53,7 @@ def test_verdicts_of_all_sorters_come_before_any_sort(tmp_path, target):
     assert rules.index("sort") == rules.count("node") + rules.count("canary") == 15
 
 
+@pytest.mark.slow
 def test_when_a_trial_is_made_again(engine):
     assert engine.run().status == 0
     engine.result(".nodes/kilosort4.json").unlink()

@@ -185,6 +185,7 @@ def files_of(folder):
     return {str(path.relative_to(folder)): path.read_bytes() for path in files}
 
 
+@pytest.mark.slow
 def test_work_in_phy_is_kept_and_read_back(finished):
     finished.config["outputs"] = ["npz", "phy"]
     assert set(finished.run().recordings("export_phy")) == {"a", "none"}
