@@ -173,17 +173,6 @@ def merge(folder, numbers=(0, 1), into=4):
     np.save(folder / phy.CLUSTERS, clusters)
 
 
-def test_exports_older_than_the_units_are_outdated_but_not_what_was_made_by_hand(exported):
-    folder = exported.parent
-    files = ["sort.json", "spikes.npz", "phy/.exported", "units.tsv", "units.nwb"]
-    for at_s, name in enumerate(files, 1_000_000_000):
-        (folder / name).touch()
-        os.utime(folder / name, (at_s, at_s))
-    assert outputs.outdated(folder) == ["phy", "spikes.npz"]
-    merge(exported)
-    assert outputs.outdated(folder) == ["spikes.npz"]
-
-
 def test_what_a_person_made_is_found(exported):
     assert phy.find_edits(exported) == []
     assert phy.may_replace(exported, None)

@@ -99,24 +99,17 @@ def find_other_settings(folder: Path, settings: Mapping[str, Any]) -> str | None
 
 
 def outdated(folder: Path) -> list[str]:
-    """Return what in a recording's folder is older than its sort or, of exports, ``units.tsv``.
+    """Return what in a recording's folder is older than its sort, so made of another.
 
-    That is what the config no longer names: Snakemake makes what is asked for. A Phy folder that
-    was edited may be what the units were made of.
+    After a new sort, that is what the config no longer names: Snakemake makes what is asked for.
     """
-    from spikecanary.outputs import phy
-
     try:
         sorted_s = (folder / "sort.json").stat().st_mtime
     except OSError:
         return []
-    units = folder / FILES["units"]
-    units_s = _made_s(units) if units.exists() else 0.0
-    made_s = {x: _made_s(folder / x) for x in all_files(FILES)[2:] if (folder / x).exists()}
-    stale = {name for name in FILES.values() if made_s.get(name, units_s) < units_s}
-    if FILES["phy"] in stale and phy.find_edits(folder / "phy"):
-        stale.remove(FILES["phy"])
-    return [Path(x).parts[0] for x, at_s in made_s.items() if at_s < sorted_s or x in stale]
+    made = [folder / name for name in all_files(FILES)[2:]]
+    old = [each for each in made if each.exists() and _made_s(each) < sorted_s]
+    return [each.relative_to(folder).parts[0] for each in old]
 
 
 def _made_s(path: Path) -> float:

@@ -169,11 +169,10 @@ def describe_missing(
 
 
 def describe_outdated(results: Path, rows: Iterable[Mapping[str, Any]]) -> list[str]:
-    """Say which recordings hold outputs older than their sort or its curation; or nothing."""
+    """Say which recordings hold outputs that are older than their sort, in one line; or nothing."""
     named = {row["recording"]: outdated(results / row["recording"]) for row in rows}
     descriptions = [f"{name} ({', '.join(old)})" for name, old in named.items() if old]
     if not descriptions:
         return []
     hint = "Run again with them in outputs, or remove them"
-    old = shorten(descriptions, NAMED)
-    return [f"Older than the sort or its curation, so of other units: {old}. {hint}."]
+    return [f"Older than the sort, so of another: {shorten(descriptions, NAMED)}. {hint}."]
