@@ -33,8 +33,8 @@ class Progress:
     running: dict[int, _Job] = field(default_factory=dict)
 
     def plan(self, n_canaries: int, n_sorts: int) -> None:
-        """Take the numbers of planned jobs: sorts behind the canaries are not among them yet."""
-        self.n_canaries, self.n_sorts = n_canaries, n_sorts + n_canaries
+        """Take the numbers of planned jobs; only the first ones count sorts that may be."""
+        self.n_canaries, self.n_sorts = n_canaries, max(n_sorts, n_canaries)
 
     def begin(self, job: int, rule: str, recording: str, outputs: Iterable[str]) -> None:
         """Note that a job of a rule for a recording begins."""

@@ -41,12 +41,6 @@ def test_counts(batch):
     assert not progress.end(10)
 
 
-def test_a_sort_that_is_due_and_those_behind_canaries_are_counted():
-    progress = Progress()
-    progress.plan(n_canaries=1, n_sorts=1)
-    assert progress.line() == "canaries 0 of 1; sorts 0 of at most 2"
-
-
 def test_many_running_jobs_are_not_all_named():
     progress = Progress()
     for job in range(5):
