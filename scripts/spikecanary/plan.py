@@ -1,7 +1,6 @@
 """The plan: what a batch will run and take, from headers alone, before anything runs."""
 
 import contextlib
-import functools
 import multiprocessing
 import os
 import signal
@@ -17,12 +16,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from spikecanary import forecast, preflight
-from spikecanary.config import Config
+from spikecanary.config import Config, SorterSettings
 from spikecanary.failures import ClassifiedSortFailure, IOStallError
 from spikecanary.failures.classify import classify
 from spikecanary.recording import describe_header, layout, open_recording, stamps
 from spikecanary.reruns import State
-from spikecanary.sorter import parameters, registry
+from spikecanary.sorter import parameters, registry, settings_for
 from spikecanary.supervise.child import describe_error
 from spikecanary.table import Recording
 from spikecanary.texts import count, duration, one_line, sentences, shorten
@@ -73,6 +72,8 @@ def make(
 
     headers = read_headers(rows, n_workers) if headers is None else headers
     repeated = _find_repeated(rows)
+    names = {row.sorter or config.sorter.name for row in rows}
+    not_here = {name: _why_not_here(settings_for(name, config.sorter)) for name in names}
     planned, n_guessed = [], 0
     for row in rows:
         header = headers[row.id]
@@ -81,10 +82,9 @@ def make(
         changed = f"sorted before, and changed since: {state.changes}" if state.changes else ""
         left_out = parameters.describe_switched_off(state.task.sorter, state.task.preprocessing)
         found = [each for each in _find_problems(header) if each not in why]
-        of_sorter = state.task.sorter
         is_due = action in WITH_CANARY + WITH_SORT
-        lacking = _why_not_here(of_sorter.name, of_sorter.plugin, of_sorter.container)
-        problems = [why, changed, lacking * is_due, *found, *left_out, repeated.get(row.id, "")]
+        lacking = not_here[state.task.sorter.name] if is_due else ""
+        problems = [why, changed, lacking, *found, *left_out, repeated.get(row.id, "")]
         estimate, is_guess = _estimate_jobs(state, results, header, action)
         n_guessed += is_guess
         planned.append(
@@ -257,13 +257,10 @@ def _estimate_jobs(
     return found, is_guess
 
 
-@functools.cache
-def _why_not_here(name: str, plugin: str | None, container: str | None) -> str:
+def _why_not_here(settings: SorterSettings) -> str:
     """Say why a sorter cannot run on this machine, where jobs need not run; or nothing."""
     try:
-        if plugin:
-            registry.load_plugin(plugin)
-        registry.sorter_class(name, container=container is not None)
+        registry.find_sorter(settings)
     except ClassifiedSortFailure as err:
         return str(err)
     return ""

@@ -140,9 +140,7 @@ def check_node(
     ``header`` is the recording's, as of :func:`spikecanary.recording.describe_header`.
     """
     settings = task.sorter
-    if settings.plugin:
-        registry.load_plugin(settings.plugin)
-    registry.sorter_class(settings.name, container=settings.container is not None)
+    registry.find_sorter(settings)
     for certain in check_channels(task, header):
         raise certain
     _check_templates(task)

@@ -114,6 +114,13 @@ def sorter_class(name: str, *, container: bool = False) -> Any:
     return cls
 
 
+def find_sorter(settings: SorterSettings) -> Any:
+    """Return the class of a sorter, from its plugin if it has one; raises as the two above do."""
+    if settings.plugin:
+        load_plugin(settings.plugin)
+    return sorter_class(settings.name, container=settings.container is not None)
+
+
 def defaults_of(name: str) -> dict[str, Any]:
     """Return a sorter's default parameters; none where its package has them and is missing."""
     from spikeinterface.sorters import sorter_dict
