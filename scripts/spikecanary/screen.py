@@ -39,7 +39,7 @@ def print_lines(kind: Kind, results: Path, batch: Mapping[str, Any]) -> None:
     if kind == "sort":
         n_rows -= len({*batch["names"]} & {*stopped} - ended - {*batch["force"]})
     else:
-        ended -= {name for name in ended if _waits(results / name, stopped.get(name, ""))}
+        ended -= {name for name in ended & {*stopped} if _waits(results / name, stopped[name])}
     rows = {name: further for name, further in batch["rows"].items() if name in ended}
     width = max(map(len, rows), default=0)
     is_coloured = sys.stdout.isatty() and "NO_COLOR" not in os.environ
@@ -63,9 +63,13 @@ def _print(text: str) -> None:
 
 def _waits(folder: Path, category: str) -> bool:
     """Whether a recording was stopped in an earlier run for what is tested again in this one."""
-    began_s = sentinel.run_began().timestamp()
-    is_old = category in sentinel.RETESTED and not (folder / "sort.json").exists()
-    return is_old and (folder / "canary.json").stat().st_mtime < began_s
+    if category not in sentinel.RETESTED or (folder / "sort.json").exists():
+        return False
+    try:
+        tested_s = (folder / "canary.json").stat().st_mtime
+    except OSError:  # Snakemake removes it before it is tested
+        return True
+    return tested_s < sentinel.run_began().timestamp()
 
 
 def _stopped(results: Path) -> dict[str, str]:
