@@ -14,6 +14,7 @@ from spikecanary.failures import (
 from spikecanary.recording import open_recording
 from spikecanary.sorter import SortTask, prepare
 from spikecanary.sorter.registry import BATCHES, sorter_class, with_device
+from spikecanary.texts import count
 
 #: From a shifted start the sort must learn so many times the clips that it needs: whitening is
 #: learned from other batches then, too.
@@ -52,7 +53,8 @@ class Learned(BaseModel):
         at = ", ".join(f"{start_s:g}" for start_s in list(self.counts)[:3])
         more = " s, ..." if len(self.counts) > 3 else " s"  # noqa: PLR2004
         batches = f"the batches at {at}{more}" if len(self.counts) > 1 else "the first batch"
-        found = f"{self.n_clips} spikes, of {self.needed} that it needs to learn templates"
+        spikes = count(self.n_clips, "spike")
+        found = f"{spikes}, of {self.needed} that it needs to learn templates"
         return f"{found}, in {batches}"
 
 
