@@ -194,7 +194,7 @@ def describe_problem(error: Exception, remedy: str = "") -> str:
     if known is not None:
         words = str(known) if str(error) in str(known) else f"{known} ({words})"
         remedy = remedy or known.remedy
-    return one_line(sentences(words, remedy))
+    return sentences(one_line(words), one_line(remedy))
 
 
 def _choose_action(state: State, header: Mapping[str, Any]) -> tuple[Action, str]:
