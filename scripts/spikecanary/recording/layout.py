@@ -480,9 +480,7 @@ def _without_slow(piece: "NDArray[np.float64]", n_slow: int) -> "NDArray[np.floa
 
 def _without_tones(piece: "NDArray[np.float64]") -> "NDArray[np.float64]":
     """Take narrow bands out of each channel that has some, since a tone repeats."""
-    from scipy.signal.windows import hann
-
-    window = hann(len(piece))[:, None]
+    window = np.hanning(len(piece))[:, None]
     spectrum = np.fft.rfft(piece * window, axis=0)
     size = np.abs(spectrum)
     bands = np.array_split(size, max(1, len(size) // TONE_BINS))
