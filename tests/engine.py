@@ -4,7 +4,6 @@ import copy
 import json
 import os
 import shutil
-import subprocess
 import sys
 import time
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from typing import Any, Self
 
 import yaml
 
+import prepared
 from workbench import ROOT
 
 #: Recordings of a batch.
@@ -47,6 +47,7 @@ class Engine:
 
     def __init__(self, folder: Path, rows: str, **config: Any) -> None:
         self.folder = folder
+        self.is_fresh = False  # whether each run is a new interpreter
         self.config = {"gate": {"wave_size": 3}, "outputs": [], "job": {"threads": 1}} | config
         for name in ("Snakefile", "rules", "scripts", "config", "envs", "profiles"):
             source = ROOT / name
@@ -93,28 +94,25 @@ class Engine:
         """Say how the jobs of recordings end; those that are not named end well."""
         (self.folder / "world.json").write_text(json.dumps(verdicts))
 
+    def arguments(self, *further: str, cores: int = 1) -> list[str]:
+        """Return snakemake's arguments here; its config is written."""
+        (self.folder / "more.yaml").write_text(yaml.safe_dump(self.config))
+        return [*further, "--configfile", "more.yaml", "--cores", str(cores)]
+
     def command(self, *arguments: str, cores: int = 1) -> list[str]:
         """Return snakemake's command line here."""
-        (self.folder / "more.yaml").write_text(yaml.safe_dump(self.config))
-        base = ["--configfile", "more.yaml", "--cores", str(cores)]
-        return [sys.executable, "-m", "snakemake", *arguments, *base]
+        return [sys.executable, "-m", "snakemake", *self.arguments(*arguments, cores=cores)]
 
     def run(self, *arguments: str, cores: int = 1, **config: Any) -> Ended:
         """Run snakemake to its end, with further config for this run alone."""
         before, self.config = self.config, self.config | config
         log = self.folder / "order.log"
         log.write_text("")
-        done = subprocess.run(
-            self.command(*arguments, cores=cores),
-            cwd=self.folder,
-            capture_output=True,
-            text=True,
-            timeout=300,
-            check=False,
-        )
+        words = self.arguments(*arguments, cores=cores)
+        status, output = prepared.snakemake(words, self.folder, fresh=self.is_fresh)
         self.config = before
         order = [tuple(line.split()) for line in log.read_text().splitlines()]
-        return Ended(done.returncode, done.stdout + done.stderr, order)  # type: ignore[arg-type]
+        return Ended(status, output, order)  # type: ignore[arg-type]
 
     def plan(self, *arguments: str, **config: Any) -> str:
         """Return how many canaries and sorts a dry run lists."""

@@ -2,11 +2,9 @@
 
 import copy
 import json
-import os
 import re
 import runpy
 import shutil
-import subprocess
 import sys
 from collections import Counter
 from collections.abc import Callable
@@ -18,6 +16,7 @@ import numpy as np
 import pandas as pd
 import yaml
 
+import prepared
 from spikecanary import sentinel
 from spikecanary.failures import Category
 from spikecanary.sentinel import Failure, Record, SorterInfo
@@ -111,16 +110,9 @@ def snakemake_command(*arguments: str) -> list[str]:
 
 def snakemake(folder: Path, *arguments: str) -> "Run":
     """Run snakemake in a folder to its end."""
-    done = subprocess.run(
-        snakemake_command(*arguments),
-        cwd=folder,
-        env={**os.environ, "SPIKECANARY_SNAKEFILE": str(ROOT / "Snakefile")},
-        capture_output=True,
-        text=True,
-        timeout=900,
-        check=False,
-    )
-    return Run(done.returncode, done.stdout + done.stderr)
+    words = snakemake_command(*arguments)[3:]
+    variables = {"SPIKECANARY_SNAKEFILE": str(ROOT / "Snakefile")}
+    return Run(*prepared.snakemake(words, folder, **variables))
 
 
 @dataclass(frozen=True)

@@ -456,6 +456,7 @@ def test_without_spikeinterface(engine, monkeypatch):
     site.mkdir()
     (site / "sitecustomize.py").write_text(HIDDEN)
     monkeypatch.setenv("PYTHONPATH", str(site))
+    engine.is_fresh = True
     engine.rows(IDS, sorter="quick - - - - -")
     assert engine.plan() == "6 canaries, 6 sorts"
     assert engine.run("--lint").status == 0
