@@ -21,15 +21,20 @@ N_CHANNELS = 4
 #: Files whose tests one worker runs, one after the other: they share what takes long to make or to
 #: compile, or they look at the processes, the disk and the cores of the whole machine.
 GROUPS = {
+    "test_canary.py": "canary",
+    "test_canary_signals.py": "canary",
     "test_curation.py": "analyzer",
     "test_figures.py": "analyzer",
+    "test_fullsort.py": "canary",
     "test_nwb.py": "analyzer",
     "test_outputs.py": "analyzer",
     "test_versions.py": "analyzer",
     "test_batch.py": "batch",
     "test_docs.py": "docs",
     "test_postprocess.py": "postprocess",
+    "test_quality.py": "canary",
     "test_reruns.py": "reruns",
+    "test_scratch.py": "canary",
     "test_interrupts.py": "serial",
     "test_kills.py": "kills",
     "test_machine.py": "serial",

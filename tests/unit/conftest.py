@@ -9,7 +9,7 @@ from spikecanary.outputs import analysis, curation
 from spikecanary.sentinel import Part
 from spikecanary.supervise.job import Job
 from spikecanary.table import Recording
-from workbench import N_UNITS, ROOT, make_record
+from workbench import N_UNITS, ROOT, make_record, steps_in_process
 
 
 @pytest.fixture
@@ -29,6 +29,13 @@ def quiet(task, write_binary):
     """Return the task of a recording of noise alone."""
     row = task.row.model_copy(update={"paths": (str(write_binary("silent", 8.0)),)})
     return task.model_copy(update={"row": row})
+
+
+@pytest.fixture
+def in_process():
+    """Do the steps of canaries and full sorts in this process, without children."""
+    with steps_in_process():
+        yield
 
 
 @pytest.fixture

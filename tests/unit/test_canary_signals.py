@@ -1,4 +1,4 @@
-"""What a canary says of signals: spoilt, misread, in volts, bad for a time."""
+"""What a canary, whose steps run in this process, says of signals: spoilt, in volts, bad."""
 
 import os
 from pathlib import Path
@@ -18,6 +18,8 @@ from spikecanary.supervise.job import Job
 from spikecanary.supervise.run import Ended
 from workbench import with_params, with_traces
 
+pytestmark = pytest.mark.usefixtures("in_process")
+
 
 @pytest.mark.parametrize(
     "case",
@@ -35,19 +37,25 @@ from workbench import with_params, with_traces
         ),
     ],
 )
-def test_preprocessing_that_cannot_be_or_spoils_stops_by_its_step(run, task, traces, case):
+def test_preprocessing_that_cannot_be_or_spoils_is_told_by_its_step(task, traces, tmp_path, case):
     spoil, steps, words = case
-    path = Path(task.row.paths[0]).with_name("spoilt.raw")
-    record = run(with_traces(task, spoil(traces), path, steps))
+    spoilt = with_traces(task, spoil(traces), tmp_path / "x.raw", steps)
+    with pytest.raises(PreprocessingError, match=words) as caught:
+        check_preprocessed(open_recording(spoilt.row), steps)
+    assert caught.value.evidence["step"] == next(iter(steps))
+    if words in ("Unsigned", "negat"):
+        assert "unsigned_to_signed" in caught.value.remedy
+
+
+def test_preprocessing_that_spoils_stops(run, task, traces, tmp_path):
+    steps = {"zscore": {}}
+    dead = traces * np.array([1, 1, 0, 1], "int16")
+    record = run(with_traces(task, dead, tmp_path / "x.raw", steps))
     assert (record.outcome, record.failure.class_name) == ("stopped", "PreprocessingError")
     assert record.failure.category == "environment"
-    assert words in record.reason
-    assert record.failure.evidence["step"] == next(iter(steps))
-    if "zscore" in steps:
-        assert record.failure.evidence["channels"] == ["2"]
-        assert "bad_channels" in record.failure.remedy
-    if words in ("Unsigned", "negat"):
-        assert "unsigned_to_signed" in record.failure.remedy
+    assert "makes samples that are" in record.reason
+    assert record.failure.evidence["channels"] == ["2"]
+    assert "bad_channels" in record.failure.remedy
 
 
 def test_low_gain_is_no_spoilt_signal(task, traces, tmp_path):

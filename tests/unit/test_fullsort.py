@@ -1,4 +1,7 @@
-"""The full sort: what it obeys, repeats, refuses and leaves, with the quick sorter."""
+"""The full sort, in this process: what it obeys, repeats, refuses and leaves; quick sorter.
+
+Those whose children matter are in `test_children.py`.
+"""
 
 import contextlib
 import json
@@ -8,27 +11,17 @@ import socket
 import pytest
 from spikeinterface.core import load
 
-from spikecanary import canary, diagnosis, forecast, fullsort, sentinel, summary
+from spikecanary import canary, diagnosis, fullsort, sentinel, summary
 from spikecanary.config import CanarySettings
 from spikecanary.fullsort import SortFailedError, SortStoppedError
 from spikecanary.recording import stamps
 from spikecanary.summary import ending
-from spikecanary.supervise import watchdogs
 from spikecanary.supervise.job import Job
 from spikecanary.supervise.run import Ended
 from spikecanary.table import Recording
 from workbench import make_record, with_params, with_traces
 
-
-def test_finished_sort_is_remembered(run, sort, long_task, tmp_path):
-    tested = run(long_task, window_s=3)
-    record = sort(long_task)
-    assert record.forecast is not None
-    (path,) = (tmp_path / "history").glob("*.jsonl")
-    (entry,) = forecast.read_history(path)
-    assert entry.actual["wall_s"] == record.measured.wall_s
-    assert set(entry.window) == {"wall_s", "mem_mb", "disk_mb"}
-    assert entry.window["wall_s"][0] == tested.measured.wall_s
+pytestmark = pytest.mark.usefixtures("in_process")
 
 
 def test_retry_repeats_only_what_wanted_a_resource_or_another_node(run, sort, task, tmp_path):
@@ -50,33 +43,12 @@ def test_retry_repeats_only_what_wanted_a_resource_or_another_node(run, sort, ta
     assert sort(task).outcome == "sorted"  # a new invocation tries again
 
 
-def test_retry_that_may_have_no_more_than_before_is_refused(run, task, tmp_path):
-    run(task)
-
-    def sort(attempt, mem_mb):
-        job = Job(log=tmp_path / "log.txt", attempt=attempt, mem_mb=mem_mb)
-        return fullsort.run(with_params(task, sleep_s=3.0), tmp_path / "x", job)
-
-    with pytest.raises(SortFailedError, match=r"of the job's 20 MB .* forecast\.max_mem_mb"):
-        sort(1, 20)
-    with pytest.raises(SortFailedError, match=r"no more than before \(forecast\.max_mem_mb\)"):
-        sort(2, 20)
-    assert sort(3, 2_000).outcome == "sorted"
-
-
 def test_failure_of_an_earlier_run_refuses_no_retry(run, sort, task, monkeypatch):
     """Its first attempt was killed before it could say anything."""
     run(task)
     with pytest.raises(SortFailedError, match="a bug that mentions CUDA"):
         sort(with_params(task, fail_in="full"))
     monkeypatch.setenv(sentinel.RUN_BEGAN, "2126-01-01T00:00:00+00:00")
-    assert sort(task, attempt=2).outcome == "sorted"
-
-
-def test_sort_that_was_killed_alone_is_repeated(run, sort, task):
-    run(task)
-    with pytest.raises(SortFailedError, match="killed by SIGKILL"):
-        sort(with_params(task, fail_in="full", fail_how="kill"))
     assert sort(task, attempt=2).outcome == "sorted"
 
 
@@ -120,13 +92,6 @@ def test_sort_that_finds_nothing_is_quiet_where_a_scan_sees_nothing_either(
     assert load(results / "x/sorting").get_num_units() == record.n_units == 0
     (row,) = summary.describe(results, {"x": {}})
     assert ending.needs_attention(row) is is_active
-
-
-def test_full_sort_that_hangs_and_computes_is_ended(run, sort, task, monkeypatch):
-    run(task)
-    monkeypatch.setattr(watchdogs, "inactivity_limit_s", lambda *_: 2.0)
-    with pytest.raises(SortFailedError, match="it computes, but without output, I/O, GPU or fresh"):
-        sort(with_params(task, fail_in="full", fail_how="spin"))
 
 
 def test_failed_sort_leaves_a_journal_line_and_no_output(run, sort, task, tmp_path):

@@ -84,6 +84,7 @@ def test_slow_sort():
     )
 
 
+@pytest.mark.usefixtures("in_process")
 def test_warnings_of_a_full_sort(tmp_path, write_binary, reader_options, monkeypatch):
     monkeypatch.setattr(quality, "SLOW_FACTOR", 0.0)
     plugin = tmp_path / "outside.py"

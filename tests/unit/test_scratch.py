@@ -15,6 +15,8 @@ from spikecanary.sorter import sorteroutput
 from spikecanary.supervise import folders
 from spikecanary.supervise.job import Job
 
+pytestmark = pytest.mark.usefixtures("in_process")
+
 
 @pytest.fixture
 def scratch(monkeypatch):
