@@ -50,8 +50,8 @@ def test_scan_finds_bursts_of_two_seconds_among_silence(tmp_path):
 
 
 def test_scan_of_noise_sees_nothing(tmp_path):
-    assert scan(tmp_path, noise(60.0, 4))["silent"]
-    assert scan(tmp_path, noise(30.0, 40))["silent"]
+    for n_channels in (4, 16):
+        assert scan(tmp_path, noise(30.0, n_channels))["silent"]
 
 
 def test_rare_spikes_are_silence_to_a_sorter_that_learns_from_a_batch_alone(tmp_path):
