@@ -27,7 +27,7 @@ from spikecanary.sentinel import Part
 from spikecanary.sorter import SortTask, registry, sorteroutput
 from spikecanary.supervise.job import Job
 from spikecanary.table import Recording
-from workbench import ROOT, make_record
+from workbench import ROOT, make_record, steps_in_process
 
 NOTED = Path(__file__).with_name("versions.json")
 PLUGIN = str(ROOT / "tests/quick_sorter.py")
@@ -114,12 +114,13 @@ def make_canary(folder: Path) -> dict:
     found = {}
     for name, row in rows.items():
         place = folder / "results" / name
-        record = canary.run(
-            SortTask(row=row, sorter=SorterSettings(name="quick", plugin=PLUGIN)),
-            CanarySettings(window_s=2, min_recording_s=4),
-            place,
-            Job(log=folder / "log.txt"),
-        )
+        with steps_in_process():
+            record = canary.run(
+                SortTask(row=row, sorter=SorterSettings(name="quick", plugin=PLUGIN)),
+                CanarySettings(window_s=2, min_recording_s=4),
+                place,
+                Job(log=folder / "log.txt"),
+            )
         failure = record.failure.class_name if record.failure else None
         windows = [(window.start_s, window.end_s, window.why) for window in record.windows]
         found[name] = [record.verdict, record.outcome, failure, windows]
