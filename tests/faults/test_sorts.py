@@ -8,10 +8,9 @@ import pytest
 from spikecanary import fullsort, sentinel, sorter
 from spikecanary.config import Config, SorterSettings
 from spikecanary.sentinel import read_journal
-from spikecanary.sorter import registry
 from spikecanary.supervise.job import Job
 from spikecanary.table import Recording
-from workbench import ROOT, make_record
+from workbench import ROOT, make_record, steps_in_process
 
 pytestmark = pytest.mark.medium
 #: What the full sort is to say of each fault: the failure's class, None: not classified,
@@ -119,29 +118,6 @@ def when_sorting(log, act):
     threading.Thread(target=wait, daemon=True).start()
 
 
-def test_gpu_memory_is_tried_again_with_smaller_batches(sort, monkeypatch, tmp_path, ledger):
-    monkeypatch.setitem(registry.MEMORY_KNOBS, "quick", ("unused", 64, 1, 4))
-    record = sort(fail_in="full", fail_how="gpu_memory", unused=64)
-    assert record.outcome == "sorted"
-    assert [w.split("sorted with ")[1] for w in record.warnings] == [
-        "{'unused': 32}",
-        "{'unused': 16}",
-    ]
-    journal = read_journal(tmp_path / "x/attempts.jsonl")
-    outcomes = [(line["outcome"], (line["failure"] or {}).get("class")) for line in journal]
-    wrong = [] if outcomes == [("failed", "GPUOutOfMemoryError")] * 2 + [("sorted", None)] else [1]
-    ledger.note("full sort: GPU out of memory, twice", record.reason, wrong=wrong)
-
-
-def test_gpu_memory_that_no_batch_helps(sort, monkeypatch, tmp_path, ledger):
-    monkeypatch.setitem(registry.MEMORY_KNOBS, "quick", ("unused", 64, 1, 4))
-    with pytest.raises(fullsort.SortFailedError, match="GPU's memory was not enough"):
-        sort(fail_in="full", fail_how="gpu_memory", unused=1000)
-    journal = read_journal(tmp_path / "x/attempts.jsonl")
-    assert [line["outcome"] for line in journal] == ["failed"] * 3
-    ledger.note("full sort: GPU out of memory, always", journal[-1]["reason"])
-
-
 def test_recording_truncated_during_the_sort(sort, tmp_path, ledger):
     path = tmp_path / "recording.raw"
     when_sorting(tmp_path / "log.txt", lambda: path.write_bytes(path.read_bytes()[:10_000]))
@@ -160,6 +136,7 @@ def test_recording_that_grows(sort, tmp_path, ledger):
             file.write(b"\0" * 1000)
 
     when_sorting(tmp_path / "log.txt", grow)
-    record = sort(sleep_s=2.0)
+    with steps_in_process():
+        record = sort(sleep_s=1.0)
     assert "the recording changed while it was sorted" in record.warnings[0]
     ledger.note("recording grows during the sort", record.reason)
