@@ -6,7 +6,7 @@ import runpy
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 LONGEST_S = 900.0
@@ -16,21 +16,25 @@ PREPARED.set_forkserver_preload(["snakemake.cli", "spikeinterface.sorters", "sma
 
 
 def snakemake(
-    arguments: Sequence[str], folder: Path, *, fresh: bool = False, **environment: str
+    arguments: Sequence[str],
+    folder: Path,
+    environment: Mapping[str, str] = os.environ,
+    *,
+    fresh: bool = False,
 ) -> tuple[int, str]:
     """Run snakemake in a folder to its end; return its exit status, and what it printed.
 
     ``fresh``: in a new interpreter, not in a fork.
     """
-    words, variables = ["snakemake", *arguments], {**os.environ, **environment}
+    words = ["snakemake", *arguments]
     if fresh:
         command = [sys.executable, "-m", *words]
         done = subprocess.run(
-            command, cwd=folder, env=variables, capture_output=True, text=True, check=False
+            command, cwd=folder, env=environment, capture_output=True, text=True, check=False
         )
         return done.returncode, done.stdout + done.stderr
     with tempfile.TemporaryDirectory() as out:
-        process = PREPARED.Process(target=_run, args=(words, str(folder), variables, out))
+        process = PREPARED.Process(target=_run, args=(words, str(folder), dict(environment), out))
         process.start()
         process.join(LONGEST_S)
         if process.exitcode is None:
@@ -48,5 +52,6 @@ def _run(arguments: list[str], folder: str, environment: dict[str, str], out: st
     for number in (1, 2):
         os.dup2(os.open(f"{out}/{number}", os.O_WRONLY | os.O_CREAT), number)
     sys.argv = arguments
-    sys.path.insert(0, folder)
+    further = filter(None, environment.get("PYTHONPATH", "").split(os.pathsep))
+    sys.path[:0] = [folder, *further]
     runpy.run_module(arguments[0], run_name="__main__", alter_sys=True)

@@ -5,9 +5,11 @@ import copy
 import faulthandler
 import functools
 import json
+import os
 import re
 import runpy
 import shutil
+import subprocess
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -119,8 +121,8 @@ def snakemake_command(*arguments: str) -> list[str]:
 def snakemake(folder: Path, *arguments: str) -> "Run":
     """Run snakemake in a folder to its end."""
     words = snakemake_command(*arguments)[3:]
-    variables = {"SPIKECANARY_SNAKEFILE": str(ROOT / "Snakefile")}
-    return Run(*prepared.snakemake(words, folder, **variables))
+    variables = {**os.environ, "SPIKECANARY_SNAKEFILE": str(ROOT / "Snakefile")}
+    return Run(*prepared.snakemake(words, folder, variables))
 
 
 @dataclass(frozen=True)
