@@ -64,7 +64,7 @@ def half_railed(traces):
     return spoilt
 
 
-@pytest.mark.parametrize("n_channels", [2, 4, 8])
+@pytest.mark.parametrize("n_channels", [2, 8])
 def test_slow_signal_of_all_channels_is_no_other_layout(tmp_path, n_channels):
     path = write(tmp_path / "x.raw", muscle(spikes(n_channels, seed=1)))
     assert layout.find_better(path, Layout("<i2", n_channels), RATE_HZ) is None
@@ -103,7 +103,7 @@ def test_healthy_file_is_never_stopped(tmp_path, traces, kind):
 
 
 @pytest.mark.medium
-@pytest.mark.parametrize("n_channels", [1, 2, 4, 8, 32, 64])
+@pytest.mark.parametrize("n_channels", [1, 2, 64])
 def test_number_of_channels_of_a_healthy_file(tmp_path, n_channels):
     path = write(tmp_path / "x.raw", spikes(n_channels, seed=n_channels))
     assert layout.find_better(path, Layout("<i2", n_channels), RATE_HZ) is None
@@ -116,17 +116,15 @@ def test_real_files_are_never_stopped(data):
     assert layout.find_better(str(path), Layout("<i2", 385), RATE_HZ) is None
 
 
-KINDS = ["int16", "uint16", "int32", "float32", "slow signals"]
 MADE = [
-    pytest.param(
-        kind, n_channels, marks=pytest.mark.medium if n_channels == 16 else pytest.mark.slow
-    )
-    for kind in KINDS
-    for n_channels in (16, 4, 64)
+    ("int16", 16),
+    *(pytest.param(kind, 16, marks=pytest.mark.medium) for kind in ("uint16", "int32", "float32")),
+    pytest.param("slow signals", 16, marks=pytest.mark.medium),
+    *(pytest.param("slow signals", n_channels, marks=pytest.mark.slow) for n_channels in (4, 64)),
 ]
 
 
-@pytest.mark.parametrize(("kind", "n_channels"), [(KINDS[0], 16), *MADE[1:]])
+@pytest.mark.parametrize(("kind", "n_channels"), MADE)
 @pytest.mark.parametrize(
     "wrong",
     [
@@ -161,7 +159,7 @@ def test_wrong_declaration_is_found(tmp_path, kind, wrong, n_channels):
     assert bits < its
 
 
-@pytest.mark.parametrize("more", [-1, 1, 3])
+@pytest.mark.parametrize("more", [-1, 3])
 def test_forgotten_channels_are_found(tmp_path, traces, more):
     path = write(tmp_path / "x.raw", traces)
     better, _, _ = layout.find_better(path, Layout("<i2", 16 + more), RATE_HZ)
@@ -174,7 +172,7 @@ def test_stored_by_channel_is_found(tmp_path, traces):
     assert better == Layout("<i2", 16, time_axis=1)
 
 
-@pytest.mark.parametrize("n_bytes", [1, 11, 1001])
+@pytest.mark.parametrize("n_bytes", [1, 1001])
 def test_header_of_odd_length_is_found(tmp_path, traces, n_bytes):
     path = write(tmp_path / "x.raw", traces, header=(bytes(range(256)) * 4)[:n_bytes])
     better, _, _ = layout.find_better(path, Layout("<i2", 16), RATE_HZ)
@@ -298,9 +296,8 @@ ODD = {
 
 @pytest.mark.medium
 @pytest.mark.parametrize("kind", ODD)
-@pytest.mark.parametrize("n_channels", [4, 16])
-def test_odd_but_healthy_file_is_never_stopped(tmp_path, kind, n_channels):
-    made = np.asarray(ODD[kind](spikes(n_channels, seed=5)), dtype="int16")
+def test_odd_but_healthy_file_is_never_stopped(tmp_path, kind):
+    made = np.asarray(ODD[kind](spikes(4, seed=5)), dtype="int16")
     path = write(tmp_path / "x.raw", made)
     assert layout.find_better(path, Layout("<i2", made.shape[1]), RATE_HZ) is None
 
@@ -332,13 +329,13 @@ def test_two_mistakes_and_odd_numbers_of_channels(tmp_path, declared):
     assert better == Layout("<i2", 32)
 
 
-@pytest.mark.parametrize("declared", [Layout("<i2", 8), Layout("<i2", 16), Layout("<u2", 16)])
-def test_numbers_of_one_byte(tmp_path, traces, declared):
+def test_numbers_of_one_byte(tmp_path, traces):
     made = np.clip(traces // 10 + 128, 0, 255).astype("uint8")
     path = write(tmp_path / "x.raw", made)
     assert layout.find_better(path, Layout("|u1", 16), RATE_HZ) is None
-    better, _, _ = layout.find_better(path, declared, RATE_HZ)
-    assert better == Layout("|u1", 16)
+    for declared in (Layout("<i2", 8), Layout("<u2", 16)):
+        better, _, _ = layout.find_better(path, declared, RATE_HZ)
+        assert better == Layout("|u1", 16), declared
 
 
 @pytest.mark.parametrize("n_channels", [1, 2])
@@ -380,13 +377,13 @@ def test_copy_of_channels_in_any_order_that_is_cut_within_a_sample(tmp_path, kin
     if not header:
         made[:1000] = 0
     path = tmp_path / "x.raw"
-    for cut in range(1, 16):
+    for cut in (1, 7, 12):
         path.write_bytes(header + made.tobytes()[: -2 * cut])
         declared = Layout("<i2", 16, file_offset=len(header))
         assert layout.find_better(str(path), declared, RATE_HZ) is None
 
 
-@pytest.mark.parametrize(("n_channels", "declared"), [(8, 16), (32, 4), (32, 2), (64, 1)])
+@pytest.mark.parametrize(("n_channels", "declared"), [(8, 16), (32, 2), (64, 1)])
 def test_numbers_of_channels_that_are_far_off(tmp_path, n_channels, declared):
     smooth = lfilter(*butter(1, 2000, fs=RATE_HZ), spikes(n_channels, seed=1), axis=0)
     path = write(tmp_path / "x.raw", np.round(smooth * 3).astype("int16"))
@@ -394,7 +391,7 @@ def test_numbers_of_channels_that_are_far_off(tmp_path, n_channels, declared):
     assert better == Layout("<i2", n_channels)
 
 
-@pytest.mark.parametrize("n_channels", [5, 8, 13])
+@pytest.mark.parametrize("n_channels", [5, 8])
 def test_counter_that_is_forgotten_is_found(tmp_path, n_channels):
     rng = np.random.default_rng(n_channels)
     made = spikes(n_channels, seed=2)[:, rng.permutation(n_channels)]
@@ -410,8 +407,7 @@ def test_floating_point_numbers_with_hum_that_are_read_as_integers(tmp_path):
     assert better == Layout("<f4", 16)
 
 
-@pytest.mark.parametrize("n_bytes", [12, 70, 100])
-@pytest.mark.parametrize("n_channels", [16, 32])
+@pytest.mark.parametrize(("n_channels", "n_bytes"), [(16, 12), (16, 70), (32, 100)])
 def test_header_that_shifts_the_channels_is_found(tmp_path, n_channels, n_bytes):
     path = write(tmp_path / "x.raw", spikes(n_channels, seed=1), header=bytes(n_bytes))
     better, _, _ = layout.find_better(path, Layout("<i2", n_channels), RATE_HZ)
@@ -425,7 +421,7 @@ def clock(traces, period=4, high=2):
 
 @pytest.mark.parametrize(
     ("n_channels", "period", "high"),
-    [(8, 2, 1), (8, 4, 2), (8, 6, 3), (8, 8, 1), (32, 4, 2), (1, 30, 15)],
+    [(8, 2, 1), (8, 6, 3), (8, 8, 1), (32, 4, 2), (1, 30, 15)],
 )
 def test_clock_beside_electrodes_is_no_other_layout(tmp_path, n_channels, period, high):
     made = clock(spikes(n_channels, seed=n_channels), period, high)
