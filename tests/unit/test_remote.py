@@ -111,10 +111,9 @@ def test_throttled_while_it_is_opened(run, bucket):
 
 
 @pytest.mark.parametrize("url", [f"s3://{BUCKET}/none.zarr", "s3://nobody/x.zarr"])
-def test_what_is_not_there(run, bucket, url):
-    record = run(zarr_row().model_copy(update={"paths": (url,)}))
-    assert (record.verdict, record.failure.category) == ("stop", "environment")
-    assert f"cannot open {url}: FileNotFoundError: " in record.reason
+def test_what_is_not_there(bucket, url):
+    with pytest.raises(RecordingUnreadableError, match=f"cannot open {url}: FileNotFoundError: "):
+        open_recording(zarr_row().model_copy(update={"paths": (url,)}))
 
 
 def test_chunk_that_cannot_be_had_is_no_silence(bucket):
