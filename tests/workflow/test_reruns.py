@@ -1,12 +1,11 @@
 """A changed setting runs again exactly what it should."""
 
-import json
 import os
 import shlex
 import shutil
 
 import pytest
-from spikeinterface.core import BinaryRecordingExtractor
+from spikeinterface.core import read_binary
 
 from workbench import new_project
 
@@ -15,13 +14,13 @@ pytestmark = pytest.mark.medium
 
 @pytest.fixture(scope="module")
 def template(tmp_path_factory, write_binary, reader_options):
-    """Three recordings, one of them stopped, all done."""
+    """Two recordings, one in a folder, one that was stopped, all done."""
     project = new_project(tmp_path_factory.mktemp("template"), write_binary, reader_options)
-    project.add("a")
-    project.add("b")
+    raw = read_binary(project.write_binary(), **reader_options)
+    raw.save(folder=project.folder / "saved")
+    project.add("a", path="saved", reader="spikeinterface", reader_options="")
     project.add("quiet", kind="silent", sorter="silent_always")
     assert project.run().returncode == 0
-    assert project.run().nothing_to_do
     return project
 
 
@@ -31,21 +30,20 @@ def finished(template, tmp_path):
     return template.copied(tmp_path / "project")
 
 
-def test_another_window_runs_only_canaries_of_what_is_not_sorted(finished):
+def test_another_window_and_other_sorter_parameters(finished):
+    """The window is another of canaries that are not sorted; parameters are those of a sorter."""
+    params = {"threshold": 6.0}
+    finished.config["sorter"]["params"] = params
+    plan = finished.run("-n")
+    assert (plan.recordings("canary"), plan.recordings("sort")) == (["a"], ["a"])
+    del finished.config["sorter"]["params"]
     finished.config["canary"]["window_s"] = 3
     plan = finished.run("-n")
     assert (plan.recordings("canary"), plan.recordings("sort")) == (["quiet"], ["quiet"])
+    finished.config["sorter"]["params"] = params
     assert finished.run().returncode == 0
     assert finished.sentinel("quiet")["windows"][0]["end_s"] == 3.0
-    assert finished.run().nothing_to_do
-
-
-def test_other_sorter_parameters_run_both_again(finished):
-    finished.config["sorter"]["params"] = {"threshold": 6.0}
-    plan = finished.run("-n")
-    assert plan.recordings("canary") == ["a", "b"]
-    assert plan.recordings("sort") == ["a", "b"]
-    assert finished.run().returncode == 0
+    assert finished.sort_record("a")["sorter"]["params"]["threshold"] == 6.0
     assert finished.run().nothing_to_do
 
 
@@ -72,17 +70,21 @@ def test_sort_is_not_made_on_a_verdict_of_other_settings(finished):
 def test_other_preprocessing_runs_everything_again(finished):
     finished.config["preprocessing"] = {"common_reference": {}}
     plan = finished.run("-n")
-    assert plan.recordings("canary") == ["a", "b", "quiet"]
+    assert plan.recordings("canary") == ["a", "quiet"]
 
 
 @pytest.mark.slow
-def test_another_row_runs_its_own_jobs_alone(finished):
+def test_another_row_and_another_part_of_a_recording_run_their_own_jobs_alone(finished):
     finished.add("c")
     run = finished.run()
     assert run.returncode == 0, run.output
     assert (run.recordings("canary"), run.recordings("sort")) == (["c"], ["c"])
     assert run.jobs()["gate"] == 1
-    assert list(finished.summary().index) == ["a", "b", "quiet", "c"]
+    assert list(finished.summary().index) == ["a", "quiet", "c"]
+    finished.rows[-1]["end_s"] = "6"
+    run = finished.run()
+    assert (run.recordings("canary"), run.recordings("sort")) == (["c"], ["c"])
+    assert finished.sort_record("c")["duration_s"] == 6.0
 
 
 @pytest.mark.slow
@@ -101,21 +103,13 @@ def test_metadata_only_changes_the_summary(finished):
         row["subject"] = "m1"
     run = finished.run()
     assert set(run.jobs()) == {"wave_summary", "summary", "report"}
-    assert finished.summary()["subject"].to_list() == ["m1", "m1", "m1"]
-
-
-@pytest.mark.slow
-def test_another_part_of_the_recording_runs_both_again(finished):
-    finished.rows[0]["end_s"] = "6"
-    run = finished.run()
-    assert (run.recordings("canary"), run.recordings("sort")) == (["a"], ["a"])
-    assert finished.sort_record("a")["duration_s"] == 6.0
+    assert finished.summary()["subject"].to_list() == ["m1", "m1"]
 
 
 @pytest.mark.slow
 def test_canary_that_runs_again_leaves_the_sort_alone(finished):
     run = finished.run("-R", "canary", "--rerun-triggers", "mtime")
-    assert run.recordings("canary") == ["a", "b", "quiet"]
+    assert run.recordings("canary") == ["a", "quiet"]
     assert run.recordings("sort") == []
 
 
@@ -180,23 +174,12 @@ def test_sorters_own_files_can_be_left_out(project):
     assert sorts_of(project, "a") == 2
 
 
-def test_folder_in_which_a_program_leaves_a_file(project):
-    folder = project.folder / "saved"
-    options = json.loads(project.options)
-    raw = BinaryRecordingExtractor(
-        project.write_binary(),
-        num_channels=4,
-        **{name: value for name, value in options.items() if name != "num_channels"},
-    )
-    raw.save(folder=folder)
-    project.add("a", path=str(folder), reader="spikeinterface", reader_options="")
-    assert project.run().returncode == 0
+def test_folder_in_which_a_program_leaves_a_file(finished):
+    folder = finished.folder / "saved"
     (folder / "notes.txt").write_text("looks good")
     (folder / "phy").mkdir()
     (folder / "phy/params.py").touch()
-    assert project.run().nothing_to_do
-    traces = folder / "traces_cached_seg0.raw"
-    os.utime(traces, (1, 1))
-    run = project.run()
-    assert (run.recordings("canary"), run.recordings("sort")) == (["a"], ["a"])
-    assert project.run().nothing_to_do
+    assert finished.run().nothing_to_do
+    os.utime(folder / "traces_cached_seg0.raw", (1, 1))
+    plan = finished.run("-n")
+    assert (plan.recordings("canary"), plan.recordings("sort")) == (["a"], ["a"])
