@@ -1,19 +1,15 @@
 """The workflow on a real Slurm cluster of three nodes, through profiles/slurm."""
 
-import json
 import os
 import re
-import shutil
 import signal
 import subprocess
 
-import pandas as pd
 import pytest
-import yaml
 
 from cluster import NODES, Cluster, wait_until, why_not
 from spikecanary.sentinel import read_journal
-from workbench import ROOT, snakemake
+from workbench import ROOT
 
 pytestmark = pytest.mark.slow
 PROFILE = ["--profile", str(ROOT / "profiles/slurm"), "--slurm-no-account"]
@@ -67,42 +63,21 @@ def log_has(project, rule, name, text):
     return log.exists() and text in log.read_text(errors="replace")
 
 
-@pytest.fixture
-def demo(tmp_path):
-    """Write the demo's recordings and config, with jobs that fit on a small node."""
-    shutil.copytree(ROOT / "config/demo", tmp_path / "config/demo")
-    folder = tmp_path / "demo"
-    folder.mkdir()
-    made = snakemake(folder, "--snakefile", str(ROOT / "rules/demo.smk"))
-    assert made.returncode == 0, made.output
-    small = {
-        "job": {
-            "threads": 1,
-            "mem_mb": 3000,
-            "canary_runtime_min": 7,
-            "output_mem_mb": 2000,
-        },
-        "outputs": ["npz"],
-    }
-    (folder / "small.yaml").write_text(yaml.safe_dump(small))
-    return folder
-
-
-def test_demo_batch(demo, cluster):
+def test_batch_to_its_outputs(batch, cluster, tetrode):
+    """Each kind of end, and Kilosort 4."""
+    batch.config["sorter"] |= {"name": "kilosort4", "device": "cpu", "params": {"nblocks": 0}}
+    batch.config["canary"] = {"window_s": 4, "min_recording_s": 6}
+    batch.config["job"]["output_mem_mb"] = 2000
+    batch.config["outputs"] = ["npz"]
+    batch.add("healthy", probe=str(tetrode))
+    batch.add("silent", kind="silent", sorter="silent_always")
+    batch.add("missing", path="/no/such/file.raw", sorter="quick")
+    batch.add("short", duration_s=3.0, sorter="quick")
+    batch.add("crashing", sorter="bug_window")
     since = newest(cluster)
-    configs = ["--configfile", "../config/demo/config.yaml", "small.yaml"]
-    command = ["snakemake", *configs, "--snakefile", str(ROOT / "Snakefile"), *PROFILE, *QUICK]
-    run = subprocess.run(
-        command,
-        cwd=demo,
-        env=cluster.environment,
-        capture_output=True,
-        text=True,
-        timeout=800,
-        check=False,
-    )
-    assert run.returncode == 1, run.stdout + run.stderr  # `missing` needs attention
-    summary = pd.read_csv(demo / "results/summary.tsv", sep="\t", index_col="recording")
+    run = start(batch, cluster)
+    assert run.wait(timeout=800) == 1, (batch.folder / "output.txt").read_text()  # of `missing`
+    summary = batch.summary()
     assert summary["sort"].to_dict() == {
         "healthy": "sorted",
         "silent": "stopped",
@@ -111,8 +86,8 @@ def test_demo_batch(demo, cluster):
         "crashing": "sorted",
     }, summary["reason"].to_dict()
     for name in ("healthy", "short", "crashing"):
-        assert (demo / "results" / name / "spikes.npz").exists()
-    assert (demo / "results/report.html").exists()
+        assert batch.result(name, "spikes.npz").exists()
+    assert batch.result("report.html").exists()
     ran = jobs(cluster, since)
     assert not [job for job in ran if "ArrayTaskId" in job]  # whose tasks wait for the first
     canaries = [job for job in ran if "rule_canary/" in job["StdOut"]]
@@ -130,10 +105,9 @@ def test_demo_batch(demo, cluster):
         "crashing": 1,
     }
     (job,) = sorts["healthy"]
-    verdict = json.loads((demo / "results/healthy/canary.json").read_text())
     assert job["TimeLimit"] == "00:10:00"  # the least: this sort takes less than a minute
     asked_mb = float(re.match(r"(\d+)M", job["MinMemoryNode"])[1])
-    expected_mb = max(4000, 1.5 * verdict["forecast"]["mem_mb"]["high"])
+    expected_mb = max(4000, 1.5 * batch.sentinel("healthy")["forecast"]["mem_mb"]["high"])
     assert asked_mb == pytest.approx(expected_mb / 1.048576, rel=0.15)
 
 
