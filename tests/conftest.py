@@ -170,6 +170,12 @@ def project(
     return new_project(tmp_path, write_binary, reader_options)
 
 
+@pytest.fixture
+def compiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have numba compile in runs of snakemake, as for a user: Kilosort 4 needs it."""
+    monkeypatch.setenv("NUMBA_DISABLE_JIT", "0")
+
+
 @pytest.fixture(autouse=True)
 def _keep_sorters() -> Iterator[None]:
     """Take sorters out again that a plugin registered in this process."""
