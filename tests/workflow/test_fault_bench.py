@@ -21,12 +21,14 @@ from spikeinterface.generation import generate_ground_truth_recording
 
 from workbench import ROOT, Project
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("compiled")]
 N_CHANNELS = 8
-RATE_HZ = 30_000.0
-DURATION_S = 70.0  # Kilosort 4 learns at 0 s and at 50 s
-WINDOW_S = 12.0
-KS4 = {"name": "kilosort4", "device": "cpu", "params": {"nblocks": 0}}
+RATE_HZ = 20_000.0
+DURATION_S = 35.0
+WINDOW_S = 6.0
+#: With batches of 1 s, of which it learns from those at 0 s and at 25 s.
+PARAMS = {"nblocks": 0, "batch_size": int(RATE_HZ)}
+KS4 = {"name": "kilosort4", "device": "cpu", "params": PARAMS}
 OPTIONS = {
     "sampling_frequency": RATE_HZ,
     "dtype": "int16",
@@ -59,9 +61,9 @@ PERIODS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "noise": lambda s: s < 0.0,
     "artefacts": lambda s: s < 0.0,
     "second_half": lambda s: s > DURATION_S / 2,
-    "late_start": lambda s: s > 2.5,
+    "late_start": lambda s: s > 1.25,
     "after_window": lambda s: s > WINDOW_S + 1,
-    "bursts": lambda s: (s % 13.0) > 11.0,
+    "bursts": lambda s: (s % 6.5) > 5.5,
 }
 
 
@@ -76,7 +78,7 @@ def make(kind: str) -> np.ndarray:
         return np.where(np.random.default_rng(5).random(shape) > 0.5, 32767.0, -32768.0)
     traces = generate(PERIODS.get(kind))
     if kind == "artefacts":
-        traces[: int(3 * RATE_HZ) : 3000] += 4000.0
+        traces[: int(1.5 * RATE_HZ) : 2000] += 4000.0
     if kind == "nan":
         traces[int(1.0 * RATE_HZ) :: int(3.0 * RATE_HZ)] = np.nan
     if kind == "half_dead":
@@ -156,7 +158,7 @@ def fill(project: Project, probe: Any, cases: list[Case]) -> None:
             }
         )
     project.config["sorter"] = {**KS4, "plugin": str(ROOT / "tests/quick_sorter.py")}
-    project.config["canary"] = {"window_s": WINDOW_S, "min_recording_s": 20}
+    project.config["canary"] = {"window_s": WINDOW_S, "min_recording_s": 10}
     project.config["job"] = {"threads": 1}  # two at a time
 
 
@@ -267,7 +269,7 @@ def test_docker(project, probe, monkeypatch, client, reason):
 def test_parameter_of_another_version(project, probe):
     """A parameter that this version does not have is bad input, before any job."""
     fill(project, probe, [Case("active", "")])
-    project.config["sorter"] = KS4 | {"params": {"nblocks": 0, "Th": 8}}
+    project.config["sorter"] = KS4 | {"params": {"Th": 8}}
     run = project.run()
     assert run.returncode == 1
     assert "kilosort4 has no parameter 'Th'" in run.output
