@@ -51,7 +51,7 @@ def faulty(project):
 def test_full_sorts(faulty, ledger):
     for how in FULL:
         faulty.add(how, sorter=f"{how}_full")
-    faulty.config["canary"]["window_s"] = float("nan")  # no canaries
+    faulty.config["canary"]["window_s"] = 0  # no canaries
     run = faulty.run("--set-resources", "sort:mem_mb=1500", "sort:runtime=1")
     assert run.returncode == 1
     assert faulty.summary().loc["healthy", "sort"] == "sorted"
