@@ -16,7 +16,7 @@ from spikecanary import outputs
 from spikecanary.outputs import curation
 from workbench import ROOT, snakemake
 
-pytestmark = pytest.mark.medium
+pytestmark = [pytest.mark.medium, pytest.mark.usefixtures("compiled")]
 
 
 @pytest.mark.slow
@@ -163,15 +163,15 @@ def test_real_recordings_in_trouble_cost_nobody(locust, data):
 
 @pytest.mark.slow
 def test_start_that_the_canary_names_sorts(project):
-    """Nothing fires in the batches that Kilosort 4 learns from: those at 0 and 25 s."""
-    rate_hz, duration_s, positions_um = 20_000, 40, 20.0 * np.arange(8)
+    """Nothing fires in the batches that Kilosort 4 learns from: those at 0 and 12.5 s."""
+    rate_hz, duration_s, positions_um = 20_000, 20, 20.0 * np.arange(8)
     rng = np.random.default_rng(7)
     traces = rng.normal(0.0, 8.0, (rate_hz * duration_s, 8))
     shape = -np.hanning(14) + 0.4 * np.r_[np.zeros(8), np.hanning(12)][:14]
     for depth_um in (15.0, 60.0, 85.0, 130.0):
         amplitudes = 180.0 * np.exp(-np.abs(positions_um - depth_um) / 25.0)
-        for at_s in np.cumsum(0.004 + rng.exponential(0.1, 300)):
-            if at_s < duration_s - 1 and not any(b <= at_s < b + 3 for b in (0, 24)):
+        for at_s in np.cumsum(0.004 + rng.exponential(0.05, 300)):
+            if at_s < duration_s - 1 and not any(b <= at_s < b + 1.5 for b in (0, 12)):
                 at = int(at_s * rate_hz)
                 traces[at : at + 14] += shape[:, None] * amplitudes
     traces.astype("int16").tofile(project.folder / "quiet.raw")
@@ -180,9 +180,9 @@ def test_start_that_the_canary_names_sorts(project):
     write_probeinterface(project.folder / "probe.json", probe)
     options = {"sampling_frequency": float(rate_hz), "dtype": "int16", "num_channels": 8}
     project.add("quiet", path="quiet.raw", probe="probe.json", reader_options=json.dumps(options))
-    params = {"nblocks": 0, "batch_size": rate_hz}
+    params = {"nblocks": 0, "batch_size": rate_hz // 2}
     project.config["sorter"] = {"name": "kilosort4", "params": params, "device": "cpu"}
-    project.config["canary"] = {"window_s": 5, "min_recording_s": 20}
+    project.config["canary"] = {"window_s": 4, "min_recording_s": 10}
     run = project.run()
     assert run.returncode == 1
     failure = project.sentinel("quiet")["failure"]
