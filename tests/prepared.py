@@ -11,8 +11,9 @@ from pathlib import Path
 
 LONGEST_S = 900.0
 PREPARED = multiprocessing.get_context("forkserver")
-# Nothing of ours: a run may be of a copy of the package.
-PREPARED.set_forkserver_preload(["snakemake.cli", "spikeinterface.sorters", "smart_open", __name__])
+# Nothing of ours, since a run may be of a copy of the package; all of SpikeInterface, since numba
+# takes no module in whose import it is told otherwise whether to compile.
+PREPARED.set_forkserver_preload(["snakemake.cli", "spikeinterface.full", "smart_open", __name__])
 
 
 def snakemake(
