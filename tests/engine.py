@@ -109,7 +109,8 @@ class Engine:
         log = self.folder / "order.log"
         log.write_text("")
         words = self.arguments(*arguments, cores=cores)
-        status, output = prepared.snakemake(words, self.folder, fresh=self.is_fresh)
+        variables = {**os.environ} if self.is_fresh else {**os.environ, **prepared.UNCOMPILED}
+        status, output = prepared.snakemake(words, self.folder, variables)
         self.config = before
         order = [tuple(line.split()) for line in log.read_text().splitlines()]
         return Ended(status, output, order)  # type: ignore[arg-type]

@@ -119,12 +119,9 @@ def snakemake_command(*arguments: str) -> list[str]:
 
 
 def environment() -> dict[str, str]:
-    """Return the environment of a run: unless a test says so, numba compiles nothing.
-
-    An analysis of a few spikes takes 2 s of a core instead of 24.
-    """
+    """Return the environment of a run: unless a test says so, numba compiles nothing."""
     own = {"SPIKECANARY_SNAKEFILE": str(ROOT / "Snakefile")}
-    return {"NUMBA_DISABLE_JIT": "1", **os.environ, **own}
+    return {**prepared.UNCOMPILED, **os.environ, **own}
 
 
 def snakemake(folder: Path, *arguments: str) -> "Run":
