@@ -31,13 +31,13 @@ rule canary:
     resources:
         mem_mb=CANARY_REQUEST["mem_mb"],
         runtime=CANARY_REQUEST["runtime"],
-        gpu=signed(lambda wildcards: limit_gpus() or BATCH.gpus_of(wildcards.recording)),
-        attempt=times_attempt(1),
+        gpu=batch.signed(lambda wildcards: limit_gpus() or BATCH.gpus_of(wildcards.recording)),
+        attempt=BATCH.times_attempt(1),
     params:
-        task=setting("canary", "task"),
-        data=setting("canary", "data"),
-        settings=setting("canary", "settings"),
-        attempt=setting("canary", "attempt"),
+        task=BATCH.setting("canary", "task"),
+        data=BATCH.setting("canary", "data"),
+        settings=BATCH.setting("canary", "settings"),
+        attempt=BATCH.setting("canary", "attempt"),
         batch=of_batch,
     script:
         "../scripts/canary.py"

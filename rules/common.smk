@@ -1,7 +1,6 @@
 """What the rules share; no rule. Reads and checks config and table (spikecanary.batch)."""
 
 import functools
-import inspect
 import os
 import re
 import sys
@@ -149,19 +148,7 @@ def warn_of_disagreement():
         logger.warning(f"Unless these run again by themselves: {text}")
 
 
-def signed(function):
-    """Note a function's signature in it: Snakemake asks for it three times a job."""
-    function.__signature__ = inspect.signature(function)
-    return function
-
-
-def setting(kind, name):
-    """Return a function of one of the settings that decide a canary, or a sort."""
-    settings = f"{kind}_settings"
-    return signed(lambda wildcards: getattr(BATCH.state_of(wildcards.recording), settings)[name])
-
-
-@signed
+@batch.signed
 def of_batch(wildcards, output):
     """Return a job's place in the batch, and what it goes by that does not decide its result.
 
@@ -171,30 +158,6 @@ def of_batch(wildcards, output):
     is_one = "recording" in wildcards.keys()
     place = BATCH.tell([wildcards.recording] if is_one else BATCH.waves[wildcards.wave])
     return place | {"remote": workflow.non_local_exec}
-
-
-def version_by_hand(kind, pattern):
-    """Return a function of the version of an output, and of the work by hand that it is made of."""
-    return signed(lambda wildcards: BATCH.version(kind, pattern, wildcards.recording))
-
-
-def times_attempt(constant):
-    """Return a resource function: each retry gets as much again. A dry run retries nothing."""
-    return constant if DRY else lambda wildcards, attempt: attempt * constant
-
-
-def sort_request(name):
-    """Return a full sort's request for a resource, by its forecast; a dry run takes the least."""
-    if DRY:
-        return BATCH.default_request(SETTINGS.job.sort_runtime_min)[name]
-    return lambda wildcards, attempt: BATCH.request(wildcards.recording, attempt)[name]
-
-
-def output_runtime():
-    """Return an output's request for time, by its recording's length; a dry run takes the least."""
-    if DRY:
-        return batch.LEAST_OUTPUT_MIN
-    return lambda wildcards, attempt: attempt * BATCH.output_runtime_min(wildcards.get("recording"))
 
 
 def end_of_run(*, failed):

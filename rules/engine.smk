@@ -45,7 +45,7 @@ def finished_results(wildcards):
     return in_results(BATCH.missing_of_sorted())
 
 
-@signed
+@batch.signed
 def sort_sentinel(wildcards):
     """Return the sentinel, without its time where a finished sort stands.
 

@@ -2,9 +2,9 @@
 # OUTPUTS: <results>/{recording}/analyzer, metrics.tsv, units.tsv, curated, and what `outputs` names
 
 OUTPUT_RESOURCES = {
-    "mem_mb": times_attempt(SETTINGS.job.output_mem_mb),
-    "runtime": output_runtime(),
-    "attempt": times_attempt(1),
+    "mem_mb": BATCH.times_attempt(SETTINGS.job.output_mem_mb),
+    "runtime": BATCH.output_runtime(),
+    "attempt": BATCH.times_attempt(1),
 }
 
 
@@ -26,8 +26,8 @@ rule analyze:
     resources:
         **OUTPUT_RESOURCES,
     params:
-        version=version_by_hand("analyze", "spike_clusters.npy"),
-        task=setting("sort", "task"),
+        version=BATCH.version("analyze", "spike_clusters.npy"),
+        task=BATCH.setting("sort", "task"),
         analysis=as_set(SETTINGS.analysis),
     script:
         "../scripts/analyze.py"
@@ -50,7 +50,7 @@ rule curate:
     resources:
         **OUTPUT_RESOURCES,
     params:
-        version=version_by_hand("curate", "cluster_*.tsv"),
+        version=BATCH.version("curate", "cluster_*.tsv"),
         curation=as_set(SETTINGS.curation, exclude={"manual"}),  # it is in the version
     script:
         "../scripts/curate.py"
@@ -93,7 +93,7 @@ use rule export_npz as export_nwb with:
         "<logs>/export_nwb/{recording}.log",
     params:
         version={"nwb": OUTPUT_VERSIONS["nwb"]},
-        row=signed(lambda wildcards: BATCH.state_of(wildcards.recording).named_row),
+        row=batch.signed(lambda wildcards: BATCH.state_of(wildcards.recording).named_row),
         settings={"nwb": as_set(SETTINGS.exports.nwb, exclude={"by"})},
 
 
@@ -121,7 +121,7 @@ use rule export_npz as export_phy with:
         "<logs>/export_phy/{recording}.log",
     params:
         version={"phy": OUTPUT_VERSIONS["phy"]},
-        task=setting("sort", "task"),
+        task=BATCH.setting("sort", "task"),
         analysis=as_set(SETTINGS.analysis),
         settings={"phy": SETTINGS.exports.phy},
         # Not compared: it makes no difference to folders that nobody has edited.
@@ -156,7 +156,7 @@ rule canary_figure:
         **OUTPUT_RESOURCES,
     params:
         version={"canary_figure": OUTPUT_VERSIONS["canary_figure"]},
-        task=setting("sort", "task"),
+        task=BATCH.setting("sort", "task"),
         analysis=as_set(SETTINGS.analysis),
     script:
         "../scripts/figures.py"

@@ -17,15 +17,15 @@ rule sort:
         "../envs/sorter.yaml"
     threads: SETTINGS.job.threads
     resources:
-        mem_mb=sort_request("mem_mb"),
-        disk_mb=sort_request("disk_mb"),
-        runtime=sort_request("runtime"),
-        gpu=sort_request("gpu"),
-        attempt=times_attempt(1),
+        mem_mb=BATCH.sort_request("mem_mb"),
+        disk_mb=BATCH.sort_request("disk_mb"),
+        runtime=BATCH.sort_request("runtime"),
+        gpu=BATCH.sort_request("gpu"),
+        attempt=BATCH.times_attempt(1),
     params:
         version={"sort": SORT_VERSION},
-        task=setting("sort", "task"),
-        data=setting("sort", "data"),
+        task=BATCH.setting("sort", "task"),
+        data=BATCH.setting("sort", "data"),
         batch=of_batch,
     script:
         "../scripts/sort.py"

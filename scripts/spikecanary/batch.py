@@ -3,6 +3,8 @@
 Paths are below the results folder.
 """
 
+import functools
+import inspect
 import math
 import os
 import re
@@ -25,6 +27,14 @@ from spikecanary.texts import count, did_you_mean, shorten
 
 #: The jobs of outputs request at least so many minutes.
 LEAST_OUTPUT_MIN = 240
+#: What a rule takes for a param or a resource: a function of a job's wildcards, and of its attempt.
+Asked = Callable[..., Any]
+
+
+def signed(function: Asked) -> Asked:
+    """Note a function's signature in it: Snakemake asks for it three times a job."""
+    function.__signature__ = inspect.signature(function)  # type: ignore[attr-defined]
+    return function
 
 
 def check_places(places: Mapping[str, Path]) -> str:
@@ -158,11 +168,22 @@ class Batch:
         rows = {each: self.numbered[each] for each in names}
         return self._told | {"rows": rows, "forced": names[0] in self.config.canary.force}
 
-    def version(self, kind: str, pattern: str, recording: str) -> dict[str, Any]:
-        """Return the version of an output, and of the work by hand that it is made of."""
-        folder, manual = self.results / recording, self.config.curation.manual
-        work = phy.look_for_work(folder, pattern=pattern, manual=manual, dry=self.dry)
-        return {kind: OUTPUT_VERSIONS[kind]} | work
+    def setting(self, kind: str, name: str) -> Asked:
+        """Return a function of one of the settings that decide a canary, or a sort."""
+        settings = f"{kind}_settings"
+        return signed(lambda wildcards: getattr(self.state_of(wildcards.recording), settings)[name])
+
+    def version(self, kind: str, pattern: str) -> Asked:
+        """Return a function of an output's version, and of the work by hand that it is made of."""
+        look = functools.partial(
+            phy.look_for_work, pattern=pattern, manual=self.config.curation.manual, dry=self.dry
+        )
+        version = {kind: OUTPUT_VERSIONS[kind]}
+        return signed(lambda wildcards: version | look(self.results / wildcards.recording))
+
+    def times_attempt(self, constant: int) -> Asked | int:
+        """Return a request of which each retry gets as much again; a dry run retries nothing."""
+        return constant if self.dry else lambda _, attempt: attempt * constant
 
     def default_request(self, runtime_min: int) -> dict[str, int]:
         """Return what a canary requests, and a sort without a forecast."""
@@ -172,12 +193,26 @@ class Batch:
         """Return how many GPUs a recording's sorter takes."""
         return forecast.count_gpus(self.config, self.sorter_of(recording))
 
-    def request(self, recording: str, attempt: int) -> dict[str, int]:
-        """Return what a full sort requests, by its forecast."""
-        task = self.state_of(recording).task
+    def sort_request(self, name: str) -> Asked | int:
+        """Return a full sort's request, by its forecast; a dry run takes the least."""
+        if self.dry:
+            return self.default_request(self.config.job.sort_runtime_min)[name]
         # A job is held to what it was submitted with, before others ended.
         began = sentinel.run_began() if self.is_job else None
-        return forecast.sort_request(self.config, self.results, task, attempt, began=began)
+
+        def request(wildcards: Any, attempt: int) -> int:
+            of, task = (self.config, self.results), self.state_of(wildcards.recording).task
+            return forecast.sort_request(*of, task, attempt, began=began)[name]
+
+        return request
+
+    def output_runtime(self) -> Asked | int:
+        """Return an output's request for time, by its recording; a dry run takes the least."""
+        if self.dry:
+            return LEAST_OUTPUT_MIN
+        return lambda wildcards, attempt: (
+            attempt * self.output_runtime_min(wildcards.get("recording"))
+        )
 
     def output_runtime_min(self, recording: str | None) -> int:
         """Return what an output's job requests: the recording's length, four hours at least."""
