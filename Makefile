@@ -19,7 +19,7 @@ help:
 	@echo "make install   make the environment .venv"
 	@echo "make demo      run the workflow on demo recordings with Kilosort 4 on the CPU"
 	@echo "make check     style, types, unit tests, the rules on stubs: five minutes"
-	@echo "make test      the tests, with real sorters: 17 minutes"
+	@echo "make test      the tests, with real sorters: 12 minutes"
 	@echo "make test-all  these and the slow ones: faults, kills, Slurm, commands of the docs"
 	@echo "make docs      the docs as a site, in site/"
 	@echo "make lint      check style, types, layers and rules"
