@@ -117,8 +117,9 @@ class State:
 
     @property
     def named_row(self) -> dict[str, Any]:
-        """Its row with its further columns, which NWB names."""
-        return {**self.sort_settings["task"]["row"], "metadata": self.row.metadata}
+        """Its row with its further columns that are not empty, which NWB names."""
+        filled = {name: value for name, value in self.row.metadata.items() if value}
+        return {**self.sort_settings["task"]["row"], "metadata": filled}
 
     @cached_property
     def sentinel(self) -> Essentials | None:

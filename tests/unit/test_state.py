@@ -242,3 +242,9 @@ def test_broken_record_is_as_none_and_says_so(state):
     looked = state()
     assert looked.may_proceed
     assert "is not a Spike Canary record" in looked.problem
+
+
+def test_a_column_without_a_value_is_none_that_nwb_names(state):
+    looked = state()
+    looked.row.metadata.update({"subject": "m1", "note": ""})
+    assert looked.named_row["metadata"] == {"subject": "m1"}
