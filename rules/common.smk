@@ -82,7 +82,8 @@ PLACES = {
 if misplaced := batch.check_places(PLACES):
     sys.exit(misplaced)
 RESULTS = PLACES["results"]
-if workflow.is_main_process and not DRY and os.access(RESULTS, os.W_OK):
+is_free = not DRY and not any(Path(".snakemake/locks").glob("*"))  # no other run awaits it
+if workflow.is_main_process and is_free and os.access(RESULTS, os.W_OK):
     # As a file asked for by name, or with --notemp, it would stay, and check nothing again.
     Path(RESULTS, ".checked").unlink(missing_ok=True)
 BATCH = batch.Batch(
@@ -129,6 +130,9 @@ def check_options():
     if chosen.until or chosen.omit_from or chosen.batch:
         hint = "Ask for the target `sorted` instead, for files, or use several tables"
         sys.exit(f"--until, --omit-from, --batch do not work with checkpoints. {hint}")
+    # Snakemake removes a sort before the job that then obeys its sentinel.
+    if "sort" in chosen.forcerun and (stopped := BATCH.describe_stopped_sorts()):
+        sys.exit(f"-R sort would cost finished sorts whose canaries say stop: {stopped}")
     if RerunTrigger.CODE in workflow.rerun_triggers:
         hint = "add to your profile: rerun-triggers: [mtime, params, input]"
         logger.warning(f"An update of Spike Canary will sort everything again; {hint}")

@@ -23,7 +23,7 @@ from spikecanary.preflight import node
 from spikecanary.reruns import OUTPUT_VERSIONS, State
 from spikecanary.supervise import log
 from spikecanary.table import RESERVED_IDS, Recording
-from spikecanary.texts import count, did_you_mean, shorten
+from spikecanary.texts import as_yaml, count, did_you_mean, shorten
 
 #: The jobs of outputs request at least so many minutes.
 LEAST_OUTPUT_MIN = 240
@@ -337,6 +337,13 @@ class Batch:
         return [f"{x}/curated" for wave in waves for x in self.split(wave)[0] if x in members]
 
     # What needs a person.
+
+    def describe_stopped_sorts(self) -> str:
+        """Say which finished sorts their canaries stop by now; nothing where there is none."""
+        states = {each: self.state_of(each) for each in self.rows}
+        stopped = [x for x, state in states.items() if state.sort_stands and not state.may_sort]
+        hint = f"canary: {{force: [{', '.join(map(as_yaml, stopped))}]}}"
+        return f"{shorten(stopped)}; to sort them, too: {hint}" if stopped else ""
 
     @property
     def errors(self) -> list[str]:

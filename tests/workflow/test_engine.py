@@ -406,6 +406,15 @@ def test_force_does_not_touch_what_is_sorted(finished):
     assert set(Run(forced.status, forced.output).jobs()) == {"report"}  # which shows the config
 
 
+def test_sort_that_its_canary_stops_by_now_is_not_lost(finished):
+    finished.world(a="biological")
+    assert finished.run("-R", "canary").done() == "canary: a b c d e f; exit 0"
+    run = finished.run("-R", "sort")
+    assert run.done() == "exit 1"
+    assert "canaries say stop: a; to sort them, too: canary: {force: [a]}" in run.output
+    assert finished.result("a/sorting").exists()
+
+
 def test_limits_sort_nothing_again(finished):
     limits = {
         "watchdogs": {"io_stall_s": 99},

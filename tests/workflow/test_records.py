@@ -145,6 +145,11 @@ def test_summary_of_a_run_with_errors_is_made_again(tmp_path):
 def test_check_that_was_left_is_made_again(engine):
     assert engine.run().status == 0
     engine.result(".checked").touch()
+    lock = engine.folder / ".snakemake/locks/0.output.lock"
+    lock.parent.mkdir(exist_ok=True)
+    lock.write_text("results/.checked")
+    engine.run("--summary")
+    assert engine.result(".checked").exists()  # another run may await it
     shutil.rmtree(engine.folder / ".snakemake")
     changed = {"sorter": {"params": {"nblocks": 3}}}
     run = engine.run(**changed)
