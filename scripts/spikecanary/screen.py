@@ -121,15 +121,20 @@ def print_gate(table: Path, batch: Mapping[str, Any]) -> None:
         is_last = all(row["verdict"] or row["reason"] for row in rows)
     if not is_last:
         rows = summary.describe(results, {name: {} for name in batch["rows"]}, running=True)
-    all_stopped = [row for row in rows if row["sort"] == "stopped"]
-    stopped = [row for row in all_stopped if row["recording"] not in batch["force"]]
-    n_forced = len(all_stopped) - len(stopped)
+    all_stopped = [row for row in rows if row["verdict"] == "stop"]
+    not_forced = [row for row in all_stopped if row["recording"] not in batch["force"]]
+    stopped = [row for row in not_forced if row["sort"] == "stopped"]
     unexpected = [row for row in rows if row["outcome"] == "unexpected"]
     lines = ending.describe_groups([*stopped, *unexpected]) if is_last else []
     of_these = f" ({len(unexpected)} unexpected)" if unexpected else ""
     n_unknown = sum(not row["verdict"] for row in rows)
     parts = [f"{len(rows) - n_unknown - len(all_stopped)} proceed{of_these}"]
-    counts = {"stopped": len(stopped), "forced": n_forced, "without a verdict": n_unknown}
+    counts = {
+        "stopped": len(stopped),
+        "forced": len(all_stopped) - len(not_forced),
+        "stopped by now, but sorted before": len(not_forced) - len(stopped),
+        "without a verdict": n_unknown,
+    }
     parts += [f"{n} {word}" for word, n in counts.items() if n]
     known = "All verdicts are known" if is_last else f"Verdicts of wave {table.stem} are known"
     lines.insert(0, f"{known}: {', '.join(parts)}")

@@ -128,6 +128,10 @@ def test_last_gate_tells_the_failures_of_all(results, capsys):
     forced = capsys.readouterr().out
     assert forced.startswith("All verdicts are known: 2 proceed (1 unexpected), 1 stopped, 1 fo")
     assert "1 stopped, X: b\n" in forced
+    sentinel.write_record(results / "d/sort.json", make_record(recording="d", outcome="sorted"))
+    screen.print_gate(results / "gates/2.tsv", everything | {"force": []})
+    counted = "2 proceed (1 unexpected), 1 stopped, 1 stopped by now, but sorted before\n"
+    assert counted in capsys.readouterr().out
     assert "1 unexpected: c\n    no such thing.\n    log: c.log" in out
 
 
