@@ -94,23 +94,20 @@ class Engine:
         """Say how the jobs of recordings end; those that are not named end well."""
         (self.folder / "world.json").write_text(json.dumps(verdicts))
 
-    def arguments(self, *further: str, cores: int = 1) -> list[str]:
-        """Return snakemake's arguments here; its config is written."""
-        (self.folder / "more.yaml").write_text(yaml.safe_dump(self.config))
-        return [*further, "--configfile", "more.yaml", "--cores", str(cores)]
-
     def command(self, *arguments: str, cores: int = 1) -> list[str]:
         """Return snakemake's command line here."""
-        return [sys.executable, "-m", "snakemake", *self.arguments(*arguments, cores=cores)]
+        (self.folder / "more.yaml").write_text(yaml.safe_dump(self.config))
+        base = ["--configfile", "more.yaml", "--cores", str(cores)]
+        return [sys.executable, "-m", "snakemake", *arguments, *base]
 
     def run(self, *arguments: str, cores: int = 1, **config: Any) -> Ended:
         """Run snakemake to its end, with further config for this run alone."""
         before, self.config = self.config, self.config | config
         log = self.folder / "order.log"
         log.write_text("")
-        words = self.arguments(*arguments, cores=cores)
+        command = self.command(*arguments, cores=cores)
         variables = {**os.environ} if self.is_fresh else {**os.environ, **prepared.UNCOMPILED}
-        status, output = prepared.snakemake(words, self.folder, variables)
+        status, output = prepared.run(command, self.folder, variables, 300)
         self.config = before
         order = [tuple(line.split()) for line in log.read_text().splitlines()]
         return Ended(status, output, order)  # type: ignore[arg-type]

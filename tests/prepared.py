@@ -11,7 +11,6 @@ from multiprocessing import forkserver
 from pathlib import Path
 from unittest import mock
 
-LONGEST_S = 900.0
 #: Numba compiles nothing: an analysis of a few spikes takes 2 s of a core instead of 24.
 UNCOMPILED = {"NUMBA_DISABLE_JIT": "1"}
 PREPARED = multiprocessing.get_context("forkserver")
@@ -19,29 +18,35 @@ PREPARED = multiprocessing.get_context("forkserver")
 PREPARED.set_forkserver_preload(["snakemake.cli", "spikeinterface.sorters", "smart_open", __name__])
 
 
-def snakemake(
-    arguments: Sequence[str], folder: Path, environment: Mapping[str, str]
+def run(
+    command: Sequence[str], folder: Path, environment: Mapping[str, str], timeout_s: float
 ) -> tuple[int, str]:
-    """Run snakemake in a folder to its end; return its exit status, and what it printed.
+    """Run ``python -m snakemake ...`` to its end; return its status and what it printed.
 
     In a new interpreter, unless numba is to compile nothing, as in what was imported.
     """
-    words = ["snakemake", *arguments]
     if not UNCOMPILED.items() <= environment.items():
-        command = [sys.executable, "-m", *words]
         done = subprocess.run(
-            command, cwd=folder, env=environment, capture_output=True, text=True, check=False
+            command,
+            cwd=folder,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=timeout_s,
+            check=False,
         )
         return done.returncode, done.stdout + done.stderr
     with tempfile.TemporaryDirectory() as out:
         with mock.patch.dict(os.environ, UNCOMPILED):
             forkserver.ensure_running()
-        process = PREPARED.Process(target=_run, args=(words, str(folder), dict(environment), out))
+        process = PREPARED.Process(
+            target=_run, args=(command[2:], str(folder), dict(environment), out)
+        )
         process.start()
-        process.join(LONGEST_S)
+        process.join(timeout_s)
         if process.exitcode is None:
             process.kill()
-            raise subprocess.TimeoutExpired(words, LONGEST_S)
+            raise subprocess.TimeoutExpired(command, timeout_s)
         printed = "".join(Path(out, name).read_text() for name in ("1", "2"))
     return process.exitcode, printed
 

@@ -126,7 +126,7 @@ def environment() -> dict[str, str]:
 
 def snakemake(folder: Path, *arguments: str) -> "Run":
     """Run snakemake in a folder to its end."""
-    return Run(*prepared.snakemake(snakemake_command(*arguments)[3:], folder, environment()))
+    return Run(*prepared.run(snakemake_command(*arguments), folder, environment(), 900))
 
 
 @dataclass(frozen=True)

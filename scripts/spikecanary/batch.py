@@ -199,12 +199,10 @@ class Batch:
             return self.default_request(self.config.job.sort_runtime_min)[name]
         # A job is held to what it was submitted with, before others ended.
         began = sentinel.run_began() if self.is_job else None
-
-        def request(wildcards: Any, attempt: int) -> int:
-            of, task = (self.config, self.results), self.state_of(wildcards.recording).task
-            return forecast.sort_request(*of, task, attempt, began=began)[name]
-
-        return request
+        ask = functools.partial(forecast.sort_request, self.config, self.results, began=began)
+        return lambda wildcards, attempt: ask(self.state_of(wildcards.recording).task, attempt)[
+            name
+        ]
 
     def output_runtime(self) -> Asked | int:
         """Return an output's request for time, by its recording; a dry run takes the least."""

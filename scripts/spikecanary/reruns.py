@@ -118,8 +118,7 @@ class State:
     @property
     def named_row(self) -> dict[str, Any]:
         """Its row with its further columns that are not empty, which NWB names."""
-        filled = {name: value for name, value in self.row.metadata.items() if value}
-        return {**self.sort_settings["task"]["row"], "metadata": filled}
+        return {**self.sort_settings["task"]["row"], "metadata": self.row.filled}
 
     @cached_property
     def sentinel(self) -> Essentials | None:

@@ -107,8 +107,8 @@ def test_snakemake_killed_at_random_moments(batch, ledger, watcher):
     assert undisturbed.run().returncode == 1  # `missing` needs attention
     took_s = time.monotonic() - began
     expected = undisturbed.summary()[COMPARED]
-    assert expected.loc["one", "sort"] == "sorted"
     assert list(expected.loc[["silent", "missing"], "sort"]) == ["stopped", "stopped"]
+    assert {*expected["sort"].drop(["silent", "missing"])} == {"sorted"}
     moments = random.Random(os.environ.get("FAULT_SEED", "1"))
     sorter = batch.config["sorter"]["name"]
     for number in range(KILLS if sorter == "quick" else (KILLS + 1) // 2):

@@ -116,9 +116,8 @@ def nwb_metadata(one: Sorted, settings: NwbSettings, session: str | None = None)
         ),
         **settings.NWBFile,
     }
-    filled = {name: value for name, value in row.metadata.items() if value}
-    renamed = {TOLD[name]: value for name, value in filled.items() if name in TOLD}
-    columns = renamed | filled
+    renamed = {TOLD[name]: value for name, value in row.filled.items() if name in TOLD}
+    columns = renamed | row.filled
     file |= {name: columns[name] for name in NWBFILE_COLUMNS if name in columns}
     subject = read_subject(Path(row.paths[0])) if row.reader == "nwb" else {}
     for name in [name for name, value in subject.items() if not _is_of_subject(name, value)]:

@@ -210,6 +210,11 @@ class Recording(BaseModel):
         return self.chunks or ((self.start_s or 0.0, self.end_s),)
 
     @property
+    def filled(self) -> dict[str, str]:
+        """Its further columns that are not empty."""
+        return {name: value for name, value in self.metadata.items() if value}
+
+    @property
     def session(self) -> str | None:
         """Its session, as a name of a file, with the subject where a column tells it."""
         subject = self.metadata.get("subject") or self.metadata.get("subject_id")
