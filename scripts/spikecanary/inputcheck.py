@@ -7,7 +7,7 @@ import re
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, Literal, TypeGuard, get_origin
 
@@ -133,6 +133,7 @@ def unknown(what: str, names: Iterable[str], known: Iterable[str]) -> Iterator[s
     return (f"{what} {quote(n)}{did_you_mean(n, known)}" for n in names if n not in known)
 
 
+@cache
 def _parameters(function: Callable[..., Any]) -> tuple[dict[str, inspect.Parameter], str]:
     """Return a function's named parameters but the first, and what it calls any others."""
     _, *further = inspect.signature(function).parameters.values()
