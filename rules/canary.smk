@@ -32,7 +32,7 @@ rule canary:
         mem_mb=CANARY_REQUEST["mem_mb"],
         runtime=CANARY_REQUEST["runtime"],
         gpu=batch.signed(lambda wildcards: limit_gpus() or BATCH.gpus_of(wildcards.recording)),
-        attempt=BATCH.times_attempt(1),
+        **BATCH.attempt,
     params:
         task=BATCH.setting("canary", "task"),
         data=BATCH.setting("canary", "data"),

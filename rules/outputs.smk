@@ -4,7 +4,7 @@
 OUTPUT_RESOURCES = {
     "mem_mb": BATCH.times_attempt(SETTINGS.job.output_mem_mb),
     "runtime": BATCH.output_runtime(),
-    "attempt": BATCH.times_attempt(1),
+    **BATCH.attempt,
 }
 
 

@@ -21,7 +21,7 @@ rule sort:
         disk_mb=BATCH.sort_request("disk_mb"),
         runtime=BATCH.sort_request("runtime"),
         gpu=BATCH.sort_request("gpu"),
-        attempt=BATCH.times_attempt(1),
+        **BATCH.attempt,
     params:
         version={"sort": SORT_VERSION},
         task=BATCH.setting("sort", "task"),

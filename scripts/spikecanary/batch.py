@@ -181,6 +181,11 @@ class Batch:
         version = {kind: OUTPUT_VERSIONS[kind]}
         return signed(lambda wildcards: version | look(self.results / wildcards.recording))
 
+    @property
+    def attempt(self) -> dict[str, Asked]:
+        """Which attempt a job is, as a resource; a dry run, where each costs time, has none."""
+        return {} if self.dry else {"attempt": lambda _, attempt: attempt}
+
     def times_attempt(self, constant: int) -> Asked | int:
         """Return a request of which each retry gets as much again; a dry run retries nothing."""
         return constant if self.dry else lambda _, attempt: attempt * constant
