@@ -45,7 +45,8 @@ OWN_VERDICT = re.compile(
 #: 300 such peaks in 30 s of 384 channels (``activity.NOISE_PER_S``).
 _FOUND = re.compile(
     r"\b(\d[\d,]*) (?:peaks|spikes|events) (?:were )?(?:found|detected|extracted)"
-    r"|\b(?:[Ff]ound|[Dd]etected|[Ee]xtracted|[Kk]ept) (\d[\d,]*) (?:peaks|spikes|events)"
+    r"|\b(?:[Ff]ound|[Dd]etected|[Ee]xtracted|[Kk]ept|[Ll]oaded) (\d[\d,]*) "
+    r"(?:peaks|spikes|events|threshold crossings)"
 )
 MANY_SPIKES = 5_000
 #: What an exception said is cut to so many characters.
