@@ -180,6 +180,8 @@ def _propose_presets(opened: "BaseRecording", one: Found, sorter: str) -> dict[s
     if sorter.startswith("kilosort"):  # it filters, references and whitens by itself
         is_known = is_tetrode and sorter == "kilosort4"
         return {"params": "kilosort4_tetrodes"} if is_known else {}
+    if one.is_catgt:  # it has aligned, filtered and referenced the samples
+        return {}
     if "inter_sample_shift" in opened.get_property_keys() and opened.has_probe():
         depth = opened.get_probes()[0].annotations.get("adc_bit_depth")
         return {"preprocessing": "neuropixels1" if depth == NEUROPIXELS1_BITS else "neuropixels2"}

@@ -248,7 +248,7 @@ def test_filtered_copies_and_folders_that_cannot_be_listed(tmp_path, monkeypatch
     found = discover.inspect(formats.Recognised(str(tmp_path / "a.plx"), "plexon"), "probe")
     assert [one.reason for one in found] == ["", "the raw signal, filtered"]
 
-    def deny(folder, onerror, followlinks):
+    def deny(folder, onerror):
         onerror(PermissionError(13, "Permission denied", folder))
         return iter(())
 

@@ -112,6 +112,10 @@ def test_rows_of_a_record_node_are_of_its_first_or_named_experiment(tmp_path, st
     assert found("") == found(first) == ["experiment2"]
     assert found("", node / "experiment2") == ["experiment2"]
     assert found(second) == ["experiment1"]
+    node = node.parent  # the streams of a session are numbered over all its nodes
+    assert len(found("")) == 1
+    open_ephys(node / "Record Node 2/experiment1/recording1", streams)
+    assert len(found("")) == 3
 
 
 def test_comment_of_a_folder_goes_with_its_reason(tmp_path, monkeypatch):

@@ -31,6 +31,7 @@ def test_output_of_catgt_replaces_its_raw_data(tmp_path, capsys):
         ("other/run_g0_imec0", None),
     ]
     assert f"CatGT's output of it is in {tmp_path}/catgt_run_g0" in text
+    assert {row.preprocessing for row in rows.values()} == {None}  # CatGT has aligned the samples
 
 
 def test_gates_and_probes_in_one_folder(tmp_path):
@@ -138,6 +139,8 @@ def test_runs_of_another_rate_are_not_joined_and_a_link_is_no_second_file(tmp_pa
         (["m1_20240101001.ns5", "m1_20240101002.ns5"], 1),
         (["m1_20240101.ns5", "m1_20240102.ns5"], 2),
         (["m1_240101.ns5", "m1_240102.ns5"], 2),
+        (["a/m1_g0/m1_g0_imec0", "a/m1_g1/m1_g1_imec0"], 1),
+        (["a/m_g1_g0/m_g1_g0_imec0.rhd", "a/m_g2_g0/m_g2_g0_imec0.rhd"], 2),
     ],
 )
 def test_runs_of_one_session_are_those_of_one_day(paths, n_sessions):
@@ -217,3 +220,18 @@ def test_runs_that_could_not_be_joined_are_not_said_to_be(tmp_path, capsys):
         open_ephys(tmp_path / f"day/Record Node 1/experiment{number}/recording1", board)
     assert len(run(tmp_path, tmp_path)[1]) == 2
     assert "--concatenate" not in capsys.readouterr().out
+
+
+def test_a_gate_after_the_chunks_of_a_row_is_new_and_links_come_after_what_they_lead_to(tmp_path):
+    for gate in (0, 1):
+        spikeglx(tmp_path / "raw/flat", f"f_g{gate}_t0.imec0.ap")
+    (tmp_path / "a link").symlink_to(tmp_path / "raw")
+    (tmp_path / "recordings.tsv").write_text(
+        "recording\tpath\treader\tstream_id\tchunks\n"
+        f"x\t{tmp_path}/raw/flat\tspikeglx\timec0.ap\t0-1,1.5-2.5\n"
+    )
+    _, rows, _ = run(tmp_path, tmp_path)
+    assert [(row.paths, row.start_s) for row in rows.values()] == [
+        ((f"{tmp_path}/raw/flat",), None),
+        ((f"{tmp_path}/raw/flat",), 2.5),
+    ]

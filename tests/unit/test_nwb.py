@@ -55,13 +55,14 @@ def test_nwb_is_valid_and_complete(made, n):
 
 
 def test_nwb_of_a_session(made, tmp_path, caplog):
-    """Two recordings of equal probes that were made at once, a later run, and one that failed."""
+    """Two runs, each of two equal probes at once, and a recording that failed."""
     folder, _, row = made
-    began = {"8": "2026-01-02T10:00:00", "1": "2026-01-02T10:00:01", "0": "2026-01-02T11:00:00"}
+    began = {"8": "10:00:00", "1": "10:00:01", "0": "11:00:00", "0b": "11:00:01"}
     folders = {}
     for n, when in began.items():
-        folders[f"rec{n}"] = place = shutil.copytree(folder / n, tmp_path / n)
-        part = Part(file=n, start_sample=0, n_samples=500_000, t_start_s=100.0, began=when)
+        folders[f"rec{n}"] = place = shutil.copytree(folder / n[0], tmp_path / n)
+        of_run = {"began": f"2026-01-02T{when}", "lag_s": 50.0 if n == "0b" else 0.0}
+        part = Part(file=n, start_sample=0, n_samples=500_000, t_start_s=100.0, **of_run)
         sentinel.write_record(place / "sort.json", make_record(parts=[part], duration_s=20.0))
     more = load(folders["rec8"] / "curated")  # columns that the others lack
     more.set_property("num_spikes_part_2", np.arange(8))
@@ -77,8 +78,8 @@ def test_nwb_of_a_session(made, tmp_path, caplog):
         units = file.units.to_dataframe()
         assert file.identifier == "s"
         assert "without dead, which are not sorted" in file.session_description
-        assert len(file.electrodes) == 48
-        assert len(file.devices) == 3
+        assert len(file.electrodes) == 64
+        assert len(file.devices) == 4
         assert list(units["unit_name"]) == [*(f"rec8/{n}" for n in range(8)), "rec1/0"]
         assert units["spike_times"].iloc[0].tolist() == units["spike_times"].iloc[-1].tolist()
         assert list(units["electrodes"].iloc[-1].index) == [*range(16, 32)]
@@ -86,8 +87,9 @@ def test_nwb_of_a_session(made, tmp_path, caplog):
         assert np.isnan(units["num_spikes_part_2"].iloc[-1])
         assert units["is_clean"].tolist() == ["False"] * 4 + ["True"] * 4 + [""]
         assert units["num_spikes"].dtype.kind == "i"
-        starts = file.epochs.to_dataframe()["start_time"]
-        assert starts.tolist() == pytest.approx([100.0, 100.0, 3700.0])
+        epochs = file.epochs.to_dataframe()
+        assert epochs["start_time"].tolist() == pytest.approx([100.0, 3700.0])
+        assert epochs["file"].tolist() == ["8; 1", "0; 0b"]
     assert "without dead" in caplog.text
     assert "days apart" not in caplog.text
     later = {"session_start_time": "2026-01-05T10:00:00"}  # where no header tells

@@ -218,7 +218,11 @@ def test_units_and_labels_are_read_back(exported, raw):
     samples = np.load(exported / "spike_times.npy").ravel()
     assert sorting.get_unit_spike_train("phy4").tolist() == samples[clusters == 4].tolist()
     assert sorting.count_total_num_spikes() == raw[1].count_total_num_spikes()
-    assert phy.read_labels(exported) == {"007": "noise", "phy4": "good"}
+    (exported / "cluster_notes.tsv").write_text("cluster_id\tnotes\n4\tDrifts\n2\t\n")
+    assert phy.read_labels(exported) == {
+        "phy_label": {"007": "noise", "phy4": "good"},
+        "phy_notes": {"phy4": "Drifts"},  # of what was exported, none
+    }
 
 
 @pytest.mark.parametrize(
@@ -236,7 +240,7 @@ def test_folder_that_cannot_be_read_is_named(exported, name, spoil):
     with pytest.raises(outputs.OutputError, match=r"phy was edited by hand, but cannot be read"):
         phy.read_labels(exported), phy.read_sorting(exported, RATE_HZ)
     (exported / phy.LABELS).unlink()
-    assert phy.read_labels(exported) == {}
+    assert phy.read_labels(exported) == {"phy_label": {}}
 
 
 def test_folder_that_stays_has_the_units_of_all_outputs(exported, raw):

@@ -66,7 +66,8 @@ def run(settings: CurationSettings, folder: Path, by_hand: Container[str] = ()) 
     labels.insert(0, "label", labels[f"{settings.label_by}_label"].replace("sua", GOOD))
     if "phy" in by_hand:
         phy.check_of_sort(folder / "phy", sorting)
-        labels["phy_label"] = labels.index.map(phy.read_labels(folder / "phy"))
+        for name, of_units in phy.read_labels(folder / "phy").items():
+            labels[name] = labels.index.map(of_units)
         labels["label"] = labels["phy_label"].fillna(labels["label"])
     for name in analyzer.sorting.get_property_keys():
         if name.startswith("gui_"):

@@ -123,13 +123,18 @@ def run_session(
         msg = f"session {session}: none of its recordings is sorted: {named}"
         raise OutputError(msg)
     first = min(made, key=lambda one: one.began_s or math.inf)
-    for one in made:
+    run = first  # those that began before it ended share its clock
+    for one in sorted(made, key=lambda one: one.began_s or 0.0):
+        if (one.began_s or 0.0) >= (run.began_s or math.inf) + (run.record.duration_s or math.inf):
+            run = one
         # Dates are coarser than clocks: they count where clocks that begin anew hide a later run.
-        later_s = (one.began_s or 0.0) - (first.began_s or 0.0)
-        lag_s = later_s - (one.parts[0].t_start_s - first.parts[0].t_start_s)
-        if min(later_s, lag_s) >= (first.record.duration_s or math.inf):
-            later = [part.model_copy(update={"lag_s": part.lag_s + lag_s}) for part in one.parts]
-            one.parts[:] = later
+        later_s = (run.began_s or 0.0) - (first.began_s or 0.0)
+        lag_s = later_s - (run.parts[0].t_start_s - first.parts[0].t_start_s)
+        if one.began_s and min(later_s, lag_s) >= (first.record.duration_s or math.inf):
+            more_s = lag_s - one.parts[0].lag_s
+            one.parts[:] = [
+                part.model_copy(update={"lag_s": part.lag_s + more_s}) for part in one.parts
+            ]
     metadata = nwb.nwb_metadata(first, settings, session)
     notes = []
     if left_out := [row.id for row in rows if row.id not in folders]:

@@ -59,7 +59,7 @@ COLUMNS = {
 PART = "num_spikes_part_"
 #: Fields of the parts that epochs have.
 EPOCH_COLUMNS = {
-    "file": "File of the part",
+    "file": "File of the part; of several probes at once, of each",
     "segment": "Segment of the file",
     "start_sample": "First sample of the part, counted in all that was sorted",
     "first_sample": "First sample of the part, counted in its segment",
@@ -226,7 +226,7 @@ def write_nwb(
         numbers = [int(each) if str(each).isdecimal() else None for each in ids]
         if not of_session and [*map(str, numbers)] == [*map(str, ids)]:
             nwbfile.units.id.data[:] = numbers
-    for epoch in sorted(list_epochs(several), key=itemgetter("start_time")):
+    for epoch in join_simultaneous(list_epochs(several)):
         nwbfile.add_epoch(**epoch)
     configure_and_write_nwbfile(nwbfile, path, backend="hdf5")
 
@@ -301,8 +301,9 @@ def describe_columns(analyzer: "SortingAnalyzer", curated: "BaseSorting") -> dic
         if analyzer.has_extension(name):
             found |= analyzer.get_extension(name).get_metric_column_descriptions()
     parts = {name: "Spikes in a part (see epochs)" for name in found if name.startswith(PART)}
-    of_gui = {name: COLUMNS["gui_label"] for name in found if name.startswith("gui_")}
-    return found | of_gui | COLUMNS | parts
+    tools = ("gui", "phy")
+    by_hand = {n: COLUMNS[f"{x}_label"] for n in found for x in tools if n.startswith(f"{x}_")}
+    return found | by_hand | COLUMNS | parts
 
 
 def list_epochs(several: Sequence[Sorted]) -> Iterator[dict[str, Any]]:
@@ -314,3 +315,15 @@ def list_epochs(several: Sequence[Sorted]) -> Iterator[dict[str, Any]]:
             start_s, stop_s = clock.times_s(ends, one.parts, rate_hz)
             values = {name: getattr(part, name) for name in EPOCH_COLUMNS}
             yield {"start_time": start_s, "stop_time": stop_s + 1 / rate_hz, **values}
+
+
+def join_simultaneous(epochs: Iterable[dict[str, Any]]) -> Iterable[dict[str, Any]]:
+    """Make one epoch of the parts that several probes recorded at once, in the order of time."""
+    joined: dict[tuple[int, int], dict[str, Any]] = {}
+    for epoch in sorted(epochs, key=itemgetter("start_time")):
+        key = round(epoch["start_time"] * 1000), epoch["start_sample"]
+        if (held := joined.setdefault(key, epoch)) is not epoch:
+            held["file"] += f"; {epoch['file']}"
+            # Rates of probes differ a little.
+            held |= {name: max(held[name], epoch[name]) for name in ("stop_time", "n_samples")}
+    return joined.values()

@@ -333,19 +333,28 @@ def check_current(folder: Path, sorting: "BaseSorting") -> None:
         )
 
 
-def read_labels(folder: Path) -> dict[str, str]:
-    """Read the labels that units have in Phy, by their ids; without those that have none."""
+def read_labels(folder: Path) -> dict[str, dict[str, str]]:
+    """Read what people said of units in Phy: by column, by unit; without units of that say nothing.
+
+    ``phy_label`` is Phy's group, ``phy_NAME`` a column that a person made.
+    """
     import pandas as pd
 
-    if not (folder / LABELS).exists():
-        return {}
+    found: dict[str, dict[str, str]] = {"phy_label": {}}
     with _reading(folder):
-        names = _unit_names(folder)
-        table = pd.read_csv(folder / LABELS, sep="\t", keep_default_na=False, dtype={"group": str})
-        texts = table["group"].str.strip().str.lower()  # as Phy writes them
-        groups = dict(zip(table["cluster_id"], texts, strict=True))
-        labelled = {names.get(int(each), f"phy{each}"): group for each, group in groups.items()}
-    return {unit: group for unit, group in labelled.items() if group not in ("", "unsorted")}
+        exported = json.loads((folder / NOTE).read_text()) if (folder / NOTE).exists() else None
+        for path in sorted(folder.glob("cluster_*.tsv")):
+            is_own = exported is not None and path.name not in (*exported, "cluster_info.tsv")
+            if path.name == LABELS or is_own:
+                names = _unit_names(folder)
+                table = pd.read_csv(path, sep="\t", keep_default_na=False, dtype=str)
+                ids = [names.get(int(each), f"phy{each}") for each in table["cluster_id"]]
+                name, texts = table.columns[-1], table.iloc[:, -1].str.strip()
+                said = {unit: text for unit, text in zip(ids, texts, strict=True) if text}
+                found["phy_label" if path.name == LABELS else f"phy_{name}"] = said
+    # As Phy writes them.
+    groups = {unit: text.lower() for unit, text in found["phy_label"].items()}
+    return found | {"phy_label": {unit: x for unit, x in groups.items() if x != "unsorted"}}
 
 
 def shelter(folder: Path) -> None:

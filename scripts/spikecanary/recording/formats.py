@@ -69,7 +69,7 @@ MIXED = {
 #: What tells the runs of one session apart in their paths: gates, experiments, times, numbers (but
 #: no dates: those of several days are several sessions).
 RUN = re.compile(
-    r"_g\d+(?=[_/\\]|$)|(?<=experiment)\d+$|(?<=_\d{6})_\d{6}(?=(\.|[/\\]info\.)rh[ds]$)"
+    r"_g\d+(?=(_imec\d*)?([/\\]|$))|(?<=experiment)\d+$|(?<=_\d{6})_\d{6}(?=(\.|[/\\]info\.)rh[ds]$)"
     r"|[-_]?(?<!(?<!\d)\d{3})(?<!(?<!\d)\d{5})\d{3}(?=\.ns\d$)"
 )
 #: Names of files and folders that say nothing.
@@ -124,16 +124,14 @@ def walk(folder: str, seen: set[str]) -> Iterator[Recognised]:
 
 def _walk_folder(folder: str, seen: set[str], unread: list[OSError]) -> Iterator[Recognised]:
     """Yield what is recognised in a folder and those in it; append what cannot be listed."""
-    for root, folders, files in os.walk(folder, onerror=unread.append, followlinks=True):
+    linked = []  # they come after the real ones
+    for root, folders, files in os.walk(folder, onerror=unread.append):
         real = os.path.realpath(root)
         if real in seen or (RESULTS & {*files} and "binary.json" not in files):
             folders.clear()
             continue
         seen.add(real)
-        folders[:] = sorted(
-            (name for name in folders if not name.startswith(".")),
-            key=lambda name: (Path(root, name).is_symlink(), name),  # the real one first
-        )
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
         if {"binary.json", ".zgroup", "zarr.json"} & {*files}:
             folders.clear()
             is_nwb = (Path(root) / "specifications").exists()
@@ -143,7 +141,10 @@ def _walk_folder(folder: str, seen: set[str], unread: list[OSError]) -> Iterator
             continue
         if "structure.oebin" in files:  # what is below belongs to it
             folders.clear()
+        linked += [str(path) for name in folders if (path := Path(root, name)).is_symlink()]
         yield from _recognise(root, sorted(n for n in files if not n.startswith(".")), seen)
+    for each in linked:
+        yield from _walk_folder(each, seen, unread)
 
 
 def _recognise(root: str, files: Sequence[str], seen: set[str]) -> Iterator[Recognised]:

@@ -401,7 +401,7 @@ class GrowingTable:
         path = row["path"].split(";")[0]
         self.sessions.append((row.get("subject", ""), row.get("session", ""), path))
         try:
-            end_s = float(row.get("end_s") or "inf")
+            end_s = float(row.get("end_s") or row.get("chunks", "").split("-")[-1] or "inf")
         except ValueError:  # in a comment
             end_s = float("inf")
         for path in _split_paths(row["path"]):
@@ -482,7 +482,9 @@ def _keys_above(row: Mapping[str, str]) -> Iterator[tuple[str, str, str]]:
     if row["reader"] == "openephysbinary":
         is_first = all(number(x) >= number(here) for x in here.parent.glob("experiment*"))
         held = [str({"experiment_name": here.name}), *[options] * is_first]
-    for above in here.parents[:2] if row["reader"] in NESTED else ():
+    # The streams of a session's folder are numbered over all its nodes.
+    nodes = [node for session in here.parents[1:2] for node in session.glob("Record Node*")]
+    for above in here.parents[: 1 if nodes[1:] else 2] if row["reader"] in NESTED else ():
         yield from ((str(above), s, o) for s in {stream, stream or "0"} for o in held)
 
 
