@@ -29,10 +29,10 @@ rule canary:
         "../envs/sorter.yaml"
     threads: SETTINGS.job.threads
     resources:
+        **BATCH.attempt,
         mem_mb=CANARY_REQUEST["mem_mb"],
         runtime=CANARY_REQUEST["runtime"],
         gpu=batch.signed(lambda wildcards: limit_gpus() or BATCH.gpus_of(wildcards.recording)),
-        **BATCH.attempt,
     params:
         task=BATCH.setting("canary", "task"),
         data=BATCH.setting("canary", "data"),

@@ -52,6 +52,7 @@ if Quietness.RULES in (workflow.output_settings.quiet or ()) and not IN_MODULE:
     quieten(logger, is_local=lambda: workflow.local_exec)
 # Captured while parsing: inside a module, the importer's redirections.
 PATHVARS = workflow.pathvars
+SORT = workflow.modifier.modify_rulename("sort")
 PREFIX = workflow.modifier.path_modifier
 if PREFIX.modifies_prefixes:  # it would not match paths that begin with a pathvar
     hint = "use pathvars: results, logs, benchmarks (docs/module.md)"
@@ -96,6 +97,7 @@ BATCH = batch.Batch(
     # Known once the DAG is built: while rules are read, there is no executor.
     tries_nodes=lambda: workflow.local_exec and not (DRY or workflow.touch or BATCH.reads_only()),
     reads_only=lambda: workflow.executor_plugin is None,
+    forces_sorts=lambda: forces_sort(),
     remembers=DRY or not IN_MODULE,
 )
 LEFT_OUT = BATCH.left_out and f"Left out, {BATCH.left_out}"
@@ -130,9 +132,6 @@ def check_options():
     if chosen.until or chosen.omit_from or chosen.batch:
         hint = "Ask for the target `sorted` instead, for files, or use several tables"
         sys.exit(f"--until, --omit-from, --batch do not work with checkpoints. {hint}")
-    # Snakemake removes a sort before the job that then obeys its sentinel.
-    if "sort" in chosen.forcerun and (stopped := BATCH.describe_stopped_sorts()):
-        sys.exit(f"-R sort would cost finished sorts whose canaries say stop: {stopped}")
     if RerunTrigger.CODE in workflow.rerun_triggers:
         hint = "add to your profile: rerun-triggers: [mtime, params, input]"
         logger.warning(f"An update of Spike Canary will sort everything again; {hint}")
@@ -143,6 +142,14 @@ def check_options():
         logger.warning(again)
     if IN_MODULE:
         warn_of_disagreement()
+
+
+def forces_sort(recording=""):
+    """Whether this run makes finished sorts again (-F, -R sort), or one of them by its files."""
+    chosen = workflow.dag_settings
+    names = {SORT, *(str(RESULTS / recording / name) for name in ("sorting", "sort.json"))}
+    is_named = not names.isdisjoint({*chosen.forcerun, *workflow.dag.forcefiles})
+    return workflow.is_main_process and (chosen.forceall or is_named)
 
 
 @functools.cache

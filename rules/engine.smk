@@ -52,5 +52,10 @@ def sort_sentinel(wildcards):
     So a canary that runs again never invalidates a finished sort. Of a sort that is to run it is
     plain: Snakemake does not see a job's own changes while the job behind ancient() is to run.
     """
-    path = f"<results>/{wildcards.recording}/canary.json"
-    return ancient(path) if BATCH.state_of(wildcards.recording).sort_stands else path
+    recording = wildcards.recording
+    path = f"<results>/{recording}/canary.json"
+    if not BATCH.state_of(recording).sort_stands:
+        return path
+    if forces_sort(recording) and (stopped := BATCH.describe_stopped_sort(recording)):
+        sys.exit(stopped)
+    return ancient(path)

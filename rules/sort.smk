@@ -17,11 +17,11 @@ rule sort:
         "../envs/sorter.yaml"
     threads: SETTINGS.job.threads
     resources:
+        **BATCH.attempt,
         mem_mb=BATCH.sort_request("mem_mb"),
         disk_mb=BATCH.sort_request("disk_mb"),
         runtime=BATCH.sort_request("runtime"),
         gpu=BATCH.sort_request("gpu"),
-        **BATCH.attempt,
     params:
         version={"sort": SORT_VERSION},
         task=BATCH.setting("sort", "task"),

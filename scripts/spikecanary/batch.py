@@ -71,6 +71,8 @@ class Batch:
     tries_nodes: Callable[[], bool] = lambda: False
     #: Whether no job is to run (--report, --summary, --delete-all-output); known by then, too.
     reads_only: Callable[[], bool] = lambda: False
+    #: Whether finished sorts are to be made again: then only those that pass.
+    forces_sorts: Callable[[], bool] = lambda: False
     #: States are read once; not where other rules may make the recordings in this run.
     remembers: bool = True
     #: Returns the table of a wave's gate, as soon as it is written; no dry run asks for one.
@@ -255,7 +257,9 @@ class Batch:
         A finished sort does without one that was removed: to have it made again would, to
         Snakemake, be an input that was updated, ancient() or not.
         """
-        return [f"{x}/canary.json" for x in self.waves[wave] if not self.state_of(x).lacks_sentinel]
+        names, all_of_them = self.waves[wave], self.forces_sorts()
+        asked = [x for x in names if all_of_them or not self.state_of(x).lacks_sentinel]
+        return [f"{x}/canary.json" for x in asked]
 
     def split(self, wave: str) -> tuple[list[str], list[str]]:
         """Return the recordings of a wave that are sorted, and those whose silence is drawn.
@@ -276,8 +280,8 @@ class Batch:
         else:
             sentinels = (self.results / each / "canary.json" for each in states)
             passed, silent = gate.split(self.gate_of(wave), sentinels)
-        # A finished sort stands, whatever a later canary came to.
-        passed |= {each for each, state in states.items() if state.sort_stands}
+        if not self.forces_sorts():  # a finished sort stands, whatever a later canary came to
+            passed |= {each for each, state in states.items() if state.sort_stands}
         passed |= {*self.config.canary.force}
         return [each for each in states if each in passed], sorted(silent - passed)
 
@@ -341,12 +345,12 @@ class Batch:
 
     # What needs a person.
 
-    def describe_stopped_sorts(self) -> str:
-        """Say which finished sorts their canaries stop by now; nothing where there is none."""
-        states = {each: self.state_of(each) for each in self.rows}
-        stopped = [x for x, state in states.items() if state.sort_stands and not state.may_sort]
-        hint = f"canary: {{force: [{', '.join(map(as_yaml, stopped))}]}}"
-        return f"{shorten(stopped)}; to sort them, too: {hint}" if stopped else ""
+    def describe_stopped_sort(self, recording: str) -> str:
+        """Say that a sort would be lost: it is removed before the job that obeys its sentinel."""
+        if self.state_of(recording).may_sort:
+            return ""
+        hint = f"to sort it all the same: canary: {{force: [{as_yaml(recording)}]}} in the config"
+        return f"{recording}: its finished sort would be lost: its canary says stop; {hint}"
 
     @property
     def errors(self) -> list[str]:

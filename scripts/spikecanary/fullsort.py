@@ -80,17 +80,19 @@ def run(
     Interrupted
         A signal ended this process; only a line in the journal is left behind.
     """
-    canary = check_sentinel(results / "canary.json", job.recorded_settings, forced=forced)
+    may_read = keep_output and not task.row.is_remote  # whose stamp proves nothing
+    finished = sorteroutput.find(results, job.recorded_settings) if may_read else None
+    # A finished sort stands, whatever a later canary came to.
+    may_sort = forced or finished is not None
+    canary = check_sentinel(results / "canary.json", job.recorded_settings, forced=may_sort)
     journal = results / "attempts.jsonl"
     _refuse_repetition(journal, job)
-    may_read = keep_output and not task.row.is_remote  # whose stamp proves nothing
     sort = _Sort(task, results, job, canary, forced=forced, may_read=may_read)
     try:
         with (
             folders.hold(results / LOCK, "sorts this recording"),
             folders.work_folders(results, "sort", job.scratch) as folder,
         ):
-            finished = sorteroutput.find(results, job.recorded_settings) if may_read else None
             attempt = partial(sort.attempt, finished=finished)
             for work, ended in diagnosis.tries(task, job.retry, folder, attempt):
                 record = sort.describe(ended)

@@ -50,6 +50,8 @@ REMADE = {
     "analyzed with other settings": ["metrics.tsv"],
     "curated with other settings": ["units.tsv"],
 }
+#: And for other disagreements: the first of these that is there (of a wave, its table itself).
+FIRST = ["", "canary.json", "sort.json"]
 #: What all sorts of a run have to share, as far as it reads the same on all machines.
 OF_ALL_SORTS: Any = {
     "sorter": {"name", "params", "params_of", "device", "container", "image"},
@@ -236,7 +238,7 @@ class State:
         try:
             changes = [stamps.describe_changes(was.get("data"), now["data"])]
             changes += [
-                f"another {name}" for name in _differing(task, now["task"]) if name != "row"
+                f"other settings: {name}" for name in _differing(task, now["task"]) if name != "row"
             ]
             columns = {field: column for column, field in COLUMNS.items()}
             row = _differing(task.get("row") or {}, now["task"]["row"])
@@ -403,13 +405,13 @@ def compare(
     if not reasons:
         return "; ".join(unreadable[:NAMED])
     named = [f"{len(ids)} {reason} ({shorten(ids, NAMED)})" for reason, ids in reasons.items()]
-    files = [
-        shlex.quote(str(path))
+    # A canary alone where there is one: its sort follows, or stays where the canary now stops.
+    named_files = (
+        next(filter(Path.is_file, (results / id_ / name for name in REMADE.get(reason, FIRST))), "")
         for reason, ids in reasons.items()
         for id_ in ids
-        for name in REMADE.get(reason, ["", "canary.json", "sort.json"])
-        if (path := results / id_ / name).is_file()
-    ]
+    )
+    files = [shlex.quote(str(path)) for path in named_files if path]
     disagree = (
         f"records disagree with the config or the table: {'; '.join(named)}. Snakemake's own notes "
         "of them (.snakemake) are lost, or say otherwise. To run them again, add to your command: "

@@ -61,6 +61,17 @@ def test_full_sort_obeys(run, sort, task, quiet, tmp_path):
     assert sentinel.read_record(tmp_path / "x/sort.json") == record
 
 
+def test_sort_whose_files_are_kept_stands_whatever_a_later_canary_says(run, sort, task, tmp_path):
+    """Its `sorting/` was removed."""
+    run(task)
+    assert sort(task).outcome == "sorted"
+    stop = make_record(verdict="stop", outcome="stopped")
+    sentinel.write_record(tmp_path / "x/canary.json", stop)
+    assert "not sorted again" in sort(task).warnings[0]
+    with pytest.raises(SortStoppedError, match="its canary says stop"):
+        sort(task, keep_output=False)
+
+
 def test_verdict_of_other_settings_or_data_lets_nothing_sort(tmp_path):
     path = tmp_path / "canary.json"
     tested = {"task": {"params": {"limit": float("inf"), "n": 5}}, "data": {"x": [1, 2]}}

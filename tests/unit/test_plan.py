@@ -136,7 +136,7 @@ def test_plan_names_what_has_changed_since_a_sort(rows, config, tmp_path):
     )
     sorter = config.sorter.model_copy(update={"params": {"threshold": 6.0}})
     changed = problems(config.model_copy(update={"sorter": sorter}))
-    assert changed.endswith("960,000 now; another sorter")
+    assert changed.endswith("960,000 now; other settings: sorter")
 
 
 def test_reader_that_crashes_costs_its_own_recording_only(rows, config, tmp_path, monkeypatch):

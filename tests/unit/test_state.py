@@ -180,7 +180,7 @@ def test_comparison_names_the_command(state):
     expected = {"a": state(sorter={"params": {"nblocks": 0}}).expected}
     text = reruns.compare(results, expected, {})
     assert "1 sorted with other settings or data (a)" in text
-    assert text.endswith(f"--forcerun {results}/a/canary.json {results}/a/sort.json")
+    assert text.endswith(f"--forcerun {results}/a/canary.json")
     assert reruns.compare(results, {"a": state().expected}, {}) == ""
 
 

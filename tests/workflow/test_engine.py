@@ -54,7 +54,10 @@ def test_story_of_a_batch(engine):
 @LATER
 def test_sorts_that_run_again_are_named_with_why(finished):
     plan = finished.run("-n", sorter={"params": {"nblocks": 0}})
-    assert "6 finished sorts run again, because of what changed: a (another sorter)" in plan.output
+    assert (
+        "6 finished sorts run again, because of what changed: a (other settings: sorter)"
+        in plan.output
+    )
     assert "run again" not in finished.run("-n").output
 
 
@@ -343,7 +346,7 @@ def test_records_that_disagree_are_said(batches, tmp_path, lost):
     assert "6 sorted with other settings or data (a, b, c and 3 more)" in run.output
     command = next(line for line in run.output.splitlines() if "--forcerun " in line)
     files = command.split("--forcerun ")[1].split()
-    assert len(files) == 12
+    assert len(files) == 6
     mended = engine.run(*options, "--forcerun", *files, **changed)
     assert mended.done() == "canary: a b c d e f; sort: a b c d e f; exit 0"
     assert engine.run(*options, **changed).done() == "exit 0"
@@ -406,13 +409,17 @@ def test_force_does_not_touch_what_is_sorted(finished):
     assert set(Run(forced.status, forced.output).jobs()) == {"report"}  # which shows the config
 
 
-def test_sort_that_its_canary_stops_by_now_is_not_lost(finished):
+@pytest.mark.parametrize("how", [["-R", "canary", "sort"], *later(["-F"])], ids=["both", "all"])
+def test_sort_that_its_canary_stops_in_this_run_is_not_lost(finished, how):
     finished.world(a="biological")
-    assert finished.run("-R", "canary").done() == "canary: a b c d e f; exit 0"
-    run = finished.run("-R", "sort")
-    assert run.done() == "exit 1"
-    assert "canaries say stop: a; to sort them, too: canary: {force: [a]}" in run.output
+    assert finished.run(*how).done() == "canary: a b c d e f; sort: b c d e f; exit 0"
+    for named in (["-R", "results/a/sort.json"], ["results/a/sorting", "-f"]):
+        run = finished.run(*named)
+        assert run.done() == "exit 1"
+        assert "a: its finished sort would be lost: its canary says stop" in run.output
+    assert finished.run("-R", "sort").done() == "sort: b c d e f; exit 0"
     assert finished.result("a/sorting").exists()
+    assert finished.result("a/sort.json").exists()
 
 
 def test_limits_sort_nothing_again(finished):
