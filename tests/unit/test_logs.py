@@ -57,7 +57,7 @@ def test_log_that_is_a_file_is_kept(tmp_path):
     [
         ("ERROR no unit", False),
         ("CRITICAL MemoryError", True),
-        ("CRITICAL uncaught exception\nconcurrent.futures.process.BrokenProcessPool: A pro", True),
+        ("CRITICAL concurrent.futures.process.BrokenProcessPool: A pro", True),
         ("ERROR A process in the process pool was terminated abruptly while", True),
         ("WARNING slow", True),
     ],
@@ -84,13 +84,19 @@ def test_error_of_an_earlier_run_refuses_no_retry(tmp_path, monkeypatch):
         assert done.returncode == status
 
 
-def test_an_error_of_the_system_is_one_line_on_the_screen(tmp_path):
+@pytest.mark.parametrize(
+    ("code", "said"),
+    [
+        ("open('/no/such')", "ERROR [Errno 2] No such file or directory: '/no/such'\n"),
+        ("assert 0, 'no snr:\\nnone'", "CRITICAL AssertionError: no snr: none\n"),
+    ],
+)
+def test_an_error_is_one_line_on_the_screen(tmp_path, code, said):
     path = tmp_path / "a.log"
-    code = "import sys; from spikecanary.supervise import log; log.configure(sys.argv[1]); "
-    code += "open('/no/such')"
+    code = f"import sys; from spikecanary.supervise import log; log.configure(sys.argv[1]); {code}"
     done = subprocess.run([sys.executable, "-c", code, path], check=False, capture_output=True)
     assert done.returncode == 1
-    assert done.stderr.decode() == "ERROR [Errno 2] No such file or directory: '/no/such'\n"
+    assert done.stderr.decode() == said
     assert "Traceback" in path.read_text()
 
 

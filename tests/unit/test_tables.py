@@ -359,7 +359,7 @@ def test_missing_outputs_are_said(tmp_path):
     for rule, text in {
         "analyze": "INFO done",
         "figures": "2026 ERROR x.raw does not exist. Put it back.",
-        "export_phy": "CRITICAL uncaught exception\nTraceback ...:\n  File $x\nKeyError: 3\n",
+        "export_phy": "CRITICAL KeyError: 3\n2026 INFO raised here\nTraceback ...:\n",
     }.items():
         log = tmp_path / f"logs/{rule}/a.log"
         log.parent.mkdir(parents=True)
@@ -369,6 +369,7 @@ def test_missing_outputs_are_said(tmp_path):
         "  a: figures",
         *("    KeyError: 3", f"    log: {tmp_path}/logs/export_phy/a.log"),
         *("    x.raw does not exist. Put it back.", f"    log: {tmp_path}/logs/figures/a.log"),
+        f"  {ending.MEND_SETTINGS}",
     ]
 
 

@@ -19,6 +19,10 @@ KILLED_REMEDY = (
     "Did the machine run out of memory? Let fewer jobs run at a time (--resources mem_mb=RAM), on "
     "a cluster raise job.mem_mb, and run again."
 )
+#: What to do about an output that could not be made.
+MEND_SETTINGS = (
+    "If a setting is wrong: mend analysis, curation or exports in the config. Run again."
+)
 #: Recordings that the last lines name for one reason.
 NAMED = 5
 #: What :func:`describe_recordings` shows.
@@ -165,6 +169,7 @@ def describe_missing(
     why = "" if failed else "; the run ended before they were made. Run again"
     lines = [f"{those} outputs{why}:", *lacking[:NAMED]]
     lines += [f"and {len(lacking) - NAMED} more"] if len(lacking) > NAMED else []
+    lines += [MEND_SETTINGS] if failed else []
     return "\n  ".join(lines)
 
 

@@ -7,12 +7,13 @@ import platform
 import re
 import socket
 import sys
+import traceback
 from pathlib import Path
 from typing import Any
 
 from spikecanary.failures import ClassifiedSortFailure
 from spikecanary.sentinel import package_versions, run_began
-from spikecanary.texts import PlainError, abridge, printable, sentences
+from spikecanary.texts import PlainError, abridge, one_line, printable, sentences
 
 logger = logging.getLogger("spikecanary")
 
@@ -83,21 +84,20 @@ class _Printable(logging.Formatter):
 def _log_uncaught(kind: Any, error: BaseException, trace: Any) -> None:
     if isinstance(error, ClassifiedSortFailure):
         logger.error("%s", sentences(error, error.remedy))
-    elif isinstance(error, (PlainError, OSError)):
-        logger.error("%s", error)
-        if isinstance(error, OSError):  # the file alone has where
-            logger.info("raised here", exc_info=(kind, error, trace))
-    else:
-        logger.critical("uncaught exception", exc_info=(kind, error, trace))
+        return
+    is_plain = isinstance(error, (PlainError, OSError))
+    what = error if is_plain else one_line("".join(traceback.format_exception_only(error)))
+    logger.log(logging.ERROR if is_plain else logging.CRITICAL, "%s", what)
+    if not isinstance(error, PlainError):  # the file alone has where
+        logger.info("raised here", exc_info=(kind, error, trace))
 
 
 def errors_of_run(logs: Path, recording: str) -> list[str]:
     """Return what a recording's jobs logged of errors in this run: what, and in which log."""
     errors = []
     for path in sorted(logs.glob(f"*/{recording}.log")):
-        # Of an error that nobody foresaw the last line of its traceback.
-        if match := re.search(r" ERROR (.*)| CRITICAL (?s:.*)\n(\S.*)\s*$", _read_of_run(path)):
-            errors += [abridge(match[1] or match[2], 300), f"log: {path}"]
+        if match := re.search(r" (?:ERROR|CRITICAL) (.*)", _read_of_run(path)):
+            errors += [abridge(match[1], 300), f"log: {path}"]
     return errors
 
 
