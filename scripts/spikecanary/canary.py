@@ -370,8 +370,9 @@ def _decide_failed(ended: Ended, stop_on: Collection[str]) -> Decision:
     is_raw = isinstance(failure, RAW_RESOURCES) and not ended.is_found_by_us
     if ended.by_job_limit or of_window or is_raw:
         known = type(failure).__name__
+        class_name = known if ended.by_job_limit else name
         unclassified = Failure(
-            class_name=known if ended.by_job_limit else name, message=ended.describe()
+            class_name=class_name, message=ended.describe(), remedy=failure.remedy
         )
         reason = f"{failure}, which may be different in the full sort"
         return Decision(

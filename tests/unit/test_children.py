@@ -71,6 +71,7 @@ def test_hang_stops_and_a_limit_of_the_canarys_own_job_does_not(run, task, tmp_p
         record = canary.run(hanging, settings, tmp_path / "x", job)
         assert (record.verdict, record.outcome) == ("proceed", "unexpected")
         assert said in record.warnings[0]
+        assert record.warnings[0].find(record.failure.remedy) > 0
 
 
 def test_hang_that_computes_stops_after_a_limit_of_the_real_window(run, task, monkeypatch):

@@ -342,6 +342,10 @@ def test_what_is_not_recognised_is_grouped():
         *("  2 sorted: r3, r40", "    r3: IndexError: index 3 is out of bounds.", "    log: x"),
     ]
     assert "classify LOG... --draft" in text
+    text = ending.describe_unknown([odd(3, reason="24 MB", remedy="Raise job.mem_mb.")])
+    assert text.splitlines()[0] == "Known, but no reason to stop:"
+    assert "24 MB. Raise job.mem_mb." in text
+    assert "--draft" not in text
     assert ending.describe_unknown([{"sort": "pending"}]) == ""
 
 

@@ -65,15 +65,21 @@ def describe_counts(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def describe_unknown(rows: Iterable[Mapping[str, Any]]) -> str:
-    """Name failures that are not recognised, and the command that helps; or nothing."""
-    unknown = [
+    """Name failures that are not recognised, and the command that helps; or nothing.
+
+    Those that are recognised, but stop nothing, have a remedy, and come first.
+    """
+    odd = [
         row
         for row in rows
         if row.get("outcome") == "unexpected"
         or (row["sort"] == "failed" and not row.get("category") and row.get("failure") != KILLED)
     ]
-    lines = ["Not recognised:", *describe_groups(unknown)]
-    return "\n".join([*lines, f"  So that the next is recognised: {DRAFT}"]) if unknown else ""
+    known = describe_groups(row for row in odd if row.get("remedy"))
+    unknown = describe_groups(row for row in odd if not row.get("remedy"))
+    lines = ["Known, but no reason to stop:", *known] if known else []
+    hint = f"  So that the next is recognised: {DRAFT}"
+    return "\n".join([*lines, *(["Not recognised:", *unknown, hint] if unknown else [])])
 
 
 def needs_attention(row: Mapping[str, Any]) -> bool:
