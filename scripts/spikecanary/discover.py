@@ -18,7 +18,7 @@ import yaml
 
 from spikecanary import config as configuration
 from spikecanary import plan
-from spikecanary.config.pathtypes import not_readable
+from spikecanary.config.pathtypes import LONGEST_ID, not_readable
 from spikecanary.recording import reader_function, remedy_of
 from spikecanary.recording.formats import (
     RUN,
@@ -32,7 +32,7 @@ from spikecanary.recording.formats import (
 )
 from spikecanary.recording.integrity import LEAST_RATE_HZ, NO_ELECTRODES
 from spikecanary.recording.probes import differ_by_number
-from spikecanary.table import COLUMNS, LONGEST_ID, RESERVED_IDS, GrowingTable, Recording
+from spikecanary.table import COLUMNS, RESERVED_IDS, GrowingTable, Recording
 from spikecanary.texts import count, shorten
 
 if TYPE_CHECKING:

@@ -1,11 +1,15 @@
 """Paths in config and table: as people write them, as Snakemake takes them, what can be read."""
 
 import os
+import re
 import stat
 from pathlib import Path
 from typing import Annotated
 
 from pydantic import AfterValidator, Field, StringConstraints
+
+#: File systems allow names of 255 bytes, and temporary files add to them.
+LONGEST_ID = 150
 
 
 def expand(path: str) -> str:
@@ -31,6 +35,15 @@ Folder = Annotated[
     StringConstraints(pattern=r"^[^~${}<>\x00-\x1f][^${}<>\x00-\x1f]*$"),
     AfterValidator(_as_plain),
 ]
+
+
+def not_a_name(text: str) -> str:
+    """Say why a text cannot be a part of files' names; nothing where it can."""
+    if len(text) > LONGEST_ID:
+        return f"has more than {LONGEST_ID} characters; choose a shorter one"
+    # Snakemake takes it for a wildcard without end.
+    is_periodic = re.search(r"(.+)\1{19}", text) is not None
+    return "repeats itself too often; choose another one" if is_periodic else ""
 
 
 def not_readable(path: str | Path) -> str:

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from spikecanary.config import Config, Output, as_set
+from spikecanary.config.pathtypes import not_a_name
 from spikecanary.supervise import folders
-from spikecanary.table import Recording, not_a_name
+from spikecanary.table import Recording
 from spikecanary.texts import PlainError, quote
 
 #: The file or folder of each output, below the recording's results folder.

@@ -27,7 +27,7 @@ from pydantic import (
 )
 
 from spikecanary.config import SHORTEST_S, BadInputError
-from spikecanary.config.pathtypes import UserPath, expand, not_readable
+from spikecanary.config.pathtypes import UserPath, expand, not_a_name, not_readable
 from spikecanary.sentinel import write_atomic
 from spikecanary.texts import did_you_mean, printable, quote
 
@@ -39,8 +39,6 @@ RESERVED_IDS = (
 )
 #: What no name of a file, channel or option holds.
 CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
-#: File systems allow names of 255 bytes, and temporary files add to them.
-LONGEST_ID = 150
 REQUIRED_COLUMNS = ("recording", "path", "reader")
 #: What people add to the name of a column.
 SUFFIX = re.compile(r"_(s|id|file|path|sec|seconds)$")
@@ -66,15 +64,6 @@ MESSAGES = {
 }
 
 
-def not_a_name(text: str) -> str:
-    """Say why a text cannot be a part of files' names; nothing where it can."""
-    if len(text) > LONGEST_ID:
-        return f"has more than {LONGEST_ID} characters; choose a shorter one"
-    # Snakemake takes it for a wildcard without end.
-    is_periodic = re.search(r"(.+)\1{19}", text) is not None
-    return "repeats itself too often; choose another one" if is_periodic else ""
-
-
 def _split_paths(value: Any) -> Any:
     """Split the paths of a table's field; they are separated by semicolons."""
     if not isinstance(value, str):
@@ -93,7 +82,9 @@ def _parse_options(value: Any) -> Any:
     try:
         _Options.model_validate(options if isinstance(options, dict) else {})
     except ValidationError as err:
-        msg = "; ".join(f"{each['loc'][0]}: {each['msg']}" for each in err.errors())
+        # Of what is a number or a list, what is wrong with the number.
+        why = {each["loc"][0]: each["msg"] for each in reversed(err.errors())}
+        msg = "; ".join(f"{name}: {text}" for name, text in why.items())
         raise ValueError(msg) from err
     return options
 
@@ -175,35 +166,41 @@ class Recording(BaseModel):
     @field_validator("id")
     @classmethod
     def _not_reserved(cls, value: str) -> str:
-        if value.casefold() in RESERVED_IDS:
-            msg = "is the name of a file or folder of the results; choose another id"
-            raise ValueError(msg)
-        if why := not_a_name(value):
+        reserved = "is the name of a file or folder of the results; choose another id"
+        if why := reserved if value.casefold() in RESERVED_IDS else not_a_name(value):
             raise ValueError(why)
         return value
 
     @model_validator(mode="after")
     def _fields_fit(self) -> Self:
+        if why := next(self._misfits(), ""):
+            raise ValueError(why)
+        return self
+
+    def _misfits(self) -> Iterator[str]:
+        """Say which fields do not fit together."""
+        options = self.reader_options
+        if self.stream_id and str(options.get("stream_id", self.stream_id)) != self.stream_id:
+            yield "stream_id is a column, and another one is in reader_options: take one out"
+        gain, offset = options.get("gain_to_uV"), options.get("offset_to_uV")
+        if 0 in (gain if isinstance(gain, list) else [gain]):
+            yield "reader_options: gain_to_uV is 0, so all samples would be 0 uV"
+        if self.reader == "binary" and gain is not None and offset is None:  # it would be ignored
+            yield "reader_options: gain_to_uV needs offset_to_uV: add it, usually 0"
         if self.wiring and not self.probe:
-            msg = "column wiring is set, but column probe is empty"
-            raise ValueError(msg)
+            yield "column wiring is set, but column probe is empty"
         first_s = self.start_s or 0.0
         if self.end_s is not None and self.end_s <= first_s:
-            msg = f"end_s {self.end_s:g} s is not after start_s {first_s:g} s"
-            raise ValueError(msg)
+            yield f"end_s {self.end_s:g} s is not after start_s {first_s:g} s"
         if self.chunks and (self.start_s, self.end_s) != (None, None):
-            msg = "chunks is set, and so is start_s or end_s: leave these empty"
-            raise ValueError(msg)
+            yield "chunks is set, and so is start_s or end_s: leave these empty"
         for before_s, after_s in pairwise(chain.from_iterable(self.chunks)):
             if after_s <= before_s:
                 wrong = f"column chunks: {after_s:g} s is not after {before_s:g} s"
-                msg = f"{wrong}; write chunks in their order, apart from each other"
-                raise ValueError(msg)
+                yield f"{wrong}; write chunks in their order, apart from each other"
         for start_s, end_s in self.pieces():
             if end_s is not None and end_s - start_s < SHORTEST_S:
-                msg = f"{start_s:g}-{end_s:g} s is less than {SHORTEST_S:g} s; they are in seconds"
-                raise ValueError(msg)
-        return self
+                yield f"{start_s:g}-{end_s:g} s is less than {SHORTEST_S:g} s; they are in seconds"
 
     def pieces(self) -> tuple[tuple[float, float | None], ...]:
         """Return what is sorted of the recording: begin and end of each piece in s."""
