@@ -41,7 +41,9 @@ RESERVED_IDS = (
 CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 REQUIRED_COLUMNS = ("recording", "path", "reader")
 #: What people add to the name of a column.
-SUFFIX = re.compile(r"_(s|id|file|path|sec|seconds)$")
+SUFFIX = re.compile(r"_(s|ids?|name|file|path|sec|seconds)$")
+#: What other programs call a column.
+ALIASES = {"t_start": "start_s", "t_stop": "end_s", "stop": "end_s", "sorter_params": "params"}
 #: What to do about a table that is no text.
 SAVE_AS = "save it as text with tabs (TSV, UTF-8)"
 #: How a line begins by which discover says what is not in the table.
@@ -348,9 +350,10 @@ def _near_misses(path: str | Path, header: Iterable[str]) -> Iterator[str]:
     for column in header:
         if column not in (*COLUMNS, *TOLD_COLUMNS):
             plain = SUFFIX.sub("", re.sub(r"[^a-z]+", "_", column.casefold()))
-            if near := get_close_matches(plain, known, n=1, cutoff=0.85):
+            near = [known[each] for each in get_close_matches(plain, known, n=1, cutoff=0.85)]
+            if meant := ALIASES.get(plain) or "".join(near):
                 what = f"{path}: column {quote(column)} is not read"
-                yield f"{what} (did you mean {known[near[0]]!r}?); rename it"
+                yield f"{what} (did you mean {meant!r}?); rename it"
 
 
 def _describe(path: str | Path, row: Mapping[str, Any], error: Mapping[str, Any]) -> str:
