@@ -80,7 +80,7 @@ def test_wrong_types(project):
     project.config["gate"] = {"wave_size": 0}
     run = project.run()
     assert run.returncode == 1
-    assert "config: canary.window_s: Input should be a valid number" in run.output
+    assert "config: canary.window_s: takes a number, got" in run.output
     assert "unknown value 'biologic' (did you mean 'biological'?)" in run.output
     assert "config: gate.wave_size: Input should be greater than 0, got 0" in run.output
     project.config = {"recordings": ["a.tsv"]}

@@ -41,6 +41,14 @@ MESSAGES = {
     "dict_type": "takes keys and values (name: value)",
     "list_type": "takes a list ([a, b])",
     "string_type": "takes a text; put it in quotes",
+    "string_too_short": "is empty",
+    "bool_type": "takes true or false",
+    "bool_parsing": "takes true or false",
+    "int_type": "takes a whole number",
+    "int_parsing": "takes a whole number",
+    "int_from_float": "takes a whole number",
+    "float_type": "takes a number",
+    "float_parsing": "takes a number",
     "string_pattern_mismatch": "takes a folder, without ~, $, {, }, <, > and control characters",
 }
 
@@ -238,7 +246,7 @@ class JobSettings(Settings):
     """Memory of the analysis and of each output, in MB."""
     gpu: NonNegativeInt | None = None
     """GPUs of a canary or sort, leased from those of the machine; null: 1 where it may use one."""
-    scratch: Annotated[str, Field(pattern=r"^[^\x00-\x1f]+$")] | None = None
+    scratch: Annotated[str, Field(min_length=1, pattern=r"^[^\x00-\x1f]+$")] | None = None
     """A folder of the node, such as `$TMPDIR`, where canaries and sorts work; null: the results."""
 
 
@@ -456,7 +464,9 @@ def _describe(error: Mapping[str, Any]) -> str:
         return f"{where}: unknown value {quote(error['input'])}{hint}"
     if error["type"] != "extra_forbidden":
         message = MESSAGES.get(error["type"], error["msg"].removeprefix("Value error, "))
-        return f"{where}: {message}, got {quote(error['input'])}"
+        given = error["input"]  # true, false and null as YAML has them
+        got = json.dumps(given) if given is None or isinstance(given, bool) else quote(given)
+        return f"{where}: {message}, got {got}"
     section: Any = Config
     for parent in parents:
         field = getattr(section, "model_fields", {}).get(parent)
