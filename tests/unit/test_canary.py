@@ -325,7 +325,7 @@ def test_verdict_that_cannot_be_written_is_said_in_a_line(run, task, monkeypatch
 
 
 def test_what_cannot_fit_is_stopped(task, tmp_path):
-    job = Job(log=tmp_path / "log.txt", forecast=ForecastSettings(max_mem_mb=20))
+    job = Job(log=tmp_path / "log.txt", forecast=ForecastSettings.model_construct(max_mem_mb=20))
     record = canary.run(task, CanarySettings(window_s=2, min_recording_s=4), tmp_path / "x", job)
     assert (record.verdict, record.failure.class_name) == ("stop", "CapacityForecastError")
     assert record.failure.category == "resource"

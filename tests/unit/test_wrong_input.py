@@ -138,6 +138,10 @@ SETTINGS = {
     "number NaN": ({"forecast": {"safety": float("nan")}}, "safety: Input should be a finite"),
     "number negative": ({"job": {"threads": -1}}, "Input should be greater than 0, got -1"),
     "number with a unit": ({"job": {"mem_mb": "24GB"}}, "takes a whole number, got '24GB'"),
+    "memory in GB": (
+        {"job": {"mem_mb": 24}},
+        "mem_mb: Input should be greater than or equal to 100",
+    ),
     "number 1.5": ({"gate": {"wave_size": 1.5}}, "takes a whole number, got 1.5"),
     "number null": ({"gate": {"wave_size": None}}, "wave_size: takes a whole number, got null"),
     "list of true": ({"canary": {"force": True}}, "got true"),

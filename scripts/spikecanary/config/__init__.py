@@ -31,6 +31,8 @@ from spikecanary.texts import count, did_you_mean, one_line, quote
 
 #: Less than this, in s, holds nothing to sort.
 SHORTEST_S = 0.1
+#: Less memory than this holds no sorter: it was meant in GB.
+LEAST_MEM_MB = 100
 #: A problem lists all names that are known.
 LONGEST_PROBLEM = 1_000
 
@@ -225,7 +227,7 @@ class ForecastSettings(Settings):
     """A job requests the high end of its forecast times this factor."""
     max_runtime_min: PositiveInt = 2_880
     """The most time a canary or sort may request, in min."""
-    max_mem_mb: PositiveInt = 28_000
+    max_mem_mb: Annotated[int, Field(ge=LEAST_MEM_MB)] = 28_000
     """The most memory a canary or sort may request, in MB."""
     max_disk_mb: PositiveInt = 1_000_000
     """The most disk a sort may request, in MB."""
@@ -236,7 +238,7 @@ class JobSettings(Settings):
 
     threads: PositiveInt = 4
     """Cores of a canary or sort."""
-    mem_mb: PositiveInt = 24_000
+    mem_mb: Annotated[int, Field(ge=LEAST_MEM_MB)] = 24_000
     """Memory of a canary, and of a sort without a forecast, in MB."""
     canary_runtime_min: PositiveInt = 60
     """Time limit of a canary, in min."""
