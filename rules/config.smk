@@ -2,6 +2,7 @@
 
 import json
 import sys
+import traceback
 from pathlib import Path
 
 from snakemake.common.configfile import load_configfile
@@ -18,4 +19,8 @@ try:
     if not isinstance(places, dict) or not all(isinstance(each, str) for each in places.values()):
         sys.exit(f"{CONFIG}: pathvars: takes names and folders (results: folder), got {places!r}")
 except (WorkflowError, OSError, ValueError, RecursionError) as err:
-    sys.exit(f"{CONFIG}: {err.__context__ or err}")
+    cause = err.__context__ or err
+    *_, (frame, _) = traceback.walk_tb(cause.__traceback__)
+    mark = getattr(frame.f_locals.get("node"), "start_mark", "")  # of a date that is none
+    hint = ": save it as UTF-8 text" if isinstance(cause, UnicodeDecodeError) else ""
+    sys.exit(f"{CONFIG}: {cause}{mark}{hint}")

@@ -121,7 +121,8 @@ def test_target_of_an_unknown_recording(project):
     [
         (b"canary: {window_s: [1\njob: 3\n", r'in "config/config.yaml", line 2, column 4'),
         (b"canary:\n\t window_s: 1\n", r'in "config/config.yaml", line 2, column 1'),
-        (b"\xff\xfe", "config/config.yaml: 'utf-8' codec can't decode byte 0xff"),
+        (b"\xff\xfe", "can't decode byte 0xff in position 0: invalid start byte: save it as UTF-8"),
+        (b"job:\n  x: 2024-13-45\n", 'month must be in 1..12  in "config/config.yaml", line 2'),
         (b"- 1\n", "config/config.yaml: Config file must be given as JSON or YAML with keys"),
         (b"pathvars: [results]\n", "config/config.yaml: pathvars: takes names and folders"),
         (b"pathvars: {results: 3}\n", "config/config.yaml: pathvars: takes names and folders"),
