@@ -53,7 +53,7 @@ def check_inputs(
     ``files`` are those that the config was read from; ``own``: jobs have environments of their own.
     """
     config, invalid, problems = configuration.load_valid(settings)
-    problems += [each for path in files for each in find_repeated_keys(path)]
+    problems += [each for path in files for each in find_slips(path)]
     rows: list[Recording] = []
     wrong: Iterable[str] = ()
     try:
@@ -85,8 +85,8 @@ def check_inputs(
     return config, rows
 
 
-def find_repeated_keys(path: str | Path) -> Iterator[str]:
-    """Find keys that stand twice in a section of a YAML file: the first would be lost, unsaid."""
+def find_slips(path: str | Path) -> Iterator[str]:
+    """Find keys of a YAML file that stand twice, and numbers that YAML 1.1 takes for others."""
 
     def walk(node: yaml.Node | None) -> Iterator[str]:
         lines: dict[str, int] = {}
@@ -94,6 +94,9 @@ def find_repeated_keys(path: str | Path) -> Iterator[str]:
             line = key.start_mark.line + 1
             if (first := lines.setdefault(str(key.value), line)) != line:
                 yield f"{path}, line {line}: {quote(key.value)} is in line {first} already"
+            if value.tag.endswith(("int", "float")) and re.search("^[-+]?0[0-7_]+$|:", value.value):
+                what = f"{value.value} is read as {(read := yaml.safe_load(value.value))}"
+                yield f"{path}, line {line}: {what}; write {read} or the number that is meant"
             yield from walk(value)
 
     with contextlib.suppress(OSError, ValueError, yaml.YAMLError, RecursionError):
