@@ -4,16 +4,22 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from spikecanary import plan
+from spikecanary import inputcheck, plan
 from spikecanary.config import Config
 from spikecanary.supervise import log
 from spikecanary.table import Recording
 from spikecanary.table.tsv import write_tsv
+from spikecanary.texts import PlainError
 
 
 def main(snakemake: Any) -> None:
     """Unpack Snakemake's object, plan, write and print."""
     log.configure(snakemake.log[0], rule="plan", threads=snakemake.threads)
+    if not inputcheck.has_spikeinterface():
+        msg = (
+            "a plan reads headers, so it needs SpikeInterface here: install it, or add --sdm conda"
+        )
+        raise PlainError(msg)
     results = Path(snakemake.params.results)
     rows = [Recording.model_validate(row) for row in snakemake.params.rows]
     config = Config.model_validate(snakemake.params.config)

@@ -1,21 +1,24 @@
 """The plan, of real headers."""
 
 import os
+import runpy
 import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import psutil
 import pytest
 
-from spikecanary import plan, sentinel
+from spikecanary import inputcheck, plan, sentinel
 from spikecanary.config import Config
 from spikecanary.failures import IOStallError
 from spikecanary.reruns import State
 from spikecanary.sentinel import Failure
+from spikecanary.supervise import log
 from spikecanary.table import Recording
-from spikecanary.texts import duration
+from spikecanary.texts import PlainError, duration
 from workbench import ROOT, make_record
 
 
@@ -250,3 +253,11 @@ def test_rows_that_differ_in_probe_or_channels_are_no_repetition(rows):
     again = good.model_copy(update={"id": "again", "line": 9, "metadata": {"a": "b"}})
     found = plan._find_repeated([good, *other, again])
     assert found == {"again": "the same data as good"}
+
+
+def test_plan_without_spikeinterface_says_so(tmp_path, monkeypatch):
+    monkeypatch.setattr(log, "configure", lambda *_, **__: None)
+    monkeypatch.setattr(inputcheck, "has_spikeinterface", lambda: False)
+    main = runpy.run_path(str(ROOT / "scripts/plan.py"), run_name="script")["main"]
+    with pytest.raises(PlainError, match="it needs SpikeInterface here"):
+        main(SimpleNamespace(log=[tmp_path / "plan.log"], threads=1))
