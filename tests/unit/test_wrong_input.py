@@ -53,7 +53,6 @@ ROWS = {
     "gain NaN": (options(gain_to_uV=float("nan")), "gain_to_uV: Input should be a finite number, "),
     "gain 0": (options(gain_to_uV=0), "gain_to_uV is 0, so all samples"),
     "gain 0 of a channel": (options(gain_to_uV=[1.0, 0]), "gain_to_uV is 0, so all samples"),
-    "gain without offset": (options(gain_to_uV=0.195), "gain_to_uV needs offset_to_uV: add it"),
     "two streams": (options(stream_id="1") | {"stream_id": "0"}, "another one is in reader_opt"),
     "axis 7": (options(time_axis=7), "time_axis: Input should be 0 or 1"),
     "type of objects": (options(dtype="object"), "no type of numbers: dtype 'object'"),

@@ -312,12 +312,16 @@ def check_one_run(opened: Any, path: str, row: Recording) -> None:
 
 
 def mend(opened: Any, path: str, options: Mapping[str, Any], notes: list[str]) -> None:
-    """Set what SpikeInterface gets wrong of neo's readers: gains and offsets in uV, and options.
+    """Set what SpikeInterface gets wrong: gains and offsets in uV, and options of neo's readers.
 
+    Without an offset it ignores a gain, so a gain alone gets an offset of 0.
     It takes units that it does not know for uV. Plexon's (plx) are in mV, though neo names no unit;
     where another names none, that is noted. Processes that open the recording anew need its
     options, of which BioCAM's class forgets how gaps are filled.
     """
+    gains, offsets = (opened.get_property(f"{name}_to_uV") for name in ("gain", "offset"))
+    if gains is not None and offsets is None:
+        opened.set_property("offset_to_uV", np.zeros(len(gains)))
     units, reader = opened.get_property("physical_unit"), getattr(opened, "neo_reader", None)
     if units is None or reader is None:
         return

@@ -184,11 +184,9 @@ class Recording(BaseModel):
         options = self.reader_options
         if self.stream_id and str(options.get("stream_id", self.stream_id)) != self.stream_id:
             yield "stream_id is a column, and another one is in reader_options: take one out"
-        gain, offset = options.get("gain_to_uV"), options.get("offset_to_uV")
+        gain = options.get("gain_to_uV")
         if 0 in (gain if isinstance(gain, list) else [gain]):
             yield "reader_options: gain_to_uV is 0, so all samples would be 0 uV"
-        if self.reader == "binary" and gain is not None and offset is None:  # it would be ignored
-            yield "reader_options: gain_to_uV needs offset_to_uV: add it, usually 0"
         if self.wiring and not self.probe:
             yield "column wiring is set, but column probe is empty"
         first_s = self.start_s or 0.0
