@@ -118,7 +118,7 @@ def test_clocks_that_are_none(tmp_path, times, said, at_1_s):
     text, parts = notes_of(saved(save(tmp_path / "x", times=times)))
     assert said in text
     assert bool(text) == bool(said)
-    assert len(parts[0].clock) <= integrity.MOST_KNOTS
+    assert len(parts[0].clock) <= clock.MOST_KNOTS
     told = clock.times_s(np.array([30_000]), parts, RATE_HZ)
     assert told == pytest.approx([at_1_s], abs=0.003)
 

@@ -205,7 +205,7 @@ def _open_path(
     if thorough:
         integrity.read_ends(opened, path, row)
         if not is_url(path):
-            notes += integrity.describe_gaps(opened, row)
+            notes += clock.describe_gaps(opened, row)
             notes += integrity.describe_left_out(path, row.reader)
     return opened
 

@@ -1,4 +1,4 @@
-"""The clock of a recording: its parts, where each begins, and when its spikes were."""
+"""The clock of a recording: its parts, its gaps, and when its spikes were."""
 
 import contextlib
 import itertools
@@ -13,16 +13,15 @@ import numpy as np
 
 from spikecanary.recording.integrity import (
     CLOCKS_DIFFER_S,
-    MOST_KNOTS,
-    choose_knots,
-    find_fault,
-    find_gaps,
     find_times,
     open_ephys_streams,
+    sample_numbers,
     with_all_channels,
 )
+from spikecanary.recording.probes import refuse
 from spikecanary.sentinel import Part
-from spikecanary.table import is_url
+from spikecanary.table import Recording, is_url
+from spikecanary.texts import count, sentences, shorten
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -36,13 +35,22 @@ CREATED = re.compile(r"<DATE>([^<]+)</DATE>")
 #: How Intan's program ends the names of its files and folders, which hold no date.
 INTAN_NAME = re.compile(r"_(\d{6}_\d{6})$")
 FORMATS = ("%d %b %Y %H:%M:%S", "%d-%b-%Y %H%M%S", "%y%m%d_%H%M%S")
+#: An interval between two samples of more than so many samples is a gap.
+GAP_SAMPLES = 1.5
+#: A clock is read at so many samples first; with more gaps it jitters.
+MOST_KNOTS = 1_000
+#: A clock and a header disagree where their rates differ by this share; clocks of recording
+#: systems differ by less than a tenth of it. So many times off, the clock is in another unit.
+RATES_DIFFER, OTHER_UNIT = 1e-3, 3.0
+#: Further off, a rate that was made of rounded times spoils filters, and lets times drift away.
+ROUNDED_RATE = 0.005
 
 
 def describe_part(path: str, segment: int, opened: "BaseRecording", start_sample: int) -> Part:
     """Describe a segment of a path that begins at a sample of the sort, with its clock.
 
     A list of times is kept as its first and last, and those around each gap; of one that cannot be
-    used (:func:`~spikecanary.recording.integrity.find_fault`) only the first is.
+    used (:func:`find_fault`) only the first is.
     """
     n_samples, knots = opened.get_num_samples(segment), {}
     start_s = float(opened.get_start_time(segment))
@@ -233,3 +241,105 @@ def _iso(noted: Any) -> str | None:
         found = datetime.fromisoformat(text)
         return (found if found.tzinfo else found.astimezone()).isoformat()
     return None
+
+
+def describe_gaps(opened: "BaseRecording", row: Recording) -> Iterator[str]:
+    """Name the gaps of a recording's clock, and where samples were lost."""
+    rate_hz = opened.get_sampling_frequency()
+    for name, clock, step, unit in _clocks(opened, row):
+        if len(clock) <= 1:
+            continue
+        if fault := find_fault(clock, step):
+            yield sentences(f"{name} {fault}", "Times are counted from its start, by the rate")
+            continue
+        gaps = find_gaps(clock, step)
+        if len(gaps) > MOST_KNOTS:
+            yield f"{name} does not go on evenly: {len(gaps):,} of its steps are not of one sample"
+        elif gaps:
+            named = [
+                f"{abs(size):.6g} {unit}{' back' * (size < 0)} after {at / rate_hz:.3f} s "
+                f"(sample {at})"
+                for at, size in gaps
+            ]
+            yield (
+                f"{name} has {count(len(gaps), 'gap')}, and the sort counts samples as if there "
+                f"were none: {shorten(named)}"
+            )
+        share = step / _usual_step(clock)
+        if abs(share - 1) <= RATES_DIFFER:
+            continue
+        if row.reader != "nwb":
+            yield f"{name} runs at {share * rate_hz:.6g} Hz, its header says {rate_hz:g}"
+            continue
+        msg = (
+            f"{name} runs at {share * rate_hz:.6g} Hz, of which the reader makes {rate_hz:.6g}: "
+            "its times are rounded"
+        )
+        if abs(share - 1) > ROUNDED_RATE:
+            remedy = "Write the rate into the file (rate and starting_time in place of timestamps)."
+            raise refuse(row, msg, remedy)
+        yield msg
+
+
+def _clocks(
+    opened: "BaseRecording", row: Recording
+) -> "Iterator[tuple[str, NDArray[Any], float, str]]":
+    """Yield the name of each clock, its value at each sample, its usual step, and its unit."""
+    n_segments, step_s = opened.get_num_segments(), 1 / opened.get_sampling_frequency()
+    for index in range(n_segments):
+        where = f" of segment {index}" if n_segments > 1 else ""
+        name = f"the clock{where}" if opened.has_time_vector(index) else "its list of timestamps"
+        if (times := find_times(opened, index)) is not None:
+            yield name, times, step_s, "s"
+    reader: Any = getattr(opened, "neo_reader", None)
+    if row.reader == "intan" and getattr(reader, "discontinuous_timestamps", False):
+        yield "its list of timestamps", reader.get_intan_timestamps(), 1.0, "samples"
+    for info in open_ephys_streams(opened) if row.reader == "openephysbinary" else ():
+        numbers = sample_numbers(Path(info["raw_filename"]))
+        if numbers.dtype.kind in "iu":
+            yield info["raw_filename"], numbers, 1.0, "samples"
+
+
+def choose_knots(n_samples: int) -> "NDArray[np.intp]":
+    """Return samples at even distances, the first and the last among them."""
+    return np.unique(np.linspace(0, n_samples - 1, MOST_KNOTS).astype(int))
+
+
+def find_gaps(clock: "NDArray[Any]", step: float) -> list[tuple[int, float]]:
+    """Return after which samples a clock does not go on by ``step``, and how far it is off."""
+    gaps: list[tuple[int, float]] = []
+    for start, steps in _odd_stretches(clock, step):
+        odd = np.flatnonzero((steps > GAP_SAMPLES * step) | (steps <= 0))
+        gaps += [(start + int(at) + 1, float(steps[at]) - step) for at in odd]
+    return gaps
+
+
+def _odd_stretches(clock: "NDArray[Any]", step: float) -> "Iterator[tuple[int, NDArray[Any]]]":
+    """Yield where the time between two knots is not that of the samples, and the steps there."""
+    knots = choose_knots(len(clock))
+    off = np.diff(np.asarray(clock[knots], dtype=np.float64)) - np.diff(knots) * step
+    for index in np.flatnonzero(np.abs(off) >= (GAP_SAMPLES - 1) * step):
+        start, end = knots[index : index + 2].tolist()
+        yield start, np.diff(np.asarray(clock[start : end + 1]))
+
+
+def _usual_step(clock: "NDArray[Any]") -> float:
+    """Return by how much a clock goes on from sample to sample, without its gaps and jitter."""
+    knots = choose_knots(len(clock))
+    times = np.asarray(clock[knots], dtype=np.float64)
+    return float(np.median(np.diff(times) / np.diff(knots)))
+
+
+def find_fault(clock: "NDArray[Any]", step: float) -> str:
+    """Say why a clock cannot be used: no numbers, no progress, another unit; empty where it can."""
+    usual = _usual_step(clock)
+    if not np.isfinite(usual):
+        return "is not a number at some samples"
+    if usual <= 0:
+        return "stands still" if usual == 0 else "runs backwards"
+    if not 1 / OTHER_UNIT < usual / step < OTHER_UNIT:
+        return f"goes on by {usual:.6g} a sample, not {step:.6g}: is it in another unit?"
+    # Elsewhere the samples around it tell the time; where time is missing, they do not.
+    if not all(np.isfinite(steps).all() for _, steps in _odd_stretches(clock, step)):
+        return "is not a number at some samples"
+    return ""

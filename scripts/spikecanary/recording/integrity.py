@@ -1,4 +1,4 @@
-"""Whether an opened file is a whole recording of spikes: its stream, size, clock and parts."""
+"""Whether an opened file is a whole recording of spikes: its stream, size and parts."""
 
 import contextlib
 import glob
@@ -18,7 +18,7 @@ from spikecanary.recording.formats import VOLTS
 from spikecanary.recording.probes import refuse
 from spikecanary.recording.stamps import data_files
 from spikecanary.table import Recording, is_url
-from spikecanary.texts import count, sentences, shorten
+from spikecanary.texts import shorten
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -41,15 +41,6 @@ CLOCKS_DIFFER_S = 120.0
 BUFFERED_S, BUFFERED_SHARE = 1.0, 0.1
 #: A file of Neuralynx that holds its header alone is of a channel that was not recorded.
 NCS_HEADER_BYTES = 16_384
-#: An interval between two samples of more than so many samples is a gap.
-GAP_SAMPLES = 1.5
-#: A clock is read at so many samples first; with more gaps it jitters.
-MOST_KNOTS = 1_000
-#: A clock and a header disagree where their rates differ by this share; clocks of recording
-#: systems differ by less than a tenth of it. So many times off, the clock is in another unit.
-RATES_DIFFER, OTHER_UNIT = 1e-3, 3.0
-#: Further off, a rate that was made of rounded times spoils filters, and lets times drift away.
-ROUNDED_RATE = 0.005
 
 
 def check_stream(opened: "BaseRecording", path: str) -> None:
@@ -150,7 +141,7 @@ def _of_open_ephys(opened: "BaseRecording", _path: str) -> _Sizes:
     for info in open_ephys_streams(opened):
         file = Path(info["raw_filename"])
         there = file.stat().st_size // (2 * len(info["channels"]))
-        announced = len(_sample_numbers(file))
+        announced = len(sample_numbers(file))
         buffered = min(info["sample_rate"] * BUFFERED_S, BUFFERED_SHARE * announced)
         if announced and abs(announced - there) > buffered:
             yield str(file), there, announced, "samples"
@@ -262,70 +253,13 @@ def open_ephys_streams(opened: "BaseRecording") -> Iterator[dict[str, Any]]:
         yield from (s for s in segment.values() if s["stream_name"] == opened.stream_name)
 
 
-def _sample_numbers(file: Path) -> "NDArray[Any]":
+def sample_numbers(file: Path) -> "NDArray[Any]":
     """Return the numbers of an Open Ephys recording's samples, mapped; none where it has none."""
     for name in ("sample_numbers.npy", "timestamps.npy"):
         if (beside := file.with_name(name)).is_file():
             numbers: NDArray[Any] = np.load(beside, mmap_mode="r")
             return numbers
     return np.empty(0)
-
-
-def describe_gaps(opened: "BaseRecording", row: Recording) -> Iterator[str]:
-    """Name the gaps of a recording's clock, and where samples were lost."""
-    rate_hz = opened.get_sampling_frequency()
-    for name, clock, step, unit in _clocks(opened, row):
-        if len(clock) <= 1:
-            continue
-        if fault := find_fault(clock, step):
-            yield sentences(f"{name} {fault}", "Times are counted from its start, by the rate")
-            continue
-        gaps = find_gaps(clock, step)
-        if len(gaps) > MOST_KNOTS:
-            yield f"{name} does not go on evenly: {len(gaps):,} of its steps are not of one sample"
-        elif gaps:
-            named = [
-                f"{abs(size):.6g} {unit}{' back' * (size < 0)} after {at / rate_hz:.3f} s "
-                f"(sample {at})"
-                for at, size in gaps
-            ]
-            yield (
-                f"{name} has {count(len(gaps), 'gap')}, and the sort counts samples as if there "
-                f"were none: {shorten(named)}"
-            )
-        share = step / _usual_step(clock)
-        if abs(share - 1) <= RATES_DIFFER:
-            continue
-        if row.reader != "nwb":
-            yield f"{name} runs at {share * rate_hz:.6g} Hz, its header says {rate_hz:g}"
-            continue
-        msg = (
-            f"{name} runs at {share * rate_hz:.6g} Hz, of which the reader makes {rate_hz:.6g}: "
-            "its times are rounded"
-        )
-        if abs(share - 1) > ROUNDED_RATE:
-            remedy = "Write the rate into the file (rate and starting_time in place of timestamps)."
-            raise refuse(row, msg, remedy)
-        yield msg
-
-
-def _clocks(
-    opened: "BaseRecording", row: Recording
-) -> "Iterator[tuple[str, NDArray[Any], float, str]]":
-    """Yield the name of each clock, its value at each sample, its usual step, and its unit."""
-    n_segments, step_s = opened.get_num_segments(), 1 / opened.get_sampling_frequency()
-    for index in range(n_segments):
-        where = f" of segment {index}" if n_segments > 1 else ""
-        name = f"the clock{where}" if opened.has_time_vector(index) else "its list of timestamps"
-        if (times := find_times(opened, index)) is not None:
-            yield name, times, step_s, "s"
-    reader: Any = getattr(opened, "neo_reader", None)
-    if row.reader == "intan" and getattr(reader, "discontinuous_timestamps", False):
-        yield "its list of timestamps", reader.get_intan_timestamps(), 1.0, "samples"
-    for info in open_ephys_streams(opened) if row.reader == "openephysbinary" else ():
-        numbers = _sample_numbers(Path(info["raw_filename"]))
-        if numbers.dtype.kind in "iu":
-            yield info["raw_filename"], numbers, 1.0, "samples"
 
 
 def find_times(opened: "BaseRecording", segment: int = 0) -> Any:
@@ -356,51 +290,6 @@ def describe_left_out(path: str, reader: str) -> Iterator[str]:
     for folder in sorted(Path(path).rglob("continuous")) if reader == "openephysbinary" else ():
         if not (folder.parent / "structure.oebin").exists():
             yield f"{folder.parent} has no structure.oebin, and is left out: is the copy finished?"
-
-
-def choose_knots(n_samples: int) -> "NDArray[np.intp]":
-    """Return samples at even distances, the first and the last among them."""
-    return np.unique(np.linspace(0, n_samples - 1, MOST_KNOTS).astype(int))
-
-
-def find_gaps(clock: "NDArray[Any]", step: float) -> list[tuple[int, float]]:
-    """Return after which samples a clock does not go on by ``step``, and how far it is off."""
-    gaps: list[tuple[int, float]] = []
-    for start, steps in _odd_stretches(clock, step):
-        odd = np.flatnonzero((steps > GAP_SAMPLES * step) | (steps <= 0))
-        gaps += [(start + int(at) + 1, float(steps[at]) - step) for at in odd]
-    return gaps
-
-
-def _odd_stretches(clock: "NDArray[Any]", step: float) -> "Iterator[tuple[int, NDArray[Any]]]":
-    """Yield where the time between two knots is not that of the samples, and the steps there."""
-    knots = choose_knots(len(clock))
-    off = np.diff(np.asarray(clock[knots], dtype=np.float64)) - np.diff(knots) * step
-    for index in np.flatnonzero(np.abs(off) >= (GAP_SAMPLES - 1) * step):
-        start, end = knots[index : index + 2].tolist()
-        yield start, np.diff(np.asarray(clock[start : end + 1]))
-
-
-def _usual_step(clock: "NDArray[Any]") -> float:
-    """Return by how much a clock goes on from sample to sample, without its gaps and jitter."""
-    knots = choose_knots(len(clock))
-    times = np.asarray(clock[knots], dtype=np.float64)
-    return float(np.median(np.diff(times) / np.diff(knots)))
-
-
-def find_fault(clock: "NDArray[Any]", step: float) -> str:
-    """Say why a clock cannot be used: no numbers, no progress, another unit; empty where it can."""
-    usual = _usual_step(clock)
-    if not np.isfinite(usual):
-        return "is not a number at some samples"
-    if usual <= 0:
-        return "stands still" if usual == 0 else "runs backwards"
-    if not 1 / OTHER_UNIT < usual / step < OTHER_UNIT:
-        return f"goes on by {usual:.6g} a sample, not {step:.6g}: is it in another unit?"
-    # Elsewhere the samples around it tell the time; where time is missing, they do not.
-    if not all(np.isfinite(steps).all() for _, steps in _odd_stretches(clock, step)):
-        return "is not a number at some samples"
-    return ""
 
 
 def read_ends(opened: "BaseRecording", path: str, row: Recording) -> None:
