@@ -248,6 +248,28 @@ def test_recordings_of_an_experiment_are_of_one_set_up(tmp_path, channels, rate_
     assert f"cannot be sorted together, since they differ: {said}" in refusal(row)
 
 
+@pytest.mark.parametrize(
+    ("edit", "said"),
+    [
+        (("(0 0 0 500 ", "(0 0 0 1000 "), "gains in uV per count (2.34375 and 1.171875)"),
+        (("(1 0 0 500 ", "(1 1 0 500 "), "sites (imroTbl) (1 0 0 500 250 1 and 1 1 0 500 250 1)"),
+        (("=30000", "=30000.1"), "sampling rates in Hz (30000.0 and 30000.1)"),
+        (("=0,1,2,3,", "=4,5,6,7,"), "saved channels (0,1,2,3,768 and 4,5,6,7,768)"),
+    ],
+)
+@pytest.mark.parametrize("later", ["r_g1_t0.imec0.ap", "r_g0_t1.imec0.ap"])
+def test_spikeglx_parts_are_of_one_set_up(tmp_path, later, edit, said):
+    for name in ("r_g0_t0.imec0.ap", later):
+        write_spikeglx(tmp_path, name, duration_s=1.0)
+    row = of_spikeglx(str(tmp_path)).model_copy(update={"end_s": 1.0})  # as discover cuts them
+    assert open_recording(row, []).get_num_samples() == 30_000
+    header = tmp_path / f"{later}.meta"
+    header.write_text(header.read_text().replace(*edit))
+    text = refusal(row)
+    assert f"{later}.bin cannot be sorted together, since they differ: {said}" in text
+    assert "from a folder of its own, if they are in one" in text
+
+
 def test_spikeglx_part_of_which_only_the_header_is_there(tmp_path):
     path = spikeglx(tmp_path / "run")
     (meta,) = tmp_path.glob("run/*/*.meta")

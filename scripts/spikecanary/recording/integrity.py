@@ -100,8 +100,7 @@ def _is_of_headstage(opened: "BaseRecording") -> bool:
 
 def check_complete(opened: "BaseRecording", path: str, row: Recording, notes: list[str]) -> None:
     """Raise RecordingUnreadableError if a file holds less than its header announces."""
-    if row.reader == "openephysbinary":
-        _check_open_ephys(opened, path, row)
+    _check_set_ups(opened, path, row)
     known = ANNOUNCED.get(row.reader)
     for name, size, announced, unit in known(opened, path) if known else ():
         if size < announced:
@@ -168,19 +167,39 @@ def _of_nwb(opened: "BaseRecording", path: str) -> _Sizes:
             yield f"{path}/{array.path}", _count_chunks(array), array.nchunks, "chunks"
 
 
-def _check_open_ephys(opened: "BaseRecording", path: str, row: Recording) -> None:
-    """Raise RecordingUnreadableError if recordings of one experiment differ in their set-up."""
-    set_ups = [
-        {
-            "sampling rates in Hz": [info["sample_rate"]],
-            "numbers of channels": [len(info["channels"])],
-            "channels": [channel["channel_name"] for channel in info["channels"]],
-            "gains in uV per count": [channel.get("bit_volts") for channel in info["channels"]],
+def _check_set_ups(opened: "BaseRecording", path: str, row: Recording) -> None:
+    """Raise RecordingUnreadableError if parts that a reader joins differ in their set-up.
+
+    Readers take it from one of them: recordings of an experiment of Open Ephys, gates and triggers
+    of SpikeGLX.
+    """
+    parts: dict[str, _SetUp] = {}
+    if row.reader == "openephysbinary":
+        parts = {
+            info["raw_filename"]: {
+                "sampling rates in Hz": [info["sample_rate"]],
+                "numbers of channels": [len(info["channels"])],
+                "channels": [channel["channel_name"] for channel in info["channels"]],
+                "gains in uV per count": [channel.get("bit_volts") for channel in info["channels"]],
+            }
+            for info in open_ephys_streams(opened)
         }
-        for info in open_ephys_streams(opened)
-    ]
-    for other in set_ups[1:]:
-        _refuse_unlike(set_ups[0], other, f"recordings of {path}", row, path)
+    elif row.reader == "spikeglx":
+        parts = {
+            info["bin_file"]: {
+                "sampling rates in Hz": [info["sampling_rate"]],
+                "numbers of channels": [info["num_chan"]],
+                "saved channels": [info["meta"].get("snsSaveChanSubset", "")],
+                "gains in uV per count": info["channel_gains"].tolist(),
+                "sites (imroTbl)": info["meta"].get("imroTbl"),
+            }
+            for (_, stream), info in sorted(opened.neo_reader.signals_info_dict.items())
+            if stream == opened.stream_id
+        }
+    for name, other in parts.items():
+        first, set_up = next(iter(parts.items()))
+        if other != set_up:
+            _refuse_unlike(set_up, other, f"{first} and {name}", row, path)
 
 
 def _of_intan(opened: "BaseRecording", path: str) -> _Sizes:
@@ -364,9 +383,9 @@ def _refuse_unlike(first: _SetUp, other: _SetUp, what: str, row: Recording, path
     if different:
         msg = f"{what} cannot be sorted together, since they differ: {'; '.join(different)}"
         remedy = (
-            "Sort each in a row of its own (recordings of one Open Ephys experiment: from a folder "
-            "of its own), or name parts of one set-up in column path. A small difference of the "
-            'rate is allowed by reader_options: {"sampling_frequency_max_diff": ...} (in Hz).'
+            "Sort each in a row of its own (from a folder of its own, if they are in one folder "
+            "now), or name parts of one set-up in column path. A small difference of the rate is "
+            'allowed by reader_options: {"sampling_frequency_max_diff": ...} (in Hz).'
         )
         raise refuse(row, msg, remedy, path)
 
