@@ -4,6 +4,8 @@ import os
 import shutil
 from types import SimpleNamespace
 
+import h5py
+import numpy as np
 import pytest
 from spikeinterface.core import (
     create_sorting_analyzer,
@@ -319,6 +321,31 @@ def test_intan_files_have_a_number_for_each_time(tmp_path):
 def test_electrodes_at_one_place_in_nwb_are_told_with_what_to_correct(tmp_path):
     row = write_nwb(tmp_path / "x.nwb", TIMES, rel_x=0.0, rel_y=0.0)
     assert "Correct rel_x and rel_y of the electrodes in the file" in refusal(row)
+
+
+@pytest.mark.parametrize(
+    ("n_samples", "shape", "chunks", "said"),
+    [
+        (60_000, (60_000, N), (7_000, 3), ""),
+        (59_900, (59_900, N), None, ""),
+        (40_000, (40_000, N), None, "40,000 of 60,000 samples are there (67%"),
+        (18_000, (60_000, N), (6_000, N), "/acquisition/raw/data is not whole: 3 of 10 chunks"),
+    ],
+)
+def test_nwb_that_is_not_whole(tmp_path, n_samples, shape, chunks, said):
+    """Conversions that crashed leave chunks that were never written."""
+    row = write_nwb(tmp_path / "x.nwb", TIMES)
+    with h5py.File(row.paths[0], "a") as file:
+        group = file["acquisition/raw"]
+        noted = dict(group["data"].attrs)
+        del group["data"]
+        data = group.create_dataset("data", shape, "int16", chunks=chunks)
+        data.attrs.update(noted)
+        data[:n_samples] = np.resize(traces(), (n_samples, shape[1]))
+    if said:
+        assert said in refusal(row, notes=[], thorough=True)
+    else:
+        assert open_recording(row, [], thorough=True).get_num_samples() == n_samples
 
 
 def test_channel_of_an_older_open_ephys_recording_that_was_half_copied(tmp_path):

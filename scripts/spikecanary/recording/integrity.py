@@ -4,6 +4,7 @@ import contextlib
 import glob
 import itertools
 import json
+import math
 import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -37,7 +38,7 @@ RECORD_BYTES, RECORD_SAMPLES = 2_070, 1_024
 COPY_REMEDY = "Finish the copy, and compare the file with the original."
 #: Clocks of two computers differ by less, in s.
 CLOCKS_DIFFER_S = 120.0
-#: Open Ephys writes samples and their numbers in blocks, which a crash leaves of unequal length, s.
+#: Samples and their numbers are written in blocks, which a crash leaves of unequal length, s.
 BUFFERED_S, BUFFERED_SHARE = 1.0, 0.1
 #: A file of Neuralynx that holds its header alone is of a channel that was not recorded.
 NCS_HEADER_BYTES = 16_384
@@ -141,9 +142,13 @@ def _of_open_ephys(opened: "BaseRecording", _path: str) -> _Sizes:
         file = Path(info["raw_filename"])
         there = file.stat().st_size // (2 * len(info["channels"]))
         announced = len(sample_numbers(file))
-        buffered = min(info["sample_rate"] * BUFFERED_S, BUFFERED_SHARE * announced)
-        if announced and abs(announced - there) > buffered:
+        if announced and abs(announced - there) > _buffered(opened, announced):
             yield str(file), there, announced, "samples"
+
+
+def _buffered(opened: "BaseRecording", announced: int) -> float:
+    """Return by how many samples a file and its clock may differ in length."""
+    return float(min(opened.get_sampling_frequency() * BUFFERED_S, BUFFERED_SHARE * announced))
 
 
 def _of_legacy(opened: "BaseRecording", _path: str) -> _Sizes:
@@ -159,12 +164,22 @@ def _of_legacy(opened: "BaseRecording", _path: str) -> _Sizes:
 
 
 def _of_nwb(opened: "BaseRecording", path: str) -> _Sizes:
-    """Of NWB in zarr: all chunks."""
+    """Of NWB: all chunks, and a sample for each timestamp."""
     series: Any = getattr(getattr(opened, "_reader", None), "series", None)
-    for name in ("data", "timestamps") if hasattr(series, "keys") and not is_url(path) else ():
-        array = series.get(name)
-        if hasattr(array, "nchunks") and array._dimension_separator == ".":  # noqa: SLF001
-            yield f"{path}/{array.path}", _count_chunks(array), array.nchunks, "chunks"
+    if not hasattr(series, "keys") or is_url(path):
+        return
+    data, times = (series.get(name) for name in ("data", "timestamps"))
+    for array in (data, times):
+        name, chunks = f"{path}{getattr(array, 'name', '')}", getattr(array, "chunks", None)
+        if hasattr(array, "nchunks"):
+            if array._dimension_separator == ".":  # noqa: SLF001
+                yield name, _count_chunks(array), array.nchunks, "chunks"
+        elif chunks:  # of HDF5, which gives zeros for one that was never written
+            sides = (-(-n // size) for n, size in zip(array.shape, chunks, strict=True))
+            yield name, array.id.get_num_chunks(), math.prod(sides), "chunks"
+    is_upright = times is not None and len(data) >= data.shape[-1]  # see read_ends
+    if is_upright and len(times) - len(data) > _buffered(opened, len(times)):
+        yield f"{path}{data.name}", len(data), len(times), "samples"
 
 
 def _check_set_ups(opened: "BaseRecording", path: str, row: Recording) -> None:
