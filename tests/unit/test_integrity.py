@@ -330,6 +330,7 @@ def test_electrodes_at_one_place_in_nwb_are_told_with_what_to_correct(tmp_path):
         (59_900, (59_900, N), None, ""),
         (40_000, (40_000, N), None, "40,000 of 60,000 samples are there (67%"),
         (18_000, (60_000, N), (6_000, N), "/acquisition/raw/data is not whole: 3 of 10 chunks"),
+        (N, (N, 60_000), None, "holds 60000 channels, its header names 4 Is the data transposed?"),
     ],
 )
 def test_nwb_that_is_not_whole(tmp_path, n_samples, shape, chunks, said):

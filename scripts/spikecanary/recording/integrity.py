@@ -343,7 +343,9 @@ def read_ends(opened: "BaseRecording", path: str, row: Recording) -> None:
                 raise refuse(row, msg, COPY_REMEDY, path) from err
             if read.shape[1] != (n_named := opened.get_num_channels()):
                 msg = f"{path} holds {read.shape[1]} channels, its header names {n_named}"
-                raise refuse(row, msg, COPY_REMEDY, path)
+                is_turned = read.shape[1] > n_samples
+                remedy = "Is the data transposed? Write it as samples by channels."
+                raise refuse(row, msg, remedy if is_turned else COPY_REMEDY, path)
 
 
 def describe_future(row: Recording) -> Iterator[str]:
