@@ -170,9 +170,15 @@ def test_zarr_with_missing_chunks(tmp_path):
     assert "3 of 4 chunks are there (75%" in refusal(saved(path))
     unfinished.unlink()
     assert "3 of 4 chunks are there (75%" in refusal(saved(path))
+    chunk.touch()  # as cp leaves it on a full disk
+    assert "3 of 4 chunks are there (75%" in refusal(saved(path))
     timed = save(tmp_path / "t.zarr", format="zarr", chunk_duration="0.5s", times=TIMES)
     next((tmp_path / "t.zarr/times_seg0").glob("[0-9]*")).unlink()
     assert "times_seg0 is not whole" in refusal(saved(timed))
+    shutil.rmtree(path)
+    save(tmp_path / "x.zarr", format="zarr")
+    (tmp_path / "x.zarr/properties/gain_to_uV/0").unlink()
+    assert "gain_to_uV is not whole: 0 of 1 chunks" in refusal(saved(path))
 
 
 def test_last_sample_is_read(tmp_path):

@@ -253,10 +253,11 @@ def _of_saved(opened: "BaseRecording", path: str) -> _Sizes:
     root = getattr(opened, "_root", None)
     if root is None or path.startswith("http"):  # a web server lists no chunks
         return
-    for name, array in (each for each in root.arrays() if each[0].startswith(("traces", "times"))):
+    arrays = [each for name, each in root.arrays() if name.startswith(("traces", "times"))]
+    for array in filter(None, [*arrays, root.get("properties/gain_to_uV")]):
         there = _count_chunks(array)
         if there or not is_url(path):  # none, where a bucket may not be listed
-            yield f"{path}/{name}", there, array.nchunks, "chunks"
+            yield f"{path}/{array.path}", there, array.nchunks, "chunks"
 
 
 ANNOUNCED = {
@@ -274,10 +275,13 @@ ANNOUNCED = {
 
 def _count_chunks(array: Any) -> int:
     """Count the chunks of a zarr array that are there; what a copy left unfinished is none."""
-    from zarr.storage import listdir
+    from zarr.storage import DirectoryStore, listdir
 
-    names = listdir(array.chunk_store, array.path)
-    return sum(re.fullmatch(r"\d+(\.\d+)*", name) is not None for name in names)
+    store = array.chunk_store
+    names = [x for x in listdir(store, array.path) if re.fullmatch(r"\d+(\.\d+)*", x)]
+    if isinstance(store, DirectoryStore):  # on a full disk, cp leaves files without contents
+        names = [x for x in names if Path(store.path, array.path, x).stat().st_size]
+    return len(names)
 
 
 def open_ephys_streams(opened: "BaseRecording") -> Iterator[dict[str, Any]]:
