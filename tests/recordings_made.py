@@ -73,14 +73,15 @@ def of_spikeglx(path, stream="imec0.ap"):
     return Recording(id="x", paths=(path,), reader="spikeglx", stream_id=stream)
 
 
-def write_nwb(path, times, **electrode):
+def write_nwb(path, times, starting_time=None, **electrode):
     file = NWBFile("a", "b", datetime(2024, 1, 1, tzinfo=UTC))
     group = file.create_electrode_group("shank0", "", "", file.create_device("probe"))
     for _ in range(N):
         file.add_electrode(group=group, location="CA1", **electrode)
     region = file.create_electrode_table_region(list(range(N)), "all")
-    series = {"data": traces(), "electrodes": region, "timestamps": times, "conversion": 1e-6}
-    file.add_acquisition(ElectricalSeries(name="raw", **series))
+    series = {"data": traces(), "electrodes": region, "conversion": 1e-6}
+    series |= {"timestamps": times} if times is not None else {"rate": RATE_HZ}
+    file.add_acquisition(ElectricalSeries(name="raw", starting_time=starting_time, **series))
     with NWBHDF5IO(path, "w") as io:
         io.write(file)
     return Recording(id="x", paths=(str(path),), reader="nwb")

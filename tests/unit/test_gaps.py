@@ -123,6 +123,13 @@ def test_clocks_that_are_none(tmp_path, times, said, at_1_s):
     assert told == pytest.approx([at_1_s], abs=0.003)
 
 
+def test_start_time_that_is_no_number(tmp_path):
+    row = write_nwb(tmp_path / "x.nwb", None, starting_time=np.nan)
+    text, parts = notes_of(row)
+    assert text == "its start time is not a number (nan). Times are counted from 0 s"
+    assert clock.times_s(np.array([30_000]), parts, RATE_HZ) == pytest.approx([1.0])
+
+
 def test_times_that_jitter_make_no_record_of_megabytes(tmp_path):
     times = TIMES + np.random.default_rng(0).normal(0, 50e-6, len(TIMES))
     text, parts = notes_of(saved(save(tmp_path / "x", times=times)))

@@ -54,14 +54,13 @@ def describe_part(path: str, segment: int, opened: "BaseRecording", start_sample
     """
     n_samples, knots = opened.get_num_samples(segment), {}
     start_s = float(opened.get_start_time(segment))
+    start_s = start_s if np.isfinite(start_s) else 0.0
     # A list in an NWB file is as long as the samples: at a URL it is not read.
     is_known = opened.has_time_vector(segment) or not is_url(path)
     times = find_times(opened, segment) if is_known else None
     if times is not None:
         step_s = 1 / opened.get_sampling_frequency()
-        if find_fault(times, step_s):
-            start_s = start_s if np.isfinite(start_s) else 0.0
-        else:
+        if not find_fault(times, step_s):
             gaps = find_gaps(times, step_s)
             wanted = {0, n_samples - 1, *(at - 1 for at, _ in gaps), *(at for at, _ in gaps)}
             if len(gaps) > MOST_KNOTS:  # it jitters: the curve that it follows
@@ -246,6 +245,10 @@ def _iso(noted: Any) -> str | None:
 def describe_gaps(opened: "BaseRecording", row: Recording) -> Iterator[str]:
     """Name the gaps of a recording's clock, and where samples were lost."""
     rate_hz = opened.get_sampling_frequency()
+    for index in range(opened.get_num_segments()):
+        start_s = opened.get_start_time(index)
+        if not np.isfinite(start_s) and find_times(opened, index) is None:
+            yield f"its start time is not a number ({start_s}). Times are counted from 0 s"
     for name, clock, step, unit in _clocks(opened, row):
         if len(clock) <= 1:
             continue
