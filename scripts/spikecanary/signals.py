@@ -23,6 +23,7 @@ from spikecanary.failures import (
     SaturatedSignalError,
 )
 from spikecanary.recording import cut_window, find_chunks, open_recording
+from spikecanary.recording.formats import describe_binary
 from spikecanary.recording.layout import MAD_TO_SD, read_bytes
 from spikecanary.sentinel import BadPeriod, MapRow
 from spikecanary.table import Recording
@@ -267,12 +268,11 @@ def _fetch(recording: "BaseRecording", start: int, end: int) -> None:
     is_whole = (
         root.get_num_segments() == 1 and root.get_num_samples() == recording.get_num_samples()
     )
-    if is_whole and root.is_binary_compatible():
-        raw = root.get_binary_description()
-        if raw["time_axis"] == 0:
-            frame_bytes = raw["num_channels"] * np.dtype(raw["dtype"]).itemsize
-            offset = raw["file_offset"] + start * frame_bytes
-            read_bytes(raw["file_paths"][0], offset, (end - start) * frame_bytes)
+    raw = describe_binary(root) if is_whole else None
+    if raw and raw["time_axis"] == 0:
+        frame_bytes = raw["num_channels"] * np.dtype(raw["dtype"]).itemsize
+        offset = raw["file_offset"] + start * frame_bytes
+        read_bytes(raw["file_paths"][0], offset, (end - start) * frame_bytes)
 
 
 def _describe_piece(traces: "NDArray[Any]", lag: int) -> "tuple[NDArray[Any], ...]":

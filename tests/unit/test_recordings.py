@@ -6,9 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from spikecanary import inputcheck, sorter, table
+from spikecanary import inputcheck, signals, sorter, table
 from spikecanary.config import BadInputError, Config
 from spikecanary.failures import RecordingUnreadableError
+from spikecanary.outputs import phy
 from spikecanary.recording import cut_window, describe_header, open_recording, preprocess
 from spikecanary.table import Recording
 
@@ -280,3 +281,16 @@ def test_row_survives_as_plain_data(row):
     plain = json.loads(row.model_dump_json())
     opened = open_recording(Recording.model_validate(plain))
     assert describe_header(opened)["duration_s"] == 8.0
+
+
+def test_class_that_says_it_is_binary_and_keeps_no_file(tmp_path):
+    samples = np.random.default_rng(0).normal(0, 50, (30_000, 4)).astype("int16")
+    (tmp_path / "x.bin").write_bytes(bytes(8) + samples.tobytes())
+    options = {"sampling_frequency": 30_000.0, "num_channels": 4}
+    row = Recording(
+        id="x", paths=(str(tmp_path / "x.bin"),), reader="whitematter", reader_options=options
+    )
+    opened = open_recording(row, [], thorough=True)
+    assert not describe_header(opened)["is_binary"]
+    assert signals.check(opened).failure() is None
+    assert phy.find_raw(opened) is None

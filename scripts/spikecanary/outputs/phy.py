@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import numpy as np
 
 from spikecanary.outputs import FILES, OutputError
+from spikecanary.recording.formats import describe_binary
 from spikecanary.recording.stamps import digest
 from spikecanary.texts import one_line
 
@@ -218,8 +219,7 @@ def find_raw(recording: "BaseRecording") -> dict[str, Any] | None:
         or not set(recording.channel_ids) <= set(source.channel_ids)
     ):
         return None
-    if source.is_binary_compatible():
-        found = source.get_binary_description()
+    if found := describe_binary(source):
         if found["time_axis"] != 0 or len(found["file_paths"]) != 1:
             return None
         path, n_channels = found["file_paths"][0], found["num_channels"]

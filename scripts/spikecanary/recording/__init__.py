@@ -451,9 +451,9 @@ def is_plain(recording: "BaseRecording") -> bool:
 
     Kilosort's wrappers hand over the path of a binary file alone (SpikeInterface 0.105).
     """
-    if not recording.is_binary_compatible():
+    raw = formats.describe_binary(recording)
+    if raw is None:
         return False
-    raw = recording.get_binary_description()
     frame_bytes = raw["num_channels"] * np.dtype(raw["dtype"]).itemsize
     sizes = [Path(file).stat().st_size for file in raw["file_paths"]]
     return not raw["file_offset"] and not any(size % frame_bytes for size in sizes)

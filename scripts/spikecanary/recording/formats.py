@@ -339,6 +339,16 @@ def mend(opened: Any, path: str, options: Mapping[str, Any], notes: list[str]) -
         notes.append(f"{path} names no unit: its gain is not known, and a count taken for 1 uV")
 
 
+def describe_binary(recording: Any) -> Any:
+    """Return how a recording lies in a raw file; None where it does in none, or nobody knows.
+
+    WhiteMatter's class, and SHYBRID's, say that it does, and do not keep which file it is.
+    """
+    with contextlib.suppress(KeyError):
+        return recording.get_binary_description() if recording.is_binary_compatible() else None
+    return None
+
+
 def names_in(path: str) -> list[str]:
     """Return the parts of a path that say something, without their extensions."""
     parts = [re.sub(r"\.[A-Za-z]\w*$", "", part) for part in Path(path).parts]

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from spikecanary.failures import RecordingLayoutError
-from spikecanary.recording.formats import VOLTS
+from spikecanary.recording.formats import VOLTS, describe_binary
 from spikecanary.recording.probes import refuse
 from spikecanary.recording.stamps import data_files
 from spikecanary.table import Recording, is_url
@@ -240,8 +240,7 @@ def _of_compressed(opened: "BaseRecording", _path: str) -> _Sizes:
 
 def _of_saved(opened: "BaseRecording", path: str) -> _Sizes:
     """Of a binary folder: it has whole samples only. Of zarr: all chunks."""
-    if opened.is_binary_compatible():
-        raw = opened.get_binary_description()
+    if raw := describe_binary(opened):
         frame_bytes = raw["num_channels"] * np.dtype(raw["dtype"]).itemsize
         for file in map(Path, raw["file_paths"]):
             size = file.stat().st_size - raw["file_offset"]
