@@ -30,6 +30,7 @@ from spikecanary import plan, signals
 from spikecanary.config import Config
 from spikecanary.failures import (
     DependencyError,
+    RecordingLayoutError,
     RecordingUnreadableError,
 )
 from spikecanary.recording import integrity, open_recording
@@ -130,6 +131,15 @@ def test_open_ephys_empty_part_is_left_out_and_a_short_one_refused(tmp_path):
     assert "has no samples" in notes[0]
     text = refusal(open_ephys(tmp_path / "short", 4.0, short=40_000))
     assert "80,000 of 120,000 samples are there (67%" in text
+
+
+def test_open_ephys_file_of_more_channels_than_its_header(tmp_path):
+    row = open_ephys(tmp_path, 2.0)
+    (file,) = tmp_path.rglob("continuous.dat")
+    file.write_bytes(np.repeat(np.fromfile(file, "int16"), 2).tobytes())
+    assert "holds 8 channels, its header names 4" in refusal(row, RecordingLayoutError)
+    os.truncate(file, 100_000 * 2 * N)
+    assert "has 100,000 samples, more than the 60,000 of its header" in notes_of(row)[0]
 
 
 def test_recording_without_samples_is_refused(tmp_path):

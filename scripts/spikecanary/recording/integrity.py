@@ -140,9 +140,14 @@ def _of_spikeglx(opened: "BaseRecording", _path: str) -> _Sizes:
 def _of_open_ephys(opened: "BaseRecording", _path: str) -> _Sizes:
     for info in open_ephys_streams(opened):
         file = Path(info["raw_filename"])
-        there = file.stat().st_size // (2 * len(info["channels"]))
-        announced = len(sample_numbers(file))
+        n_values, n_named = file.stat().st_size // 2, len(info["channels"])
+        there, announced = n_values // n_named, len(sample_numbers(file))
         if announced and abs(announced - there) > _buffered(opened, announced):
+            n_held, rest = divmod(n_values, announced)
+            if n_held > n_named and not rest:
+                msg = f"{file} holds {n_held} channels, its header names {n_named}"
+                remedy = "Is the structure.oebin above it the one of this recording?"
+                raise RecordingLayoutError(msg, path=str(file), remedy=remedy)
             yield str(file), there, announced, "samples"
 
 
