@@ -235,7 +235,7 @@ def test_plan_of_a_table_in_which_every_row_is_broken(tmp_path):
         "probe": "the probe file",
         "channels": "no channel 'CH9'",
         "json": "cannot open",
-        "end": "ends at 2.000 s",
+        "end": "the table asks for 0 s to 9 s, but end ends at 2 s",
         "short": "is not whole",
     }.items():
         assert words in problems[name]

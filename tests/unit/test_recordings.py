@@ -201,9 +201,9 @@ def test_probe(row, tetrode):
         ({"probe": "/no/probe.json"}, "probe file /no/probe.json does not exist"),
         ({"reader": "nwb", "reader_options": {}}, "reader 'nwb' cannot open"),
         ({"reader": "nbw"}, "unknown reader 'nbw' (did you mean 'nwb'?)"),
-        ({"end_s": 9.0}, "0-9 s: the recording x ends at 8.000 s"),
-        ({"start_s": 8.0}, "the recording x ends at 8.000 s"),
-        ({"chunks": ((0.0, 1.0), (7.0, 9.0))}, "7-9 s: the recording x ends at 8.000 s"),
+        ({"end_s": 6e8}, "the table asks for 0 s to 600000000 s, but x ends at 8 s"),
+        ({"start_s": 8.0}, "the table asks for 8 s to its end, but x ends at 8 s"),
+        ({"chunks": ((0.0, 1.0), (7.0, 9.0))}, "the table asks for 7 s to 9 s, but x ends at 8 s"),
     ],
 )
 def test_what_cannot_be_opened(row, update, message):

@@ -297,8 +297,10 @@ def _cut(recording: "BaseRecording", row: Recording) -> "BaseRecording":
     for start_s, last_s in row.pieces():
         end_s = duration_s if last_s is None else last_s
         if start_s >= duration_s or end_s > duration_s + one_sample_s:
-            msg = f"{start_s:g}-{end_s:g} s: the recording {row.id} ends at {duration_s:.3f} s"
-            remedy = "Mend start_s and end_s, or chunks, of the recordings table, in seconds."
+            until = "its end" if last_s is None else f"{end_s:.10g} s"
+            asked = f"the table asks for {start_s:.10g} s to {until}"
+            msg = f"{asked}, but {row.id} ends at {duration_s:.10g} s"
+            remedy = "Correct start_s, end_s or chunks in the table. They are in seconds."
             raise refuse(row, msg, remedy, row.paths[0])
         cut.append(cut_window(recording, start_s, end_s))
     return concatenate_recordings(cut) if row.chunks else cut[0]

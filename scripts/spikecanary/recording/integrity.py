@@ -70,7 +70,8 @@ def check_stream(opened: "BaseRecording", path: str) -> None:
     there = f"; there are {', '.join(others)}" if others else ""
     remedy = f"Name the stream of the electrodes in column stream_id{there}."
     if not name:
-        remedy = "Is the rate in Hz? Of a file of several signals, name another in reader_options."
+        remedy = "Is the rate in Hz? If the file holds several signals, choose another one in "
+        remedy += "reader_options."
     with contextlib.suppress(Exception):  # of NWB
         series = opened.fetch_available_electrical_series_paths(path)
         if named := [each for each in series if each != opened.electrical_series_path]:
