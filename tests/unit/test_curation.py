@@ -81,7 +81,7 @@ def test_what_decides_has_to_be_made():
     with pytest.raises(ValidationError, match="label_by is unitrefine, but unitrefine is off"):
         CurationSettings(label_by="unitrefine")
     with pytest.raises(ValidationError, match="label_by is bombcell, but bombcell is off"):
-        CurationSettings(label_by="bombcell", bombcell=False)
+        CurationSettings(label_by="bombcell", bombcell={})
     with pytest.raises(ValidationError, match="`greater`, `less` or both"):
         Threshold()
 

@@ -177,6 +177,10 @@ SETTINGS = {
         "preprocessing_of.x: unknown step 'bandpas_filter' (did you mean",
     ),
     "forced recording": ({"canary": {"force": ["aa"]}}, "the table has no recording 'aa'"),
+    "Bombcell of no labels": (
+        {"curation": {"label_by": "bombcell", "bombcell": {}}},
+        "config: curation: label_by is bombcell, but bombcell is off: set bombcell to true\n",
+    ),
     "threshold of nothing": (
         {"curation": {"thresholds": {"snr": {"greater": 5, "less": 1}}}},
         "nothing is at least `greater` and at most `less`",
@@ -409,7 +413,7 @@ def test_problems_of_one_section_are_told_together(held):
 @pytest.mark.parametrize("kind", SETTINGS)
 def test_settings(kind, held):
     settings, expected = SETTINGS[kind]
-    assert expected in problems(PLAIN.encode(), settings)
+    assert expected in problems(PLAIN.encode(), settings) + "\n"
     held()
 
 

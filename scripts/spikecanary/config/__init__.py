@@ -338,11 +338,11 @@ class CurationSettings(MergedSettings):
     def _label_is_made(self) -> Self:
         """Refuse to label by a method that is off."""
         off = {
-            "bombcell": self.bombcell is False,
-            "unitrefine": self.unitrefine == UnitRefineSettings(),
+            "bombcell": not self.bombcell and "set bombcell to true",
+            "unitrefine": not any(dict(self.unitrefine).values()) and "name a model in unitrefine",
         }
-        if off.get(self.label_by):
-            msg = f"label_by is {self.label_by}, but {self.label_by} is off"
+        if remedy := off.get(self.label_by):
+            msg = f"label_by is {self.label_by}, but {self.label_by} is off: {remedy}"
             raise ValueError(msg)
         return self
 
@@ -467,6 +467,8 @@ def _describe(error: Mapping[str, Any]) -> str:
     if error["type"] != "extra_forbidden":
         message = MESSAGES.get(error["type"], error["msg"].removeprefix("Value error, "))
         given = error["input"]  # true, false and null as YAML has them
+        if error["type"] == "value_error" and isinstance(given, Mapping):
+            return f"{where}: {message}"  # a section that contradicts itself says how
         got = json.dumps(given) if given is None or isinstance(given, bool) else quote(given)
         return f"{where}: {message}, got {got}"
     section: Any = Config
