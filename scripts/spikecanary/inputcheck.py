@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any, Literal, TypeGuard, get_origin
 
 import numpy as np
-import yaml
 
 from spikecanary import config as configuration
 from spikecanary import outputs
@@ -30,9 +29,6 @@ from spikecanary.texts import did_you_mean, quote
 OPERATORS = ("average", "std", "median", "mad")
 #: Of what type parameters are whose default is None.
 OF_NONE: Mapping[str, Any] = {"operators": [], "metric_names": [], "metric_params": {}}
-
-#: Parameters of extensions that are no number at 0.
-ABOVE_0 = {"bin_ms", "window_ms", "n_components", "max_spikes_per_unit"}
 #: A docstring's line that names all values of a parameter: method : "a" | "b", default: "a".
 ALL_VALUES = re.compile(r""" ?: (?:["']\w+["'] ?\| ?)+["']\w+["'](?:, .*)?$""")
 
@@ -53,7 +49,7 @@ def check_inputs(
     ``files`` are those that the config was read from; ``own``: jobs have environments of their own.
     """
     config, invalid, problems = configuration.load_valid(settings)
-    problems += [each for path in files for each in find_slips(path)]
+    problems += [each for path in files for each in configuration.find_slips(path)]
     rows: list[Recording] = []
     wrong: Iterable[str] = ()
     try:
@@ -66,6 +62,8 @@ def check_inputs(
     if has_spikeinterface():
         problems += check_readers(rows, config.recordings)
         problems += [*check_steps(config), *check_late(config, rows)]
+        if not any(each.startswith("config: analysis") for each in problems):
+            problems += try_analysis(config)
         if "nwb" in config.outputs and not own and not is_installed("neuroconv"):
             hint = "pip install neuroconv, or take nwb out"
             problems.append(f"config: outputs: nwb needs the package neuroconv: {hint}")
@@ -83,24 +81,6 @@ def check_inputs(
     if problems:
         raise BadInputError(problems)
     return config, rows
-
-
-def find_slips(path: str | Path) -> Iterator[str]:
-    """Find keys of a YAML file that stand twice, and numbers that YAML 1.1 takes for others."""
-
-    def walk(node: yaml.Node | None) -> Iterator[str]:
-        lines: dict[str, int] = {}
-        for key, value in node.value if isinstance(node, yaml.MappingNode) else ():
-            line = key.start_mark.line + 1
-            if (first := lines.setdefault(str(key.value), line)) != line:
-                yield f"{path}, line {line}: {quote(key.value)} is in line {first} already"
-            if value.tag.endswith(("int", "float")) and re.search("^[-+]?0[0-7_]+$|:", value.value):
-                what = f"{value.value} is read as {(read := yaml.safe_load(value.value))}"
-                yield f"{path}, line {line}: {what}; write {read} or the number that is meant"
-            yield from walk(value)
-
-    with contextlib.suppress(OSError, ValueError, yaml.YAMLError, RecursionError):
-        yield from walk(yaml.compose(Path(path).read_text()) if Path(path).is_file() else None)
 
 
 def has_spikeinterface() -> bool:
@@ -308,9 +288,9 @@ def check_analysis(settings: AnalysisSettings) -> Iterator[str]:
         yield from _check_call(where, takes, params, further, extension.__doc__ or "")
         for key, known_as in _parameters(takes)[0].items():
             numbers = [each for each in (known_as.default, params.get(key)) if is_number(each)]
-            if len(numbers) > 1 and numbers[0] > 0 > numbers[1]:
+            if len(numbers) > 1 and numbers[0] >= 0 > numbers[1]:
                 yield f"config: {where}.{key} is {numbers[1]}, less than 0"
-            elif key in ABOVE_0 and numbers[1:] == [0]:
+            elif key == "max_spikes_per_unit" and numbers[1:] == [0]:
                 yield f"config: {where}.{key} is 0: it takes a number above 0"
         metrics = {each.metric_name: each for each in getattr(extension, "metric_list", ())}
         of_metrics = params.get("metric_params")
@@ -326,6 +306,15 @@ def check_analysis(settings: AnalysisSettings) -> Iterator[str]:
         for each in metrics.keys() & of_metrics.keys():
             function, own = metrics[each].metric_function, metrics[each].metric_params
             yield from _check_call(f"{where}.metric_params.{each}", function, of_metrics[each], own)
+
+
+def try_analysis(config: Config) -> Iterator[str]:
+    """Find what SpikeInterface refuses of an analysis other than the default, if one is made."""
+    if config.outputs and config.analysis != AnalysisSettings():
+        from spikecanary.outputs import analysis
+
+        if refused := analysis.find_refused(config.analysis):
+            yield f"config: analysis{refused}"
 
 
 def check_curation(config: Config) -> Iterator[str]:

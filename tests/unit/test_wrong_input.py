@@ -188,6 +188,22 @@ SETTINGS = {
 }
 #: Settings of the steps after the sort.
 LATE = {
+    "unit's place": (
+        {"analysis": {"extensions": {"unit_locations": {"optimizer": "foo"}}}},
+        'analysis.extensions.unit_locations: AssertionError: assert optimizer in ("least_square"',
+    ),
+    "sparsity that needs more": (
+        {"analysis": {"sparsity": {"method": "by_property"}}},
+        "config: analysis.sparsity: AssertionError: For the 'by_property' method, 'by_property' ne",
+    ),
+    "step's band": (
+        {"analysis": {"preprocessing": {"bandpass_filter": {"freq_min": 6000, "freq_max": 300}}}},
+        "config: analysis.preprocessing: step 'bandpass_filter' cannot be applied: ValueError: Wn",
+    ),
+    "lag": (
+        {"analysis": {"extensions": {"template_similarity": {"max_lag_ms": -1}}}},
+        "template_similarity.max_lag_ms is -1, less than 0",
+    ),
     "size that is empty": ({"exports": {"phy": {"chunk_memory": ""}}}, "takes a size, such as"),
     "infinitely many jobs": ({"exports": {"phy": {"n_jobs": float("inf")}}}, "exports.phy"),
     "start of processes": ({"exports": {"phy": {"mp_context": "frok"}}}, "(did you mean 'fork'?)"),
@@ -203,7 +219,7 @@ LATE = {
     ),
     "bins of no width": (
         {"analysis": {"extensions": {"correlograms": {"bin_ms": 0}}}},
-        "correlograms.bin_ms is 0: it takes a number above 0",
+        "analysis.extensions.correlograms: ZeroDivisionError",
     ),
     "extension": ({"analysis": {"extensions": {"wavforms": {}}}}, "(did you mean 'waveforms'?)"),
     "waveforms": (
@@ -421,6 +437,27 @@ def test_settings(kind, held):
 def test_settings_of_late_steps(kind, held):
     settings, expected = LATE[kind]
     assert expected in problems(PLAIN.encode(), settings)
+    held()
+
+
+def test_what_depends_on_the_recording_is_not_refused(held):
+    """Its channels, its rate, its signal, and the number of its spikes are not known."""
+    steps = {
+        "bandpass_filter": {"freq_max": 20_000.0},
+        "common_reference": {"reference": "single", "ref_channel_ids": ["AP7"]},
+        "highpass_spatial_filter": {},
+        "interpolate_bad_channels": {"bad_channel_ids": ["AP3"]},
+    }
+    extensions = {
+        "principal_components": {"n_components": 50},
+        "waveforms": {"ms_before": 0.3, "ms_after": 0.5},
+        "amplitude_scalings": {},
+        "valid_unit_periods": {},
+    }
+    sparsity = {"method": "amplitude", "threshold": 900, "n_jobs": 64}
+    settings = {"preprocessing": steps, "extensions": extensions, "sparsity": sparsity}
+    Path("t.tsv").write_text(PLAIN)
+    inputcheck.check_inputs({"recordings": "t.tsv", "analysis": settings})
     held()
 
 

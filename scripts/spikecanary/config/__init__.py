@@ -1,11 +1,14 @@
 """The configuration: typed, frozen models, and the problems of a bad one."""
 
+import contextlib
 import json
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Annotated, Any, Literal, Self, cast
 
+import yaml
 from pydantic import (
     BaseModel,
     BeforeValidator,
@@ -445,6 +448,24 @@ def _without(settings: Any, loc: Sequence[Any]) -> Any:
         if remainder is None or remainder == settings[first]
         else {**others, first: remainder}
     )
+
+
+def find_slips(path: str | Path) -> Iterator[str]:
+    """Find keys of a YAML file that stand twice, and numbers that YAML 1.1 takes for others."""
+
+    def walk(node: yaml.Node | None) -> Iterator[str]:
+        lines: dict[str, int] = {}
+        for key, value in node.value if isinstance(node, yaml.MappingNode) else ():
+            line = key.start_mark.line + 1
+            if (first := lines.setdefault(str(key.value), line)) != line:
+                yield f"{path}, line {line}: {quote(key.value)} is in line {first} already"
+            if value.tag.endswith(("int", "float")) and re.search("^[-+]?0[0-7_]+$|:", value.value):
+                what = f"{value.value} is read as {(read := yaml.safe_load(value.value))}"
+                yield f"{path}, line {line}: {what}; write {read} or the number that is meant"
+            yield from walk(value)
+
+    with contextlib.suppress(OSError, ValueError, yaml.YAMLError, RecursionError):
+        yield from walk(yaml.compose(Path(path).read_text()) if Path(path).is_file() else None)
 
 
 def as_set(settings: BaseModel, **include_or_exclude: Any) -> dict[str, Any]:

@@ -1,8 +1,12 @@
 """The analysis of a sorting: a SortingAnalyzer with its extensions, and the units' metrics."""
 
+import contextlib
+import io
 import json
 import logging
 import math
+import traceback
+import warnings
 from collections.abc import Container, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,6 +35,15 @@ OF_SPIKES = ("spike_amplitudes", "amplitude_scalings", "spike_locations", "princ
 NO_PROBE_PITCH_UM = 1_000.0
 #: How far waveforms reach around a spike, by SpikeInterface.
 AROUND_MS = {"ms_before": 1.0, "ms_after": 2.0}
+#: The rate of a made recording in Hz: few are higher, so no filter of a healthy one is refused.
+MADE_HZ = 50_000.0
+#: Steps that take a made recording as well as a real one.
+TRIED_STEPS = {
+    *("highpass_filter", "bandpass_filter", "notch_filter", "gaussian_filter", "common_reference"),
+    *("resample", "decimate", "astype", "scale", "clip", "center", "zscore", "whiten"),
+}
+#: Extensions that take seconds to compile, and that no other needs: tried where they are set.
+SLOW = ("correlograms", "template_metrics", "quality_metrics", "template_similarity")
 
 
 def run(
@@ -165,15 +178,18 @@ def without_joins(
 
 
 def make_analyzer(
-    sorting: "BaseSorting", recording: "BaseRecording", settings: AnalysisSettings, folder: Path
+    sorting: "BaseSorting",
+    recording: "BaseRecording",
+    settings: AnalysisSettings,
+    folder: Path | None,
 ) -> "SortingAnalyzer":
-    """Make a SortingAnalyzer in a folder, sparse and in uV, with its extensions."""
+    """Make a SortingAnalyzer in a folder (None: in memory), sparse, in uV, with its extensions."""
     from spikeinterface.core import create_sorting_analyzer
 
     analyzer = create_sorting_analyzer(
         sorting.remove_empty_units(),
         recording,
-        format="binary_folder",
+        format="binary_folder" if folder else "memory",
         folder=folder,
         overwrite=True,
         sparse=True,
@@ -263,6 +279,79 @@ def note_noise(
     for method in {options["method"], "std"}:
         noise = get_noise_levels(joined, return_in_uV=True, **options | {"method": method})
         recording.set_property(f"noise_level_{method}_scaled", noise)
+
+
+def find_refused(settings: AnalysisSettings) -> str:
+    """Try settings on a made recording; say what SpikeInterface refuses, or nothing.
+
+    What depends on the real recording (its channels, properties, signal) is left out: a setting
+    that is refused has to be wrong for all.
+    """
+    default = AnalysisSettings()
+    why = _try(settings)
+    if not why or _try(default):  # then it is not for these settings
+        return ""
+    changed = {each: {each: getattr(default, each)} for each in ("preprocessing", "sparsity")}
+    for name, params in settings.extensions.items():
+        if params != default.extensions.get(name):
+            as_default = settings.extensions | {name: default.extensions.get(name)}
+            changed[f"extensions.{name}"] = {"extensions": as_default}
+    without = ((f".{name}", settings.model_copy(update=each)) for name, each in changed.items())
+    return next((name for name, others in without if not _try(others)), "") + f": {why}"
+
+
+def _try(settings: AnalysisSettings) -> str:
+    """Analyze a made recording of 2 s in memory; return the error, or nothing."""
+    from spikeinterface.core import generate_ground_truth_recording, set_global_job_kwargs
+    from spikeinterface.core.job_tools import job_keys
+
+    default = AnalysisSettings()
+    steps = {
+        name: params
+        for name, params in switched_on(settings.preprocessing).items()
+        if name in TRIED_STEPS
+        and not any(isinstance(value, list) or "_ids" in key for key, value in params.items())
+    }
+    sparsity = {name: value for name, value in settings.sparsity.items() if name not in job_keys}
+    if {"by_property", "noise_levels"} & sparsity.keys():
+        sparsity = default.sparsity
+    elif "threshold" in sparsity:
+        sparsity["threshold"] = 0.0
+    extensions = {
+        name: params
+        for name, params in settings.extensions.items()
+        if name not in SLOW[:3] or params != default.extensions.get(name)
+    }
+    extensions |= {"template_similarity": None}
+    if metrics := extensions.get("quality_metrics"):  # only those that are named
+        named = [*(metrics.get("metric_names") or metrics.get("metric_params") or ["snr"])]
+        named_only = metrics | {"metric_names": named}
+        extensions["quality_metrics"] = None if "synchrony" in named else named_only
+    tried = {"sparsity": sparsity, "extensions": extensions}
+    set_global_job_kwargs(n_jobs=1, progress_bar=False)
+    silent = contextlib.redirect_stdout(io.StringIO())
+    with (
+        warnings.catch_warnings(action="ignore"),
+        silent,
+        contextlib.redirect_stderr(io.StringIO()),
+    ):
+        try:
+            made, sorting = generate_ground_truth_recording(
+                durations=[2.0], sampling_frequency=MADE_HZ, num_channels=4, num_units=3, seed=0
+            )
+            recording = preprocess(made, steps)
+            if recording.get_sampling_frequency() == MADE_HZ:
+                others = settings.model_copy(update=tried)
+                note_noise(recording, [], others)
+                describe_units(make_analyzer(sorting, recording, others, None))
+        except (ImportError, MemoryError, OSError):  # of this machine
+            return ""
+        except Exception as err:  # noqa: BLE001 - whatever SpikeInterface raises
+            line = traceback.extract_tb(err.__traceback__)[-1].line
+            if isinstance(err, ClassifiedSortFailure):
+                return str(err).removeprefix("preprocessing: ")
+            return f"{type(err).__name__}: {str(err) or line}"
+    return ""
 
 
 def read_parts(record: sentinel.Record, rate_hz: float) -> list[sentinel.Part]:
