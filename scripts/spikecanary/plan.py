@@ -99,7 +99,7 @@ def make(
             }
         )
     table = pd.DataFrame(planned).astype({"duration_s": float, "n_channels": "Int64"})
-    table.attrs["n_guessed"] = n_guessed
+    table.attrs |= {"n_guessed": n_guessed, "outputs": bool(config.outputs)}
     return table
 
 
@@ -331,10 +331,11 @@ def describe_totals(table: "pd.DataFrame") -> str:
     )
     jobs_s = table["canary_s"] + table["sort_s"]
     due_s = jobs_s[jobs_s > 0] if jobs_s.any() else jobs_s
+    outputs = f", and the outputs of {count(n_made, 'recording')}"
     lines = (
         f"{count(len(table), 'recording')}: {counted}\n"
-        f"At most {count(n_canaries, 'canary', 'canaries')}, {count(n_sorts, 'sort')}, and the "
-        f"outputs of {count(n_made, 'recording')}. Canaries and sorts take "
+        f"At most {count(n_canaries, 'canary', 'canaries')}, {count(n_sorts, 'sort')}"
+        f"{outputs if table.attrs.get('outputs', True) else ''}. Canaries and sorts take "
         f"{duration(jobs_s.sum())} in all (median {duration(due_s.median())}, longest "
         f"{duration(jobs_s.max())}), and {_size(table['disk_mb'].max())} of disk for the largest"
     )

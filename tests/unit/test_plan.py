@@ -171,6 +171,8 @@ def test_totals(rows, config, tmp_path):
     text = plan.describe(table)
     assert "2 recordings: 2 canary + sort" in text
     assert "At most 2 canaries, 2 sorts, and the outputs of 2 recordings." in text
+    nothing_more = plan.make(config.model_copy(update={"outputs": []}), [rows["good"]], tmp_path, 1)
+    assert "At most 1 canary, 1 sort. Canaries and sorts take" in plan.describe(nothing_more)
     time_s = table["canary_s"].sum() + table["sort_s"].sum()
     assert f"take {duration(time_s)} in all" in text
     assert "1 recording with problems:" in text
