@@ -326,8 +326,9 @@ def check_curation(config: Config) -> Iterator[str]:
     from spikeinterface.core.sortinganalyzer import get_extension_class
     from spikeinterface.curation import bombcell_get_default_thresholds
 
-    columns = {"isi_violations_share"}
     made = {name for name, params in extensions.items() if params is not None}
+    columns = {"isi_violations_share"}
+    columns |= {"x_um", "depth_um"} if "unit_locations" in made else set()
     for name in ("quality_metrics", "template_metrics", "spiketrain_metrics"):
         if (params := extensions.get(name)) is not None:
             chosen = params.get("metric_names")

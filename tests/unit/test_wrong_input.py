@@ -457,7 +457,8 @@ def test_what_depends_on_the_recording_is_not_refused(held):
     sparsity = {"method": "amplitude", "threshold": 900, "n_jobs": 64}
     settings = {"preprocessing": steps, "extensions": extensions, "sparsity": sparsity}
     Path("t.tsv").write_text(PLAIN)
-    inputcheck.check_inputs({"recordings": "t.tsv", "analysis": settings})
+    depth = {"thresholds": {"depth_um": {"less": 1000}}}
+    inputcheck.check_inputs({"recordings": "t.tsv", "analysis": settings, "curation": depth})
     held()
 
 
