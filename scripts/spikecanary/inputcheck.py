@@ -27,6 +27,8 @@ from spikecanary.texts import did_you_mean, quote
 
 #: What templates are made by.
 OPERATORS = ("average", "std", "median", "mad")
+#: Sizes of the chunks in which traces are read.
+SIZES = {"chunk_memory": "500M", "total_memory": "2G", "chunk_duration": "1s", "chunk_size": 9_000}
 #: Of what type parameters are whose default is None.
 OF_NONE: Mapping[str, Any] = {"operators": [], "metric_names": [], "metric_params": {}}
 #: A docstring's line that names all values of a parameter: method : "a" | "b", default: "a".
@@ -366,6 +368,8 @@ def check_exports(config: Config, rows: list[Recording]) -> Iterator[str]:
         to_phy = partial(export_to_phy, None)  # its folder is not to be chosen either
         yield from _check_call("exports.phy", to_phy, config.exports.phy, job_keys)
         yield from _check_jobs("exports.phy", config.exports.phy)
+        mode = str(config.exports.phy.get("template_mode", "average"))
+        yield from unknown("config: exports.phy.template_mode: unknown value", [mode], OPERATORS)
     by_place = {"config: exports.nwb": config.exports.nwb.model_dump(mode="json", exclude={"by"})}
     seen: list[dict[str, str]] = [{}]
     for row in rows if "nwb" in config.outputs else ():  # of texts, what may not be any
@@ -390,7 +394,8 @@ def _check_jobs(where: str, params: Mapping[str, Any]) -> Iterator[str]:
     """Find values that SpikeInterface's processes do not take."""
     from multiprocessing import get_all_start_methods
 
-    from spikeinterface.core.job_tools import convert_string_to_bytes, fix_job_kwargs, job_keys
+    from spikeinterface.core import generate_recording
+    from spikeinterface.core.job_tools import ensure_chunk_size, fix_job_kwargs, job_keys
 
     context = params.get("mp_context")
     known = get_all_start_methods()
@@ -401,12 +406,14 @@ def _check_jobs(where: str, params: Mapping[str, Any]) -> Iterator[str]:
         fix_job_kwargs(jobs)
     except (AssertionError, OverflowError, TypeError, ValueError) as err:
         yield f"config: {where}: {err}"
-    for name in ("chunk_memory", "total_memory"):
+    made = generate_recording(num_channels=1, durations=[1.0])
+    for name, value in jobs.items():
         try:
-            if jobs.get(name) is not None:
-                convert_string_to_bytes(jobs[name])
-        except (AssertionError, LookupError, TypeError, ValueError):
-            yield f"config: {where}.{name}: takes a size, such as 500M, got {quote(jobs[name])}"
+            usable = value is None or name not in SIZES or ensure_chunk_size(made, **{name: value})
+        except (AssertionError, LookupError, OverflowError, TypeError, ValueError):
+            usable = False
+        if not usable:
+            yield f"config: {where}.{name}: takes a size, such as {SIZES[name]}, got {quote(value)}"
 
 
 def _check_nwb(by_place: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> Iterator[str]:
@@ -448,6 +455,8 @@ def check_files(config: Config) -> Iterator[str]:
             yield f"config: {key}: {why}"
         elif key in files and Path(path).is_dir():
             yield f"config: {key}: {path} is a folder, not a file"
+        elif key in models and not (path.endswith(".skops") or [*Path(path).glob("*.skops")]):
+            yield f"config: {key}: {path} holds no .skops file"
         elif key == "signatures":
             try:
                 load_signatures(Path(path))

@@ -188,6 +188,23 @@ SETTINGS = {
 }
 #: Settings of the steps after the sort.
 LATE = {
+    "model without a file": (
+        {"curation": {"unitrefine": {"sua_mua": "/dev"}}},
+        "curation.unitrefine.sua_mua: /dev holds no .skops file",
+    ),
+    "mode of templates": ({"exports": {"phy": {"template_mode": "averag"}}}, "mean 'average'?)"),
+    "time of chunks": (
+        {"exports": {"phy": {"chunk_duration": "1x"}}},
+        "such as 1s, got '1x'",
+    ),
+    "time without a unit": (
+        {"exports": {"phy": {"chunk_duration": 1}}},
+        "a size, such as 1s, got 1",
+    ),
+    "chunks of nothing": (
+        {"exports": {"phy": {"chunk_size": 0}}},
+        "chunk_size: takes a size, such as 9000, got 0",
+    ),
     "unit's place": (
         {"analysis": {"extensions": {"unit_locations": {"optimizer": "foo"}}}},
         'analysis.extensions.unit_locations: AssertionError: assert optimizer in ("least_square"',
