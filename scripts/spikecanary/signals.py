@@ -81,6 +81,7 @@ class SignalReport(BaseModel):
     rows: list[MapRow] = []  #: the signal map
     bad_periods: list[BadPeriod] = []  #: stretches without a usable signal
     first_non_finite_s: float | None = None
+    gains_are_finite: bool = True
 
     def failure(self, *, bad_periods_stop: bool = False) -> BiologicalFailure | None:
         """Return the failure that needs no sort to be sure."""
@@ -134,6 +135,11 @@ class SignalReport(BaseModel):
         ]
         if self.bad_periods:
             messages.append(self.describe_bad_periods())
+        if not self.gains_are_finite:
+            messages.append(
+                "gains of channels are NaN or infinite, so nothing is known in uV: correct them in "
+                "the recording (conversion of an NWB file)"
+            )
         low, high = PLAUSIBLE_UV
         if self.noise_uV is not None and not low <= self.noise_uV <= high:
             messages.append(
@@ -187,6 +193,8 @@ def check(recording: "BaseRecording", *, whole: bool = True, remote: bool = Fals
         always_flat, always_railed = always_flat & is_dead, always_railed & is_dead
     good = ~(always_flat | always_railed)
     gains = recording.get_channel_gains()
+    if not (gains_are_finite := gains is None or bool(np.isfinite(gains).all())):
+        gains = None
     scale = np.ones(len(good)) if gains is None else np.abs(np.asarray(gains, dtype=float))
     noise = pieces.noise * scale
     names = np.asarray(recording.channel_ids).astype(str)
@@ -215,6 +223,7 @@ def check(recording: "BaseRecording", *, whole: bool = True, remote: bool = Fals
         ),
         bad_periods=periods,
         first_non_finite_s=first_s,
+        gains_are_finite=gains_are_finite,
     )
 
 

@@ -78,6 +78,10 @@ def test_implausible_gain_is_a_warning(gain, warned):
 
 def test_unknown_gain_is_no_noise_level():
     assert report(noise(), gain=None).noise_uV is None
+    seen = report(noise(), gain=[1.0, 1.0, np.nan, 1.0])
+    assert seen.noise_uV is seen.rows[0].noise_uV is None
+    (said,) = seen.warnings()
+    assert said.startswith("gains of channels are NaN or infinite")
 
 
 def test_data_tell_silence_nan_and_saturation_apart():
