@@ -59,6 +59,8 @@ MOST_ROWS = 60
 PLAUSIBLE_UV = (0.1, 1000.0)
 #: Noise is measured on differences over so many s, which slow signals do not enter.
 DIFFERENCE_S = 0.0003
+#: What is sorted of a recording: all of it.
+WHOLE: tuple[tuple[float, float | None], ...] = ((0.0, None),)
 #: So many times more active, the louder part of a recording is the one with electrodes.
 ACTIVE_TIMES = 1.5
 #: A channel is active in a piece where a difference is beyond so many times its noise.
@@ -66,7 +68,7 @@ ACTIVE_MAD = 6.0
 
 
 class SignalReport(BaseModel):
-    """What a recording shows; channels by their names."""
+    """What a recording shows; channels by their names, times from the first sample sorted."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -82,15 +84,18 @@ class SignalReport(BaseModel):
     bad_periods: list[BadPeriod] = []  #: stretches without a usable signal
     first_non_finite_s: float | None = None
     gains_are_finite: bool = True
+    #: What is sorted, by the columns: texts count as these do.
+    cut: tuple[tuple[float, float | None], ...] = WHOLE
 
     def failure(self, *, bad_periods_stop: bool = False) -> BiologicalFailure | None:
         """Return the failure that needs no sort to be sure."""
         if self.non_finite_samples:
             at_s = self.first_non_finite_s
+            first_s = "" if at_s is None else f"{self._uncut_s(at_s):.3f} s{self._counted}"
             msg = (
                 f"{self.non_finite_samples:,} samples are NaN or infinite, on "
                 f"{len(self.non_finite)} of {self.n_channels} channels ({shorten(self.non_finite)})"
-                + ("" if at_s is None else f", the first at {at_s:.3f} s")
+                + (first_s and f", the first at {first_s}")
             )
             return NonFiniteSignalError(
                 msg, n_samples=self.non_finite_samples, channels=self.non_finite, first_s=at_s
@@ -116,8 +121,26 @@ class SignalReport(BaseModel):
 
     def describe_bad_periods(self) -> str:
         """Name the bad periods in one line."""
-        named = [f"{p.start_s:.2f} to {p.end_s:.2f} s ({p.what})" for p in self.bad_periods]
-        return f"{count(len(named), 'bad period')}: {shorten(named)}"
+        inside = 0.001  # they are rounded, and may end where a chunk does
+        named = [
+            f"{self._uncut_s(period.start_s + inside) - inside:.2f} to "
+            f"{self._uncut_s(period.end_s - inside) + inside:.2f} s ({period.what})"
+            for period in self.bad_periods
+        ]
+        return f"{count(len(named), 'bad period')}: {shorten(named)}{self._counted}"
+
+    def _uncut_s(self, at_s: float) -> float:
+        """Return when a moment of what is sorted is in the whole recording."""
+        for start_s, end_s in self.cut:
+            if end_s is None or at_s < end_s - start_s:
+                return start_s + at_s
+            at_s -= end_s - start_s
+        return (end_s or 0.0) + at_s
+
+    @property
+    def _counted(self) -> str:
+        """How texts count times, where a part of the recording is sorted."""
+        return "" if self.cut == WHOLE else " (counted as start_s, end_s and chunks are)"
 
     def warnings(self) -> list[str]:
         """Describe what may spoil the sort, naming channels and periods."""
@@ -137,8 +160,7 @@ class SignalReport(BaseModel):
             messages.append(self.describe_bad_periods())
         if not self.gains_are_finite:
             messages.append(
-                "gains of channels are NaN or infinite, so nothing is known in uV: correct them in "
-                "the recording (conversion of an NWB file)"
+                "gains of channels are NaN or infinite, so noise is not known in uV: correct them"
             )
         low, high = PLAUSIBLE_UV
         if self.noise_uV is not None and not low <= self.noise_uV <= high:
@@ -447,7 +469,10 @@ def check_window(row: Recording, window_s: tuple[float, float] | None) -> Signal
     """Look at a window, or at a whole recording (None), for a supervised child process."""
     recording = open_recording(row)
     looked_at = recording if window_s is None else cut_window(recording, *window_s)
-    return check(looked_at, remote=row.is_remote)
+    report, update = check(looked_at, remote=row.is_remote), dict[str, Any](cut=row.pieces())
+    if window_s is not None and report.first_non_finite_s is not None:
+        update["first_non_finite_s"] = report.first_non_finite_s + window_s[0]
+    return report.model_copy(update=update)
 
 
 def _count_non_finite(

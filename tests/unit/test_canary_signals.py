@@ -155,6 +155,10 @@ def test_bad_periods_are_named_or_stop(run, unplugged):
     record = run(unplugged, bad_periods="stop")
     assert (record.outcome, record.failure.class_name) == ("stopped", "SaturatedSignalError")
     assert "canary.bad_periods" in record.failure.remedy
+    later = unplugged.row.model_copy(update={"start_s": 1.0})
+    record = run(unplugged.model_copy(update={"row": later}), bad_periods="stop")
+    assert "4.00" in f"{record.bad_periods[0].start_s:.2f}"
+    assert "bad period: 5.00 to 8.00 s (railed) (counted as" in record.reason
 
 
 def test_bad_periods_are_silenced_for_the_sort(unplugged, tmp_path):

@@ -164,6 +164,22 @@ def test_bad_period_is_named_with_its_place(spoil, what, duration_s, start_s, en
     assert bool(bad) is (what != "noisy")
 
 
+@pytest.mark.parametrize(
+    ("cut", "shown"),
+    [
+        (((3.0, None),), ["4.00 to 5.00", "5.00 to 7.00", "3.250"]),
+        (((0.0, 1.0), (3.0, 4.0), (8.0, 10.0)), ["3.00 to 4.00", "8.00 to 10.00", "0.250"]),
+    ],
+)
+def test_times_are_shown_as_columns_count_them(cut, shown):
+    flat = [BadPeriod(start_s=a, end_s=b, what="flat") for a, b in ((1.0, 2.0), (2.0, 4.0))]
+    update = {"cut": cut, "bad_periods": flat, "non_finite_samples": 1, "first_non_finite_s": 0.25}
+    seen = report(noise(0.5)).model_copy(update=update)
+    told = seen.describe_bad_periods() + str(seen.failure())
+    assert all(f"{each} s" in told for each in shown)
+    assert told.count("counted as start_s, end_s and chunks are") == 2
+
+
 def test_noise_of_less_than_a_count_is_not_judged():
     traces = np.round(noise(30.0, scale=0.5)).astype("int16")
     assert report(traces, gain=12.0).bad_periods == []

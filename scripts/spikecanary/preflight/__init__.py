@@ -105,6 +105,7 @@ def inspect_recording_and_node(
         check_whole_numbers(recording, task)
         whole = canary.check_finite and not remote
         report = signals.check(recording, whole=whole, remote=remote)
+        report = report.model_copy(update={"cut": task.row.pieces()})
         if report.non_finite_samples and task.preprocessing:
             preprocessed = preprocess(recording, task.preprocessing)
             report, note = report.after(
