@@ -159,6 +159,24 @@ def test_wrong_declaration_is_found(tmp_path, kind, wrong, n_channels):
     assert bits < its
 
 
+@pytest.mark.parametrize("right", [">f8", "<i8", ">i8"])
+def test_types_of_eight_bytes_are_found(tmp_path, right):
+    made = spikes(4)[:60_000] * (0.195 if right == ">f8" else 1)
+    path = write(tmp_path / "x.raw", made.astype(right))
+    assert layout.find_better(path, Layout(right, 4), RATE_HZ) is None
+    for wrong in ("<i2", "<i4", "<f8"):
+        better, _, _ = layout.find_better(path, Layout(wrong, 4), RATE_HZ)
+        assert better == Layout(right, 4), wrong
+
+
+@pytest.mark.parametrize("kind", ["random bytes", "float16"])
+def test_what_is_no_signal_is_not_read_well_in_another_way(tmp_path, traces, kind):
+    made = np.random.default_rng(0).integers(0, 256, 2_000_000, "uint8")
+    made = (traces * 0.195).astype("float16") if kind == "float16" else made
+    path = write(tmp_path / "x.raw", made)
+    assert layout.find_better(path, Layout("<i2", 16), RATE_HZ) is None
+
+
 @pytest.mark.parametrize("more", [-1, 3])
 def test_forgotten_channels_are_found(tmp_path, traces, more):
     path = write(tmp_path / "x.raw", traces)

@@ -78,7 +78,7 @@ HELD = 9
 MOST_EVENTS = 50_000
 #: Correlations above are the same.
 MOST_SHARED = 0.999_999
-DTYPES = ("<i2", "<u2", ">i2", ">u2", "<i4", ">i4", "<f4", ">f4", "<f8", "|u1", "|i1")
+DTYPES = (*(x + y for y in ("i2", "u2", "i4", "i8", "f4", "f8") for x in "<>"), "|u1", "|i1")
 
 
 @dataclass(frozen=True)
@@ -177,14 +177,14 @@ def find_better(path: str, declared: Layout, rate_hz: float) -> tuple[Layout, fl
     if its is None:
         return None
     scored = [(byte_bits(path, other, slow_bytes), other) for other in _other_types(declared, its)]
-    known = [(bits, other) for bits, other in scored if bits is not None]
+    known = [(bits, other) for bits, other in scored if bits is not None and bits < NO_SIGNAL_BITS]
     best, least = declared, its
     for bits, other in known:
         odds = RARE_BITS if np.dtype(other.dtype).itemsize == 1 else 0.0
         if bits + odds < least:
             best, least = other, bits + odds
     # Of one exponent, floating-point numbers are as good as integers.
-    floats = (other for bits, other in known if other.is_float and bits < NO_SIGNAL_BITS)
+    floats = (other for bits, other in known if other.is_float)
     if best != declared and not best.is_float:
         same = (best.frame_bytes, best.num_channels)
         best = next((x for x in floats if (x.frame_bytes, x.num_channels) == same), best)
@@ -244,7 +244,7 @@ def byte_bits(path: str, layout: Layout, slow_bytes: float) -> float | None:
     values = rows[:, (rows != rows[0]).any(axis=0)].ravel()  # constant channels tell nothing
     if not _tells(values):
         return None
-    if dtype.kind == "f" and not _is_signal(values):
+    if (dtype.kind == "f" or dtype.name == "int64") and not _is_signal(values):
         return NO_SIGNAL_BITS
     numbers, n_slow = _finite(values), max(3, round(slow_bytes / layout.frame_bytes)) | 1
     # The code of floating-point numbers that were integers is as short as that of integers.
@@ -451,11 +451,11 @@ def _tells(values: "NDArray[Any]") -> bool:
 
 
 def _is_signal(values: "NDArray[Any]") -> bool:
-    """Whether floating-point numbers may be samples, and not bytes of something else."""
+    """Whether numbers may be samples, and not bytes of something else."""
     finite = np.isfinite(values)
     if finite.mean() < 0.5:  # noqa: PLR2004 - NaN samples are another check's
         return False
-    magnitudes = np.abs(values[finite & (values != 0)][::7]).astype(np.float64)
+    magnitudes = np.abs(values[finite & (values != 0)][::7].astype(np.float64))
     if not len(magnitudes):
         return True
     low, high = np.percentile(np.log2(magnitudes), [5, 95])
