@@ -289,6 +289,7 @@ ODD = {
     "a tone of 8 kHz": tone,
     "a tone of 10 kHz": lambda x: tone(x, 10_000),
     "a loud tone of 12 kHz": lambda x: tone(x, 12_000, 10_000),
+    "a tone of half the rate": lambda x: tone(x, 15_000, 1000),
     "open inputs": open_inputs,
     "tetrode with offsets": tetrode_offsets,
     "every second dead": lambda x: np.where(np.arange(x.shape[1]) % 2, 0, x),

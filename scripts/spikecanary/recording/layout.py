@@ -188,6 +188,12 @@ def find_better(path: str, declared: Layout, rate_hz: float) -> tuple[Layout, fl
     if best != declared and not best.is_float:
         same = (best.frame_bytes, best.num_channels)
         best = next((x for x in floats if (x.frame_bytes, x.num_channels) == same), best)
+    if best.frame_bytes > declared.frame_bytes and its - least > BETTER_BYTE_BITS:
+        # A tone at half the rate is slow in frames of two samples.
+        times = best.frame_bytes // declared.frame_bytes
+        longer = replace(declared, num_channels=times * declared.num_channels)
+        saved = its - (byte_bits(path, longer, slow_bytes) or its)
+        its -= saved if saved > BETTER_BYTE_BITS else 0.0
     if its - least > BETTER_BYTE_BITS:
         further = find_order(path, best, rate_hz)
         return further[0] if further else best, least, its
