@@ -326,7 +326,7 @@ def decide(evidence: Evidence, stop_on: Collection[str]) -> Decision:
         return Decision("skipped", evidence.skip)
     counted = evidence.counted
     if counted and counted.window.n_units == 0 and evidence.doubt == "":
-        msg = f"{diagnosis.NO_UNITS}, and a scan of the recording no activity"
+        msg = f"{diagnosis.NO_UNITS}, and a scan of the recording saw no activity"
         return _stop(InsufficientActivityError(msg), stop_on)
     if evidence.certain is not None:
         return _stop(evidence.certain, stop_on)
