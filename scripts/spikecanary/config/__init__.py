@@ -8,7 +8,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, cast
 
-import yaml
 from pydantic import (
     BaseModel,
     BeforeValidator,
@@ -452,8 +451,9 @@ def _without(settings: Any, loc: Sequence[Any]) -> Any:
 
 def find_slips(path: str | Path) -> Iterator[str]:
     """Find keys of a YAML file that stand twice, and numbers that YAML 1.1 takes for others."""
+    import yaml  # not in the environment of tables and report
 
-    def walk(node: yaml.Node | None) -> Iterator[str]:
+    def walk(node: Any) -> Iterator[str]:
         lines: dict[str, int] = {}
         for key, value in node.value if isinstance(node, yaml.MappingNode) else ():
             line = key.start_mark.line + 1
