@@ -1,6 +1,7 @@
 """What the rules share; no rule. Reads and checks config and table (spikecanary.batch)."""
 
 import functools
+import gc
 import os
 import re
 import sys
@@ -104,6 +105,7 @@ LEFT_OUT = BATCH.left_out and f"Left out, {BATCH.left_out}"
 if workflow.is_main_process and LEFT_OUT:
     logger.warning(LEFT_OUT)
 summary.IN_TABLE[RESULTS] = {name: row.metadata for name, row in BATCH.rows.items()}
+gc.freeze()  # what is there by now stays: Python need not look through it again and again
 
 
 @functools.cache
