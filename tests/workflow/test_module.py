@@ -161,6 +161,9 @@ def test_prefix_is_applied(tmp_path):
     importer = Importer(tmp_path, 'prefix: "ephys"', "ephys/results/summary.tsv")
     assert_it_runs_once(importer)
     assert not importer.result().exists()
+    importer.world(a="biological")  # forced sorts are those that pass
+    assert importer.run("-R", "sc_canary", "sc_sort").done() == "canary: a b; sort: b; exit 0"
+    assert (tmp_path / "ephys/results/a/sorting").exists()
 
 
 def test_replaced_prefix_is_refused(tmp_path):
