@@ -281,8 +281,11 @@ def group_reasons(found: Iterable[Found]) -> list[Found]:
 def leave_out_raw(found: Sequence[Found]) -> list[Found]:
     """Leave out the raw data of what CatGT has filtered."""
     filtered = {one.of: one.path for one in found if one.is_catgt and not one.reason}
+    what = "CatGT's output of it is in"
     return [
-        replace(one, reason=f"CatGT's output of it is in {filtered[one.of]}", failed=False)
+        replace(
+            one, reason=f"{what} {filtered[one.of]} (if it has a row, remove that)", failed=False
+        )
         if one.of in filtered and not one.is_catgt
         else one
         for one in found
