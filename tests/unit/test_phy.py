@@ -193,6 +193,8 @@ def test_what_a_person_made_is_found(exported):
         outputs.OutputError, match=r"edited by hand \(cluster_note.tsv.*manual: phy"
     ):
         phy.may_replace(exported, None)
+    with pytest.raises(outputs.OutputError, match=r"one tool, and `curation.manual` says gui"):
+        phy.may_replace(exported, "gui")
     (exported / phy.NOTE).write_text('{"cut off')
     assert "spike_clusters.npy" in phy.find_edits(exported)
 
@@ -293,8 +295,13 @@ def test_curation_in_a_gui_is_moved_out_of_the_analyzer(tmp_path):
             shutil.rmtree(tmp_path / phy.GUI)  # dropped: the next goes after what stays
     assert (tmp_path / f"{phy.GUI}.1" / phy.CURATION).read_text() == "1"
     assert (tmp_path / f"{phy.GUI}.2" / phy.CURATION).read_text() == "2"
-    with pytest.raises(outputs.OutputError, match=r"made by hand in SpikeInterface's GUI"):
-        phy.check_sheltered(tmp_path)
+    for manual, way_on in (
+        (None, "manual: gui"),
+        ("phy", "one tool, and `curation.manual` says phy"),
+    ):
+        said = f"made by hand in SpikeInterface's GUI.*{way_on}"
+        with pytest.raises(outputs.OutputError, match=said):
+            phy.check_sheltered(tmp_path, manual)
 
 
 @pytest.mark.parametrize("kind", [int, str])

@@ -76,7 +76,7 @@ def run(
     from spikeinterface.curation import remove_excess_spikes
 
     if "gui" not in by_hand:
-        phy.check_sheltered(folder)
+        phy.check_sheltered(folder, "phy" if "phy" in by_hand else None)
     sorting = load(folder / "sorting")
     if "phy" in by_hand:
         phy.check_of_sort(folder / "phy", sorting)

@@ -41,6 +41,9 @@ SPIKES = "spikes.npy"
 #: What messages say of work by hand: what it is, and what makes it count.
 OF_GUI = "a curation made by hand in SpikeInterface's GUI"
 READ_BACK = "set `curation: {{manual: {}}}`: its units and labels are then those of all outputs"
+ONE_TOOL = (
+    "move the folder elsewhere, since all outputs follow one tool, and `curation.manual` says {}"
+)
 
 
 def _list_files(folder: Path) -> tuple[dict[str, Path], list[str]]:
@@ -117,7 +120,7 @@ def may_replace(folder: Path, manual: str | None) -> bool:
     if edits and manual != "phy":
         named = ", ".join([*edits[:3], *(["..."] if edits[3:] else [])])
         work = f"{folder} was edited by hand ({named}), so it is not exported anew"
-        _refuse(work, READ_BACK.format("phy"))
+        _refuse(work, ONE_TOOL.format(manual) if manual else READ_BACK.format("phy"))
     return not edits
 
 
@@ -406,8 +409,8 @@ def _curations(folder: Path, *further: Path) -> list[Path]:
     return [path for path in (*places, *further) if (path / CURATION).exists()]
 
 
-def check_sheltered(folder: Path) -> None:
-    """Refuse to go on where a curation is of a former analysis.
+def check_sheltered(folder: Path, manual: str | None = None) -> None:
+    """Refuse to go on where a curation is of a former analysis; ``manual``: the tool of the config.
 
     Raises
     ------
@@ -416,7 +419,7 @@ def check_sheltered(folder: Path) -> None:
     """
     if found := _curations(folder):
         work = f"{', '.join(map(str, found))}: {OF_GUI}, for a former analysis of the sorting"
-        _refuse(work, READ_BACK.format("gui"))
+        _refuse(work, ONE_TOOL.format(manual) if manual else READ_BACK.format("gui"))
 
 
 def apply_gui(folder: Path, sorting: "BaseSorting") -> "BaseSorting":
