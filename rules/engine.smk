@@ -56,6 +56,9 @@ def sort_sentinel(wildcards):
     path = f"<results>/{recording}/canary.json"
     if not BATCH.state_of(recording).sort_stands:
         return path
-    if forces_sort(recording) and (stopped := BATCH.describe_stopped_sort(recording)):
-        sys.exit(stopped)
-    return ancient(path)
+    if not forces_sort(recording):
+        return ancient(path)
+    if stopped := BATCH.describe_stopped_sort(recording):
+        logger.error(stopped)
+        sys.exit(1)
+    return path

@@ -346,8 +346,13 @@ class Batch:
     # What needs a person.
 
     def describe_stopped_sort(self, recording: str) -> str:
-        """Say that a sort would be lost: it is removed before the job that obeys its sentinel."""
-        if self.state_of(recording).may_sort:
+        """Say that a forced sort would be lost, by its gate; nothing where its canary lets it.
+
+        Snakemake removes a sort before the job that then obeys its sentinel.
+        """
+        if self.gate_of is not None and not (self.dry or self.reads_only()):
+            self.gate_of(next(wave for wave, x in self.waves.items() if recording in x))
+        if State(self.config, self.rows[recording], self.results / recording).may_sort:
             return ""
         hint = f"to sort it all the same: canary: {{force: [{as_yaml(recording)}]}} in the config"
         return f"{recording}: its finished sort would be lost: its canary says stop; {hint}"
