@@ -147,7 +147,7 @@ def test_session_in_one_nwb_file(finished):
     with pynwb.NWBHDF5IO(finished.result("sessions/m1_day-1.nwb"), "r") as io:
         file = io.read()
         assert {name.split("/")[0] for name in file.units["unit_name"]} == {"a"}
-        assert (len(file.electrodes), len(file.epochs)) == (8, 2)  # recording none has no units
+        assert (len(file.electrodes), len(file.epochs)) == (8, 1)  # recording none has no units
         assert "without quiet, which are not sorted" in file.session_description
     assert set(finished.run().jobs()) == CHECK
     for row in finished.rows:
