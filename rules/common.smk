@@ -53,7 +53,7 @@ if Quietness.RULES in (workflow.output_settings.quiet or ()) and not IN_MODULE:
     quieten(logger, is_local=lambda: workflow.local_exec)
 # Captured while parsing: inside a module, the importer's redirections.
 PATHVARS = workflow.pathvars
-SORT = workflow.modifier.modify_rulename("sort")
+name_of = workflow.modifier.modify_rulename
 PREFIX = workflow.modifier.path_modifier
 if PREFIX.modifies_prefixes:  # it would not match paths that begin with a pathvar
     hint = "use pathvars: results, logs, benchmarks (docs/module.md)"
@@ -98,7 +98,7 @@ BATCH = batch.Batch(
     # Known once the DAG is built: while rules are read, there is no executor.
     tries_nodes=lambda: workflow.local_exec and not (DRY or workflow.touch or BATCH.reads_only()),
     reads_only=lambda: workflow.executor_plugin is None,
-    forces_sorts=lambda: forces_sort(),
+    forces_sorts=lambda: forces("sort"),
     remembers=DRY or not IN_MODULE,
 )
 LEFT_OUT = BATCH.left_out and f"Left out, {BATCH.left_out}"
@@ -146,10 +146,10 @@ def check_options():
         warn_of_disagreement()
 
 
-def forces_sort(recording=""):
-    """Whether this run makes finished sorts again (-F, -R sort), or one of them by its files."""
+def forces(rule, recording="", files=()):
+    """Whether this run makes again what a rule made (-F, -R), or one of its results by a file."""
     chosen = workflow.dag_settings
-    names = {SORT, *(str(RESULTS / recording / name) for name in ("sorting", "sort.json"))}
+    names = {name_of(rule), *(str(RESULTS / recording / file) for file in files)}
     is_named = not names.isdisjoint({*chosen.forcerun, *workflow.dag.forcefiles})
     return workflow.is_main_process and (chosen.forceall or is_named)
 

@@ -56,9 +56,10 @@ def sort_sentinel(wildcards):
     path = f"<results>/{recording}/canary.json"
     if not BATCH.state_of(recording).sort_stands:
         return path
-    if not forces_sort(recording):
+    if not forces("sort", recording, ("sorting", "sort.json")):
         return ancient(path)
-    if stopped := BATCH.describe_stopped_sort(recording):
+    is_tested = forces("canary", recording, ("canary.json",))
+    if stopped := BATCH.describe_stopped_sort(recording, is_tested=is_tested):
         logger.error(stopped)
         sys.exit(1)
     return path

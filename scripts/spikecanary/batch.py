@@ -345,12 +345,14 @@ class Batch:
 
     # What needs a person.
 
-    def describe_stopped_sort(self, recording: str) -> str:
-        """Say that a forced sort would be lost, by its gate; nothing where its canary lets it.
+    def describe_stopped_sort(self, recording: str, *, is_tested: bool) -> str:
+        """Say that a forced sort would be lost; nothing where its canary lets it.
 
-        Snakemake removes a sort before the job that then obeys its sentinel.
+        Snakemake removes a sort before the job that then obeys its sentinel. Where that is tested
+        in this run, its gate comes first.
         """
-        if self.gate_of is not None and not (self.dry or self.reads_only()):
+        awaits = is_tested or self.state_of(recording).canary_is_due
+        if awaits and self.gate_of is not None and not (self.dry or self.reads_only()):
             self.gate_of(next(wave for wave, x in self.waves.items() if recording in x))
         if State(self.config, self.rows[recording], self.results / recording).may_sort:
             return ""
