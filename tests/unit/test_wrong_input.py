@@ -1,7 +1,6 @@
 """Bad input of a hundred kinds: one clear line for each problem, before any job, no traceback."""
 
 import json
-import os
 from pathlib import Path
 
 import pytest
@@ -497,19 +496,3 @@ def test_no_false_alarm(table, tmp_path, monkeypatch):
     Path("t.tsv").write_bytes(table)
     _, (row,) = inputcheck.check_inputs({"recordings": "t.tsv"})
     assert row.id in ("a", "001", "NA", "1e5")
-
-
-def test_keys_that_stand_twice_and_numbers_that_are_others(held):
-    text = "canary: &a\n  window_s: 3\n  window_s: 4\njob: {}\ncanary: *a\n"
-    fine = '{a: "010", b: 0, c: 1.0e-3, d: 0x10, e: 2024-01-01 12:30:00, f: -0.5, g: 10}'
-    Path("c.yaml").write_text(f"{text}x: 010\ny: 12:30\nz: {fine}\n")
-    Path("t.tsv").write_text("recording\tpath\treader\na\tx\tspikeglx\n")
-    with pytest.raises(BadInputError) as caught:
-        inputcheck.check_inputs({"recordings": "t.tsv"}, ["c.yaml", "none.yaml", os.devnull])
-    assert caught.value.problems == [
-        "c.yaml, line 3: 'window_s' is in line 2 already",
-        "c.yaml, line 5: 'canary' is in line 1 already",
-        "c.yaml, line 6: 010 is read as 8; write 8 or the number that is meant",
-        "c.yaml, line 7: 12:30 is read as 750; write 750 or the number that is meant",
-    ]
-    held()

@@ -135,3 +135,27 @@ case "$*" in
     "env create"*) while [ "$1" != --prefix ]; do shift; done; mkdir -p "$2/bin" ;;
 esac
 """
+
+
+@pytest.mark.parametrize(
+    "how",
+    [["-R", "canary", "sort"], pytest.param(["-F"], marks=pytest.mark.medium)],
+    ids=["both", "all"],
+)
+def test_sort_that_its_canary_stops_in_this_run_is_not_lost(finished, how):
+    finished.world(a="biological")
+    assert finished.run(*how).done() == "canary: a b c d e f; sort: b c d e f; exit 0"
+    for named in (["-R", "results/a/sort.json"], ["results/a/sorting", "-f"]):
+        run = finished.run(*named)
+        assert run.done() == "exit 1"
+        assert "a: its finished sort would be lost: its canary says stop" in run.output
+    assert finished.run("-R", "sort").done() == "sort: b c d e f; exit 0"
+    finished.world(b="environment")  # by its file, too, and what stopped before may pass
+    run = finished.run("results/b/sort.json", *how)
+    assert run.done() == "canary: a b c; exit 1"
+    assert "b: its finished sort would be lost" in run.output
+    for each in "ab":
+        assert finished.result(f"{each}/sorting").exists()
+        assert finished.result(f"{each}/sort.json").exists()
+    finished.world()
+    assert finished.run(*how).done() == "canary: a b c d e f; sort: a b c d e f; exit 0"

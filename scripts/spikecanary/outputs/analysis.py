@@ -43,7 +43,7 @@ TRIED_STEPS = {
     *("resample", "decimate", "astype", "scale", "clip", "center", "zscore", "whiten"),
 }
 #: Extensions that take seconds to compile, and that no other needs: tried where they are set.
-SLOW = ("correlograms", "template_metrics", "quality_metrics", "template_similarity")
+SLOW = ("correlograms", "template_metrics", "quality_metrics")
 
 
 def run(
@@ -320,9 +320,9 @@ def _try(settings: AnalysisSettings) -> str:
     extensions = {
         name: params
         for name, params in settings.extensions.items()
-        if name not in SLOW[:3] or params != default.extensions.get(name)
+        if name not in SLOW or params != default.extensions.get(name)
     }
-    extensions |= {"template_similarity": None}
+    extensions |= {"template_similarity": None}  # it takes 10 s to compile
     if metrics := extensions.get("quality_metrics"):  # only those that are named
         named = [*(metrics.get("metric_names") or metrics.get("metric_params") or ["snr"])]
         named_only = metrics | {"metric_names": named}
