@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from functools import cache, partial
 from pathlib import Path
-from typing import Any, Literal, TypeGuard, get_origin
+from typing import Any
 
 import numpy as np
 
@@ -24,15 +24,6 @@ from spikecanary.sorter import parameters
 from spikecanary.sorter.registry import defaults_of
 from spikecanary.table import ID_PATTERN, Recording, read_table, read_valid
 from spikecanary.texts import did_you_mean, quote
-
-#: What templates are made by.
-OPERATORS = ("average", "std", "median", "mad")
-#: Sizes of the chunks in which traces are read.
-SIZES = {"chunk_memory": "500M", "total_memory": "2G", "chunk_duration": "1s", "chunk_size": 9_000}
-#: Of what type parameters are whose default is None.
-OF_NONE: Mapping[str, Any] = {"operators": [], "metric_names": [], "metric_params": {}}
-#: A docstring's line that names all values of a parameter: method : "a" | "b", default: "a".
-ALL_VALUES = re.compile(r""" ?: (?:["']\w+["'] ?\| ?)+["']\w+["'](?:, .*)?$""")
 
 
 def read_inputs(settings: Mapping[str, Any]) -> tuple[Config, list[Recording]]:
@@ -64,8 +55,6 @@ def check_inputs(
     if has_spikeinterface():
         problems += check_readers(rows, config.recordings)
         problems += [*check_steps(config), *check_late(config, rows)]
-        if not any(each.startswith("config: analysis") for each in problems):
-            problems += try_analysis(config)
         if "nwb" in config.outputs and not own and not is_installed("neuroconv"):
             hint = "pip install neuroconv, or take nwb out"
             problems.append(f"config: outputs: nwb needs the package neuroconv: {hint}")
@@ -108,8 +97,17 @@ def left_to_jobs(config: Config) -> dict[str, Any]:
 
 
 def check_late(config: Config, rows: list[Recording]) -> list[str]:
-    """Check the settings of the steps after the sort, where SpikeInterface is."""
-    return [*check_analysis(config.analysis), *check_curation(config), *check_exports(config, rows)]
+    """Check the settings of the steps after the sort, where SpikeInterface is.
+
+    An analysis other than the default is tried on a made recording.
+    """
+    problems = [*check_analysis(config.analysis)]
+    if not problems and config.outputs and config.analysis != AnalysisSettings():
+        from spikecanary.outputs import analysis
+
+        refused = analysis.find_refused(config.analysis)
+        problems += [f"config: analysis{refused}"] if refused else []
+    return [*problems, *check_curation(config), *check_exports(config, rows)]
 
 
 def unknown(what: str, names: Iterable[str], known: Iterable[str]) -> Iterator[str]:
@@ -180,13 +178,7 @@ def check_steps(config: Config) -> Iterator[str]:
             yield from unknown(f"config: {section}: unknown step", steps, known)
             for step in filter(known.__contains__, steps):
                 further = _handed_on(_parameters(known[step])[1])
-                where, doc = f"{section}.{step}", known[step].__doc__ or ""
-                yield from _check_call(where, known[step], steps[step], further, doc)
-
-
-def is_number(value: Any) -> TypeGuard[float]:
-    """Whether a value is a number, and no boolean."""
-    return isinstance(value, int | float) and not isinstance(value, bool)
+                yield from _check_call(f"{section}.{step}", known[step], steps[step], further)
 
 
 def is_dtype(value: Any) -> bool:
@@ -216,45 +208,14 @@ def _handed_on(others: str) -> set[str]:
 
 
 def _check_call(
-    where: str,
-    function: Callable[..., Any],
-    params: Any,
-    further: Iterable[str] = (),
-    doc: str = "",
+    where: str, function: Callable[..., Any], params: Any, further: Iterable[str] = ()
 ) -> Iterator[str]:
-    """Find parameters that a function does not take, nor hands on, and values that do not fit.
-
-    The values of a parameter are in its annotation, or in the text (``method : "a" | "b"``); its
-    type is that of its default.
-    """
+    """Find parameters that a function does not take, nor hands on."""
+    named, takes_any = _parameters(function)
     if not isinstance(params or {}, Mapping):
         yield f"config: {where}: takes keys and values (name: value), got {quote(params)}"
-        return
-    params = params or {}
-    named, takes_any = _parameters(function)
-    if further or not takes_any:
-        yield from unknown(f"config: {where}: unknown parameter", params, [*named, *further])
-    for name in params.keys() & named.keys():
-        value, annotation = params[name], str(named[name])
-        default = OF_NONE.get(name, named[name].default)
-        may_differ = default in (None, "auto", named[name].empty) or "str |" in annotation
-        if (
-            value is not None
-            and not may_differ
-            and (":" in annotation or not isinstance(value, list))
-        ):
-            types = parameters.check_type(f"{where}.{name}", value, default)
-            yield from (f"config: {each}" for each in types)
-        in_doc = re.search(rf"{name} ?: .+", doc)
-        values = re.findall(r"""['"](\w+)['"]""", f"{annotation} {in_doc and in_doc[0]}")
-        chosen = [value] if isinstance(value, str) and len({*values}) > 1 else []
-        if name == "dtype" and not is_dtype(value):
-            yield f"config: {where}.dtype: no type of numbers: {quote(value)}"
-        problems = unknown(f"config: {where}.{name}: unknown value", chosen, values)
-        names_all = get_origin(named[name].annotation) is Literal or (
-            in_doc is not None and ALL_VALUES.search(in_doc[0]) is not None
-        )
-        yield from (each for each in problems if names_all or "did you mean" in each)
+    elif further or not takes_any:
+        yield from unknown(f"config: {where}: unknown parameter", params or (), [*named, *further])
 
 
 def check_analysis(settings: AnalysisSettings) -> Iterator[str]:
@@ -271,52 +232,32 @@ def check_analysis(settings: AnalysisSettings) -> Iterator[str]:
     from spikeinterface.core.recording_tools import get_noise_levels
     from spikeinterface.core.sortinganalyzer import get_extension_class
     from spikeinterface.postprocessing import localization_tools
-    from spikeinterface.sortingcomponents import peak_localization
 
     known = get_available_analyzer_extensions()
     yield from unknown("config: analysis.extensions: unknown extension", settings.extensions, known)
     for name in filter(known.__contains__, settings.extensions):
         params, where = settings.extensions[name] or {}, f"analysis.extensions.{name}"
-        extension, method = get_extension_class(name), params.get("method")
+        extension = get_extension_class(name)
         behind = {
             "noise_levels": get_noise_levels,
-            "unit_locations": getattr(localization_tools, f"compute_{method}", None),
+            "unit_locations": getattr(localization_tools, f"compute_{params.get('method')}", None),
         }.get(name)
         further = _parameters(behind)[0] if behind else ()
-        if name == "spike_locations" and isinstance(method, str):
-            known_methods = peak_localization.peak_localization_methods
-            yield from unknown(f"config: {where}.method: unknown value", [method], known_methods)
         takes = extension._set_params  # noqa: SLF001 - there is no other signature
-        yield from _check_call(where, takes, params, further, extension.__doc__ or "")
+        yield from _check_call(where, takes, params, further)
         for key, known_as in _parameters(takes)[0].items():
-            numbers = [each for each in (known_as.default, params.get(key)) if is_number(each)]
-            if len(numbers) > 1 and numbers[0] >= 0 > numbers[1]:
+            numbers = [known_as.default, params.get(key)]
+            if all(isinstance(x, int | float) for x in numbers) and numbers[0] >= 0 > numbers[1]:
                 yield f"config: {where}.{key} is {numbers[1]}, less than 0"
-            elif key == "max_spikes_per_unit" and numbers[1:] == [0]:
-                yield f"config: {where}.{key} is 0: it takes a number above 0"
         metrics = {each.metric_name: each for each in getattr(extension, "metric_list", ())}
-        of_metrics = params.get("metric_params")
-        of_metrics = of_metrics if isinstance(of_metrics, dict) else {}
-        for key, what, setting, named in (
-            ("operators", "operator", params.get("operators"), OPERATORS),
-            ("metric_names", "metric", params.get("metric_names"), metrics),
-            ("metric_params", "metric", [*of_metrics], metrics),
-        ):
-            listed = setting if isinstance(setting, list) else []
-            names = [str(each) for each in listed if not isinstance(each, list)]
-            yield from unknown(f"config: {where}.{key}: unknown {what}", names, named)
+        where, of_metrics = f"{where}.metric_params", params.get("metric_params") or {}
+        if not isinstance(of_metrics, Mapping):
+            yield f"config: {where}: takes keys and values (name: value), got {quote(of_metrics)}"
+            continue
+        yield from unknown(f"config: {where}: unknown metric", of_metrics, metrics)
         for each in metrics.keys() & of_metrics.keys():
             function, own = metrics[each].metric_function, metrics[each].metric_params
-            yield from _check_call(f"{where}.metric_params.{each}", function, of_metrics[each], own)
-
-
-def try_analysis(config: Config) -> Iterator[str]:
-    """Find what SpikeInterface refuses of an analysis other than the default, if one is made."""
-    if config.outputs and config.analysis != AnalysisSettings():
-        from spikecanary.outputs import analysis
-
-        if refused := analysis.find_refused(config.analysis):
-            yield f"config: analysis{refused}"
+            yield from _check_call(f"{where}.{each}", function, of_metrics[each], own)
 
 
 def check_curation(config: Config) -> Iterator[str]:
@@ -348,15 +289,8 @@ def check_curation(config: Config) -> Iterator[str]:
             where = f"config: curation.bombcell.{label}"
             yield from unknown(f"{where}: unknown metric", limits, known)
             for metric, limit in limits.items():
-                wrong = [*_check_call(f"curation.bombcell.{label}.{metric}", _limit, limit)]
-                greater, less = limit.get("greater"), limit.get("less")
-                if not wrong and is_number(greater) and is_number(less) and greater > less:
-                    wrong = [f"{where}.{metric}: nothing is at least {greater} and at most {less}"]
-                yield from wrong
-
-
-def _limit(metric: str, greater: float = 0.0, less: float = 0.0, abs: bool = False) -> None:  # noqa: A002, FBT001, FBT002
-    """Stand for what one of Bombcell's limits may say."""
+                what = f"{where}.{metric}: unknown parameter"
+                yield from unknown(what, limit, ("greater", "less", "abs"))
 
 
 def check_exports(config: Config, rows: list[Recording]) -> Iterator[str]:
@@ -367,9 +301,6 @@ def check_exports(config: Config, rows: list[Recording]) -> Iterator[str]:
 
         to_phy = partial(export_to_phy, None)  # its folder is not to be chosen either
         yield from _check_call("exports.phy", to_phy, config.exports.phy, job_keys)
-        yield from _check_jobs("exports.phy", config.exports.phy)
-        mode = str(config.exports.phy.get("template_mode", "average"))
-        yield from unknown("config: exports.phy.template_mode: unknown value", [mode], OPERATORS)
     by_place = {"config: exports.nwb": config.exports.nwb.model_dump(mode="json", exclude={"by"})}
     seen: list[dict[str, str]] = [{}]
     for row in rows if "nwb" in config.outputs else ():  # of texts, what may not be any
@@ -388,32 +319,6 @@ def check_exports(config: Config, rows: list[Recording]) -> Iterator[str]:
     by_place = {where: sections for where, sections in by_place.items() if any(sections.values())}
     if by_place and is_installed("neuroconv"):
         yield from _check_nwb(by_place)
-
-
-def _check_jobs(where: str, params: Mapping[str, Any]) -> Iterator[str]:
-    """Find values that SpikeInterface's processes do not take."""
-    from multiprocessing import get_all_start_methods
-
-    from spikeinterface.core import generate_recording
-    from spikeinterface.core.job_tools import ensure_chunk_size, fix_job_kwargs, job_keys
-
-    context = params.get("mp_context")
-    known = get_all_start_methods()
-    if context is not None and context not in known:
-        yield from unknown(f"config: {where}.mp_context: unknown value", [str(context)], known)
-    jobs = {name: value for name, value in params.items() if name in job_keys}
-    try:
-        fix_job_kwargs(jobs)
-    except (AssertionError, OverflowError, TypeError, ValueError) as err:
-        yield f"config: {where}: {err}"
-    made = generate_recording(num_channels=1, durations=[1.0])
-    for name, value in jobs.items():
-        try:
-            usable = value is None or name not in SIZES or ensure_chunk_size(made, **{name: value})
-        except (AssertionError, LookupError, OverflowError, TypeError, ValueError):
-            usable = False
-        if not usable:
-            yield f"config: {where}.{name}: takes a size, such as {SIZES[name]}, got {quote(value)}"
 
 
 def _check_nwb(by_place: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> Iterator[str]:

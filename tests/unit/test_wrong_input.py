@@ -191,19 +191,6 @@ LATE = {
         {"curation": {"unitrefine": {"sua_mua": "/dev"}}},
         "curation.unitrefine.sua_mua: /dev holds no .skops file",
     ),
-    "mode of templates": ({"exports": {"phy": {"template_mode": "averag"}}}, "mean 'average'?)"),
-    "time of chunks": (
-        {"exports": {"phy": {"chunk_duration": "1x"}}},
-        "such as 1s, got '1x'",
-    ),
-    "time without a unit": (
-        {"exports": {"phy": {"chunk_duration": 1}}},
-        "a size, such as 1s, got 1",
-    ),
-    "chunks of nothing": (
-        {"exports": {"phy": {"chunk_size": 0}}},
-        "chunk_size: takes a size, such as 9000, got 0",
-    ),
     "unit's place": (
         {"analysis": {"extensions": {"unit_locations": {"optimizer": "foo"}}}},
         'analysis.extensions.unit_locations: AssertionError: assert optimizer in ("least_square"',
@@ -220,18 +207,13 @@ LATE = {
         {"analysis": {"extensions": {"template_similarity": {"max_lag_ms": -1}}}},
         "template_similarity.max_lag_ms is -1, less than 0",
     ),
-    "size that is empty": ({"exports": {"phy": {"chunk_memory": ""}}}, "takes a size, such as"),
-    "infinitely many jobs": ({"exports": {"phy": {"n_jobs": float("inf")}}}, "exports.phy"),
-    "start of processes": ({"exports": {"phy": {"mp_context": "frok"}}}, "(did you mean 'fork'?)"),
-    "size of chunks": ({"exports": {"phy": {"chunk_memory": "1Q"}}}, "takes a size, such as 500M"),
-    "number of processes": ({"exports": {"phy": {"n_jobs": 0}}}, "n_jobs must be a non-zero int"),
     "no such method": (
         {"analysis": {"sparsity": {"method": "xyz"}}},
-        "analysis.sparsity.method: unknown value 'xyz' (known: amplitude, best_channels",
+        "analysis.sparsity: AssertionError: method=xyz is not available for `estimate_sparsity()`",
     ),
     "no such mode": (
         {"analysis": {"extensions": {"principal_components": {"mode": "xyz"}}}},
-        "principal_components.mode: unknown value 'xyz' (known: by_channel_global",
+        "analysis.extensions.principal_components: AssertionError: Invalid mode!",
     ),
     "bins of no width": (
         {"analysis": {"extensions": {"correlograms": {"bin_ms": 0}}}},
@@ -248,20 +230,20 @@ LATE = {
     ),
     "locations": (
         {"analysis": {"extensions": {"unit_locations": {"method": "monopolar"}}}},
-        "unknown value 'monopolar' (did you mean 'monopolar_triangulation'?)",
+        "analysis.extensions.unit_locations: ValueError: Wrong method for unit_locations",
     ),
     "locations of spikes": (
         {"analysis": {"extensions": {"spike_locations": {"method": "center_of_mas"}}}},
-        "unknown value 'center_of_mas' (did you mean 'center_of_mass'?)",
+        "analysis.extensions.spike_locations: AssertionError: Method center_of_mas is not sup",
     ),
     "negative": ({"analysis": {"extensions": {"waveforms": {"ms_before": -1}}}}, "less than 0"),
     "operators": (
         {"analysis": {"extensions": {"templates": {"operators": ["avrage"]}}}},
-        "unknown operator 'avrage' (did you mean 'average'?)",
+        "extensions.templates: ValueError: You have entered an operator avrage in your `operators`",
     ),
     "metric": (
         {"analysis": {"extensions": {"quality_metrics": {"metric_names": ["snrr"]}}}},
-        "quality_metrics.metric_names: unknown metric 'snrr' (did you mean 'snr'?)",
+        "extensions.quality_metrics: ValueError: Metric snrr not in available metrics",
     ),
     "metric's parameter": (
         {"analysis": {"extensions": {"quality_metrics": {"metric_params": {"snr": {"x": 1}}}}}},
@@ -271,7 +253,10 @@ LATE = {
         {"analysis": {"sparsity": {"radius": 50}}},
         "analysis.sparsity: unknown parameter 'radius' (did you mean 'radius_um'?)",
     ),
-    "sparsity's method": ({"analysis": {"sparsity": {"method": "radiuss"}}}, "'radius'?)"),
+    "sparsity's method": (
+        {"analysis": {"sparsity": {"method": "radiuss"}}},
+        "are 'radius'",
+    ),
     "threshold": ({"curation": {"thresholds": {"snrr": {"less": 1}}}}, "(did you mean 'snr'?)"),
     "threshold of what is not computed": (
         {"curation": {"thresholds": {"d_prime": {"greater": 1}}}},
@@ -283,47 +268,25 @@ LATE = {
         {"curation": {"bombcell": {"mua": {"snr": {"grater": 3}}}}},
         "unknown parameter 'grater' (did you mean 'greater'?)",
     ),
-    "Bombcell's limits": (
-        {"curation": {"bombcell": {"mua": {"snr": {"greater": 9, "less": 1}}}}},
-        "curation.bombcell.mua.snr: nothing is at least 9 and at most 1",
-    ),
-    "Bombcell's limit a text": (
-        {"curation": {"bombcell": {"mua": {"snr": {"less": "x"}}}}},
-        "curation.bombcell.mua.snr.less is 'x', a text, but it takes a number",
-    ),
-    "waveforms of a text": (
-        {"analysis": {"extensions": {"waveforms": {"ms_before": "1"}}}},
-        "waveforms.ms_before is '1', a text, but it takes a number: write 1",
-    ),
     "operators a text": (
         {"analysis": {"extensions": {"templates": {"operators": "average"}}}},
-        "templates.operators is 'average', a text, but it takes a list",
-    ),
-    "metrics a number": (
-        {"analysis": {"extensions": {"quality_metrics": {"metric_params": 3}}}},
-        "quality_metrics.metric_params is 3, a number, but it takes a dict",
+        "extensions.templates: AssertionError: assert isinstance(operators, list)",
     ),
     "metric's parameters a number": (
         {"analysis": {"extensions": {"quality_metrics": {"metric_params": {"snr": 3}}}}},
         "quality_metrics.metric_params.snr: takes keys and values",
     ),
-    "sparsity of a text": ({"analysis": {"sparsity": {"radius_um": "9"}}}, "a number: write 9"),
+    "sparsity of a text": (
+        {"analysis": {"sparsity": {"radius_um": "9"}}},
+        "analysis.sparsity: ",
+    ),
     "step of a text": (
         {"analysis": {"preprocessing": {"highpass_filter": {"freq_min": "x"}}}},
-        "analysis.preprocessing.highpass_filter.freq_min is 'x', a text",
+        "analysis.preprocessing: step 'highpass_filter' cannot be applied: TypeError",
     ),
     "step's type": (
         {"analysis": {"preprocessing": {"highpass_filter": {"dtype": "flot32"}}}},
-        "analysis.preprocessing.highpass_filter.dtype: no type of numbers: 'flot32'",
-    ),
-    "step's mode": (
-        {"preprocessing": {"whiten": {"mode": "lokal"}}},
-        "preprocessing.whiten.mode: unknown value 'lokal' (did you mean 'local'?)",
-    ),
-    "Phy's type": ({"exports": {"phy": {"dtype": "int61"}}}, "no type of numbers: 'int61'"),
-    "Phy's switch": (
-        {"exports": {"phy": {"compute_pc_features": "yes please"}}},
-        "exports.phy.compute_pc_features is 'yes please', a text, but it takes a boolean",
+        "'highpass_filter' cannot be applied: TypeError: data type 'flot32' not understood",
     ),
     "Phy's folder": ({"exports": {"phy": {"output_folder": "x"}}}, "parameter 'output_folder'"),
     "Phy": ({"exports": {"phy": {"copy_binry": True}}}, "(did you mean 'copy_binary'?)"),
