@@ -4,7 +4,6 @@
 OUTPUT_RESOURCES = {
     "mem_mb": BATCH.times_attempt(SETTINGS.job.output_mem_mb),
     "runtime": BATCH.output_runtime(),
-    **BATCH.attempt,
 }
 
 

@@ -12,8 +12,7 @@ from spikecanary.supervise import log, processes
 def main(snakemake: Any) -> None:
     """Unpack Snakemake's object and analyze."""
     processes.exit_on_signals()
-    attempt, threads = snakemake.resources.get("attempt", 1), snakemake.threads
-    log.configure(snakemake.log[0], attempt, rule="analyze", threads=threads)
+    log.configure(snakemake.log[0], rule="analyze", threads=snakemake.threads)
     analysis.run(
         SortTask.model_validate(snakemake.params.task | {"n_jobs": snakemake.threads}),
         AnalysisSettings.model_validate(snakemake.params.analysis),

@@ -10,7 +10,7 @@ from spikecanary.supervise import log
 
 def main(snakemake: Any) -> None:
     """Unpack Snakemake's object and curate."""
-    log.configure(snakemake.log[0], snakemake.resources.get("attempt", 1), rule="curate")
+    log.configure(snakemake.log[0], rule="curate")
     curation.run(
         CurationSettings.model_validate(snakemake.params.curation),
         Path(snakemake.output.units).parent,

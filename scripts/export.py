@@ -14,7 +14,7 @@ def main(snakemake: Any) -> None:
     """Unpack Snakemake's object and export."""
     processes.exit_on_signals()
     (export,) = snakemake.params.version
-    log.configure(snakemake.log[0], snakemake.resources.get("attempt", 1), rule=f"export_{export}")
+    log.configure(snakemake.log[0], rule=f"export_{export}")
     settings = ExportSettings.model_validate(snakemake.params.get("settings", {}))
     if session := snakemake.wildcards.get("session"):
         sorted_ = [Path(path).parent for path in snakemake.input.curated]

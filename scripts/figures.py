@@ -14,7 +14,7 @@ def main(snakemake: Any) -> None:
     processes.exit_on_signals()
     params = snakemake.params
     (drawn,) = params.version
-    log.configure(snakemake.log[0], snakemake.resources.get("attempt", 1), rule=drawn)
+    log.configure(snakemake.log[0], rule=drawn)
     path = Path(snakemake.output[0])
     task = SortTask.model_validate(params.task)
     analysis = AnalysisSettings.model_validate(params.analysis)

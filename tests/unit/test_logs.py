@@ -1,15 +1,11 @@
 """Logs of attempts: each its own, the rule's log the newest."""
 
-import runpy
 import subprocess
 import sys
-from types import SimpleNamespace
 
 import pytest
 
-from spikecanary import sentinel
-from spikecanary.supervise import log, processes
-from workbench import ROOT
+from spikecanary.supervise import log
 
 
 def attempt(path, text):
@@ -53,38 +49,6 @@ def test_log_that_is_a_file_is_kept(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("told", "is_repeated"),
-    [
-        ("ERROR no unit", False),
-        ("CRITICAL MemoryError", True),
-        ("CRITICAL concurrent.futures.process.BrokenProcessPool: A pro", True),
-        ("ERROR A process in the process pool was terminated abruptly while", True),
-        ("WARNING slow", True),
-    ],
-)
-def test_what_would_fail_again_is_not_repeated(tmp_path, told, is_repeated):
-    """In a process of its own, since logging is set for all of one."""
-    path = tmp_path / "a.log"
-    code = "import sys; from spikecanary.supervise import log; log.configure(sys.argv[1], 2)"
-    path.write_text(f"2026-01-01 00:00:00,000 {told}\n")
-    done = subprocess.run([sys.executable, "-c", code, path], check=False, capture_output=True)
-    assert (done.returncode == 0) == is_repeated
-    assert (b"would fail again: see" in done.stderr) != is_repeated
-    assert (told in path.read_text()) != is_repeated
-
-
-def test_error_of_an_earlier_run_refuses_no_retry(tmp_path, monkeypatch):
-    """Attempt 1 of this run may have ended before it had a log."""
-    path = tmp_path / "a.log"
-    path.write_text("2026-01-01 00:00:00,000 ERROR no unit\n")
-    code = "import sys; from spikecanary.supervise import log; log.configure(sys.argv[1], 2)"
-    for began, status in (("2026-01-01T00:00:00+00:00", 1), ("2200-01-01T00:00:00+00:00", 0)):
-        monkeypatch.setenv(sentinel.RUN_BEGAN, began)
-        done = subprocess.run([sys.executable, "-c", code, path], check=False)
-        assert done.returncode == status
-
-
-@pytest.mark.parametrize(
     ("code", "said"),
     [
         ("open('/no/such')", "ERROR [Errno 2] No such file or directory: '/no/such'\n"),
@@ -98,15 +62,3 @@ def test_an_error_is_one_line_on_the_screen(tmp_path, code, said):
     assert done.returncode == 1
     assert done.stderr.decode() == said
     assert "Traceback" in path.read_text()
-
-
-@pytest.mark.parametrize("script", ["analyze", "curate", "export", "figures"])
-def test_outputs_that_would_fail_again_are_not_repeated(tmp_path, monkeypatch, script):
-    monkeypatch.setattr(processes, "exit_on_signals", lambda: None)
-    (tmp_path / "a.log").write_text("2026-01-01 00:00:00,000 ERROR no unit\n")
-    params = SimpleNamespace(version={"npz": 1})
-    given = {"log": [tmp_path / "a.log"], "resources": {"attempt": 2}, "params": params}
-    job = SimpleNamespace(**given, threads=1)
-    main = runpy.run_path(str(ROOT / f"scripts/{script}.py"), run_name="script")["main"]
-    with pytest.raises(SystemExit, match=r"not tried again, it would fail again: see .*a\.log"):
-        main(job)

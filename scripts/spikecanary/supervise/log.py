@@ -22,9 +22,6 @@ TAIL_BYTES = 200_000
 #: How our own lines begin, between which a child writes to the same file.
 OWN_LINE = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d+ [A-Z]+ ")
 
-#: What more memory, or disk, may help with: the kernel kills a worker where memory runs out.
-SHORT_OF = "MemoryError|No space left|Cannot allocate memory|BrokenProcessPool|terminated abruptly"
-
 
 def new_log(log: str | Path) -> None:
     """Give an attempt a log of its own, to which a rule's log becomes a link.
@@ -45,18 +42,14 @@ def new_log(log: str | Path) -> None:
         path.symlink_to(Path(folder.name, f"{rule}.{number}{path.suffix}"))
 
 
-def configure(log: str | Path, attempt: int = 1, **facts: object) -> None:
+def configure(log: str | Path, **facts: object) -> None:
     """Log to the rule's log file and, from warnings up, to stderr.
 
     The first line names host, process, Python and package versions and the ``facts``
     given (threads, resources). Warnings of libraries are in the file only; uncaught
-    exceptions are logged too. A later ``attempt`` of Snakemake's ends at once where the log tells
-    an error of the one before, and not of memory or disk: it would fail again.
+    exceptions are logged too.
     """
     path = Path(log)
-    earlier = _read_of_run(path) if attempt > 1 else ""
-    if re.search(r" (ERROR|CRITICAL) ", earlier) and not re.search(SHORT_OF, earlier):
-        sys.exit(f"not tried again, it would fail again: see {path}")
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(b"")
     # Appending, since child processes write to the same file.
@@ -94,19 +87,13 @@ def _log_uncaught(kind: Any, error: BaseException, trace: Any) -> None:
 
 def errors_of_run(logs: Path, recording: str) -> list[str]:
     """Return what a recording's jobs logged of errors in this run: what, and in which log."""
-    errors = []
+    errors, began_s = [], run_began().timestamp()
     for path in sorted(logs.glob(f"*/{recording}.log")):
-        if match := re.search(r" (?:ERROR|CRITICAL) (.*)", _read_of_run(path)):
-            errors += [abridge(match[1], 300), f"log: {path}"]
+        with contextlib.suppress(OSError):
+            text = path.read_text(errors="replace") if path.stat().st_mtime >= began_s else ""
+            if match := re.search(r" (?:ERROR|CRITICAL) (.*)", text):
+                errors += [abridge(match[1], 300), f"log: {path}"]
     return errors
-
-
-def _read_of_run(path: Path) -> str:
-    """Read a log that was written in this run of snakemake; nothing of others, or without one."""
-    with contextlib.suppress(OSError):
-        if path.stat().st_mtime >= run_began().timestamp():
-            return path.read_text(errors="replace")
-    return ""
 
 
 class ChildLog:
