@@ -268,12 +268,8 @@ def _why_torch_has_none(device: str) -> str | None:
     if device == "mps":
         is_there = torch.backends.mps.is_available()
         return None if is_there else "mps was asked for, but PyTorch finds no such GPU here"
-    if why := _why_torch_has_no_cuda():
-        return f"CUDA was asked for, but {why}"
-    number, count = device.partition(":")[2], torch.cuda.device_count()
-    if number.isdecimal() and int(number) >= count:
-        return f"{device} was asked for, but there are {count} GPUs here, numbered from 0"
-    return None
+    why = _why_torch_has_no_cuda()
+    return f"CUDA was asked for, but {why}" if why else None
 
 
 def _why_torch_has_no_cuda() -> str:
