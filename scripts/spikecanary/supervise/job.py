@@ -1,13 +1,10 @@
 """What a canary and a full sort have in common: where they log, how they are watched."""
 
-import contextlib
-import os
 import time
 from dataclasses import field
 from pathlib import Path
 from typing import Any
 
-import psutil
 from pydantic.dataclasses import dataclass
 
 from spikecanary import sentinel
@@ -28,21 +25,6 @@ def job_limit(requested: float | None, most: float) -> float | None:
     return requested if sentinel.is_job_of_scheduler() else max(requested or 0, most)
 
 
-def began() -> float:
-    """Return when this process's job began, by ``time.monotonic``.
-
-    That is when its first process was started, since its run began: a batch system counts from
-    there, and two snakemakes may come before this process.
-    """
-    now = time.time()
-    since = [now]
-    if sentinel.RUN_BEGAN in os.environ:
-        with contextlib.suppress(psutil.Error):
-            since += [each.create_time() for each in psutil.Process().parents()]
-    first = min(at for at in since if at >= min(now, sentinel.run_began().timestamp()))
-    return time.monotonic() - (now - first)
-
-
 @dataclass(frozen=True)
 class Job:
     """What a job is given besides its task; settings may be plain data."""
@@ -58,7 +40,7 @@ class Job:
     scratch: str | None = None  # where to work; None: in the results folder
     attempt: int = 1  # Snakemake's number of this try at the job
     recorded_settings: dict[str, Any] = field(default_factory=dict)  # noted in the record
-    started: float = field(default_factory=began)
+    started: float = field(default_factory=time.monotonic)
 
     def supervision(self, task: SortTask, folder: Path, inactivity_s: float | None) -> Supervision:
         """Return how this job's next child process is watched, for a recording's results folder.
