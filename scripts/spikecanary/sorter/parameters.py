@@ -71,19 +71,14 @@ def check_types(name: str, params: Mapping[str, Any]) -> Iterator[str]:
             or (value is None and key in NULL_IS_OFF)
         ):
             continue
-        yield from check_type(key, value, default, f" of {name}")
-
-
-def check_type(where: str, value: Any, default: Any, whose: str = "") -> Iterator[str]:
-    """Say where a value, or what is in it, is not of the type of its default."""
-    for inside, value_inside, wanted in _misfits(where, value, default):
-        what = "null" if value_inside is None else f"{quote(value_inside)}, {_kind(value_inside)}"
-        remedy = f"write {_kind(wanted)}, such as {_as_yaml(wanted)}"
-        if value_inside is None:
-            remedy = f"leave it out for its default, {_as_yaml(wanted)}"
-        elif _kind(wanted) == "a number" and _as_number(value_inside) is not None:
-            remedy = f"write {_as_yaml(_as_number(value_inside))}"  # YAML reads 2e-1 as a text
-        yield f"{inside}{whose} is {what}, but it takes {_kind(wanted)}: {remedy}"
+        for where, found, wanted in _misfits(key, value, default):
+            what = "null" if found is None else f"{quote(found)}, {_kind(found)}"
+            remedy = f"write {_kind(wanted)}, such as {_as_yaml(wanted)}"
+            if found is None:
+                remedy = f"leave it out for its default, {_as_yaml(wanted)}"
+            elif _kind(wanted) == "a number" and _as_number(found) is not None:
+                remedy = f"write {_as_yaml(_as_number(found))}"  # YAML reads 2e-1 as a text
+            yield f"{where} of {name} is {what}, but it takes {_kind(wanted)}: {remedy}"
 
 
 def _misfits(where: str, value: Any, default: Any) -> Iterator[tuple[str, Any, Any]]:
