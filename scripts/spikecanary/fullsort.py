@@ -59,17 +59,9 @@ def run(
     appear whole, by rename. Without enough GPU memory it is tried again with smaller batches. Files
     of the sorter that were written for these settings are read instead of sorting.
 
-    Parameters
-    ----------
-    task, job : SortTask, Job
-        What to sort, and by what limits; the job's settings are recorded.
-    results : Path
-        The recording's results folder: the sentinel, which is obeyed, the journal, and the outputs
-        ``sorting`` and ``sort.json``, which is returned.
-    forced : bool
-        Sort whatever the sentinel says.
-    keep_output : bool
-        Keep the sorter's own files beside the outputs (:mod:`spikecanary.sorter.sorteroutput`).
+    ``results`` is the recording's results folder: the sentinel, which is obeyed unless the sort is
+    ``forced``, the journal, and the outputs ``sorting`` and ``sort.json``, which is returned. The
+    sorter's own files are kept beside them (:mod:`spikecanary.sorter.sorteroutput`).
 
     Raises
     ------
@@ -144,15 +136,10 @@ def _keep_output(work: Path, results: Path, record: Record) -> None:
 
 
 def check_sentinel(path: Path, settings: Mapping[str, Any], *, forced: bool) -> Record:
-    """Read the sentinel and obey it.
+    """Read the sentinel and obey it, unless the recording is forced.
 
-    Raises
-    ------
-    SortStoppedError
-        The verdict is *stop*, or of another task or other data than those of the sort's
-        ``settings``, and the recording is not forced.
-    RecordError
-        The sentinel cannot be read.
+    Raises SortStoppedError where the verdict is *stop*, or of another task or other data than those
+    of the sort's ``settings``; RecordError where it cannot be read.
     """
     canary = sentinel.read_record(path)
     if canary.verdict == "stop" and not forced:

@@ -15,25 +15,12 @@ COLUMNS = ("recording", "verdict", "category")
 
 
 def make_waves(rows: Sequence[Recording], size: int, sorter: str) -> dict[str, list[str]]:
-    """Group recordings by the blocks of rows that they are in, and by their sorters.
+    """Group recordings by the blocks of ``size`` rows that they are in, and by their sorters.
 
     Rows that are added at the end change the last block's waves alone. A wave is of one sorter,
-    since what keeps its canaries waiting (a queue, a container) may be that sorter's alone.
-
-    Parameters
-    ----------
-    rows : sequence of Recording
-        The recordings, in the order of the table.
-    size : int
-        Rows of a block.
-    sorter : str
-        The sorter of rows that name none.
-
-    Returns
-    -------
-    dict
-        Recordings by the wave's name: the number of its block, from 1, and its sorter where that
-        is another one.
+    since what keeps its canaries waiting (a queue, a container) may be that sorter's alone. It is
+    named by the number of its block, from 1, and by its sorter where that is not ``sorter``, the
+    batch's.
     """
     waves: dict[str, list[str]] = {}
     for position, row in enumerate(rows):

@@ -286,12 +286,7 @@ def write_atomic(path: Path, text: str) -> None:
 def move(source: Path, target: Path) -> None:
     """Move a folder so that it appears whole, in place of one that is there.
 
-    To another file system it is copied first, beside its place.
-
-    Raises
-    ------
-    DiskExhaustionError
-        It cannot be copied there.
+    To another file system it is copied first, beside its place; DiskExhaustionError if it cannot.
     """
     new, old = (_temporary(target.with_name(f"{target.name}.{word}.")) for word in ("new", "old"))
     try:

@@ -35,7 +35,7 @@ def test_evidence_is_typed():
     failure = failures.InsufficientActivityError("too few", n_spikes="3", n_channels=None)
     assert failure.evidence == {"n_spikes": 3}
     assert str(failure) == "too few"
-    with pytest.raises(TypeError, match=r"has no evidence spikes .*it has: n_spikes, n_channels"):
+    with pytest.raises(KeyError, match="spikes"):
         failures.InsufficientActivityError("too few", spikes=3)
     with pytest.raises(ValidationError):
         failures.ContainerEnvironmentError("docker", reason="bad mood")

@@ -63,7 +63,7 @@ def test_scratch_that_is_not_there(task, tmp_path):
     assert (record.verdict, record.failure.category) == ("stop", "environment")
     assert "job.scratch" in record.reason
     assert "$NOT_SET_HERE/x cannot be written" in record.reason
-    with pytest.raises(SortFailedError, match=r"cannot be written.* Set that variable on every"):
+    with pytest.raises(SortFailedError, match=r"cannot be written.* Make that folder, or set its"):
         fullsort.run(task, tmp_path / "x", job, forced=True)
     last = sentinel.read_journal(tmp_path / "x/attempts.jsonl")[-1]
     assert (last["outcome"], last["failure"]["class"]) == ("failed", "FolderNotWritableError")

@@ -22,14 +22,7 @@ class ClassifiedSortFailure(Exception):  # noqa: N818 - the design's name
     remedy : str
         What to do, if the class's own remedy is too general.
     **evidence
-        Values of the subclass's evidence fields, converted to the annotated type.
-
-    Raises
-    ------
-    TypeError
-        An evidence field that the class does not have.
-    pydantic.ValidationError
-        An evidence value that cannot be converted to the field's type.
+        Values of the subclass's evidence fields, converted to the annotated type; None is left out.
     """
 
     category: ClassVar[Category]
@@ -40,11 +33,6 @@ class ClassifiedSortFailure(Exception):  # noqa: N818 - the design's name
         if remedy:
             self.remedy = remedy  # type: ignore[misc]
         fields = self.evidence_fields()
-        unknown = sorted(set(evidence) - set(fields))
-        if unknown:
-            known = ", ".join(fields) or "none"
-            msg = f"{type(self).__name__} has no evidence {', '.join(unknown)} (it has: {known})"
-            raise TypeError(msg)
         self.evidence: dict[str, Any] = {
             name: TypeAdapter(fields[name]).validate_python(value)
             for name, value in evidence.items()

@@ -143,11 +143,8 @@ class Signature(BaseModel):
 def load_signatures(path: Path = TABLE) -> tuple[Signature, ...]:
     """Read a table of signatures, in its order.
 
-    Raises
-    ------
-    ValueError
-        Entries are wrong, or one does not match its own example; the message names file, entry
-        and field.
+    Raises ValueError, which names file, entry and field, where entries are wrong, or one does not
+    match its own example.
     """
     try:
         entries = yaml.safe_load(path.read_text(encoding="utf-8")) or []

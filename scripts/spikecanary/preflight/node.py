@@ -55,25 +55,10 @@ def run(
 ) -> EnvironmentFailure | None:
     """Try a sorter on this machine: preflight, then a sort of a made recording of a few seconds.
 
-    Parameters
-    ----------
-    settings : SorterSettings
-        The sorter, its parameters, and where it runs.
-    record : Path
-        The file that is written where canaries may begin; beside it, where they may not, one that
-        :func:`spikecanary.summary.read_waiting` reads.
-    job : Job
-        How the trial is watched.
-    n_jobs : int
-        Its number of threads.
-    waiting : sequence of str
-        The recordings whose canaries wait for it.
-
-    Returns
-    -------
-    EnvironmentFailure or None
-        Why this machine cannot run the sorter; None where it can, or where the trial proved
-        nothing: then the canaries tell.
+    ``record`` is written where canaries may begin; where they may not, a file beside it, which
+    :func:`spikecanary.summary.read_waiting` reads, with the recordings that are ``waiting`` for it.
+    Returns why this machine cannot run the sorter; None where it can, or where the trial proved
+    nothing: then the canaries tell.
     """
     record.parent.mkdir(parents=True, exist_ok=True)
     task = SortTask(row=_row(record.parent), sorter=settings, n_jobs=n_jobs)
@@ -106,15 +91,7 @@ def run(
 
 
 def try_sorter(task: SortTask, folder: Path, tell: Callable[..., None]) -> dict[str, Any]:
-    """Make a recording in a folder, check this node, and sort; for a supervised child process.
-
-    Raises
-    ------
-    ClassifiedSortFailure
-        The node cannot run the sorter.
-    Exception
-        What SpikeInterface or the sorter raised.
-    """
+    """Make a recording in a folder, check this node, and sort; for a supervised child process."""
     from spikeinterface.generation import generate_ground_truth_recording
 
     tell(stage="make")

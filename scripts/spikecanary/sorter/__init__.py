@@ -203,13 +203,6 @@ def sort(
     -------
     dict
         ``n_units`` and ``n_spikes``; ``n_before`` and ``n_beyond``: spikes out of the recording.
-
-    Raises
-    ------
-    ClassifiedSortFailure
-        The recording or the sorter cannot be used.
-    Exception
-        What SpikeInterface or the sorter raised.
     """
     tell(stage="load")
     from spikeinterface.core import set_global_job_kwargs
@@ -261,13 +254,7 @@ def sort(
 
 
 def prepare(recording: "BaseRecording", task: SortTask) -> "BaseRecording":
-    """Cut out the task's window, preprocess, and silence bad periods if that is wished, lazily.
-
-    Raises
-    ------
-    PreprocessingError
-        A step cannot be applied.
-    """
+    """Cut out the task's window, preprocess, and silence bad periods if that is wished, lazily."""
     start_s, window = 0.0, recording
     if task.window_s is not None:
         start_s, window = task.window_s[0], cut_window(recording, *task.window_s)

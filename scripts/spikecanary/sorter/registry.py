@@ -53,12 +53,8 @@ CPU_SORTERS = (
 def load_plugin(path: str | Path) -> list[str]:
     """Run a Python file and register the subclasses of ``BaseSorter`` that it defines, by name.
 
-    Raises
-    ------
-    DependencyError
-        The file is missing, or a module that it imports.
-    SorterUnavailableError
-        It raises something else.
+    Raises DependencyError where the file is missing, or a module that it imports, and
+    SorterUnavailableError where it raises something else.
     """
     from spikeinterface.sorters import BaseSorter, sorter_dict
 
@@ -94,10 +90,8 @@ def load_plugin(path: str | Path) -> list[str]:
 def sorter_class(name: str, *, container: bool = False) -> Any:
     """Return SpikeInterface's class of a sorter.
 
-    Raises
-    ------
-    SorterUnavailableError
-        There is no such sorter, or it is not installed here and runs in no container.
+    Raises SorterUnavailableError where there is none, or it is not installed and runs in no
+    container.
     """
     from spikeinterface.sorters import sorter_dict
 

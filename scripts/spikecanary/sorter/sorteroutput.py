@@ -49,21 +49,10 @@ BESIDE = ("spikeinterface_*.*", "recording_attributes.json")
 
 
 def keep(work: Path, results: Path, settings: Mapping[str, Any], version: str | None) -> None:
-    """Keep what a sorter wrote, in a recording's results folder.
+    """Keep what a sorter wrote into SpikeInterface's folder for it, in a recording's results.
 
-    What that has kept so far is replaced; where a person has changed it, it stays as
-    ``sorter_output.N``.
-
-    Parameters
-    ----------
-    work : Path
-        The folder that SpikeInterface made for the sorter.
-    results : Path
-        The recording's results folder.
-    settings : dict
-        All that decides the sort.
-    version : str or None
-        The sorter's.
+    With it are noted ``settings``, all that decides the sort, and the sorter's version. What has
+    been kept so far is replaced; where a person has changed it, it stays as ``sorter_output.N``.
     """
     source, target = work / NAME, results / NAME
     if not source.is_dir():

@@ -60,12 +60,8 @@ def work_folders(results: Path, purpose: str, scratch: str | None) -> Iterator[P
     """Make this process's work folder, in a scratch folder if there is one; yield it.
 
     In a recording's results folder there is one of that name in any case, by which others know of
-    the job. First what dead jobs of the recording left in both is removed.
-
-    Raises
-    ------
-    FolderNotWritableError
-        The scratch folder is not there, or cannot be written.
+    the job. First what dead jobs of the recording left in both is removed. Raises
+    FolderNotWritableError where the scratch folder is not there, or cannot be written.
     """
     with work_folder(work_path(results, purpose)) as folder:
         sweep(results)
@@ -78,9 +74,7 @@ def work_folders(results: Path, purpose: str, scratch: str | None) -> Iterator[P
             elsewhere.mkdir(exist_ok=True)
         except OSError as err:
             msg = f"job.scratch: {elsewhere.parent} cannot be written: {err}"
-            remedy = "Make that folder on every node, or choose another (job.scratch)."
-            if "$" in str(elsewhere.parent):
-                remedy = "Set that variable on every node, or choose another folder (job.scratch)."
+            remedy = "Make that folder, or set its variable, on every node, or choose another."
             raise FolderNotWritableError(msg, remedy=remedy, path=str(elsewhere.parent)) from err
         try:
             with work_folder(work_path(elsewhere, purpose)) as there:
@@ -174,10 +168,7 @@ TAKE_OVER_S, LEASE_S = 1.0, 60.0
 def hold(path: Path, what: str) -> Iterator[None]:
     """Hold a lock file; ``what`` says what its holder does.
 
-    Raises
-    ------
-    ConcurrentSortError
-        Another process that may still run holds it.
+    Raises ConcurrentSortError where another process that may still run holds it.
     """
     from filelock import SoftFileLease, Timeout
 
