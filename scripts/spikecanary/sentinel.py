@@ -154,35 +154,18 @@ class BadPeriod(_Model):
 
 
 class Part(_Model):
-    """A file, or a segment of one, that was sorted; samples of the sort count over all parts.
-
-    Attributes
-    ----------
-    file, segment : str, int
-        The path, and which of its segments.
-    start_sample : int
-        Where the part begins in the sort.
-    first_sample, n_samples : int
-        What of the segment was sorted (columns start_s and end_s, or chunks).
-    t_start_s : float
-        When its first sample was, by the recording's own clock.
-    lag_s : float
-        By how much it is later than that, as whole segments follow each other.
-    began : str or None
-        When the segment began, in ISO 8601, where its header tells.
-    clock : list
-        Where that clock is a list of times: samples of the segment and their times, the first, the
-        last, and those around each gap. Between two of them it is even.
-    """
+    """A file, or a segment of one, that was sorted; samples of the sort count over all parts."""
 
     file: str
-    segment: int = 0
-    start_sample: int
-    first_sample: int = 0
+    segment: int = 0  #: of the file
+    start_sample: int  #: where the part begins in the sort
+    first_sample: int = 0  #: of the segment that was sorted (start_s and end_s, or chunks)
     n_samples: int
-    t_start_s: float
-    lag_s: float = 0.0
-    began: str | None = None
+    t_start_s: float  #: when its first sample was, by the recording's own clock
+    lag_s: float = 0.0  #: by how much it is later than that, as whole segments follow each other
+    began: str | None = None  #: when the segment began, in ISO 8601, where its header tells
+    #: Where that clock is a list of times: samples of the segment and their times, the first, the
+    #: last, and those around each gap. Between two of them it is even.
     clock: list[tuple[int, float]] = []
 
 

@@ -32,7 +32,7 @@ def test_every_class_has_a_remedy_of_one_line(cls):
 
 
 def test_evidence_is_typed():
-    failure = failures.InsufficientActivityError("too few", n_spikes="3", n_channels=None)
+    failure = failures.InsufficientActivityError("too few", n_spikes="3")
     assert failure.evidence == {"n_spikes": 3}
     assert str(failure) == "too few"
     with pytest.raises(KeyError, match="spikes"):

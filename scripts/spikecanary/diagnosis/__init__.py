@@ -113,16 +113,8 @@ def sort(
 ) -> Ended:
     """Sort in a supervised child process, classify its failure, warn where the recording changed.
 
-    Parameters
-    ----------
-    task : SortTask
-        What to sort: a whole recording, or the window of a canary's clone.
-    folder : Path
-        Where to work; exists and is empty. ``diagnosis`` beside it is used too.
-    supervision : Supervision
-        How the child processes are watched.
-    finished : Path, optional
-        What the sorter wrote for this very task; it is read instead of sorting.
+    ``folder``, where to work, exists and is empty; ``diagnosis`` beside it is used too. Where
+    ``finished`` has what the sorter wrote for this very task, that is read instead of sorting.
     """
     before = stamps.of_recording(task.row, None)
     arguments = {"task": task, "folder": folder, "finished": finished}

@@ -12,17 +12,8 @@ CATEGORIES: tuple[Category, ...] = typing.get_args(Category)
 class ClassifiedSortFailure(Exception):  # noqa: N818 - the design's name
     """A failure whose cause is known: what happened, whose fault it is, what to do.
 
-    A subclass owns its ``category``, a one-line ``remedy`` and, as annotations,
-    the evidence that it can carry.
-
-    Parameters
-    ----------
-    message : str
-        One line for people.
-    remedy : str
-        What to do, if the class's own remedy is too general.
-    **evidence
-        Values of the subclass's evidence fields, converted to the annotated type; None is left out.
+    A subclass owns its ``category``, a one-line ``remedy`` (an instance may have a better one) and,
+    as annotations, the evidence that it can carry, to which values are converted; None is left out.
     """
 
     category: ClassVar[Category]
@@ -93,7 +84,6 @@ class InsufficientActivityError(BiologicalFailure):
 
     remedy = "Look at the raw traces; lower the detection threshold or drop the recording."
     n_spikes: int
-    n_channels: int
 
 
 class NoGoodChannelsError(BiologicalFailure):
@@ -126,7 +116,6 @@ class EmptyWaveformMetricsError(BiologicalFailure):
     """Units without usable waveforms."""
 
     remedy = "The few units found have no waveforms to measure; drop the recording."
-    n_units: int
 
 
 class ConcurrentSortError(EnvironmentFailure):
@@ -278,7 +267,6 @@ class IOStallError(ResourceFailure):
     """The storage did not answer."""
 
     remedy = "Check the storage (network drive, disk health), then run again."
-    path: str
     stalled_s: float
 
 

@@ -96,14 +96,8 @@ def classify(
 ) -> ClassifiedSortFailure | None:
     """Tell the failure behind an exception; None where nothing known matches.
 
-    Parameters
-    ----------
-    error : dict
-        What :func:`spikecanary.supervise.child.describe_error` returned.
-    log : str
-        The sorter's log, or its end.
-    signatures : Path, optional
-        A lab's own table, which is asked first.
+    ``error`` is what :func:`spikecanary.supervise.child.describe_error` returned, ``log`` the
+    sorter's, or its end; a lab's own table of ``signatures`` is asked first.
     """
     own = None  # what this package itself raised in the child
     if (found := error.get("failure")) is not None:

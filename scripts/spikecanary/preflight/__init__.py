@@ -73,13 +73,8 @@ def inspect_recording_and_node(
     dict
         ``header``; ``notes``: what people should know of the recording and the node; ``skip``: why
         there is no canary, or an empty text; ``window_s``: length of the window; ``signals``: a
-        :class:`spikecanary.signals.SignalReport`. What was not reached is missing.
-
-    Raises
-    ------
-    ClassifiedSortFailure
-        The recording cannot be opened, is not what it is declared to be or too short for its
-        sorter, a step of the preprocessing fails or spoils the samples, or the node cannot sort.
+        :class:`spikecanary.signals.SignalReport`. What was not reached is missing. A classified
+        failure is raised where the recording, its preprocessing or the node is certain to fail.
     """
     notes = list[str]()
     recording = open_recording(task.row, notes, thorough=True)
@@ -154,7 +149,6 @@ def check_node(
         *_check_container(task),
         *_check_hdf5(task),
         *_check_disk(folder, header),
-        *_check_memory(),
         *_check_limits(),
     ]
 
@@ -286,18 +280,13 @@ def _check_container(task: SortTask) -> Iterator[ClassifiedSortFailure]:
     from spikeinterface.sorters import utils
 
     kind, image = task.sorter.container, task.sorter.image or ""
-    needed = {
-        "singularity": (
-            ("runtime_missing", "singularity or apptainer", utils.has_singularity),
-            ("client_missing", "the Python package spython", utils.has_spython),
-        ),
-        "docker": (
-            ("client_missing", "the docker client", utils.has_docker),
-            ("client_missing", "the Python package docker", utils.has_docker_python),
-        ),
-    }
-    for reason, what, is_there in needed[kind] if kind else ():
-        if not is_there():
+    for of, reason, what, is_there in (
+        ("singularity", "runtime_missing", "singularity or apptainer", utils.has_singularity),
+        ("singularity", "client_missing", "the Python package spython", utils.has_spython),
+        ("docker", "client_missing", "the docker client", utils.has_docker),
+        ("docker", "client_missing", "the Python package docker", utils.has_docker_python),
+    ):
+        if of == kind and not is_there():
             msg = f"{what} is not installed"
             raise ContainerEnvironmentError(msg, reason=reason, image=task.sorter.image)
     if kind == "docker":
@@ -367,16 +356,12 @@ def _check_disk(folder: Path, header: Mapping[str, Any]) -> Iterator[ClassifiedS
         yield DiskExhaustionError(msg, path=str(folder))
 
 
-def _check_memory() -> Iterator[ClassifiedSortFailure]:
-    """Check the free memory of the host, or of the container."""
+def _check_limits() -> Iterator[ClassifiedSortFailure]:
+    """Check the host's free memory, and limits of this process (ulimit) that sorts run into."""
     free_mb = memory.read()[0] / MB
     if free_mb < MIN_FREE_RAM_MB:
         msg = f"{free_mb:.0f} MB of memory are free, less than {MIN_FREE_RAM_MB:g} MB"
         yield HostMemoryWatchdogError(msg)
-
-
-def _check_limits() -> Iterator[ClassifiedSortFailure]:
-    """Check limits of this process (ulimit) that sorts run into."""
     for name, least, what, option in (
         ("RLIMIT_NOFILE", 256, "open files", "-n"),
         ("RLIMIT_AS", 8e9, "bytes of address space", "-v"),

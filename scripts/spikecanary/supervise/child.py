@@ -41,13 +41,9 @@ def append(events: TextIO, **facts: Any) -> None:
 
 
 def describe_error(error: BaseException) -> dict[str, Any]:
-    """Describe an exception as plain data.
+    """Describe an exception as plain data: ``name``, ``message``, ``text``, ``failure``.
 
-    Returns
-    -------
-    dict
-        ``name`` of its class; ``message``; ``text``: the traceback, with its whole chain;
-        ``failure``: what it describes, if it is a classified one.
+    The text is the traceback, with its whole chain; the failure is a classified one's description.
     """
     return {
         "name": type(error).__name__,
