@@ -231,11 +231,8 @@ TWO = [*on("n1", 3), *on("n2", 3, GPU)]
         ([*on("n1", 3), *on("n2", 3, "RecordingLayoutError")], ""),  # of how it is declared
         ([*on("n1", 9), *on("n2", 2, AWAY)], ""),  # files that may be away for all
         ([*on("n1", 9), *on("n2", 6, AWAY)], "n2"),  # a drive that is not there
-        ([*on("n1", 9), *on("n2", 6, AWAY), *on("n2", 1, sorter="other")], ""),
+        ([*on("n1", 9), *on("n2", 6, AWAY), *on("n2", 1)], ""),
         ([*TWO, *(row | {"sorter": "b"} for row in TWO)], "n2"),  # one line, of two sorters
-        # A module that a format lacks everywhere is another failure than the one of a host.
-        ([*on("n1", 3), *on("n1", 3, GPU), *on("n2", 4, GPU, reason="module 'b.c' 7")], "n2"),
-        ([*on("n1", 3), *on("n1", 3, GPU, reason="a '1'"), *on("n2", 4, GPU, reason="a '2'")], ""),
         ([], ""),
     ],
 )
@@ -244,23 +241,6 @@ def test_host_that_fails_as_others_do_not_is_named(tmp_path, rows, named):
     assert [line.split()[1] for line in lines] == named.split()
     if named:
         assert f"slurm_extra: \"'--exclude={named}'\"" in lines[0]
-
-
-def test_failures_that_differ_by_the_recording_alone_are_alike(tmp_path):
-    bad = on("n2", 4, GPU)
-    for row, name in zip(bad, ("m1_probeA", "m2_probeB", "m3", "m4"), strict=True):
-        row |= {
-            "recording": name,
-            "reason": f"the recording {name} cannot be opened: /d/{name}.bin",
-        }
-    (line,) = hosts.describe(tmp_path, [*on("n1", 9), *bad])
-    assert "GPUUnavailableError, 4 of 4 sorts" in line
-
-
-def test_line_of_a_host_counts_most_of_its_failures(tmp_path):
-    few = [row | {"sorter": "b"} for row in TWO]
-    (line,) = hosts.describe(tmp_path, [*few, *on("n1", 9), *on("n2", 8, GPU)])
-    assert "8 of 8 sorts and canaries, and 0 of 9 elsewhere" in line
 
 
 def test_host_that_kills_is_named_by_what_its_jobs_left(tmp_path, monkeypatch):
