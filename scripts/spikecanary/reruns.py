@@ -43,8 +43,6 @@ OUTPUT_VERSIONS = {
 }
 #: Recordings that are named for each reason.
 NAMED = 3
-#: Files that the suggested command names: a person has to copy it.
-MOST_FILES = 400
 #: What is made again, where it is not the canary or the sort: files, by the reason.
 REMADE = {
     "analyzed with other settings": ["metrics.tsv"],
@@ -406,18 +404,14 @@ def compare(
         return "; ".join(unreadable[:NAMED])
     named = [f"{len(ids)} {reason} ({shorten(ids, NAMED)})" for reason, ids in reasons.items()]
     # A canary alone where there is one: its sort follows, or stays where the canary now stops.
-    named_files = (
+    remade = (
         next(filter(Path.is_file, (results / id_ / name for name in REMADE.get(reason, FIRST))), "")
         for reason, ids in reasons.items()
         for id_ in ids
     )
-    files = [shlex.quote(str(path)) for path in named_files if path]
     disagree = (
         f"records disagree with the config or the table: {'; '.join(named)}. Snakemake's own notes "
         "of them (.snakemake) are lost, or say otherwise. To run them again, add to your command: "
-        f"--forcerun {' '.join(files[:MOST_FILES])}"
+        f"--forcerun {shlex.join(str(path) for path in remade if path)}"
     )
-    if len(files) > MOST_FILES:
-        # Rules instead of files would sort again what agrees, too.
-        disagree += f" (the first {MOST_FILES} of {len(files)} files; then run again for the next)"
     return "; ".join([*unreadable[:NAMED], disagree])

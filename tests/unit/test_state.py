@@ -184,16 +184,6 @@ def test_comparison_names_the_command(state):
     assert reruns.compare(results, {"a": state().expected}, {}) == ""
 
 
-def test_command_for_many_recordings_can_be_copied(tmp_path):
-    expected = {}
-    for number in range(600):
-        sentinel.write_record(tmp_path / f"r{number}" / "sort.json", make_record())
-        expected[f"r{number}"] = {"canary": {}, "sort": {"other": 1}, "forced": False}
-    text = reruns.compare(tmp_path, expected, {})
-    assert text.count("/sort.json") == 400
-    assert text.endswith("(the first 400 of 600 files; then run again for the next)")
-
-
 def test_defaults_are_no_settings(state):
     shown = state(canary={"window_s": 30}, sorter={"name": "kilosort4", "params": {}})
     assert shown.canary_settings == state().canary_settings
