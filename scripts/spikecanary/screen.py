@@ -35,11 +35,9 @@ def print_lines(kind: Kind, results: Path, batch: Mapping[str, Any]) -> None:
     """
     found = {path.parent.name for path in results.glob(f"*/{kind}.json")}
     ended = found & {*batch["names"]}  # results of other tables may be there
-    stopped, n_rows = _stopped(results), len(batch["names"])
+    n_rows = len(batch["names"])
     if kind == "sort":
-        n_rows -= len({*batch["names"]} & {*stopped} - ended - {*batch["force"]})
-    else:
-        ended -= {name for name in ended & {*stopped} if _waits(results / name, stopped[name])}
+        n_rows -= len({*batch["names"]} & _stopped(results) - ended - {*batch["force"]})
     rows = {name: further for name, further in batch["rows"].items() if name in ended}
     width = max(map(len, rows), default=0)
     is_coloured = sys.stdout.isatty() and "NO_COLOR" not in os.environ
@@ -61,24 +59,13 @@ def _print(text: str) -> None:
         sys.stdout = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115 - stays open
 
 
-def _waits(folder: Path, category: str) -> bool:
-    """Whether a recording was stopped in an earlier run for what is tested again in this one."""
-    if category not in sentinel.RETESTED or (folder / "sort.json").exists():
-        return False
-    try:
-        tested_s = (folder / "canary.json").stat().st_mtime
-    except OSError:  # Snakemake removes it before it is tested
-        return True
-    return tested_s < sentinel.run_began().timestamp()
-
-
-def _stopped(results: Path) -> dict[str, str]:
-    """Return what gates have stopped so far, and why; no table may cost a finished sort."""
-    stopped = dict[str, str]()
+def _stopped(results: Path) -> set[str]:
+    """Return what gates have stopped so far; no table may cost a finished sort."""
+    stopped = set[str]()
     for path in (results / "gates").glob("*.tsv"):
         with contextlib.suppress(TableError, OSError):
             rows = read_tsv(path, gate.COLUMNS)
-            stopped |= {x["recording"]: x["category"] for x in rows if x["verdict"] == "stop"}
+            stopped |= {x["recording"] for x in rows if x["verdict"] == "stop"}
     return stopped
 
 

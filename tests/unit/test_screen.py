@@ -49,14 +49,6 @@ def test_a_line_a_verdict(results, capsys):
     ]
 
 
-def test_what_is_tested_again_counts_when_it_has_ended(results, capsys, monkeypatch):
-    monkeypatch.setenv(sentinel.RUN_BEGAN, "2026-01-01T00:00:00+00:00")
-    os.utime(results / "b/canary.json", (0, 0))  # stopped in an earlier run
-    screen.print_lines("canary", results, shown("d"))
-    assert capsys.readouterr().out.startswith(" 3 of 12  d")
-    assert screen._waits(results / "its file was removed just now", "environment")
-
-
 def test_record_that_cannot_be_read_costs_no_job(results, capsys):
     (results / "a" / "sort.json").write_text("{")
     screen.print_lines("canary", results, shown("a", "b"))
