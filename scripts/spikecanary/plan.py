@@ -117,13 +117,10 @@ def map_in_processes(
 
     A reader that crashes its process costs its own item only, which is missing.
     """
-    found, remaining = dict[int, Any](), dict(enumerate(items))
-    while remaining:
-        found |= _try_in_processes(function, remaining, n_workers)
-        waiting = [at for at in remaining if at not in found]
-        for at in waiting[:n_workers]:  # one of those at work has crashed
-            found |= _try_in_processes(function, {at: remaining[at]}, 1)
-        remaining = {at: remaining[at] for at in waiting[n_workers:]}
+    found = _try_in_processes(function, dict(enumerate(items)), n_workers)
+    for at, item in enumerate(items):
+        if at not in found:  # from when one crashed
+            found |= _try_in_processes(function, {at: item}, 1)
     return found
 
 
