@@ -32,7 +32,9 @@ rule canary:
         **BATCH.attempt,
         mem_mb=CANARY_REQUEST["mem_mb"],
         runtime=CANARY_REQUEST["runtime"],
-        gpu=batch.signed(lambda wildcards: limit_gpus() or BATCH.gpus_of(wildcards.recording)),
+        gpu=batch.signed(
+            lambda wildcards: forecast.count_gpus(SETTINGS, BATCH.sorter_of(wildcards.recording))
+        ),
     params:
         task=BATCH.setting("canary", "task"),
         data=BATCH.setting("canary", "data"),

@@ -92,7 +92,6 @@ BATCH = batch.Batch(
     SETTINGS,
     RECORDINGS,
     RESULTS,
-    PLACES["logs"],
     dry=DRY,
     is_job=not workflow.is_main_process,
     # Known once the DAG is built: while rules are read, there is no executor.

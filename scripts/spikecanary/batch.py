@@ -8,7 +8,6 @@ import inspect
 import math
 import os
 import re
-import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -21,7 +20,6 @@ from spikecanary.config.pathtypes import not_readable
 from spikecanary.outputs import phy
 from spikecanary.preflight import node
 from spikecanary.reruns import OUTPUT_VERSIONS, State
-from spikecanary.supervise import log
 from spikecanary.table import RESERVED_IDS, Recording
 from spikecanary.texts import as_yaml, count, did_you_mean, shorten
 
@@ -63,7 +61,6 @@ class Batch:
     config: Config
     recordings: Sequence[Recording]
     results: Path
-    logs: Path = Path("logs")
     dry: bool = False
     #: Whether this is a job's own process, on a cluster, which reads the rules anew.
     is_job: bool = False
@@ -195,10 +192,6 @@ class Batch:
     def default_request(self, runtime_min: int) -> dict[str, int]:
         """Return what a canary requests, and a sort without a forecast."""
         return forecast.default_request(self.config, self.config.sorter.name, runtime_min)
-
-    def gpus_of(self, recording: str) -> int:
-        """Return how many GPUs a recording's sorter takes."""
-        return forecast.count_gpus(self.config, self.sorter_of(recording))
 
     def sort_request(self, name: str) -> Asked | int:
         """Return a full sort's request, by its forecast; a dry run takes the least."""
@@ -401,19 +394,11 @@ class Batch:
         of_run = set[str]()
         for wildcards in jobs:
             # Where a machine cannot run a sorter, no canary of it is among the jobs.
-            of_run |= {
-                wildcards.get("recording", ""),
-                *self.waves.get(wildcards.get("wave", ""), ()),
-            }
+            of_wave = self.waves.get(wildcards.get("wave", ""), ())
+            of_run |= {wildcards.get("recording", ""), *of_wave}
         further = {name: row.metadata for name, row in self.rows.items()}
-        ended = {name: further[name] for name in further if name in of_run}
+        ended = {name: columns for name, columns in further.items() if name in of_run}
         if failed and ended:
             report.write_after_errors(self.results, further, self.config)
         files = outputs.all_files(self.config.outputs) if failed else []
-        needs_attention = summary.print_end(self.results, ended, files)
-        for session in self.sessions if failed and ended else ():
-            if errors := log.errors_of_run(self.logs, session):
-                head = f"The NWB file of session {session} was not made:"
-                lines = "\n    ".join([head, *errors])
-                sys.stderr.write(f"{lines}\n")
-        return needs_attention
+        return summary.print_end(self.results, ended, files)
