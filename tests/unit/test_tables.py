@@ -3,7 +3,6 @@
 import json
 import os
 import re
-import signal
 import socket
 from pathlib import Path
 
@@ -14,7 +13,6 @@ from spikecanary import forecast, gate, sentinel, summary
 from spikecanary.outputs import analysis, curation
 from spikecanary.sentinel import BadPeriod, Failure
 from spikecanary.summary import ending, hosts
-from spikecanary.supervise import processes
 from spikecanary.table import RESERVED_IDS, Recording
 from spikecanary.table.tsv import read_tsv, write_tsv
 from workbench import ROOT, make_record, stopped
@@ -260,10 +258,6 @@ def test_sort_whose_job_was_killed_needs_somebody(tmp_path, monkeypatch):
     (tmp_path / f"r/.sort-{socket.gethostname()}-{os.getpid()}").mkdir()
     (row,) = summary.describe(tmp_path, {"r": {}})
     assert row["sort"] == "pending"  # it runs
-    ended = processes.Interrupted(signal.SIGTERM)
-    sentinel.append_interrupted(tmp_path / "r/attempts.jsonl", "sort", "r", sentinel.now(), ended)
-    (row,) = summary.describe(tmp_path, {"r": {}})
-    assert "its sort was interrupted by SIGTERM, as batch systems do at fore" in row["reason"]
     (tmp_path / f"r/.sort-{socket.gethostname()}-{os.getpid()}").rmdir()
     (tmp_path / "r/.sort-by-me").mkdir()  # a person's
     (row,) = summary.describe(tmp_path, {"r": {}})

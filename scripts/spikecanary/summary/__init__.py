@@ -156,7 +156,6 @@ def _row(folder: Path, recording: str, *, running: bool) -> dict[str, Any]:
     if known is None:
         return row
     decisive = ended if ended and ended.outcome != "sorted" else known
-    interrupted = "" if ended or running else _interrupted(folder / "attempts.jsonl")
     warnings = [text for each in (canary, ended) if each for text in each.warnings]
     row |= {
         "verdict": known.verdict,
@@ -167,7 +166,7 @@ def _row(folder: Path, recording: str, *, running: bool) -> dict[str, Any]:
         "n_sorted": sort.n_units if sort else None,
         **(_count_units(folder, sort) if sort else {}),
         "canary_units": canary.n_units if canary else None,
-        "reason": decisive.reason + interrupted,
+        "reason": decisive.reason,
         "remedy": decisive.failure.remedy if decisive.failure else "",
         "warnings": "; ".join(dict.fromkeys(warnings)),
         "bad_periods": "; ".join(
@@ -251,16 +250,6 @@ def find_failed_sort(attempts: Iterable[Mapping[str, Any]], canary: Record | Non
         return record if ended[0] >= ended[-1] else None
     except (TypeError, ValueError):  # of another version
         return None
-
-
-def _interrupted(journal: Path) -> str:
-    """Say, behind a reason, how this run's last sort was ended from outside; or nothing."""
-    last = sentinel.read_attempts_of_run(journal, "sort")[-1:]
-    reasons = [
-        f"; its sort was {x.get('reason')}" for x in last if x.get("outcome") == "interrupted"
-    ]
-    hint = "SIGTERM, as batch systems do at forecast.max_runtime_min"
-    return "".join(reasons).replace("SIGTERM", hint)
 
 
 def print_end(
