@@ -89,8 +89,6 @@ class Batch:
     @cached_property
     def left_out(self) -> str:
         """Which recordings are left out, and why; empty where none is."""
-        if len(self.rows) == len(self.recordings):
-            return ""
         unusable = [self._look(row) for row in self.recordings if row.id not in self.rows]
         problems = [str(state.problem) for state in unusable if state.is_unreachable]
         named = [state.row.id for state in unusable if not state.is_unreachable]
@@ -265,11 +263,10 @@ class Batch:
         states = {each: self.state_of(each) for each in self.waves[wave]}
         reads_only = self.reads_only()
         if reads_only or self.gate_of is None or self.dry:
-            asked = {
-                x: state.sort if reads_only else state.may_proceed for x, state in states.items()
+            passed = {
+                x for x, state in states.items() if (state.sort if reads_only else state.may_proceed)
             }
-            passed = {each for each, is_asked in asked.items() if is_asked}
-            silent = {each for each, state in states.items() if state.is_silent}
+            silent = {x for x, state in states.items() if state.is_silent}
         else:
             sentinels = (self.results / each / "canary.json" for each in states)
             passed, silent = gate.split(self.gate_of(wave), sentinels)
@@ -361,10 +358,10 @@ class Batch:
     def disagreeing(self) -> dict[str, Any]:
         """What disagrees with the settings of now: records, and tables of waves."""
         states = {each: self.state_of(each) for each in self.rows}
-        named = {f"waves/{wave}.tsv": members for wave, members in self.waves.items()}
+        named = {}
         for wave, members in self.waves.items():
             tested = [each for each in members if not states[each].lacks_sentinel]
-            named[f"gates/{wave}.tsv"] = tested
+            named |= {f"waves/{wave}.tsv": members, f"gates/{wave}.tsv": tested}
         return {
             "expected": {each: x.expected for each, x in states.items() if x.disagreement},
             "tables": gate.find_stale(self.results, named),
@@ -377,19 +374,10 @@ class Batch:
         return bool(self.left_out) or doubtful or any(self.disagreeing.values())
 
     def end(self, jobs: Iterable[Mapping[str, str]], *, failed: bool) -> bool:
-        """Print how the recordings of some jobs ended; after errors write summary and report.
+        """Print how the recordings of some jobs ended, by their wildcards.
 
-        Parameters
-        ----------
-        jobs : iterable of dict
-            The wildcards of each job of this run.
-        failed : bool
-            Whether some of them failed.
-
-        Returns
-        -------
-        bool
-            Whether a recording needs attention.
+        After errors (``failed``) write summary and report, too. Returns whether a recording needs
+        attention.
         """
         of_run = set[str]()
         for wildcards in jobs:
