@@ -235,23 +235,16 @@ def _estimate_jobs(
     """
     history = forecast.read_history(forecast.history_path(results, state.task.digest()))
     canary_s = forecast.forecast_canary_s(state.config.canary.window_s, history)
-    found = {
-        "canary_s": round(canary_s) if action in WITH_CANARY else 0.0,
-        "sort_s": 0.0,
-        "disk_mb": 0.0,
-    }
+    found = {"canary_s": round(canary_s) if action in WITH_CANARY else 0.0}
     if action not in WITH_SORT or "duration_s" not in header:
-        return found, False
-    size = _size_bytes(state, header)
+        return {**found, "sort_s": 0.0, "disk_mb": 0.0}, False
     measured, known = forecast.forecast_recording(results, state.task)
-    is_guess = not known and not history
+    size = _size_bytes(state, header)
     expected = forecast.forecast_by_rates(header["duration_s"], size, history)
     expected |= {name: measured[name] for name in known}
-    found |= {
-        "sort_s": round(expected["wall_s"].likely),
-        "disk_mb": round(expected["disk_mb"].likely),
-    }
-    return found, is_guess
+    costs = {"sort_s": "wall_s", "disk_mb": "disk_mb"}
+    found |= {column: round(expected[cost].likely) for column, cost in costs.items()}
+    return found, not (known or history)
 
 
 def _why_not_here(settings: SorterSettings) -> str:
@@ -305,11 +298,9 @@ def describe(table: "pd.DataFrame", most: int = 20) -> str:
     problems = table[table["problems"] != ""]
     if len(problems):
         lines += ["", f"{count(len(problems), 'recording')} with problems:"]
-        alike = [
-            (text, [*ids]) for text, ids in problems.groupby("problems", sort=False)["recording"]
-        ]
-        lines += [f"  {shorten(ids)}: {text}" for text, ids in alike[:most]]
-        more = sum(len(ids) for _, ids in alike[most:])  # recordings, as are counted above
+        alike = problems.groupby("problems", sort=False)["recording"].agg(list)
+        lines += [f"  {shorten(ids)}: {text}" for text, ids in alike.iloc[:most].items()]
+        more = sum(map(len, alike.iloc[most:]))  # recordings, as are counted above
         lines += [f"  ... and {more} more"] if more else []
     return "\n".join([*lines, "", describe_totals(table)])
 

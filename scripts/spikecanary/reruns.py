@@ -369,21 +369,10 @@ def compare(
     expected: Mapping[str, Mapping[str, Any]],
     tables: Mapping[str, Collection[str]],
 ) -> str:
-    """Compare records with the settings that they should have been made with.
+    """Say which recordings disagree with their settings, and the command that runs them again.
 
-    Parameters
-    ----------
-    results : Path
-        The results folder.
-    expected : dict
-        By recording: its :attr:`State.expected`.
-    tables : dict
-        By table of a wave: the recordings that it should name.
-
-    Returns
-    -------
-    str
-        Which recordings disagree, and the command that runs them again; empty where none does.
+    ``expected`` holds the :attr:`State.expected` of recordings, ``tables`` the recordings that a
+    wave's tables should name. Empty where nothing disagrees.
     """
     reasons: dict[str, list[str]] = {}
     unreadable = []

@@ -91,14 +91,9 @@ def _describe(kind: Kind, row: Mapping[str, Any]) -> tuple[str, str]:
 
 
 def print_gate(table: Path, batch: Mapping[str, Any]) -> None:
-    """Print what a gate comes to; after the last one what is stopped in the batch, and why.
+    """Print what a gate's table comes to; after the last one what is stopped, and why.
 
-    Parameters
-    ----------
-    table : Path
-        The gate's table.
-    batch : dict
-        As of :func:`print_lines`, and ``waves``: the names of all.
+    ``batch`` as of :func:`print_lines`, and ``waves``: the names of all.
     """
     is_last = all(_is_of_run(table.with_name(f"{wave}.tsv")) for wave in batch["waves"])
     names = batch["names" if is_last else "rows"]

@@ -255,22 +255,11 @@ def find_failed_sort(attempts: Iterable[Mapping[str, Any]], canary: Record | Non
 def print_end(
     results: Path, further: Mapping[str, Mapping[str, str]], files: Collection[str] = ()
 ) -> bool:
-    """Print how a run's recordings ended, and last which of them need attention.
+    """Print how a run's recordings ended, and last which of them need attention: is there one?
 
-    Parameters
-    ----------
-    results : Path
-        The results folder.
-    further : dict
-        The recordings of this run's targets, each with its further columns; where there are none,
-        nothing is printed.
-    files : collection of str
-        What a sorted recording has in the end; a recording that lacks some is named.
-
-    Returns
-    -------
-    bool
-        Whether a recording needs attention.
+    ``further`` are the recordings of this run's targets, each with its further columns; where there
+    are none, nothing is printed. ``files`` is what a sorted recording has in the end; one that
+    lacks some is named.
     """
     if not further:
         return False
