@@ -3,7 +3,7 @@
 
 OUTPUT_RESOURCES = {
     "mem_mb": BATCH.times_attempt(SETTINGS.job.output_mem_mb),
-    "runtime": BATCH.output_runtime(),
+    "runtime": BATCH.times_attempt(batch.OUTPUT_MIN),
 }
 
 

@@ -5,7 +5,6 @@ Paths are below the results folder.
 
 import functools
 import inspect
-import math
 import os
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -14,7 +13,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from spikecanary import forecast, gate, inputcheck, outputs, report, reruns, sentinel, summary
+from spikecanary import forecast, gate, inputcheck, outputs, report, reruns, summary
 from spikecanary.config import Config
 from spikecanary.config.pathtypes import not_readable
 from spikecanary.outputs import phy
@@ -23,8 +22,8 @@ from spikecanary.reruns import OUTPUT_VERSIONS, State
 from spikecanary.table import RESERVED_IDS, Recording
 from spikecanary.texts import as_yaml, count, did_you_mean, shorten
 
-#: The jobs of outputs request at least so many minutes.
-LEAST_OUTPUT_MIN = 240
+#: The first attempt at an output requests so many minutes.
+OUTPUT_MIN = 240
 #: What a rule takes for a param or a resource: a function of a job's wildcards, and of its attempt.
 Asked = Callable[..., Any]
 
@@ -76,7 +75,6 @@ class Batch:
     gate_of: Callable[[str], Path] | None = None
     _states: dict[str, State] = field(default_factory=dict, init=False)
     _waiting: dict[str, set[str]] = field(default_factory=dict, init=False)
-    _minutes: dict[str, int] = field(default_factory=dict, init=False)
 
     @cached_property
     def rows(self) -> dict[str, Recording]:
@@ -201,24 +199,6 @@ class Batch:
         return lambda wildcards, attempt: ask(self.state_of(wildcards.recording).task, attempt)[
             name
         ]
-
-    def output_runtime(self) -> Asked | int:
-        """Return an output's request for time, by its recording; a dry run takes the least."""
-        if self.dry:
-            return LEAST_OUTPUT_MIN
-        return lambda wildcards, attempt: (
-            attempt * self.output_runtime_min(wildcards.get("recording"))
-        )
-
-    def output_runtime_min(self, recording: str | None) -> int:
-        """Return what an output's job requests: the recording's length, four hours at least."""
-        if recording is not None and recording not in self._minutes:
-            path = self.results / recording / "canary.json"
-            tested = sentinel.read_if_readable(sentinel.Essentials, path)
-            if tested is not None:  # it was tested by now
-                minutes = math.ceil((tested.duration_s or 0.0) / 60)
-                self._minutes[recording] = max(LEAST_OUTPUT_MIN, minutes)
-        return self._minutes.get(recording or "", LEAST_OUTPUT_MIN)
 
     # What is asked for.
 

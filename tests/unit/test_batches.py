@@ -36,14 +36,6 @@ def write_canary(batch, name, record):
     sentinel.write_record(path, record.model_copy(update={"settings": settings}))
 
 
-def test_jobs_of_outputs_have_as_long_as_the_recording(batch):
-    some = batch()
-    assert some.output_runtime_min(None) == some.output_runtime_min("a") == 240
-    for name, duration_s in {"a": 5 * 3600.0, "b": 8 * 3600.0, "c": 60.0}.items():
-        write_canary(some, name, make_record(duration_s=duration_s))
-    assert [some.output_runtime_min(name) for name in "abc"] == [300, 480, 240]
-
-
 @pytest.mark.parametrize(
     ("place", "why"),
     [
