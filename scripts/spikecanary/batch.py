@@ -13,7 +13,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from spikecanary import forecast, gate, inputcheck, outputs, report, reruns, summary
+from spikecanary import forecast, gate, inputcheck, outputs, report, reruns, sentinel, summary
 from spikecanary.config import Config
 from spikecanary.config.pathtypes import not_readable
 from spikecanary.outputs import phy
@@ -243,9 +243,7 @@ class Batch:
         states = {each: self.state_of(each) for each in self.waves[wave]}
         reads_only = self.reads_only()
         if reads_only or self.gate_of is None or self.dry:
-            passed = {
-                x for x, state in states.items() if (state.sort if reads_only else state.may_proceed)
-            }
+            passed = {x for x, s in states.items() if (s.sort if reads_only else s.may_proceed)}
             silent = {x for x, state in states.items() if state.is_silent}
         else:
             sentinels = (self.results / each / "canary.json" for each in states)
@@ -338,7 +336,7 @@ class Batch:
     def disagreeing(self) -> dict[str, Any]:
         """What disagrees with the settings of now: records, and tables of waves."""
         states = {each: self.state_of(each) for each in self.rows}
-        named = {}
+        named = dict[str, list[str]]()
         for wave, members in self.waves.items():
             tested = [each for each in members if not states[each].lacks_sentinel]
             named |= {f"waves/{wave}.tsv": members, f"gates/{wave}.tsv": tested}

@@ -255,7 +255,7 @@ def find_failed_sort(attempts: Iterable[Mapping[str, Any]], canary: Record | Non
 def print_end(
     results: Path, further: Mapping[str, Mapping[str, str]], files: Collection[str] = ()
 ) -> bool:
-    """Print how a run's recordings ended, and last which of them need attention: is there one?
+    """Print how a run's recordings ended, and last which need attention; return whether one does.
 
     ``further`` are the recordings of this run's targets, each with its further columns; where there
     are none, nothing is printed. ``files`` is what a sorted recording has in the end; one that
