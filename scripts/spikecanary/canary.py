@@ -40,8 +40,6 @@ logger = logging.getLogger(__name__)
 RAW_RESOURCES = (HostMemoryWatchdogError, DiskExhaustionError, IOStallError, SorterTimeoutError)
 #: Sorters that read a recording's own file where it is a plain one; others make a copy of it.
 READ_BINARY = (*MATLAB_KILOSORTS, "kilosort4", "pykilosort", "tridesclous")
-#: What to do where no verdict can be written.
-WRITE_REMEDY = "Free disk space, or make that folder writable, and run again."
 #: A second window that begins this near to the first is the same, in s.
 SAME_WINDOW_S = 0.5
 
@@ -158,7 +156,8 @@ def run(
         sentinel.write_record(results / "canary.json", record)
     except OSError as err:
         msg = f"{task.row.id}: its verdict cannot be written to {results}: {err}"
-        raise PlainError(sentences(msg, WRITE_REMEDY)) from err
+        remedy = "Free disk space, or make that folder writable, and run again."
+        raise PlainError(sentences(msg, remedy)) from err
     sentinel.append_journal(journal, "canary", record)
     _log_verdict(record)
     return record

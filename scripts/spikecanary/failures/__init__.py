@@ -162,9 +162,7 @@ class SorterUnavailableError(EnvironmentFailure):
 class GPUUnavailableError(EnvironmentFailure):
     """A GPU was asked for and cannot be used."""
 
-    remedy = (
-        "Run on a node with a working GPU and a PyTorch built for it, or set sorter.device: cpu."
-    )
+    remedy = "Run on a node with a working GPU and PyTorch for it, or set sorter.device: cpu."
     device: str
 
 
@@ -273,10 +271,7 @@ class IOStallError(ResourceFailure):
 class HostMemoryWatchdogError(ResourceFailure):
     """The host's memory was not enough."""
 
-    remedy = (
-        "Give the job more memory (job.mem_mb, and up to forecast.max_mem_mb) or run fewer jobs at "
-        "once."
-    )
+    remedy = "Give the job more memory (job.mem_mb, forecast.max_mem_mb), or run fewer at once."
     peak_rss_mb: float
     limit_mb: float
 

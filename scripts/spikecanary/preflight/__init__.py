@@ -226,18 +226,20 @@ def _check_device(task: SortTask) -> None:
 
     settings = task.sorter
     device = registry.asked_device(settings)
-    is_asked = device.partition(":")[0] in ("cuda", "mps")
-    cls, msg = sorter_dict.get(settings.name), None
+    kind = device.partition(":")[0]
+    is_asked = kind in ("cuda", "mps")
+    cls, msg = sorter_dict.get(settings.name), ""
     needs_one = cls is not None and cls.gpu_capability == "nvidia-required"
     if settings.name == "kilosort":  # SpikeInterface 0.105 inherits that it needs one
         needs_one = settings.params.get("useGPU", settings.device != "cpu")
     of_matlab = needs_one or settings.name == "ironclust"
     uses_torch = not of_matlab and settings.container is None
     if is_asked and uses_torch and importlib.util.find_spec("torch"):
-        msg = _why_torch_has_none(device)
+        if why := _why_torch_has_no(kind):
+            msg = f"{'CUDA' if kind == 'cuda' else kind} was asked for, but {why}"
     elif (is_asked or needs_one) and not gpus.count():
         msg = f"{settings.name} needs a GPU, and this machine has none"
-    if msg is not None:
+    if msg:
         is_param = settings.device != device
         remedy = "Change the device in sorter.params, or run where it is." if is_param else ""
         raise GPUUnavailableError(msg, remedy=remedy, device=device)
@@ -249,30 +251,20 @@ def _check_torch(task: SortTask) -> Iterator[ClassifiedSortFailure]:
     is_left_to_it = registry.asked_device(settings) == "auto" and settings.container is None
     if not is_left_to_it or settings.name not in registry.DEVICE_PARAM_OF or not gpus.count():
         return
-    if why := _why_torch_has_no_cuda():
+    if why := _why_torch_has_no("cuda"):
         msg = f"this machine has a GPU, but {settings.name} uses the CPU: {why}"
         remedy = "Install a PyTorch that its driver can use (docs/install.md)."
         yield GPUUnavailableError(msg, remedy=remedy, device="auto")
 
 
-def _why_torch_has_none(device: str) -> str | None:
-    """Say why PyTorch cannot use a GPU that was asked for: cuda, cuda:1, mps."""
+def _why_torch_has_no(kind: str) -> str:
+    """Say why PyTorch cannot use a GPU of a kind, cuda (or ROCm) or mps; nothing where it can."""
     import torch
 
-    if device == "mps":
-        is_there = torch.backends.mps.is_available()
-        return None if is_there else "mps was asked for, but PyTorch finds no such GPU here"
-    why = _why_torch_has_no_cuda()
-    return f"CUDA was asked for, but {why}" if why else None
-
-
-def _why_torch_has_no_cuda() -> str:
-    """Say why PyTorch cannot use any GPU of CUDA or ROCm; nothing where it can."""
-    import torch
-
-    if torch.version.cuda is None and torch.version.hip is None:
+    if kind == "cuda" and torch.version.cuda is None and torch.version.hip is None:
         return "this PyTorch is built without CUDA"
-    return "" if torch.cuda.is_available() else "PyTorch finds no usable GPU here"
+    of_kind = torch.cuda if kind == "cuda" else torch.backends.mps
+    return "" if of_kind.is_available() else "PyTorch finds no such GPU here"
 
 
 def _check_container(task: SortTask) -> Iterator[ClassifiedSortFailure]:

@@ -127,8 +127,8 @@ def explain_missed(
             "in_uV in its column preprocessing (it needs the right gain to uV). Or, of a sorter "
             f"that has it, set {task.alone('scale', '...')}, so that the noise is about 10."
         )
-        evidence = {"path": task.row.paths[0], "noise": noise, "gain": gain}
-        return RecordingLayoutError(msg, remedy=remedy, **evidence)
+        path = task.row.paths[0]
+        return RecordingLayoutError(msg, remedy=remedy, path=path, noise=noise, gain=gain)
     if task.sorter.name in NEEDS_NEIGHBOURS and found["largest_group"] <= TETRODE:
         msg = (
             f"{task.sorter.name} cannot sort this geometry, groups of {found['largest_group']} "
@@ -138,8 +138,8 @@ def explain_missed(
             "Choose a sorter for tetrodes (mountainsort5, spykingcircus2, tridesclous2), or "
             "sort one group a row (column channels, such as group=0)."
         )
-        evidence = {"sorter": task.sorter.name, "n_peaks": found["n_peaks"]}
-        return SorterParameterError(msg, remedy=remedy, **evidence)
+        name, n_peaks = task.sorter.name, found["n_peaks"]
+        return SorterParameterError(msg, remedy=remedy, sorter=name, n_peaks=n_peaks)
     return None
 
 
