@@ -68,20 +68,10 @@ _NOT_OF_PATH = re.compile(
     r"|(?:Can't|Unable to) (?:synchronously )?(?:write|create|flush) [\w' ]+ \("
 )
 #: Errors of code that computes: what a log says of the machine beside them is not the cause.
-_OF_CODE = {
-    "ArithmeticError",
-    "AssertionError",
-    "AttributeError",
-    "IndexError",
-    "KeyError",
-    "LinAlgError",
-    "NameError",
-    "TypeError",
-    "UnboundLocalError",
-    "ValueError",
-    "ZeroDivisionError",
-    "_LinAlgError",
-}
+_OF_CODE = re.compile(
+    r"_?(?:Arithmetic|Assertion|Attribute|Index|Key|LinAlg|Name|Type|UnboundLocal|Value|"
+    r"ZeroDivision)Error"
+)
 #: ... and what PyTorch says of shapes and of kernels that read astray.
 _NATIVE = re.compile(
     r"CUDA error: (?:an illegal|device-side|misaligned|invalid (?:argument|configuration))"
@@ -140,8 +130,8 @@ def by_text(
     errors = parse_errors(text)
     told_by = text
     telling = [error for error in errors if not says_nothing(*error)]
-    native = [error for error in telling if error[0] not in _OF_CODE]
-    of_code = bool(telling) and all(_NATIVE.match(message) for _, message in native)
+    native = [message for kind, message in telling if not _OF_CODE.fullmatch(kind)]
+    of_code = bool(telling) and all(map(_NATIVE.match, native))
     ended = _ENDS_MATLAB.sub("", log, count=1)
     log_of = {
         "environment": "" if of_code else ended,
