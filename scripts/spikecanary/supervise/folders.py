@@ -172,18 +172,6 @@ def hold(path: Path, what: str) -> Iterator[None]:
     """
     from filelock import SoftFileLease, Timeout
 
-    def describe_holder() -> str:
-        owner = lock.owner
-        return f"process {owner.pid} on host {owner.hostname}" if owner else "another process"
-
-    def is_dead() -> bool:
-        """Whether its holder has ended, or has not renewed it while we waited."""
-        if (owner := lock.owner) is None:
-            return False
-        if is_elsewhere:  # locks of other programs may be held without being renewed
-            return owner.mode == "lease" and renewed == last_renewed()
-        return not psutil.pid_exists(owner.pid)
-
     def last_renewed() -> float:
         with contextlib.suppress(OSError):
             return path.stat().st_mtime
@@ -191,29 +179,28 @@ def hold(path: Path, what: str) -> Iterator[None]:
 
     path.parent.mkdir(parents=True, exist_ok=True)
     lock, wait_s, renewed = SoftFileLease(path, lease_duration=LEASE_S), TAKE_OVER_S, last_renewed()
-    judged = lock.owner  # in a container its host has another name, and its processes other numbers
-    if is_elsewhere := judged is not None and judged.hostname != socket.gethostname():
-        logger.info("waiting whether %s lives", describe_holder())
+    owner = lock.owner  # in a container its host has another name, and its processes other numbers
+    if is_elsewhere := owner is not None and owner.hostname != socket.gethostname():
+        logger.info("waiting whether process %s on host %s lives", owner.pid, owner.hostname)
         wait_s += LEASE_S
-    try:
-        try:
-            lock.acquire(timeout=wait_s, poll_interval=wait_s / 20)
-        except Timeout:
-            if not is_dead():
-                raise
+    with contextlib.suppress(Timeout):
+        lock.acquire(timeout=wait_s, poll_interval=wait_s / 20)
+    if not lock.is_locked and (owner := lock.owner) is not None:
+        # Locks of other programs may be held without being renewed.
+        is_silent = owner.mode == "lease" and renewed == last_renewed()
+        if is_silent if is_elsewhere else not psutil.pid_exists(owner.pid):
             # filelock (4.2) takes over by exchanging two files, which network file systems refuse.
             lock.break_lock()
-            lock.acquire(timeout=TAKE_OVER_S)
-    except Timeout:
-        holder = describe_holder()
-        with contextlib.suppress(OSError):
-            seen = datetime.fromtimestamp(path.stat().st_mtime).astimezone()
+            with contextlib.suppress(Timeout):
+                lock.acquire(timeout=TAKE_OVER_S)
+    if not lock.is_locked:
+        holder = f"process {owner.pid} on host {owner.hostname}" if owner else "another process"
+        if seen_s := last_renewed():
+            seen = datetime.fromtimestamp(seen_s).astimezone()
             holder += f", last seen {seen.isoformat(timespec='seconds')}"
-        msg = (
-            f"{holder}, {what}. If that process has ended (this host cannot see another's), "
-            f"remove {path}"
-        )
-        raise ConcurrentSortError(msg, holder=holder) from None
+        hint = f"If that process has ended (this host cannot see another's), remove {path}"
+        msg = f"{holder}, {what}. {hint}"
+        raise ConcurrentSortError(msg, holder=holder)
     try:
         yield
     finally:
