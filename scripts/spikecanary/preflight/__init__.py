@@ -1,5 +1,6 @@
 """What is inspected before a sort: the header, this node, and for a canary the signal."""
 
+import importlib.resources
 import importlib.util
 import os
 import resource
@@ -212,9 +213,7 @@ def _check_templates(task: SortTask) -> None:
     folder = Path(named) if named else Path.home() / ".kilosort"
     is_found = (folder / "wTEMP.npz").exists() if named else folder.is_dir()
     if settings.container is None and not is_found:
-        spec = importlib.util.find_spec("kilosort")
-        origin = spec and spec.origin
-        wheel = Path(origin).parent if origin else "the installed kilosort's folder"
+        wheel = importlib.resources.files("kilosort")
         remedy = f"Set the environment variable {KILOSORT_FOLDER}={wheel}, which has the file."
         msg = f"kilosort4's built-in templates, {folder / 'wTEMP.npz'}, are not there"
         raise ModelLoadingError(msg, remedy=remedy, path=str(folder / "wTEMP.npz"))
