@@ -118,14 +118,9 @@ def run(
     it was killed before, and its wave must not wait any longer. ``refused`` is what is wrong with
     settings of the steps after the sort, which would fail then.
 
-    Raises
-    ------
-    Interrupted
-        A signal ended this process; only a line in the journal is left behind.
-    PlainError
-        The sentinel cannot be written.
-    OSError
-        What an earlier job left cannot be removed.
+    Raises Interrupted where a signal ended this process, which leaves only a line in the journal,
+    PlainError where no sentinel can be written, OSError where an earlier job's files cannot be
+    removed.
     """
     started_at, journal = sentinel.now(), results / "attempts.jsonl"
     evidence = Evidence(warnings=list(_describe_changes(results / "sort.json", job)))

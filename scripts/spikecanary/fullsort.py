@@ -63,14 +63,9 @@ def run(
     ``forced``, the journal, and the outputs ``sorting`` and ``sort.json``, which is returned. The
     sorter's own files are kept beside them (:mod:`spikecanary.sorter.sorteroutput`).
 
-    Raises
-    ------
-    SortStoppedError
-        The sentinel says stop.
-    SortFailedError
-        The sort failed, and not for a biological reason; or another process sorts the recording.
-    Interrupted
-        A signal ended this process; only a line in the journal is left behind.
+    Raises SortStoppedError where the sentinel says stop, SortFailedError where the sort failed, and
+    not for a biological reason, or another process sorts the recording, and Interrupted where a
+    signal ended this process, which leaves only a line in the journal.
     """
     may_read = keep_output and not task.row.is_remote  # whose stamp proves nothing
     finished = sorteroutput.find(results, job.recorded_settings) if may_read else None

@@ -135,12 +135,8 @@ def supervise(
 
     Its keyword arguments go there as JSON, and become again what its annotations say. If it names
     it, the function is given ``tell`` (:func:`spikecanary.supervise.child.append`), for stages as
-    they begin and for facts. The size of the work folder is what ``disk_mb`` measures.
-
-    Raises
-    ------
-    Interrupted
-        A signal ended this process; the child's tree has been ended first.
+    they begin and for facts. The size of the work folder is what ``disk_mb`` measures. Where a
+    signal ends this process, Interrupted is raised once the child's tree has been ended.
     """
     target = f"{function.__module__}:{function.__qualname__}"
     request, events_path = folder / "call.json", folder / "events.jsonl"
