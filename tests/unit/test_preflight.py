@@ -29,6 +29,8 @@ from spikecanary.failures import (
     SorterParameterError,
     SorterUnavailableError,
 )
+from spikecanary.failures.classify import classify
+from spikecanary.supervise.child import describe_error
 from spikecanary.table import Recording
 from workbench import ROOT
 
@@ -222,23 +224,26 @@ def on_path(tmp_path, monkeypatch):
     return write
 
 
-def test_docker(fail, on_path, monkeypatch):
+def test_docker(run, fail, on_path, monkeypatch):
     task = make_task(container="docker")
     assert fail(task).evidence == {"reason": "client_missing"}
     on_path("docker")
     monkeypatch.setattr("spikeinterface.sorters.utils.has_docker_python", lambda: False)
     assert "Python package docker" in str(fail(task))
     monkeypatch.setattr("spikeinterface.sorters.utils.has_docker_python", lambda: True)
-    for text, reason in (
-        ("Connection aborted, No such file", "daemon_down"),
-        ("PermissionError(13, 'Permission denied')", "permission_denied"),
+    for error, reason in (
+        (FileNotFoundError(2, "No such file or directory"), "daemon_down"),
+        (PermissionError(13, "Permission denied"), "permission_denied"),
     ):
 
-        def refuse(*_, text=text, **__):
-            raise docker.errors.DockerException(text)
+        def refuse(*_, error=error, **__):
+            msg = f"Error while fetching server API version: ('Connection aborted.', {error!r})"
+            raise docker.errors.DockerException(msg)
 
         monkeypatch.setattr(docker, "from_env", refuse)
-        assert fail(task).evidence["reason"] == reason
+        with pytest.raises(docker.errors.DockerException) as caught:
+            run(task)
+        assert classify(describe_error(caught.value)).evidence["reason"] == reason
 
 
 def test_singularity(fail, monkeypatch, tmp_path):
