@@ -86,10 +86,8 @@ def _visible() -> list[Any]:
     """
     devices = _devices()
     if VISIBLE not in os.environ:
-        totals = [_memory(each).total for each in devices]
-        least = SMALL * max(totals, default=0)
-        sizes = zip(devices, totals, strict=True)
-        return [each for each, total in sizes if not 0 < total < least]
+        least = SMALL * max((_memory(each).total for each in devices), default=0)
+        return [each for each in devices if not 0 < _memory(each).total < least]
     found = []
     for name in _names():
         if name.isdecimal():
