@@ -46,9 +46,8 @@ def read_wave(sentinels: Iterable[Path]) -> list[dict[str, str]]:
     rows = []
     for path in sentinels:
         record = sentinel.read_if_readable(Essentials, path)
-        verdict, category = (record.verdict, record.category) if record else ("", None)
-        found = (path.parent.name, verdict, category or "")
-        rows.append(dict(zip(COLUMNS, found, strict=True)))
+        verdict, category = (record.verdict, record.category or "") if record else ("", "")
+        rows.append({"recording": path.parent.name, "verdict": verdict, "category": category})
     return rows
 
 

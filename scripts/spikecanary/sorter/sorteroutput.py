@@ -5,6 +5,7 @@ sorting that cannot be read must not cost the hours of its sort. Where settings 
 those of the files, they are read again instead of sorting.
 """
 
+import itertools
 import json
 import logging
 import shutil
@@ -68,8 +69,11 @@ def keep(work: Path, results: Path, settings: Mapping[str, Any], version: str | 
     files = {name: [size, digest(source / name)] for name, size in _list_sizes(source).items()}
     note = {"settings": settings, "sorter_version": version, "files": files}
     sentinel.write_atomic(source / NOTE, json.dumps(note) + "\n")
-    if target.exists():
-        _keep_changed(target)
+    noted = _read_note(target)
+    if target.exists() and (noted is None or _is_changed(target, noted, added=True)):
+        numbered = (target.with_name(f"{NAME}.{number}") for number in itertools.count(1))
+        aside = target.rename(next(each for each in numbered if not each.exists()))
+        logger.warning("%s was changed by hand: it is kept as %s", target, aside)
     sentinel.move(source, target)
 
 
@@ -102,18 +106,6 @@ def lay_out(source: Path, work: Path, *, keep_good_only: bool | None = None) -> 
         ran_with = json.loads(path.read_text(encoding="utf-8"))
         ran_with["sorter_params"][KEEP_GOOD_ONLY] = keep_good_only
         path.write_text(json.dumps(ran_with), encoding="utf-8")
-
-
-def _keep_changed(target: Path) -> None:
-    """Move a kept folder aside where a person changed it."""
-    note = _read_note(target)
-    if note is not None and not _is_changed(target, note, added=True):
-        return
-    number = 1
-    while (aside := target.with_name(f"{NAME}.{number}")).exists():
-        number += 1
-    target.rename(aside)
-    logger.warning("%s was changed by hand: it is kept as %s", target, aside)
 
 
 def _is_changed(folder: Path, note: Mapping[str, Any], *, added: bool = False) -> bool:
