@@ -47,17 +47,12 @@ NO_PROBE = re.compile(
 NO_PROBE_CHANNEL = re.compile(
     r"(?i)([a-h]\d*[-_])?(aux|adc|accel|din|dig|analog|ainp)[a-z]*[-_ ]?\d*|acc[-_ ]?[xyz]"
 )
-#: Electrodes may be named so, after a region (ACC) or for what they do. Beside other channels these
-#: are none, with no number above 3; accelerometers have three axes.
-NO_REGION = re.compile(r"(?i)(acc|stim)[-_ ]?(\d*)")
-FEW_NUMBERS = {"", "1", "2", "3"}
 #: Properties by which channels are grouped.
 GROUPS = ("group", "group_name", "tetrode", "shank")
 #: What no path in a table can hold: it ends fields, lines or paths, or is not UTF-8.
 ODD_PATH = re.compile(r'[\x00-\x1f\x85\u2028\u2029;\ud800-\udfff]|^"|^\s|\s$')
-#: A tetrode has so many channels, the converters of Neuropixels 1.0 so many bits, an accelerometer
-#: so many axes.
-N_TETRODE, NEUROPIXELS1_BITS, N_AXES = 4, 10, 3
+#: A tetrode has so many channels, the converters of Neuropixels 1.0 so many bits.
+N_TETRODE, NEUROPIXELS1_BITS = 4, 10
 #: Readers of microelectrode arrays.
 MEAS = ("maxwell", "biocam", "mcsh5", "mcsraw")
 #: Columns that tell apart what is in one folder.
@@ -137,7 +132,10 @@ def _inspect_stream(one: Found, split: str, sorter: str) -> Iterator[Found]:
         yield replace(one, reason=f"sampled at {rate_hz:g} Hz: a field potential")
         return
     ids, labels = opened.channel_ids, opened.get_property("channel_name")
-    electrodes = _are_electrodes(list(zip(ids, ids if labels is None else labels, strict=True)))
+    electrodes = [
+        not any(NO_PROBE_CHANNEL.fullmatch(str(name)) for name in both)
+        for both in zip(ids, ids if labels is None else labels, strict=True)
+    ]
     if not any(electrodes):
         yield replace(one, reason="no electrodes (auxiliary channels)")
         return
@@ -155,23 +153,6 @@ def _inspect_stream(one: Found, split: str, sorter: str) -> Iterator[Found]:
             read = replace(part, row=row, header=header, reason=reason, failed=bool(reason))
             presets = _propose_presets(opened, read, sorter) if sorter and not reason else {}
             yield replace(read, row=row | presets)
-
-
-def _are_electrodes(channels: Sequence[tuple[Any, Any]]) -> list[bool]:
-    """Say of each channel whether it is an electrode, by its id and its name."""
-    sure = [not any(NO_PROBE_CHANNEL.fullmatch(str(name)) for name in both) for both in channels]
-    doubtful = [
-        next(filter(None, (NO_REGION.fullmatch(str(x)) for x in y)), None) for y in channels
-    ]
-    numbers: dict[str, set[str]] = {}
-    for found in filter(None, doubtful):
-        numbers.setdefault(found[1].lower(), set()).add(found[2])
-    none = {x for x, n in numbers.items() if n <= FEW_NUMBERS and (x != "acc" or len(n) == N_AXES)}
-    strict = [
-        is_one and not (found and found[1].lower() in none)
-        for is_one, found in zip(sure, doubtful, strict=True)
-    ]
-    return strict if any(strict) else sure
 
 
 def _propose_presets(opened: "BaseRecording", one: Found, sorter: str) -> dict[str, str]:
