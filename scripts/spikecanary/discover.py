@@ -68,7 +68,6 @@ class Found(Recognised):
     stream: str = ""
     row: dict[str, str] = field(default_factory=dict)
     header: dict[str, Any] = field(default_factory=dict)
-    set_up: str = ""  #: what runs that are joined have in common
     of: tuple[str, ...] = ()  #: the same of CatGT's output and of its raw data
     is_catgt: bool = False
     is_joined: bool = False
@@ -141,8 +140,6 @@ def _inspect_stream(one: Found, split: str, sorter: str) -> Iterator[Found]:
         return
     if left_out := [name for name, is_one in zip(ids, electrodes, strict=True) if not is_one]:
         yield replace(one, reason=f"no electrodes, by their names: channels {shorten(left_out)}")
-    places = opened.get_channel_locations().tolist() if opened.has_probe() else []
-    one = replace(one, set_up=str([rate_hz, opened.get_dtype(), ids.tolist(), places]))
     unused = opened
     for channels in _split(opened, np.array(electrodes), split):
         for part in _parts(opened, one):
@@ -451,10 +448,6 @@ def _report(
         listed = [one for one in left_out if one.failed is failed]
         lines += ["", title] * bool(listed)
         lines += [f"  {' '.join(filter(None, (o.path, o.stream)))}: {o.reason}" for o in listed]
-    alike = _group(new, lambda one: (one.place(), one.set_up, str(one.header["gains"])))
-    runs = [len(group) for group in alike if len(group) > 1]
-    runs_text = f"{sum(runs)} of these rows are runs of {len(runs)} probes, one after the other. "
-    lines += ["", f"{runs_text}To sort them as one, remove them and use --concatenate"] * bool(runs)
     lines += ["", f"{count(len(new), 'recording')} added to {out}, {n_known} known before"]
     sys.stdout.write("\n".join(lines) + "\n")
 

@@ -214,14 +214,6 @@ def test_ids_of_odd_names(tmp_path):
     assert not {"gates", "summary.tsv"} & {*rows}
 
 
-def test_runs_that_could_not_be_joined_are_not_said_to_be(tmp_path, capsys):
-    for number, names in enumerate((["CH1", "CH2"], ["CH1", "CH3"]), start=1):
-        board = {"Acquisition_Board-100.Rhythm": (names, RATE_HZ)}
-        open_ephys(tmp_path / f"day/Record Node 1/experiment{number}/recording1", board)
-    assert len(run(tmp_path, tmp_path)[1]) == 2
-    assert "--concatenate" not in capsys.readouterr().out
-
-
 def test_a_gate_after_the_chunks_of_a_row_is_new_and_links_come_after_what_they_lead_to(tmp_path):
     for gate in (0, 1):
         spikeglx(tmp_path / "raw/flat", f"f_g{gate}_t0.imec0.ap")
