@@ -165,10 +165,10 @@ def test_nwb_timestamps_that_the_reader_leaves_out(tmp_path):
 def test_rate_that_the_reader_makes_of_rounded_times_is_refused(tmp_path, times, made_hz):
     with pytest.raises(RecordingUnreadableError) as caught:
         notes_of(write_nwb(tmp_path / "x.nwb", times))
-    assert f"Hz, of which the reader makes {made_hz}: its times are rounded" in str(caught.value)
+    assert f"Hz, its header says {made_hz}: its times are rounded" in str(caught.value)
     assert "Write the rate into the file" in caught.value.remedy
     text, _ = notes_of(write_nwb(tmp_path / "unix.nwb", TIMES + 1.7e9))
-    assert "of which the reader makes 299" in text
+    assert "its header says 299" in text
 
 
 def test_pauses_between_segments_and_order_of_files(tmp_path):

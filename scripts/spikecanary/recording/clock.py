@@ -271,16 +271,10 @@ def describe_gaps(opened: "BaseRecording", row: Recording) -> Iterator[str]:
         share = step / _usual_step(clock)
         if abs(share - 1) <= RATES_DIFFER:
             continue
-        if row.reader != "nwb":
-            yield f"{name} runs at {share * rate_hz:.6g} Hz, its header says {rate_hz:g}"
-            continue
-        msg = (
-            f"{name} runs at {share * rate_hz:.6g} Hz, of which the reader makes {rate_hz:.6g}: "
-            "its times are rounded"
-        )
-        if abs(share - 1) > ROUNDED_RATE:
+        msg = f"{name} runs at {share * rate_hz:.6g} Hz, its header says {rate_hz:.6g}"
+        if row.reader == "nwb" and abs(share - 1) > ROUNDED_RATE:  # of which its reader makes one
             remedy = "Write the rate into the file (rate and starting_time in place of timestamps)."
-            raise refuse(row, msg, remedy)
+            raise refuse(row, f"{msg}: its times are rounded", remedy)
         yield msg
 
 
