@@ -81,14 +81,6 @@ def test_probe_without_wiring_is_refused_or_wired_as_the_table_says(place):
     assert "column wiring" in refusal(place, linear(wired=False), wiring="backwards")
 
 
-def test_wiring_of_the_table_that_replaces_that_of_the_probe_is_said(place):
-    probe = linear()
-    probe.set_device_channel_indices([*range(7, 0, -1), -1])
-    recording, notes = place(probe, wiring="identity")
-    assert recording.get_num_channels() == N
-    assert "probe.json is wired otherwise; column wiring (identity) replaces that" in notes[0]
-
-
 @pytest.mark.parametrize(("units", "pitch"), [("mm", 0.02), ("m", 2e-5)])
 def test_positions_are_read_with_their_unit(place, units, pitch):
     recording, _ = place(linear(pitch=pitch, units=units))

@@ -10,7 +10,7 @@ import numpy as np
 from spikecanary.config.pathtypes import not_readable
 from spikecanary.failures import RecordingUnreadableError
 from spikecanary.table import Recording
-from spikecanary.texts import MOST_NAMED, did_you_mean, shorten
+from spikecanary.texts import did_you_mean, shorten
 
 if TYPE_CHECKING:
     from probeinterface import Probe, ProbeGroup
@@ -57,7 +57,7 @@ def _attach(
     recording: "BaseRecording", row: Recording, path: str, notes: list[str]
 ) -> "BaseRecording":
     """Attach the probe of a file; keep the channels that it wires."""
-    group = _read(path, row, notes)
+    group = _read(path, row)
     n_channels = recording.get_num_channels()
     wired = group.get_global_device_channel_indices()["device_channel_indices"]
     wired = wired[wired >= 0]
@@ -75,7 +75,6 @@ def _attach(
         twice = np.flatnonzero(np.bincount(wired) > 1)
         msg = f"the probe {path} wires two contacts to channel {shorten(twice.tolist())}"
         raise refuse(row, msg, f"{remedy}, each once.")
-    own = recording.get_channel_locations() if recording.has_probe() else None
     ids = recording.channel_ids
     placed = recording.select_channels_with_probegroup(group)
     names = {*placed.channel_ids}
@@ -84,14 +83,12 @@ def _attach(
             f"{len(left_out)} of {len(ids)} channels are not wired by {path}, and are left out: "
             f"{shorten(left_out)}"
         )
-    if own is not None:
-        own = own[recording.ids_to_indices(placed.channel_ids)]
-        if not np.array_equal(own, placed.get_channel_locations()):
-            notes.append(f"the data have a probe of their own; {path} (column probe) replaces it")
+    if recording.has_probe():
+        notes.append(f"the data have a probe of their own; {path} (column probe) replaces it")
     return placed
 
 
-def _read(path: str, row: Recording, notes: list[str]) -> "ProbeGroup":
+def _read(path: str, row: Recording) -> "ProbeGroup":
     """Read a probeinterface file, wired, in um and in two dimensions."""
     from probeinterface import read_probeinterface
 
@@ -107,10 +104,7 @@ def _read(path: str, row: Recording, notes: list[str]) -> "ProbeGroup":
         raise refuse(row, f"{path} holds no probe", "Give the probe's file in column probe.")
     first = 0
     for probe in read.probes:
-        wired = probe.device_channel_indices
         _wire(probe, row, path, first)
-        if wired is not None and not np.array_equal(wired, probe.device_channel_indices):
-            notes.append(f"{path} is wired otherwise; column wiring ({row.wiring}) replaces that")
         first += probe.get_contact_count()
     return _in_um(read, row)
 
@@ -216,15 +210,10 @@ def _find(
     for part in _split(getattr(row, column)):
         chosen = _find_part(recording, ids, part)
         if not chosen:
-            values = {
-                name: list(dict.fromkeys(map(str, recording.get_property(name))))
-                for name in recording.get_property_keys()
-            }
-            by_property = [f"{k} ({shorten(v)})" for k, v in values.items() if len(v) <= MOST_NAMED]
             remedy = (
                 "Write ids, ranges of ids (0-7) or property=value, separated by commas. The "
                 f"channels are {shorten(names)}, the last is {names[-1]}; the properties "
-                f"{'; '.join(by_property) or 'none'}."
+                f"{', '.join(recording.get_property_keys()) or 'none'}."
             )
             raise refuse(row, f"column {column}: no channel {part!r}", remedy)
         found.update(chosen)
