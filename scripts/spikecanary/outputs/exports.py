@@ -31,9 +31,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-#: Recordings that began farther apart, in s, are hardly of one session.
-DAY_S = 86_400
-
 
 def run(
     export: Output,
@@ -136,14 +133,8 @@ def run_session(
                 part.model_copy(update={"lag_s": part.lag_s + more_s}) for part in one.parts
             ]
     metadata = nwb.nwb_metadata(first, settings, session)
-    notes = []
     if left_out := [row.id for row in rows if row.id not in folders]:
-        notes.append(f"without {', '.join(left_out)}, which are not sorted")
-    began = [one.began_s for one in made if one.began_s] or [0.0]
-    if (apart_s := max(began) - min(began)) > DAY_S:
-        days = f"its recordings began up to {apart_s / DAY_S:.0f} days apart"
-        notes.append(f"{days}: columns subject and session tell sessions apart")
-    for note in notes:
+        note = f"without {', '.join(left_out)}, which are not sorted"
         logger.warning("%s: %s", session, note)
         metadata["NWBFile"]["session_description"] += f"; {note}"
     with appears_whole(path, "export_session") as temporary:
