@@ -19,7 +19,7 @@ def test_synchronisation_stream_is_refused_with_the_streams_there(tmp_path):
     path = spikeglx(tmp_path / "run")
     text = refusal(of_spikeglx(path, "imec0.ap-SYNC"), RecordingLayoutError)
     assert "holds no electrodes" in text
-    assert "there are imec0.ap" in text
+    assert "stream_id imec0.ap" in text
 
 
 @pytest.mark.parametrize(("kinds", "is_read"), [("4,0,0,1", True), ("0,0,4,1", False)])
@@ -70,9 +70,9 @@ def test_unit_that_tells_a_digital_signal(units, of_others, is_digital):
     opened.neo_reader = SimpleNamespace(header={"signal_channels": {"units": units + of_others}})
     if is_digital:
         with pytest.raises(RecordingLayoutError, match="holds no electrodes"):
-            integrity.check_stream(opened, "/x")
+            integrity.check_stream(opened, "/x", "binary")
     else:
-        integrity.check_stream(opened, "/x")
+        integrity.check_stream(opened, "/x", "binary")
 
 
 def test_field_potential_of_neuroscope_at_the_rate_of_its_raw_data(tmp_path):
@@ -135,4 +135,4 @@ def test_streams_without_electrodes(name):
     opened = NumpyRecording([traces()], RATE_HZ)
     opened.stream_name = name
     with pytest.raises(RecordingLayoutError, match="holds no electrodes"):
-        integrity.check_stream(opened, "/x")
+        integrity.check_stream(opened, "/x", "binary")

@@ -200,7 +200,7 @@ def _open_path(
         if np.ndim(start_s):  # of NWB in zarr
             segment._t_start = float(start_s[0])  # noqa: SLF001 - nothing else sets it
     formats.mend(opened, path, options, notes)
-    integrity.check_stream(opened, path)
+    integrity.check_stream(opened, path, row.reader)
     integrity.check_complete(opened, path, row, notes)
     if thorough:
         integrity.read_ends(opened, path, row)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from spikecanary.failures import RecordingLayoutError
-from spikecanary.recording.formats import VOLTS, describe_binary
+from spikecanary.recording.formats import VOLTS, describe_binary, list_streams
 from spikecanary.recording.probes import refuse
 from spikecanary.recording.stamps import data_files
 from spikecanary.table import Recording, is_url
@@ -44,7 +44,7 @@ BUFFERED_S, BUFFERED_SHARE = 1.0, 0.1
 NCS_HEADER_BYTES = 16_384
 
 
-def check_stream(opened: "BaseRecording", path: str) -> None:
+def check_stream(opened: "BaseRecording", path: str, reader: str) -> None:
     """Raise RecordingLayoutError if a stream is a digital signal or a field potential."""
     name, rate_hz = getattr(opened, "stream_name", None), opened.get_sampling_frequency()
     stream = f"stream {name!r}" if name else "this recording"
@@ -63,19 +63,17 @@ def check_stream(opened: "BaseRecording", path: str) -> None:
         )
     else:
         return
-    streams: Sequence[str] = []
-    with contextlib.suppress(Exception):  # readers that do not know streams, or not of a path
-        streams = type(opened).get_streams(path)[1]
-    others = [str(each) for each in streams if not NO_ELECTRODES.search(str(each)) and each != name]
-    there = f"; there are {', '.join(others)}" if others else ""
-    remedy = f"Name the stream of the electrodes in column stream_id{there}."
-    if not name:
-        remedy = "Is the rate in Hz? If the file holds several signals, choose another one in "
-        remedy += "reader_options."
-    with contextlib.suppress(Exception):  # of NWB
-        series = opened.fetch_available_electrical_series_paths(path)
-        if named := [each for each in series if each != opened.electrical_series_path]:
-            remedy = f"Name another electrical_series_path in reader_options: {', '.join(named)}."
+    others, now = [], (name, getattr(opened, "electrical_series_path", None))
+    with contextlib.suppress(Exception):  # whatever a reader does not know of its streams
+        others = [
+            f"{column} {columns[column]}"
+            for other, columns in list_streams(path, reader)
+            for column in ("stream_id", "reader_options")
+            if column in columns and other not in now and not NO_ELECTRODES.search(other)
+        ]
+    remedy = "Is the rate in Hz? If not, name the electrodes' stream (stream_id, reader_options)."
+    if others:
+        remedy = f"Name the stream of the electrodes in the row: {', '.join(others)}."
     raise RecordingLayoutError(msg, path=path, remedy=remedy)
 
 
