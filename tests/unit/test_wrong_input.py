@@ -84,10 +84,6 @@ ROWS = {
         "http://purl.obolibrary.org/obo/NCBITaxon_[0-9]+' (Species of subject. Use latin name)",
     ),
     "sex for NWB": ({"sex": "male"}, "(recording 'a'): NWB: Subject: sex: 'male' is not one of"),
-    "option twice": (
-        {"reader_options": '{"num_channels": 4, "num_channels": 8}'},
-        "not JSON: 'num_channels' stands there twice",
-    ),
     "type of a comma": (options(dtype=","), "no type of numbers: dtype ','"),
     "type of fields": (options(dtype="i4,(2"), "no type of numbers: dtype"),
     "type too large": (options(dtype="2147483648i4"), "no type of numbers: dtype"),

@@ -76,7 +76,7 @@ def _split_paths(value: Any) -> Any:
 def _parse_options(value: Any) -> Any:
     """Parse the JSON of a table's field."""
     try:
-        options = json.loads(value, object_pairs_hook=_once) if isinstance(value, str) else value
+        options = json.loads(value) if isinstance(value, str) else value
         json.dumps(options, ensure_ascii=False).encode()  # records hold it
     except (ValueError, RecursionError) as err:
         msg = f"not JSON: {err}"
@@ -89,15 +89,6 @@ def _parse_options(value: Any) -> Any:
         msg = "; ".join(f"{name}: {text}" for name, text in why.items())
         raise ValueError(msg) from err
     return options
-
-
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Return an object of JSON; of a key that stands twice, the first would be lost, unsaid."""
-    names = [name for name, _ in pairs]
-    if twice := [name for name in names if names.count(name) > 1]:
-        msg = f"{quote(twice[0])} stands there twice"
-        raise ValueError(msg)
-    return dict(pairs)
 
 
 class _Options(BaseModel):
