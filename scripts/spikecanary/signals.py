@@ -421,19 +421,8 @@ def silence(
 ) -> "BaseRecording":
     """Set the samples of dead periods to zero, lazily; those only noisier or quieter are kept.
 
-    Parameters
-    ----------
-    recording : BaseRecording
-        A recording, or its part from ``start_s`` on; centred on zero, by a filter.
-    periods : list of BadPeriod
-        In s from the beginning of the whole recording.
-    start_s : float
-        Where the part begins.
-
-    Raises
-    ------
-    PreprocessingError
-        Its samples are unsigned.
+    The recording, or its part from ``start_s`` on, is centred on zero, by a filter; periods count
+    from the beginning of the whole. Raises PreprocessingError if its samples are unsigned.
     """
     from spikeinterface.core.base import base_period_dtype
     from spikeinterface.preprocessing import silence_periods

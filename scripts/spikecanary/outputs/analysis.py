@@ -51,19 +51,9 @@ def run(
 ) -> None:
     """Analyze a recording's sorting; write ``analyzer`` and ``metrics.tsv`` into its folder.
 
-    Both appear whole or not at all. No units and one unit are ordinary.
-
-    Parameters
-    ----------
-    task : SortTask
-        The full sort: recording, preprocessing, and the number of processes.
-    settings : AnalysisSettings
-        Further preprocessing, and the extensions.
-    folder : Path
-        The recording's results, with ``sorting`` and ``sort.json``.
-    by_hand : container of str
-        Work by hand to follow: ``phy``, the units of the Phy folder, or ``gui``, the curations that
-        SpikeInterface's GUI saved for former analyses.
+    Both appear whole or not at all. No units and one unit are ordinary. ``by_hand`` is work by hand
+    to follow: ``phy``, the units of the Phy folder, or ``gui``, the curations that SpikeInterface's
+    GUI saved for former analyses.
 
     Raises
     ------
@@ -236,12 +226,8 @@ def describe_units(analyzer: "SortingAnalyzer") -> "pd.DataFrame":
 def without_far_places(table: "pd.DataFrame", contacts: "NDArray[Any]") -> "pd.DataFrame":
     """Take out places that are outside the probe's hull by more than its pitch: nothing is there.
 
-    Parameters
-    ----------
-    table : DataFrame
-        With columns ``x_um`` and ``depth_um``.
-    contacts : array, (n_channels, 2)
-        Where the channels are, in um. The pitch is how far the next one is, at most.
+    ``contacts``: where the channels are, (n_channels, 2), in um. The pitch is how far the next one
+    is, at most.
     """
     from scipy.spatial import KDTree
 

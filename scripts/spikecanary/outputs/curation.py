@@ -37,17 +37,8 @@ def run(settings: CurationSettings, folder: Path, by_hand: Container[str] = ()) 
     """Label a recording's units; write ``units.tsv`` and the sorting that is left, ``curated``.
 
     That is SpikeInterface's folder of the sorting without what was found twice, with the table's
-    columns and the sorter's own as properties.
-
-    Parameters
-    ----------
-    settings : CurationSettings
-        Thresholds and classifiers.
-    folder : Path
-        The recording's results, with ``sorting``, ``sort.json`` and what
-        :func:`spikecanary.outputs.analysis.run` wrote.
-    by_hand : container of str
-        With ``phy``, the labels of the Phy folder go before those of the settings.
+    columns and the sorter's own as properties. ``by_hand`` as of
+    :func:`spikecanary.outputs.analysis.run`: labels of the Phy folder go before all others.
 
     Raises
     ------
@@ -139,25 +130,10 @@ def make_columns_fit(several: Sequence["BaseExtractor"]) -> None:
 
 
 def label(metrics: "pd.DataFrame", settings: CurationSettings) -> "pd.DataFrame":
-    """Label units by thresholds and by Bombcell.
+    """Label units, a row of metrics each, by thresholds and Bombcell; raises as :func:`run`.
 
-    Parameters
-    ----------
-    metrics : DataFrame
-        A row a unit.
-    settings : CurationSettings
-        The thresholds.
-
-    Returns
-    -------
-    pandas.DataFrame
-        ``thresholds_label`` (good or mua), ``reasons`` (each threshold that a unit misses),
-        ``bombcell_label`` unless it is off.
-
-    Raises
-    ------
-    OutputError
-        As :func:`run`.
+    Columns are ``thresholds_label`` (good or mua), ``reasons`` (each threshold that a unit misses),
+    and ``bombcell_label`` unless it is off.
     """
     import pandas as pd
     from spikeinterface.curation import bombcell_label_units
@@ -203,17 +179,9 @@ def _miss(name: str, value: float, limit: Threshold) -> str:
 
 
 def classify(analyzer: "SortingAnalyzer", settings: CurationSettings) -> "pd.DataFrame":
-    """Label units by UnitRefine's classifiers, which are on disk.
+    """Return columns ``unitrefine_label`` and ``unitrefine_probability``, by classifiers on disk.
 
-    Returns
-    -------
-    pandas.DataFrame
-        ``unitrefine_label`` and ``unitrefine_probability``.
-
-    Raises
-    ------
-    OutputError
-        A model is not where the settings say.
+    Raises OutputError if one is not where the settings say.
     """
     import pandas as pd
     from spikeinterface.curation import unitrefine_label_units

@@ -44,21 +44,8 @@ def run(
 ) -> None:
     """Export the units of a recording; the file or folder appears whole or not at all.
 
-    Parameters
-    ----------
-    export : str
-        ``phy``, ``nwb``, ``npz``, ``mat`` or ``report``.
-    settings : ExportSettings
-        Arguments of the formats.
-    folder : Path
-        The recording's results, with what the analysis and the curation wrote.
-    row : Recording, optional
-        The recording; columns of its row name it in NWB, which needs it.
-    manual : str, optional
-        The curation's setting: where it is ``phy``, a Phy folder that was edited stays.
-    task : SortTask, optional
-    analyzed_with : AnalysisSettings, optional
-        What the analyzer was made with; Phy's traces, where it has lost its recording.
+    NWB needs the ``row``. Where ``manual`` is ``phy``, a Phy folder that was edited stays. Phy's
+    traces come from ``task`` and ``analyzed_with``, where the analyzer has lost its recording.
 
     Raises
     ------

@@ -57,20 +57,8 @@ def run(
 ) -> None:
     """Draw a recording and its units; a folder of PNG files, and of pages of units in it.
 
-    It appears whole or not at all.
-
-    Parameters
-    ----------
-    task : SortTask
-        The full sort.
-    analysis_settings : AnalysisSettings
-        How the recording is filtered.
-    curation_settings : CurationSettings
-        With the thresholds, drawn into the histograms.
-    folder : Path
-        The recording's results.
-    n_pages : int
-        How many units have a page of their own, those with the most spikes.
+    It appears whole or not at all. ``n_pages`` units, those with the most spikes, have a page of
+    their own.
     """
     _set_up()
     analyzer = analysis.load_analyzer(folder / "analyzer")

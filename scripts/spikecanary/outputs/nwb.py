@@ -97,15 +97,7 @@ def nwb_metadata(one: Sorted, settings: NwbSettings, session: str | None = None)
     """Return NWB's metadata of a recording: the config's, and over them its columns'.
 
     ``session_start_time`` is needed. Where nobody tells it, it is a guess, and a warning says so.
-
-    Parameters
-    ----------
-    one : Sorted
-        The recording, or the first of a session.
-    settings : NwbSettings
-        The config's metadata.
-    session : str, optional
-        The name of the session.
+    Of a ``session`` its first recording is described.
     """
     row, name, began = one.row, session or one.row.id, one.parts[0].began
     file: dict[str, Any] = {

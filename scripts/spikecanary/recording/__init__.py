@@ -70,10 +70,11 @@ def open_recording(
 ) -> "BaseRecording":
     """Open a recording lazily: its paths concatenated, its channels chosen, its part cut out.
 
+    It has one segment.
+
     Parameters
     ----------
     row : Recording
-        The recording.
     notes : list of str, optional
         What people should know of it is appended. Without it, what was sorted is opened as it was:
         a row that has two meanings is not refused.
@@ -83,11 +84,6 @@ def open_recording(
         What the row's reader makes of its only path, where it has been opened.
     parts : list of Part, optional
         The parts of the recording are appended, as far as they are not cut away.
-
-    Returns
-    -------
-    BaseRecording
-        One segment.
 
     Raises
     ------
