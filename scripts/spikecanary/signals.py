@@ -23,7 +23,7 @@ from spikecanary.failures import (
     SaturatedSignalError,
 )
 from spikecanary.recording import cut_window, find_chunks, open_recording
-from spikecanary.recording.formats import describe_binary
+from spikecanary.recording.formats import describe_binary, find_source
 from spikecanary.recording.layout import MAD_TO_SD, read_bytes
 from spikecanary.sentinel import BadPeriod, MapRow
 from spikecanary.table import Recording
@@ -293,16 +293,11 @@ def _look(recording: "BaseRecording", starts: "NDArray[np.int64]", length: int) 
 
 def _fetch(recording: "BaseRecording", start: int, end: int) -> None:
     """Read samples of a raw file into the page cache, and no more than these."""
-    root = recording
-    while (parent := root.get_parent()) is not None:
-        root = parent
-    is_whole = (
-        root.get_num_segments() == 1 and root.get_num_samples() == recording.get_num_samples()
-    )
-    raw = describe_binary(root) if is_whole else None
+    root, first = find_source(recording)
+    raw = describe_binary(root) if root.get_num_segments() == 1 else None
     if raw and raw["time_axis"] == 0:
         frame_bytes = raw["num_channels"] * np.dtype(raw["dtype"]).itemsize
-        offset = raw["file_offset"] + start * frame_bytes
+        offset = raw["file_offset"] + (first + start) * frame_bytes
         read_bytes(raw["file_paths"][0], offset, (end - start) * frame_bytes)
 
 

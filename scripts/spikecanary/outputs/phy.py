@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import numpy as np
 
 from spikecanary.outputs import FILES, OutputError
-from spikecanary.recording.formats import describe_binary
+from spikecanary.recording.formats import describe_binary, find_source
 from spikecanary.recording.stamps import digest
 from spikecanary.texts import one_line
 
@@ -163,7 +163,7 @@ def _export(
     copied = params.get("copy_binary", raw is None)
     options = {"copy_binary": copied, "use_relative_path": copied, "verbose": False}
     options["compute_pc_features"] = waveforms
-    if copied and _source(analyzer.recording)[0].get_dtype() in ("int16", "uint16"):
+    if copied and find_source(analyzer.recording)[0].get_dtype() in ("int16", "uint16"):
         # Not where whitening or zscore left numbers around 1.
         noise = get_noise_levels(analyzer.recording, return_in_uV=False)
         options |= {"dtype": "int16"} if np.median(noise) >= LEAST_INT16_NOISE else {}
@@ -192,18 +192,6 @@ def _fit_phylib(folder: Path) -> None:
             np.save(path, np.pad(array, width, constant_values=empty))
 
 
-def _source(recording: "BaseRecording") -> tuple["BaseRecording", int]:
-    """Return what a recording is read from, and the sample there that is its first."""
-    from spikeinterface.core import FrameSliceRecording
-
-    first = 0
-    while (parent := recording.get_parent()) is not None:
-        if isinstance(recording, FrameSliceRecording):
-            first += int(recording.to_dict()["kwargs"]["start_frame"])
-        recording = parent
-    return recording, first
-
-
 def find_raw(recording: "BaseRecording") -> dict[str, Any] | None:
     """Find the one plain file that a recording's traces are read from, which Phy can open.
 
@@ -214,7 +202,7 @@ def find_raw(recording: "BaseRecording") -> dict[str, Any] | None:
         for Phy, and ``channels``: where each channel is in the file. None where there is none,
         or where samples or channels of the recording are not those of the file.
     """
-    source, first = _source(recording)
+    source, first = find_source(recording)
     if (
         source.get_num_segments() != 1
         or source.sampling_frequency != recording.sampling_frequency

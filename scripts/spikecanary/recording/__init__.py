@@ -308,11 +308,7 @@ def find_chunks(recording: "BaseRecording") -> tuple[int, int, int]:
     And bytes of a sample of all stored channels. Of several parts the first counts; what has no
     chunks of zarr or HDF5 has them of one sample.
     """
-    root, below, first = recording, recording, 0
-    while below is not None:
-        root, kwargs = below, below._kwargs  # noqa: SLF001 - what it was made of
-        first += kwargs.get("start_frame") or 0
-        below = root.get_parent() or next(iter(kwargs.get("recording_list", ())), None)
+    root, first = formats.find_source(recording, of_first_part=True)
     stored = vars(root.segments[0])
     data = stored.get("_timeseries", stored.get("electrical_series_data"))  # zarr, NWB
     chunk = (getattr(data, "chunks", None) or (1,))[0]

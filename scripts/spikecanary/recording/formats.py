@@ -339,6 +339,20 @@ def mend(opened: Any, path: str, options: Mapping[str, Any], notes: list[str]) -
         notes.append(f"{path} names no unit: its gain is not known, and a count taken for 1 uV")
 
 
+def find_source(recording: Any, *, of_first_part: bool = False) -> tuple[Any, int]:
+    """Return what a recording is read from, and the sample there that is its first.
+
+    What joins several parts is a source itself, unless that of its first part is asked for.
+    """
+    below, first = recording, 0
+    while below is not None:
+        recording, kwargs = below, below._kwargs  # noqa: SLF001 - what it was made of
+        first += kwargs.get("start_frame") or 0
+        parts = kwargs.get("recording_list", ()) if of_first_part else ()
+        below = recording.get_parent() or next(iter(parts), None)
+    return recording, first
+
+
 def describe_binary(recording: Any) -> Any:
     """Return how a recording lies in a raw file; None where it does in none, or nobody knows.
 
