@@ -2,7 +2,7 @@
 
 import json
 import logging
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Container, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -146,7 +146,10 @@ def label(metrics: "pd.DataFrame", settings: CurationSettings) -> "pd.DataFrame"
             "analysis.extensions, or take the threshold out"
         )
         raise OutputError(msg)
-    reasons = explain(metrics, limits)
+    reasons = [
+        "; ".join(filter(None, (_miss(name, row[name], limits[name]) for name in limits)))
+        for _, row in metrics.iterrows()
+    ]
     found = {"thresholds_label": [REST if each else GOOD for each in reasons], "reasons": reasons}
     labels = pd.DataFrame(found, index=metrics.index, dtype=object)
     if settings.bombcell:
@@ -159,15 +162,8 @@ def label(metrics: "pd.DataFrame", settings: CurationSettings) -> "pd.DataFrame"
     return labels
 
 
-def explain(metrics: "pd.DataFrame", thresholds: Mapping[str, Threshold]) -> list[str]:
-    """Name, for each unit, the thresholds that it misses, with its values."""
-    return [
-        "; ".join(filter(None, (_miss(name, row[name], thresholds[name]) for name in thresholds)))
-        for _, row in metrics.iterrows()
-    ]
-
-
 def _miss(name: str, value: float, limit: Threshold) -> str:
+    """Say how a unit misses a threshold, with its value; nothing where it does not."""
     compared = abs(value) if limit.abs else value
     if np.isnan(value):
         return f"{name} could not be computed"

@@ -424,14 +424,12 @@ def _spoilt(before: Mapping[str, Any], after: Mapping[str, Any]) -> tuple[list[s
     if not_finite := [name for name in finite if not np.isfinite(after[name]).all()]:
         return not_finite, "samples that are not finite (NaN)"
     alive = [name for name in finite if _share_of_one_value(before[name]) < SPOILT_SHARE]
-    lost = [name for name in alive if _is_lost(after[name])]
-    lost = lost if len(lost) == len(alive) else []
-    return lost, "nearly all samples the same, or at two limits,"
-
-
-def _is_lost(samples: Any) -> bool:
-    """Whether a channel has kept no signal: spikes above rounded noise are one."""
-    return _share_of_one_value(samples) >= SPOILT_SHARE and len(np.unique(samples)) <= FEW_VALUES
+    is_lost = all(  # spikes above rounded noise are a signal
+        _share_of_one_value(after[name]) >= SPOILT_SHARE
+        and len(np.unique(after[name])) <= FEW_VALUES
+        for name in alive
+    )
+    return alive if is_lost else [], "nearly all samples the same, or at two limits,"
 
 
 def _share_of_one_value(samples: Any) -> float:

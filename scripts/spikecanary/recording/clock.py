@@ -330,13 +330,10 @@ def _usual_step(clock: "NDArray[Any]") -> float:
 def find_fault(clock: "NDArray[Any]", step: float) -> str:
     """Say why a clock cannot be used: no numbers, no progress, another unit; empty where it can."""
     usual = _usual_step(clock)
-    if not np.isfinite(usual):
-        return "is not a number at some samples"
     if usual <= 0:
         return "stands still" if usual == 0 else "runs backwards"
-    if not 1 / OTHER_UNIT < usual / step < OTHER_UNIT:
+    if np.isfinite(usual) and not 1 / OTHER_UNIT < usual / step < OTHER_UNIT:
         return f"goes on by {usual:.6g} a sample, not {step:.6g}: is it in another unit?"
     # Elsewhere the samples around it tell the time; where time is missing, they do not.
-    if not all(np.isfinite(steps).all() for _, steps in _odd_stretches(clock, step)):
-        return "is not a number at some samples"
-    return ""
+    are_known = all(np.isfinite(steps).all() for _, steps in _odd_stretches(clock, step))
+    return "" if np.isfinite(usual) and are_known else "is not a number at some samples"
