@@ -365,13 +365,3 @@ def _find_parts(record: sentinel.Record) -> list[sentinel.Part]:
         file=row.paths[0], start_sample=0, n_samples=record.n_samples or 0, t_start_s=t_start_s
     )
     return parts or [unknown]
-
-
-def load_analyzer(path: Path) -> "SortingAnalyzer":
-    """Open an analyzer's folder, its recording too where it still is.
-
-    What is computed with it stays in memory: it is the output of another job.
-    """
-    from spikeinterface.core import load_sorting_analyzer
-
-    return load_sorting_analyzer(path, read_only=True)

@@ -45,10 +45,10 @@ def run(settings: CurationSettings, folder: Path, by_hand: Container[str] = ()) 
     OutputError
         A threshold is of a metric that was not computed; the Phy folder is of another sort.
     """
-    from spikeinterface.core import load
+    from spikeinterface.core import load, load_sorting_analyzer
 
     sorting = load(folder / "sorting")
-    analyzer = analysis.load_analyzer(folder / "analyzer")
+    analyzer = load_sorting_analyzer(folder / "analyzer", read_only=True)  # another job's output
     metrics = read_units(folder / "metrics.tsv")
     labels = label(metrics, settings)
     if settings.unitrefine != UnitRefineSettings():

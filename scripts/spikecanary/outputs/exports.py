@@ -52,14 +52,14 @@ def run(
     OutputError
         The folder was edited by hand; the recording is needed and away.
     """
-    from spikeinterface.core import load, set_global_job_kwargs
+    from spikeinterface.core import load, load_sorting_analyzer, set_global_job_kwargs
 
     set_global_job_kwargs(n_jobs=1, progress_bar=False)
     path = folder / FILES[export]
     units = curation.read_units(folder / FILES["units"])
     analyzer: Any = None
     if export in ("phy", "report"):  # others need no raw file, which it opens
-        analyzer = analysis.load_analyzer(folder / "analyzer")
+        analyzer = load_sorting_analyzer(folder / "analyzer", read_only=True)
     if export == "phy":
         if not phy.may_replace(path.parent, manual):
             phy.check_current(path.parent, analyzer.sorting)

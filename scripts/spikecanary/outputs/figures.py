@@ -60,8 +60,10 @@ def run(
     It appears whole or not at all. ``n_pages`` units, those with the most spikes, have a page of
     their own.
     """
+    from spikeinterface.core import load_sorting_analyzer
+
     _set_up()
-    analyzer = analysis.load_analyzer(folder / "analyzer")
+    analyzer = load_sorting_analyzer(folder / "analyzer", read_only=True)
     raw = open_recording(task.row)
     filtered = analysis.open_filtered(task, analysis_settings)
     unit = "uV" if raw.has_scaleable_traces() else "counts"

@@ -86,11 +86,12 @@ class Sorted:
 
 def read_sorted(row: Recording, folder: Path) -> Sorted:
     """Read what was made of a recording in its results folder."""
-    from spikeinterface.core import load
+    from spikeinterface.core import load, load_sorting_analyzer
 
     record, curated = sentinel.read_record(folder / "sort.json"), load(folder / "curated")
     parts = analysis.read_parts(record, curated.sampling_frequency)
-    return Sorted(row, record, parts, analysis.load_analyzer(folder / "analyzer"), curated)
+    analyzer = load_sorting_analyzer(folder / "analyzer", read_only=True)
+    return Sorted(row, record, parts, analyzer, curated)
 
 
 def nwb_metadata(one: Sorted, settings: NwbSettings, session: str | None = None) -> dict[str, Any]:
