@@ -61,20 +61,13 @@ def _attach(
     n_channels = recording.get_num_channels()
     wired = group.get_global_device_channel_indices()["device_channel_indices"]
     wired = wired[wired >= 0]
-    remedy = f"Mend device_channel_indices in {path} (column probe): channels 0 to {n_channels - 1}"
-    if not len(wired):
-        raise refuse(row, f"the probe {path} wires no contact to a channel", f"{remedy}.")
-    if wired.max() >= n_channels:
-        msg = (
-            f"the probe {path} wires channel {wired.max()}, but the recording has only channels 0 "
-            f"to {n_channels - 1}"
-        )
-        first = "Is num_channels in reader_options right? " if row.reader == "binary" else ""
-        raise refuse(row, msg, f"{first}{remedy}, or give the probe of this recording.")
-    if len(np.unique(wired)) < len(wired):
-        twice = np.flatnonzero(np.bincount(wired) > 1)
-        msg = f"the probe {path} wires two contacts to channel {shorten(twice.tolist())}"
-        raise refuse(row, msg, f"{remedy}, each once.")
+    named, n_contacts = np.unique(wired, return_counts=True)
+    wrong = named[(named >= n_channels) | (n_contacts > 1)].tolist()
+    if wrong or not len(wired):
+        wires = f"the probe {path} wires channels {shorten(wrong) or '(none)'}"
+        msg = f"{wires}; the recording has channels 0 to {n_channels - 1}, for one contact each"
+        remedy = f"Mend device_channel_indices in {path} (column probe): is it of this recording?"
+        raise refuse(row, msg, remedy)
     ids = recording.channel_ids
     placed = recording.select_channels_with_probegroup(group)
     names = {*placed.channel_ids}
