@@ -1,16 +1,13 @@
 """Rule analyze: make a SortingAnalyzer of a sorting, and the metrics of its units."""
 
 from pathlib import Path
-from typing import Any
 
 from spikecanary.config import AnalysisSettings
 from spikecanary.outputs import analysis
 from spikecanary.sorter import SortTask
 from spikecanary.supervise import log, processes
 
-
-def main(snakemake: Any) -> None:
-    """Unpack Snakemake's object and analyze."""
+if __name__ == "__main__":
     processes.exit_on_signals()
     log.configure(snakemake.log[0], rule="analyze", threads=snakemake.threads)
     analysis.run(
@@ -19,7 +16,3 @@ def main(snakemake: Any) -> None:
         Path(snakemake.output.analyzer).parent,
         by_hand=snakemake.params.version,
     )
-
-
-if __name__ == "__main__":
-    main(snakemake)  # noqa: F821 - Snakemake defines it

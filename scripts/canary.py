@@ -1,7 +1,6 @@
 """Rule canary: sort a short window of one recording and write the verdict."""
 
 from pathlib import Path
-from typing import Any
 
 from spikecanary import canary, inputcheck, screen
 from spikecanary.config import CanarySettings, Config
@@ -12,9 +11,7 @@ from spikecanary.supervise.job import Job
 from spikecanary.supervise.log import configure, new_log
 from spikecanary.supervise.processes import exit_on_signals
 
-
-def main(snakemake: Any) -> None:
-    """Unpack Snakemake's object and run the canary."""
+if __name__ == "__main__":
     exit_on_signals()
     log, params, resources = Path(snakemake.log[0]), snakemake.params, snakemake.resources
     new_log(log)
@@ -39,7 +36,3 @@ def main(snakemake: Any) -> None:
     refused = inputcheck.check_late(Config.model_validate(late), []) if late else []
     canary.run(task, settings, results, job, params.attempt, refused=refused)
     screen.print_lines("canary", results.parent, params.batch)
-
-
-if __name__ == "__main__":
-    main(snakemake)  # noqa: F821 - Snakemake defines it

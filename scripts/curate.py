@@ -1,22 +1,15 @@
 """Rule curate: label the units, by thresholds and classifiers."""
 
 from pathlib import Path
-from typing import Any
 
 from spikecanary.config import CurationSettings
 from spikecanary.outputs import curation
 from spikecanary.supervise import log
 
-
-def main(snakemake: Any) -> None:
-    """Unpack Snakemake's object and curate."""
+if __name__ == "__main__":
     log.configure(snakemake.log[0], rule="curate")
     curation.run(
         CurationSettings.model_validate(snakemake.params.curation),
         Path(snakemake.output.units).parent,
         by_hand=snakemake.params.version,
     )
-
-
-if __name__ == "__main__":
-    main(snakemake)  # noqa: F821 - Snakemake defines it

@@ -1,7 +1,6 @@
 """Rule demo_recordings: write the demo's recordings, seeded, with their ground truth."""
 
 from pathlib import Path
-from typing import Any
 
 from spikecanary.supervise import log
 
@@ -14,8 +13,7 @@ ACTIVE = {"healthy": (7, 60.0), "short": (13, 18.0), "crashing": (9, 60.0)}
 SILENT_S = 60.0
 
 
-def main(snakemake: Any) -> None:
-    """Write each recording as a SpikeInterface binary folder, its truth beside."""
+if __name__ == "__main__":
     log.configure(snakemake.log[0], rule="demo_recordings")
     from spikeinterface.core import set_global_job_kwargs
     from spikeinterface.generation import (
@@ -50,7 +48,3 @@ def main(snakemake: Any) -> None:
     )
     silent.set_probegroup(recording.get_probegroup())
     silent.save(folder=recordings / "silent", dtype="int16")
-
-
-if __name__ == "__main__":
-    main(snakemake)  # noqa: F821 - Snakemake defines it

@@ -1,7 +1,6 @@
 """Rules export_*: export the units of a sorting in the format of another tool."""
 
 from pathlib import Path
-from typing import Any
 
 from spikecanary.config import AnalysisSettings, ExportSettings
 from spikecanary.outputs import exports
@@ -9,9 +8,7 @@ from spikecanary.sorter import SortTask
 from spikecanary.supervise import log, processes
 from spikecanary.table import Recording
 
-
-def main(snakemake: Any) -> None:
-    """Unpack Snakemake's object and export."""
+if __name__ == "__main__":
     processes.exit_on_signals()
     (export,) = snakemake.params.version
     log.configure(snakemake.log[0], rule=f"export_{export}")
@@ -25,18 +22,14 @@ def main(snakemake: Any) -> None:
             folders={folder.name: folder for folder in sorted_},
             path=Path(snakemake.output[0]),
         )
-        return
-    row, task = snakemake.params.get("row"), snakemake.params.get("task")
-    exports.run(
-        export,
-        settings,
-        Path(snakemake.input.analyzer).parent,
-        row=None if row is None else Recording.model_validate(row),
-        manual=snakemake.params.get("manual"),
-        task=None if task is None else SortTask.model_validate(task),
-        analyzed_with=AnalysisSettings.model_validate(snakemake.params.get("analysis", {})),
-    )
-
-
-if __name__ == "__main__":
-    main(snakemake)  # noqa: F821 - Snakemake defines it
+    else:
+        row, task = snakemake.params.get("row"), snakemake.params.get("task")
+        exports.run(
+            export,
+            settings,
+            Path(snakemake.input.analyzer).parent,
+            row=None if row is None else Recording.model_validate(row),
+            manual=snakemake.params.get("manual"),
+            task=None if task is None else SortTask.model_validate(task),
+            analyzed_with=AnalysisSettings.model_validate(snakemake.params.get("analysis", {})),
+        )

@@ -1,15 +1,12 @@
 """Checkpoint gate: read the verdicts of one wave."""
 
 from pathlib import Path
-from typing import Any
 
 from spikecanary import gate, screen
 from spikecanary.supervise import log
 from spikecanary.table.tsv import write_tsv
 
-
-def main(snakemake: Any) -> None:
-    """Unpack Snakemake's object and write the gate's table."""
+if __name__ == "__main__":
     log.configure(snakemake.log[0], rule="gate")
     rows = gate.read_wave(Path(path) for path in snakemake.input.sentinels)
     table, batch = Path(snakemake.output.table), snakemake.params.batch
@@ -17,7 +14,3 @@ def main(snakemake: Any) -> None:
     if batch["remote"]:  # else each canary has printed its own
         screen.print_lines("canary", table.parents[1], batch)
     screen.print_gate(table, batch)
-
-
-if __name__ == "__main__":
-    main(snakemake)  # noqa: F821 - Snakemake defines it

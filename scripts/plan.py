@@ -2,7 +2,6 @@
 
 import sys
 from pathlib import Path
-from typing import Any
 
 from spikecanary import inputcheck, plan
 from spikecanary.config import Config
@@ -11,9 +10,7 @@ from spikecanary.table import Recording
 from spikecanary.table.tsv import write_tsv
 from spikecanary.texts import PlainError
 
-
-def main(snakemake: Any) -> None:
-    """Unpack Snakemake's object, plan, write and print."""
+if __name__ == "__main__":
     log.configure(snakemake.log[0], rule="plan", threads=snakemake.threads)
     if not inputcheck.has_spikeinterface():
         msg = (
@@ -27,7 +24,3 @@ def main(snakemake: Any) -> None:
     path = results / "plan.tsv"
     write_tsv(path, table.columns, table.astype(object).to_dict("records"))
     sys.stdout.write(f"\n{plan.describe(table)}\nPlan: {path}\n")
-
-
-if __name__ == "__main__":
-    main(snakemake)  # noqa: F821 - Snakemake defines it

@@ -1,7 +1,6 @@
 """Rule sort: sort one whole recording, if its sentinel lets it."""
 
 from pathlib import Path
-from typing import Any
 
 from spikecanary import fullsort, screen
 from spikecanary.config import ForecastSettings
@@ -12,9 +11,7 @@ from spikecanary.supervise.job import Job, job_limit
 from spikecanary.supervise.log import configure, new_log
 from spikecanary.supervise.processes import exit_on_signals
 
-
-def main(snakemake: Any) -> None:
-    """Unpack Snakemake's object and run the sort."""
+if __name__ == "__main__":
     exit_on_signals()
     log, params, resources = Path(snakemake.log[0]), snakemake.params, snakemake.resources
     new_log(log)
@@ -37,7 +34,3 @@ def main(snakemake: Any) -> None:
     forced, keep_output = params.batch["forced"], limits["keep_output"]
     fullsort.run(task, results, job, forced=forced, keep_output=keep_output)
     screen.print_lines("sort", results.parent, params.batch)
-
-
-if __name__ == "__main__":
-    main(snakemake)  # noqa: F821 - Snakemake defines it

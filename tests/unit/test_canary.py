@@ -188,13 +188,12 @@ def test_work_folder_that_cannot_be_emptied_fails_the_job(run, task, tmp_path, m
         output=SimpleNamespace(sentinel=tmp_path / "x/canary.json"),
         threads=1,
     )
-    main = runpy.run_path(str(ROOT / "scripts/canary.py"), run_name="script")["main"]
-    for name in ("exit_on_signals", "new_log", "configure"):  # of this process
-        monkeypatch.setitem(main.__globals__, name, lambda *_, **__: None)
+    for of_process in ("processes.exit_on_signals", "log.new_log", "log.configure"):
+        monkeypatch.setattr(f"spikecanary.supervise.{of_process}", lambda *_, **__: None)
     left = folders.work_path(tmp_path / "x", "canary")
     words = f"{left}, which an earlier job left, cannot be removed"
     with pytest.raises(folders.LeftoverError, match=words):
-        main(job)
+        runpy.run_path(str(ROOT / "scripts/canary.py"), {"snakemake": job}, "__main__")
 
 
 def test_canary_that_was_killed_sorts_nothing(task, tmp_path):

@@ -260,6 +260,6 @@ def test_rows_that_differ_in_probe_or_channels_are_no_repetition(rows):
 def test_plan_without_spikeinterface_says_so(tmp_path, monkeypatch):
     monkeypatch.setattr(log, "configure", lambda *_, **__: None)
     monkeypatch.setattr(inputcheck, "has_spikeinterface", lambda: False)
-    main = runpy.run_path(str(ROOT / "scripts/plan.py"), run_name="script")["main"]
+    job = SimpleNamespace(log=[tmp_path / "plan.log"], threads=1)
     with pytest.raises(PlainError, match="it needs SpikeInterface here"):
-        main(SimpleNamespace(log=[tmp_path / "plan.log"], threads=1))
+        runpy.run_path(str(ROOT / "scripts/plan.py"), {"snakemake": job}, "__main__")
