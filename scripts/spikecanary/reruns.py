@@ -20,7 +20,7 @@ from spikecanary.config import Config, as_set
 from spikecanary.recording import stamps
 from spikecanary.sentinel import Essentials, RecordError, UnreachableRecordError, read_if_any
 from spikecanary.sorter import SortTask
-from spikecanary.table import COLUMNS, Recording
+from spikecanary.table import Recording
 from spikecanary.texts import shorten
 
 #: Bump this when a canary may come to another verdict: what is not sorted is tested again.
@@ -232,19 +232,15 @@ class State:
         if self.sort is None or self.sort_stands:
             return ""
         was, now = self.sort.settings, self.sort_settings
-        task: Any = was.get("task", {})
+        task, task_now = was.get("task") or {}, now["task"]
         try:
+            names = [name for name in _differing(task, task_now) if name != "row"]
+            names += _differing(task.get("row") or {}, task_now["row"])
             changes = [stamps.describe_changes(was.get("data"), now["data"])]
-            changes += [
-                f"other settings: {name}" for name in _differing(task, now["task"]) if name != "row"
-            ]
-            columns = {field: column for column, field in COLUMNS.items()}
-            row = _differing(task.get("row") or {}, now["task"]["row"])
-            changes += [f"another {columns.get(name, name)} in the table" for name in row]
         except (AttributeError, LookupError, TypeError):  # a record that somebody edited
-            changes = ["other settings or data"]
-        if was.get("version") != now["version"]:
-            changes.append("another version of the sort")
+            return "other settings or data"
+        changes += [f"other settings: {', '.join(names)}"] if names else []
+        changes += ["another version of the sort"] if was.get("version") != now["version"] else []
         return "; ".join(filter(None, changes))
 
     @property
