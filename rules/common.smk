@@ -61,17 +61,14 @@ if PREFIX.modifies_prefixes:  # it would not match paths that begin with a pathv
 for place in filter(None, (Path.cwd(), FOLDER)):
     if {"{", "}"} & set(str(place)):
         sys.exit(f"{place}: Snakemake takes braces for wildcards; rename that folder")
-if workflow.is_main_process:
-    sentinel.begin_run()
-# Every name in them is checked once, by the main process.
-checked = functools.partial(
-    inputcheck.check_inputs,
-    files=workflow.configfiles,
-    own=DeploymentMethod.CONDA in workflow.deployment_settings.deployment_method,
-)
-read = checked if workflow.is_main_process else inputcheck.read_inputs
 try:
-    SETTINGS, RECORDINGS = read(config)
+    if workflow.is_main_process:
+        sentinel.begin_run()
+        # Every name in them is checked, once.
+        own = DeploymentMethod.CONDA in workflow.deployment_settings.deployment_method
+        SETTINGS, RECORDINGS = inputcheck.check_inputs(config, workflow.configfiles, own=own)
+    else:
+        SETTINGS, RECORDINGS = inputcheck.read_inputs(config)
 except BadInputError as err:
     sys.exit(str(err))  # a WorkflowError would show lines of this file
 changed = reruns.compare_with_run(SETTINGS, begins=workflow.is_main_process)
