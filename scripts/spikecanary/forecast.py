@@ -108,13 +108,9 @@ def forecast_sort(canary: Record, history: Sequence[FinishedSort] = ()) -> Forec
     """Forecast the full sort of a recording from its sentinel.
 
     The last of its windows that was sorted counts, and finished full sorts with the same sorter,
-    parameters and preprocessing.
-
-    Returns
-    -------
-    dict
-        ``wall_s`` (of the sorting process), ``mem_mb`` (peak of its process tree), ``disk_mb``
-        (of its work folder), ``vram_mb``; empty where the canary measured nothing.
+    parameters and preprocessing. Returns ``wall_s`` (of the sorting process), ``mem_mb`` (peak of
+    its process tree), ``disk_mb`` (of its work folder), ``vram_mb``; empty where the canary
+    measured nothing.
     """
     found: Forecast = {}
     shares = learn_shares(history)
@@ -398,11 +394,8 @@ def check_capacity(
 ) -> tuple[CapacityForecastError | None, list[str]]:
     """Compare a forecast with what is available.
 
-    Returns
-    -------
-    (CapacityForecastError or None, list of str)
-        The failure where even the low end does not fit; a warning for each high end that
-        does not.
+    Returns the failure where even the low end does not fit, and a warning for each high end that
+    does not.
     """
     warnings: list[str] = []
     for cost, limit in available.items():

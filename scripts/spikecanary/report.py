@@ -39,17 +39,7 @@ UNIT_COLUMNS = (
 
 
 def write(path: Path, config: Config, results: Path) -> None:
-    """Write the report of the recordings in a summary.
-
-    Parameters
-    ----------
-    path : Path
-        The page; appears whole or not at all.
-    config : Config
-        The configuration, which is shown.
-    results : Path
-        The results folder, with ``summary.tsv``.
-    """
+    """Write the page of a results folder's ``summary.tsv`` with the config, whole or not at all."""
     import jinja2
 
     rows = read_rows(results / "summary.tsv")

@@ -22,16 +22,10 @@ REASON_LENGTH = 100
 def print_lines(kind: Kind, results: Path, batch: Mapping[str, Any]) -> None:
     """Print a line a recording: how many have ended so far, its name, and how it ended.
 
-    Parameters
-    ----------
-    kind : str
-        ``canary`` or ``sort``; recordings that lack its record have no line.
-    results : Path
-        The results folder.
-    batch : dict
-        ``rows``: the recordings, as :func:`spikecanary.gate.number` returns them; ``names``: of
-        all recordings of the table; ``force``: those that are sorted whatever their verdict. Sorts
-        are counted without those that are stopped.
+    Recordings that lack the record of that kind have no line. ``batch`` holds ``rows``, the
+    recordings as :func:`spikecanary.gate.number` returns them, ``names``, of all recordings of the
+    table, and ``force``, those that are sorted whatever their verdict. Sorts are counted without
+    those that are stopped.
     """
     found = {path.parent.name for path in results.glob(f"*/{kind}.json")}
     ended = found & {*batch["names"]}  # results of other tables may be there

@@ -65,23 +65,12 @@ ERRORS = ".errors"
 def describe(
     results: Path, further: Mapping[str, Mapping[str, str]], *, running: bool = False
 ) -> list[dict[str, Any]]:
-    """Describe recordings from what stands in the results folder now.
+    """Describe recordings from what stands in the results folder now, a row each.
 
-    Parameters
-    ----------
-    results : Path
-        The results folder.
-    further : dict
-        Further columns of each recording, by its id; in the order wanted. The summary's own
-        columns cannot be overwritten.
-    running : bool
-        Jobs may run still: a sort that seems to be killed, from another host, may be at work.
-
-    Returns
-    -------
-    list of dict
-        One row a recording. ``sort`` is ``sorted``, ``unsortable``, ``failed``,
-        ``stopped`` (not sorted because of the verdict) or ``pending``.
+    ``further`` holds the further columns of each recording, in the order wanted; they overwrite
+    none of the summary's own. ``sort`` is ``sorted``, ``unsortable``, ``failed``, ``stopped`` (not
+    sorted because of the verdict) or ``pending``. ``running``: a sort that seems to be killed, from
+    another host, may be at work.
     """
     own, waiting = set(SUMMARY_COLUMNS), read_waiting(results)
     rows = []

@@ -19,14 +19,8 @@ def describe(results: Path, rows: Iterable[Mapping[str, Any]]) -> list[str]:
     """Name the hosts that fail as others do not, each in a line with what leaves it out.
 
     On such a host most sorts of a sorter, two at least, failed for one reason of the environment or
-    were killed, five times as often as on others, where some ended well.
-
-    Parameters
-    ----------
-    results : Path
-        The results folder.
-    rows : iterable of dict
-        Recordings, as :func:`spikecanary.summary.describe` returns them.
+    were killed, five times as often as on others, where some ended well. ``rows`` are recordings as
+    :func:`spikecanary.summary.describe` returns them.
     """
     # How often those of a sorter ended how, by host: with a failure, killed, or well (empty).
     by_sorter: dict[str, dict[str, Counter[str]]] = {}
