@@ -21,30 +21,12 @@ MESSAGES = (
 )
 
 
-class FailedJobs(logging.Handler):
-    """Names jobs that failed elsewhere, in a line each: one that died there could not say it."""
-
-    def __init__(self, is_local: Callable[[], bool]) -> None:
-        super().__init__()
-        self.is_local = is_local
-
-    def emit(self, record: logging.LogRecord) -> None:
-        """Print a line of a job that failed; Snakemake, which is quiet about rules, prints none."""
-        facts = vars(record)
-        if facts.get("event") != LogEvent.JOB_ERROR or self.is_local():
-            return
-        name = facts.get("aux", {}).get("external_jobid")
-        job = f"Job {name} of rule" if name else "A job of rule"
-        logs = ", ".join(map(str, facts["log"]))
-        sys.stderr.write(f"{job} {facts['rule_name']} failed; log: {logs}\n")
-
-
 def quieten(logger: logging.Logger, is_local: Callable[[], bool]) -> None:
     """Show a table of jobs once, warnings and errors, and else what the jobs themselves print.
 
-    Of jobs elsewhere (``is_local``: of none, once the DAG is built) also those that failed.
+    Of jobs elsewhere (``is_local``: of none, once the DAG is built) also those that failed, in a
+    line each: one that died there could not say it.
     """
-    logger.addHandler(FailedJobs(is_local))
     n_tables = 0
 
     def is_shown(record: logging.LogRecord) -> bool:
@@ -53,8 +35,14 @@ def quieten(logger: logging.Logger, is_local: Callable[[], bool]) -> None:
         n_tables += event == LogEvent.RUN_INFO
         if event == LogEvent.RUN_INFO:
             return n_tables == 1  # a dry run prints it again at its end
+        if event == LogEvent.JOB_ERROR and not is_local():
+            facts = vars(record)
+            name = facts.get("aux", {}).get("external_jobid")
+            job = f"Job {name} of rule" if name else "A job of rule"
+            logs = ", ".join(map(str, facts["log"]))
+            sys.stderr.write(f"{job} {facts['rule_name']} failed; log: {logs}\n")
         return event not in EVENTS and not str(record.msg).lstrip().startswith(MESSAGES)
 
     for handler in logger.handlers:
         if handler.name == "DefaultStreamHandler":
-            handler.addFilter(is_shown)
+            handler.filters.insert(0, is_shown)  # Snakemake's own leaves out jobs that failed
