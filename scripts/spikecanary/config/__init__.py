@@ -39,20 +39,16 @@ LEAST_MEM_MB = 100
 LONGEST_PROBLEM = 1_000
 
 Output = Literal["units", "figures", "phy", "nwb", "npz", "mat", "report"]
-#: What to say instead of pydantic's own message.
+#: What to say instead of pydantic's own message, by the error's type or the first word of it.
 MESSAGES = {
-    "model_type": "takes keys and values (name: value)",
-    "dict_type": "takes keys and values (name: value)",
-    "list_type": "takes a list ([a, b])",
+    "model": "takes keys and values (name: value)",
+    "dict": "takes keys and values (name: value)",
+    "list": "takes a list ([a, b])",
+    "bool": "takes true or false",
+    "int": "takes a whole number",
+    "float": "takes a number",
     "string_type": "takes a text; put it in quotes",
     "string_too_short": "is empty",
-    "bool_type": "takes true or false",
-    "bool_parsing": "takes true or false",
-    "int_type": "takes a whole number",
-    "int_parsing": "takes a whole number",
-    "int_from_float": "takes a whole number",
-    "float_type": "takes a number",
-    "float_parsing": "takes a number",
     "string_pattern_mismatch": "takes a folder, without ~, $, {, }, <, > and control characters",
 }
 
@@ -486,7 +482,8 @@ def _describe(error: Mapping[str, Any]) -> str:
         hint = did_you_mean(error["input"], re.findall("'([^']+)'", error["msg"]))
         return f"{where}: unknown value {quote(error['input'])}{hint}"
     if error["type"] != "extra_forbidden":
-        message = MESSAGES.get(error["type"], error["msg"].removeprefix("Value error, "))
+        known = MESSAGES.get(error["type"]) or MESSAGES.get(error["type"].partition("_")[0])
+        message = known or error["msg"].removeprefix("Value error, ")
         given = error["input"]  # true, false and null as YAML has them
         if error["type"] == "value_error" and isinstance(given, Mapping):
             return f"{where}: {message}"  # a section that contradicts itself says how
