@@ -13,9 +13,7 @@ from spikecanary.texts import PlainError
 if __name__ == "__main__":
     log.configure(snakemake.log[0], rule="plan", threads=snakemake.threads)
     if not inputcheck.has_spikeinterface():
-        msg = (
-            "a plan reads headers, so it needs SpikeInterface here: install it, or add --sdm conda"
-        )
+        msg = "a plan reads headers: it needs SpikeInterface here. Install it, or add --sdm conda"
         raise PlainError(msg)
     results = Path(snakemake.params.results)
     rows = [Recording.model_validate(row) for row in snakemake.params.rows]
