@@ -41,15 +41,7 @@ SHOWN = (
 
 
 class Machine:
-    """A folder with a batch of the demo's recordings, sorted on this machine.
-
-    Parameters
-    ----------
-    folder : Path
-        Where to work.
-    settings : dict
-        Section ``sorter`` of the config.
-    """
+    """A folder with a batch of the demo's recordings; ``settings``: the config's section sorter."""
 
     def __init__(self, folder: Path, settings: dict[str, Any]) -> None:
         self.folder = folder
@@ -70,11 +62,6 @@ class Machine:
         except ClassifiedSortFailure as err:
             return [sentences(err, err.remedy)]
         return []
-
-    def make_recordings(self) -> None:
-        """Make the demo's recordings."""
-        how = ["--cores", "all", "--snakefile", str(ROOT / "rules/demo.smk")]
-        snakemake(self.folder, *how)
 
     def add(self, name: str, recording: str, sorter_name: str = "") -> None:
         """Add a row to the table."""
@@ -117,19 +104,14 @@ def judge(machine: Machine, found: dict[str, dict[str, str]]) -> list[str]:
 def check(settings: dict[str, Any], further: Any = None) -> int:
     """Check one kind of sort on this machine; print a table; return the exit status.
 
-    Parameters
-    ----------
-    settings : dict
-        Section ``sorter`` of the config.
-    further : callable, optional
-        Does more with the machine after the batch; returns its rows, and what is wrong.
+    ``further`` does more with the machine after the batch; it returns its rows, and what is wrong.
     """
     with tempfile.TemporaryDirectory() as name:
         machine = Machine(Path(name), settings)
         if missing := machine.find_missing():
             print("This machine cannot be checked:", *missing, sep="\n  ")
             return 2
-        machine.make_recordings()
+        snakemake(machine.folder, "--cores", "all", "--snakefile", str(ROOT / "rules/demo.smk"))
         for row in EXPECTED:
             machine.add(row, row)
         found = machine.run()
