@@ -165,7 +165,7 @@ def of_batch(wildcards, output):
     from threads, for which it would forecast each sort that stands, too).
     """
     is_one = "recording" in wildcards.keys()
-    place = BATCH.tell([wildcards.recording] if is_one else BATCH.waves[wildcards.wave])
+    place = BATCH.place_of([wildcards.recording] if is_one else BATCH.waves[wildcards.wave])
     return place | {"remote": workflow.non_local_exec}
 
 

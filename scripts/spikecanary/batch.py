@@ -149,7 +149,7 @@ class Batch:
         return gate.number(self.recordings)
 
     @cached_property
-    def _told(self) -> dict[str, Any]:
+    def _of_all_jobs(self) -> dict[str, Any]:
         return {
             "names": [*self.rows],
             "waves": [*self.waves],
@@ -158,10 +158,10 @@ class Batch:
             "force": self.config.canary.force,
         }
 
-    def tell(self, names: Sequence[str]) -> dict[str, Any]:
+    def place_of(self, names: Sequence[str]) -> dict[str, Any]:
         """Return a job's place in the batch, and what it goes by that decides no result."""
         rows = {each: self.numbered[each] for each in names}
-        return self._told | {"rows": rows, "forced": names[0] in self.config.canary.force}
+        return self._of_all_jobs | {"rows": rows, "forced": names[0] in self.config.canary.force}
 
     def setting(self, kind: str, name: str) -> Asked:
         """Return a function of one of the settings that decide a canary, or a sort."""

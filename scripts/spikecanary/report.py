@@ -63,7 +63,7 @@ def write(path: Path, config: Config, results: Path) -> None:
         # Where the results folder is a link, it may be opened by either.
         "homes": [path.resolve().as_uri(), path.absolute().as_uri()],
         "totals": count(rows),
-        "reasons": ending.group(filter(is_told, rows)),
+        "reasons": ending.group(filter(has_trouble, rows)),
         "hosts": hosts.describe(results, rows),
         "draft": ending.DRAFT,
         "recordings": recordings,
@@ -129,7 +129,7 @@ def count(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     }
 
 
-def is_told(row: Mapping[str, Any]) -> bool:
+def has_trouble(row: Mapping[str, Any]) -> bool:
     """Whether the page says what went wrong with a recording."""
     odd = row["failure"] or row["outcome"] == "unexpected"
     return bool(odd or ending.needs_attention(row))

@@ -72,7 +72,7 @@ def test_what_is_in_the_place_of_ours_is_named(tmp_path):
 
 def test_waves_are_blocks_of_rows(batch):
     assert batch().waves == {"1": ["a", "b"], "2": ["c", "d"], "3": ["e"]}
-    assert [row["table_row"] for row in batch().tell(["c", "d"])["rows"].values()] == ["2", "3"]
+    assert [row["table_row"] for row in batch().place_of(["c", "d"])["rows"].values()] == ["2", "3"]
 
 
 def test_misspelt_recording_is_said(batch):

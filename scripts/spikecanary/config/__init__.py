@@ -484,10 +484,10 @@ def _describe(error: Mapping[str, Any]) -> str:
     if error["type"] != "extra_forbidden":
         known = MESSAGES.get(error["type"]) or MESSAGES.get(error["type"].partition("_")[0])
         message = known or error["msg"].removeprefix("Value error, ")
-        given = error["input"]  # true, false and null as YAML has them
-        if error["type"] == "value_error" and isinstance(given, Mapping):
+        value = error["input"]  # true, false and null as YAML has them
+        if error["type"] == "value_error" and isinstance(value, Mapping):
             return f"{where}: {message}"  # a section that contradicts itself says how
-        got = json.dumps(given) if given is None or isinstance(given, bool) else quote(given)
+        got = json.dumps(value) if value is None or isinstance(value, bool) else quote(value)
         return f"{where}: {message}, got {got}"
     section: Any = Config
     for parent in parents:

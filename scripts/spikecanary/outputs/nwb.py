@@ -228,10 +228,10 @@ def _put_on_clock(sorting: "BaseSorting", parts: Sequence[Part]) -> None:
     """Make a sorting give its spike times on the recording's own clock."""
     rate_hz, segment = sorting.sampling_frequency, sorting.segments[0]
 
-    def tell(unit_id: Any, **_: Any) -> "NDArray[Any]":
+    def seconds_on_clock(unit_id: Any, **_: Any) -> "NDArray[Any]":
         return clock.times_s(segment.get_unit_spike_train(unit_id, None, None), parts, rate_hz)
 
-    segment.get_unit_spike_train_in_seconds = tell  # SpikeInterface asks for it
+    segment.get_unit_spike_train_in_seconds = seconds_on_clock  # SpikeInterface asks for it
 
 
 def _waveforms(analyzer: "SortingAnalyzer", curated: "BaseSorting") -> dict[str, Any] | None:

@@ -341,8 +341,8 @@ def read_labels(folder: Path) -> dict[str, dict[str, str]]:
                 table = pd.read_csv(path, sep="\t", keep_default_na=False, dtype=str)
                 ids = [names.get(int(each), f"phy{each}") for each in table["cluster_id"]]
                 name, texts = table.columns[-1], table.iloc[:, -1].str.strip()
-                said = {unit: text for unit, text in zip(ids, texts, strict=True) if text}
-                found["phy_label" if path.name == LABELS else f"phy_{name}"] = said
+                labels = {unit: text for unit, text in zip(ids, texts, strict=True) if text}
+                found["phy_label" if path.name == LABELS else f"phy_{name}"] = labels
     # As Phy writes them.
     groups = {unit: text.lower() for unit, text in found["phy_label"].items()}
     return found | {"phy_label": {unit: x for unit, x in groups.items() if x != "unsorted"}}

@@ -154,15 +154,15 @@ def lease(wanted: int, device: str) -> None:
     if not free:
         return
     emptiest = sorted(free, key=lambda uuid: -free[uuid])
-    is_told = False
+    is_logged = False
     try:
         if VISIBLE in os.environ and len(free) <= wanted:
             _lock(emptiest, len(free))
             return
         while not (mine := _lock(emptiest, min(wanted, len(free)))):
-            if not is_told:
+            if not is_logged:
                 logger.info("waiting for a GPU: other jobs use all %d", len(free))
-            is_told = True
+            is_logged = True
             processes.check_starter()
             time.sleep(1.0)
     except OSError as err:
