@@ -111,10 +111,7 @@ def _refuse(work: str, keep: str) -> NoReturn:
 def may_replace(folder: Path, manual: str | None) -> bool:
     """Whether a Phy folder can be exported anew; False where it is the source of all outputs.
 
-    Raises
-    ------
-    OutputError
-        It holds work of a person that nothing has read back.
+    Raises OutputError if it holds work of a person that nothing has read back.
     """
     edits = find_edits(folder)
     if edits and manual != "phy":
@@ -283,13 +280,7 @@ def read_sorting(folder: Path, sampling_frequency_hz: float) -> "BaseSorting":
 
 
 def check_of_sort(folder: Path, sorting: "BaseSorting") -> None:
-    """Refuse a Phy folder that was edited, and whose spikes are not those of this sorting.
-
-    Raises
-    ------
-    OutputError
-        It is of an earlier sort.
-    """
+    """Raise OutputError if an edited Phy folder is of an earlier sort: its spikes are others."""
     with _reading(folder):
         spikes = np.load(folder / "spike_times.npy")
     if not np.isin(spikes, sorting.to_spike_vector()["sample_index"]).all():
@@ -302,12 +293,9 @@ def check_of_sort(folder: Path, sorting: "BaseSorting") -> None:
 
 
 def check_current(folder: Path, sorting: "BaseSorting") -> None:
-    """Refuse a Phy folder that stays since it was edited, but holds other units than the analysis.
+    """Raise OutputError if a Phy folder stays, since it was edited, but holds other units.
 
-    Raises
-    ------
-    OutputError
-        The recording, or its analysis, has changed since the folder was exported.
+    Then the recording, or its analysis, has changed since the folder was exported.
     """
     exported: dict[str, Any] = {}
     if (folder / CLUSTERS).exists():  # not where there were no units
@@ -398,13 +386,7 @@ def _curations(folder: Path, *further: Path) -> list[Path]:
 
 
 def check_sheltered(folder: Path, manual: str | None = None) -> None:
-    """Refuse to go on where a curation is of a former analysis; ``manual``: the tool of the config.
-
-    Raises
-    ------
-    OutputError
-        There is one.
-    """
+    """Raise OutputError if a curation is of a former analysis; ``manual``: the config's tool."""
     if found := _curations(folder):
         work = f"{', '.join(map(str, found))}: {OF_GUI}, for a former analysis of the sorting"
         _refuse(work, ONE_TOOL.format(manual) if manual else READ_BACK.format("gui"))
@@ -413,12 +395,8 @@ def check_sheltered(folder: Path, manual: str | None = None) -> None:
 def apply_gui(folder: Path, sorting: "BaseSorting") -> "BaseSorting":
     """Apply the GUI's curations, each made on what the one before it left.
 
-    Labels are properties: ``gui_label`` of category quality, ``gui_NAME`` of others.
-
-    Raises
-    ------
-    OutputError
-        One was made on other units.
+    Labels are properties: ``gui_label`` of category quality, ``gui_NAME`` of others. Raises
+    OutputError if one was made on other units.
     """
     from spikeinterface.core import load
     from spikeinterface.curation import apply_curation, load_curation

@@ -335,12 +335,7 @@ def preprocess(
 ) -> "BaseRecording":
     """Apply preprocessing steps of SpikeInterface, lazily.
 
-    Raises
-    ------
-    PreprocessingError
-        A step cannot be built for this recording, or leaves no channel.
-    MemoryError
-        There is not enough memory.
+    Raises PreprocessingError if one cannot be built for this recording, or leaves no channel.
     """
     made = [recording, *(each for _, each in _apply(recording, steps))]
     return made[-1]
@@ -370,11 +365,8 @@ def _apply(
 def check_preprocessed(recording: "BaseRecording", steps: Mapping[str, Mapping[str, Any]]) -> None:
     """Check on some pieces of a recording that preprocessing leaves what a sorter can take.
 
-    Raises
-    ------
-    PreprocessingError
-        A step makes NaN of finite samples, one value of different ones, or negative numbers of
-        unsigned ones; spikes are filtered away.
+    Raises PreprocessingError if a step makes NaN of finite samples, one value of different ones, or
+    negative numbers of unsigned ones, or filters spikes away.
     """
     if not steps:
         return

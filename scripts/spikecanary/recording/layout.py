@@ -120,10 +120,7 @@ class Layout:
 def check(row: Recording, rate_hz: float) -> list[str]:
     """Check the declaration of a recording's raw binary files; return warnings.
 
-    Raises
-    ------
-    RecordingLayoutError
-        Another declaration explains the file decisively better.
+    Raises RecordingLayoutError if another declaration explains a file decisively better.
     """
     warnings: list[str] = []
     if row.reader != "binary":

@@ -31,12 +31,8 @@ NEAR_UM = 10.0
 def place_channels(recording: "BaseRecording", row: Recording, notes: list[str]) -> "BaseRecording":
     """Attach the row's probe, if it has one, and check where channels are; append notes for people.
 
-    Without a probe, the row's channels have been chosen by :func:`select_channels`.
-
-    Raises
-    ------
-    RecordingUnreadableError
-        The probe does not fit the recording, there is no such channel, or the positions cannot be.
+    Without a probe, the row's channels have been chosen by :func:`select_channels`. Raises
+    RecordingUnreadableError if the probe does not fit the recording, or positions cannot be.
     """
     if row.probe:
         recording = select_channels(recording, row, _attach(recording, row, row.probe, notes))
@@ -168,12 +164,8 @@ def select_channels(
 ) -> "BaseRecording":
     """Keep the row's ``channels``, and leave its ``bad_channels`` out.
 
-    ``placed``: the recording with the row's probe, of the channels that it wires.
-
-    Raises
-    ------
-    RecordingUnreadableError
-        There is no such channel, or none is left.
+    ``placed``: the recording with the row's probe, of the channels that it wires. Raises
+    RecordingUnreadableError if there is no such channel, or none is left.
     """
     whole, recording = recording, placed or recording
     ids = list(recording.channel_ids)

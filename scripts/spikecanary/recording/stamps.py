@@ -136,13 +136,7 @@ def _is_noted(now: list[Any], noted: list[Any], *, some_away: bool) -> bool:
 
 
 def data_files(path: str, reader: str) -> Iterator[tuple[str, int, int]]:
-    """Yield path, size and time (ns) of the files that a reader reads of a path.
-
-    Raises
-    ------
-    OSError
-        It is not there, or cannot be listed.
-    """
+    """Yield path, size and time (ns) of the files that a reader reads; OSError if there is none."""
     named = Path(path)
     if named.is_dir():
         pattern = re.compile(DATA_FILES.get(reader, ".*"), re.DOTALL)
