@@ -169,6 +169,24 @@ def test_files_that_are_replaced_during_a_sort_are_a_warning(task, monkeypatch, 
     assert "the recording changed while it was sorted" in seen.warnings[0]
 
 
+def test_a_parameter_beyond_its_range_explains_an_unknown_failure(task, monkeypatch, tmp_path):
+    header = {"duration_s": 8.0, "sampling_frequency_hz": 20_000.0}
+    error = {"name": "IndexError", "message": "max()", "text": "IndexError: max()"}
+    facts = {"stage": "sort", "header": header, "out_of_range": {"template_sizes": "1 to inf"}}
+    beyond = with_params(task, template_sizes=0)
+    monkeypatch.setattr(diagnosis, "call", lambda *_, **__: Ended())
+
+    def told(message="max()", **more):
+        ended = Ended(error=error | {"message": message}, facts=facts | more)
+        monkeypatch.setattr(diagnosis, "supervise", lambda *_, **__: ended)
+        return diagnosis.sort(beyond, folder=tmp_path, supervision=None).failure
+
+    assert "template_sizes: 0 (1 to inf): IndexError: max()" in str(told())
+    assert told().remedy.startswith("Give template_sizes a value of that range")
+    assert told(out_of_range={}) is None
+    assert told("CUDA error: unknown error") is None
+
+
 def test_only_data_files_count_as_the_size_of_a_recording(tmp_path):
     (tmp_path / "a_t0.imec0.ap.bin").write_bytes(bytes(10))
     (tmp_path / "notes.txt").write_text("a note")

@@ -1,16 +1,18 @@
 """Parameters of sorters: types, contradictions, steps that are switched off."""
 
 import math
+import sys
 
 import numpy as np
 import pytest
 import yaml
+from spikeinterface.core import generate_recording
 from spikeinterface.sorters import sorter_dict
 
 from spikecanary import config, inputcheck, sorter
 from spikecanary.config import BadInputError, Config, SorterSettings
-from spikecanary.sorter import parameters
-from spikecanary.sorter.registry import defaults_of
+from spikecanary.sorter import SortTask, parameters
+from spikecanary.sorter.registry import MAY_BE_ZERO, defaults_of, find_out_of_range
 from spikecanary.table import Recording
 
 
@@ -94,6 +96,35 @@ def test_every_default_fits():
 )
 def test_no_false_alarms(name, params):
     assert list(parameters.check_types(name, params)) == []
+
+
+def test_values_beyond_the_range_that_kilosort_states():
+    params = {"template_sizes": 0, "binning_depth": 0, "nblocks": 2, "do_CAR": False, "dmin": None}
+    params |= dict.fromkeys(MAY_BE_ZERO, 0)
+    found = find_out_of_range(SorterSettings(name="kilosort4", params=params))
+    assert found == {"template_sizes": "1 to inf", "binning_depth": "more than 0 to inf"}
+    assert find_out_of_range(SorterSettings(name="simple", params={"nblocks": -1})) == {}
+
+
+def test_kilosort_without_stated_ranges_hides_no_failure(monkeypatch, tmp_path):
+    """An older one: what the sorter raised is told, not that there are no ranges."""
+    told = {}
+
+    def fail(*_, **__):
+        msg = "of the sorter"
+        raise RuntimeError(msg)
+
+    monkeypatch.setattr("spikeinterface.sorters.run_sorter", fail)
+    monkeypatch.setitem(sys.modules, "kilosort.parameters", None)
+    recording = generate_recording(num_channels=4, durations=[1.0])
+    task = SortTask(
+        row=Recording(id="a", paths=("a",), reader="binary"),
+        sorter=SorterSettings(name="kilosort4", device="cpu"),
+    )
+    with pytest.raises(RuntimeError, match="of the sorter"):
+        sorter._run_sorter(task, recording, tmp_path, lambda **facts: told.update(facts))
+    assert "sorter_log" in told
+    assert "out_of_range" not in told
 
 
 def test_device_that_contradicts_a_parameter():

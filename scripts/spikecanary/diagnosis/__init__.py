@@ -15,6 +15,7 @@ from spikecanary.failures import (
     BiologicalFailure,
     ClassifiedSortFailure,
     RecordingUnreadableError,
+    SorterParameterError,
 )
 from spikecanary.recording import stamps
 from spikecanary.sentinel import Failure, Record, SorterInfo
@@ -186,4 +187,18 @@ def _diagnose(
         folder=folder,
         supervision=supervision,
     )
-    return failure if checked.result is None else signals.tell_apart(failure, checked.result)
+    if checked.result is not None:
+        failure = signals.tell_apart(failure, checked.result)
+    return failure or _explain_by_range(ended, task)
+
+
+def _explain_by_range(ended: Ended, task: SortTask) -> SorterParameterError | None:
+    """Explain an unknown failure by parameters beyond the range that the sorter states, if any."""
+    params, name = task.sorter.params, task.sorter.name
+    beyond = ended.facts.get("out_of_range")
+    if not beyond or "CUDA" in ended.describe():  # a GPU fails for reasons of its own
+        return None
+    named = ", ".join(f"{key}: {params[key]} ({range_})" for key, range_ in beyond.items())
+    msg = f"{name} states another range for a parameter, and fails: {named}: {ended.describe()}"
+    remedy = f"Give {' and '.join(beyond)} a value of that range in sorter.params."
+    return SorterParameterError(msg, remedy=remedy, sorter=name, parameter=next(iter(beyond)))

@@ -301,6 +301,8 @@ def _run_sorter(task: SortTask, recording: Any, folder: Path, tell: Callable[...
             )
     except Exception:
         tell(sorter_log=_read_sorter_log(folder))
+        with contextlib.suppress(ImportError, LookupError, TypeError):  # of another Kilosort
+            tell(out_of_range=registry.find_out_of_range(settings))
         raise
     tell(sorter_ended_well=True)
 

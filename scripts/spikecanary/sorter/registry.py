@@ -48,6 +48,8 @@ CPU_SORTERS = (
     *("spykingcircus", "spykingcircus2", "tridesclous", "tridesclous2"),
     *("waveclus", "waveclus_snippets"),
 )
+#: Parameters of kilosort4 (4.1.7) that may be 0 beyond their stated range: no failure is of these.
+MAY_BE_ZERO = ("acg_threshold", "ccg_threshold", "cluster_downsampling", "cluster_init_seed")
 
 
 def load_plugin(path: str | Path) -> list[str]:
@@ -142,3 +144,24 @@ def asked_device(settings: SorterSettings) -> str:
     """Return the device that the sorter is told to use: auto, cpu, cuda, cuda:1, mps."""
     in_params = [str(settings.params[param]) for param in DEVICE_PARAMS if param in settings.params]
     return in_params[0] if in_params else "cpu" if settings.name in CPU_SORTERS else settings.device
+
+
+def find_out_of_range(settings: SorterSettings) -> dict[str, str]:
+    """Return parameters beyond the range that their sorter states, and that range.
+
+    Kilosort (4.1.7) holds them to it in its window alone: what is beyond may work all the same.
+    """
+    if settings.name != "kilosort4" or settings.container is not None:
+        return {}
+    from kilosort.parameters import EXTRA_PARAMETERS, MAIN_PARAMETERS
+
+    found, stated = {}, MAIN_PARAMETERS | EXTRA_PARAMETERS
+    for name, value in settings.params.items():
+        if not isinstance(value, int | float) or stated.get(name, {}).get("min") is None:
+            continue
+        if not value and name in MAY_BE_ZERO:
+            continue
+        least, most, never = (stated[name][key] for key in ("min", "max", "exclude"))
+        if not least <= value <= most or value in never:
+            found[name] = f"{'more than ' * (least in never)}{least} to {most}"
+    return found
