@@ -54,7 +54,7 @@ def check_inputs(
     problems += check_names(config, rows)
     if has_spikeinterface():
         problems += check_readers(rows, config.recordings)
-        problems += [*check_steps(config), *check_late(config, rows)]
+        problems += check_late(config, rows)
         if "nwb" in config.outputs and not own and not is_installed("neuroconv"):
             hint = "pip install neuroconv, or take nwb out"
             problems.append(f"config: outputs: nwb needs the package neuroconv: {hint}")
@@ -97,11 +97,11 @@ def left_to_jobs(config: Config) -> dict[str, Any]:
 
 
 def check_late(config: Config, rows: list[Recording]) -> list[str]:
-    """Check the settings of the steps after the sort, where SpikeInterface is.
+    """Check the steps of the preprocessing and of all that follows the sort, by SpikeInterface.
 
     An analysis other than the default is tried on a made recording.
     """
-    problems = [*check_analysis(config.analysis)]
+    problems = [*check_steps(config), *check_analysis(config.analysis)]
     if not problems and config.outputs and config.analysis != AnalysisSettings():
         from spikecanary.outputs import analysis
 

@@ -268,6 +268,14 @@ LATE = {
         {"analysis": {"extensions": {"templates": {"operators": "average"}}}},
         "extensions.templates: AssertionError: assert isinstance(operators, list)",
     ),
+    "metrics a number": (
+        {"analysis": {"extensions": {"quality_metrics": {"metric_names": 3}}}},
+        "extensions.quality_metrics: TypeError: Value after * must be an iterable, not int",
+    ),
+    "metrics' parameters a number": (
+        {"analysis": {"extensions": {"quality_metrics": {"metric_params": 3}}}},
+        "quality_metrics.metric_params: takes keys and values (name: value), got 3",
+    ),
     "metric's parameters a number": (
         {"analysis": {"extensions": {"quality_metrics": {"metric_params": {"snr": 3}}}}},
         "quality_metrics.metric_params.snr: takes keys and values",

@@ -309,11 +309,6 @@ def _try(settings: AnalysisSettings) -> str:
         if name not in SLOW or params != default.extensions.get(name)
     }
     extensions |= {"template_similarity": None}  # it takes 10 s to compile
-    if metrics := extensions.get("quality_metrics"):  # only those that are named
-        named = [*(metrics.get("metric_names") or metrics.get("metric_params") or ["snr"])]
-        named_only = metrics | {"metric_names": named}
-        extensions["quality_metrics"] = None if "synchrony" in named else named_only
-    tried = {"sparsity": sparsity, "extensions": extensions}
     set_global_job_kwargs(n_jobs=1, progress_bar=False)
     silent = contextlib.redirect_stdout(io.StringIO())
     with (
@@ -322,6 +317,11 @@ def _try(settings: AnalysisSettings) -> str:
         contextlib.redirect_stderr(io.StringIO()),
     ):
         try:
+            if metrics := extensions.get("quality_metrics"):  # only those that are named
+                named = [*(metrics.get("metric_names") or metrics.get("metric_params") or ["snr"])]
+                named_only = metrics | {"metric_names": named}
+                extensions["quality_metrics"] = None if "synchrony" in named else named_only
+            tried = {"sparsity": sparsity, "extensions": extensions}
             made, sorting = generate_ground_truth_recording(
                 durations=[2.0], sampling_frequency=MADE_HZ, num_channels=4, num_units=3, seed=0
             )
