@@ -17,9 +17,8 @@ def test_totals_and_reasons(tmp_path):
     assert totals["states"] == {"sorted": 3, "stopped": 2, "failed": 1, "pending": 2}
     assert (totals["n_units"], totals["n_good"], totals["n_needing"]) == (3 + 8 + 0, 2, 4)
     assert (totals["canaries_s"], totals["sorts_s"]) == (36.0, 3 * 7200.0)
-    groups = [
-        [row["recording"] for row in group] for group in ending.group(filter(report.has_trouble, rows))
-    ]
+    grouped = ending.group(filter(report.has_trouble, rows))
+    groups = [[row["recording"] for row in group] for group in grouped]
     # Those that need a person come first; a failure without a class is among them.
     assert groups == [["big"], ["broken"], ["empty"], ["torn"], ["quiet"], ["odd"]]
     assert "<script>alert(1)" not in page
