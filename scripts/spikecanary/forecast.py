@@ -19,7 +19,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, PositiveFloat
 
 from spikecanary import sentinel
 from spikecanary.config import Config, ForecastSettings, WatchdogSettings
-from spikecanary.failures import CapacityForecastError
+from spikecanary.failures import GPU_MEMORY, CapacityForecastError
 from spikecanary.sentinel import Interval, Measured, Record
 from spikecanary.sorter import SortTask
 from spikecanary.sorter.registry import CPU_SORTERS, MEMORY_KNOBS
@@ -314,7 +314,8 @@ def sort_request(
     requests = [_request_known(config.forecast, asked, *each) for each in forecasts]
     asked = {name: max(each[name] for each in requests) for name in asked}
     if attempt > 1:
-        times = count_lacks(results / task.row.id / "attempts.jsonl", attempt)
+        n_tries = 1 + config.retry.gpu_memory_times * (task.sorter.name in MEMORY_KNOBS)
+        times = count_lacks(results / task.row.id / "attempts.jsonl", attempt, n_tries)
         for name, n in asked.items():
             asked[name] = max(n, min(getattr(config.forecast, LIMITS[name]), times[name] * n))
     if config.job.gpu is None and "vram_mb" in forecasts[-1][0]:
@@ -341,16 +342,21 @@ def request(settings: ForecastSettings, forecast: Mapping[str, Interval]) -> dic
     return asked
 
 
-def count_lacks(journal: Path, attempt: int) -> dict[str, int]:
+def count_lacks(journal: Path, attempt: int, n_tries: int = 1) -> dict[str, int]:
     """Return how many times as much as its first a sort's attempt requests, by resource.
 
     Once more for each attempt of this run that lacked it. One that left no line in the journal was
-    killed from outside, and nobody knows for want of what: more of each.
+    killed from outside, and nobody knows for want of what: more of each. So was one that lacked GPU
+    memory fewer than ``n_tries`` times, each with a line: it went on, with smaller batches.
     """
-    tried: dict[Any, Mapping[str, Any]] = {}
+    tried: dict[Any, list[Mapping[str, Any]]] = {}
     for n, entry in enumerate(sentinel.read_attempts_of_run(journal, "sort")):
-        tried[entry.get("attempt", f"line {n}")] = entry
-    n_killed, lacks = max(0, attempt - 1 - len(tried)), [*map(find_lack, tried.values())]
+        tried.setdefault(entry.get("attempt", f"line {n}"), []).append(entry)
+    n_killed, lacks = max(0, attempt - 1 - len(tried)), []
+    for lines in tried.values():
+        failed = (lines[-1].get("failure") or {}).get("class")
+        n_killed += failed in {each.__name__ for each in GPU_MEMORY} and len(lines) < n_tries
+        lacks.append(find_lack(lines[-1]))
     return {name: 1 + n_killed + lacks.count(name) for name in RESOURCES}
 
 

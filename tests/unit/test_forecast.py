@@ -205,7 +205,7 @@ LONG_AGO = "2020-01-01T00:00:00+00:00"
         ([ended(reason="the process was killed by SIGKILL")], (60, 10_000, 1_000)),
         ([None], (120, 10_000, 2_000)),
         ([None, ended("HostMemoryWatchdogError")], (120, 15_000, 2_000)),
-        ([ended("GPUOutOfMemoryError")], (60, 5_000, 1_000)),
+        ([ended("GPUOutOfMemoryError")], (120, 10_000, 2_000)),  # killed with smaller batches
         ([ended("SorterTimeoutError"), ended("HostMemoryWatchdogError")], (120, 10_000, 1_000)),
         ([ended("SorterTimeoutError")] * 9, (400, 5_000, 1_000)),
         ([None] * 9, (400, 20_000, 10_000)),
@@ -223,6 +223,13 @@ def test_retry_asks_for_more_of_what_was_lacking(tmp_path, monkeypatch, attempts
     assert (asked["runtime"], asked["mem_mb"], asked["disk_mb"]) == runtime_mem_disk
     first = forecast.sort_request(config, tmp_path, TASK, 1)
     assert (first["runtime"], first["mem_mb"], first["disk_mb"]) == (60, 5_000, 1_000)
+
+
+def test_retry_after_all_batches_were_too_large_asks_for_no_more(tmp_path):
+    config = Config(job={"mem_mb": 5_000})
+    for mem_mb in (10_000, 10_000, 5_000):
+        append_line(tmp_path / "x/attempts.jsonl", ended("GPUOutOfMemoryError", attempt=1))
+        assert forecast.sort_request(config, tmp_path, TASK, 2)["mem_mb"] == mem_mb
 
 
 @pytest.mark.parametrize(
