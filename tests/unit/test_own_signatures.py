@@ -57,6 +57,17 @@ def test_evidence_of_an_entry_is_its_classs(tmp_path):
         load_signatures(table)
 
 
+@pytest.mark.parametrize("pattern", ["", r"\d*", ["a", ".*"]])
+def test_an_entry_that_every_failure_would_match_is_refused(tmp_path, pattern):
+    table = tmp_path / "lab.yaml"
+    entry = {"class": "DependencyError", "reason": "r", "pattern": pattern, "source": "s"}
+    table.write_text(json.dumps([entry | {"example": "a"}]))
+    with pytest.raises(ValueError, match=r"entry 1: .*matches an empty text"):
+        load_signatures(table)
+    table.write_text(json.dumps([entry | {"example": "a", "errors": ["LabFault"]}]))
+    assert load_signatures(table)
+
+
 def test_wrong_entry_is_named(tmp_path):
     table = tmp_path / "lab.yaml"
     entry = {"class": "X", "reason": "r", "pattern": "(", "example": "e", "source": "s"}
