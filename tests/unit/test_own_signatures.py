@@ -40,6 +40,14 @@ def test_draft_of_an_unexpected_log_makes_it_known(tmp_path, capsys):
     assert "none.yaml" in next(iter(check_files(Config(signatures="none.yaml"))))
 
 
+def test_nothing_is_drafted_of_an_empty_log_or_of_our_own_verdict(tmp_path, capsys):
+    log = tmp_path / "log"
+    for text in ("\n", "sorting\n2026 INFO a: proceed (unexpected): the sorter found no units\n"):
+        log.write_text(text)
+        assert classify.main([str(log), "--draft"]) == 1
+        assert capsys.readouterr().out == f"# {log}: there is nothing to draft an entry of\n"
+
+
 def test_own_table_reaches_the_job(tmp_path):
     config = Config(signatures="lab.yaml")
     assert limits_of(config)["signatures"] == "lab.yaml"

@@ -186,8 +186,11 @@ def draft(text: str, source: str) -> str:
     """Return an entry for a lab's own table, to be completed, of a log that nothing tells."""
     text = clean(text)
     errors = [error for error in parse_errors(text) if error[1] and not says_nothing(*error)]
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    kind, message = errors[-1] if errors else ("", lines[-1] if lines else "")
+    # What a canary's log ends with is our own verdict.
+    lines = [] if OWN_VERDICT.search(text) else re.findall(r"\S.*", text)
+    kind, message = errors[-1] if errors else ("", lines[-1].rstrip() if lines else "")
+    if not message:
+        return f"# {source}: there is nothing to draft an entry of\n"
     pattern = re.sub(r"'[^']*/[^']*'", "'[^']*'", re.escape(message).replace("\\ ", " "))
     entry = {
         "class": "",
