@@ -102,6 +102,8 @@ def test_builtin_templates_of_kilosort4(run, fail, monkeypatch, tmp_path):
     assert isinstance(missing, ModelLoadingError)
     assert missing.remedy.startswith("Set the environment variable KILOSORT_LOCAL_DOWNLOADS")
     assert f"={wheel}," in missing.remedy
+    (tmp_path / "wTEMP.npz").write_text("<html>")  # of a proxy
+    assert "wTEMP.npz, are damaged" in str(fail(task()))
     # Of a home folder, which Kilosort fills from its site; its sort tells if it cannot.
     monkeypatch.delenv("KILOSORT_LOCAL_DOWNLOADS_PATH")
     monkeypatch.setenv("HOME", str(tmp_path))

@@ -6,6 +6,7 @@ import os
 import resource
 import shutil
 import tempfile
+import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -211,12 +212,14 @@ def _check_templates(task: SortTask) -> None:
         raise SorterParameterError(msg, remedy=remedy, parameter="nt")
     named = os.environ.get(KILOSORT_FOLDER)
     folder = Path(named) if named else Path.home() / ".kilosort"
-    is_found = (folder / "wTEMP.npz").exists() if named else folder.is_dir()
-    if settings.container is None and not is_found:
+    file = folder / "wTEMP.npz"
+    is_usable = zipfile.is_zipfile(file) if named or file.exists() else folder.is_dir()
+    if settings.container is None and not is_usable:
         wheel = importlib.resources.files("kilosort")
         remedy = f"Set the environment variable {KILOSORT_FOLDER}={wheel}, which has the file."
-        msg = f"kilosort4's built-in templates, {folder / 'wTEMP.npz'}, are not there"
-        raise ModelLoadingError(msg, remedy=remedy, path=str(folder / "wTEMP.npz"))
+        state = "damaged" if file.exists() else "not there"
+        msg = f"kilosort4's built-in templates, {file}, are {state}"
+        raise ModelLoadingError(msg, remedy=remedy, path=str(file))
 
 
 def _check_device(task: SortTask) -> None:
