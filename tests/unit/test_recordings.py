@@ -8,9 +8,10 @@ import pytest
 
 from spikecanary import inputcheck, signals, sorter, table
 from spikecanary.config import BadInputError, Config
-from spikecanary.failures import RecordingUnreadableError
+from spikecanary.failures import RecordingUnreadableError, classify
 from spikecanary.outputs import phy
 from spikecanary.recording import cut_window, describe_header, open_recording, preprocess
+from spikecanary.supervise import child
 from spikecanary.table import Recording
 
 HEADER = "recording\tpath\treader\treader_options\tstart_s\tend_s\tsubject\n"
@@ -210,6 +211,15 @@ def test_what_cannot_be_opened(row, update, message):
     with pytest.raises(RecordingUnreadableError) as caught:
         open_recording(row.model_copy(update=update))
     assert message in str(caught.value)
+
+
+def test_a_link_to_what_git_annex_did_not_fetch(row, tmp_path):
+    (tmp_path / "x.dat").symlink_to(".git/annex/objects/Xk/2m/MD5E-s9--a.dat")
+    with pytest.raises(RecordingUnreadableError) as caught:
+        open_recording(row.model_copy(update={"paths": (str(tmp_path / "x.dat"),)}))
+    said = classify.classify(child.describe_error(caught.value))
+    assert "is a link to '.git/annex/objects/Xk/2m/MD5E-s9--a.dat', which does not" in str(said)
+    assert "datalad get" in said.remedy
 
 
 def test_probe_that_does_not_fit(row, tmp_path):

@@ -54,6 +54,8 @@ def not_readable(path: str | Path) -> str:
     try:
         mode = Path(path).stat().st_mode
     except FileNotFoundError:
+        if Path(path).is_symlink():
+            return f"{path} is a link to '{Path(path).readlink()}', which does not exist"
         return f"{path} does not exist"
     except NotADirectoryError:
         return f"{path} does not exist: part of it is a file, no folder"
