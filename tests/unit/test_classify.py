@@ -387,6 +387,12 @@ def test_a_handle_that_windows_denies_a_process_is_no_folder():
     assert isinstance(classify.by_text(text + ": 'D:\\\\out'"), FolderNotWritableError)
 
 
+def test_a_limit_on_open_files_is_no_lack_of_shared_memory():
+    text = "RuntimeError: unable to open shared memory object </torch_7_3> in read-write mode: "
+    assert "open files" in str(classify.by_text(f"{text}Too many open files (24)"))
+    assert "/dev/shm" in str(classify.by_text(f"{text}No space left on device (28)"))
+
+
 def test_nested_and_quoted_messages():
     text = "RuntimeError: torch.cuda.OutOfMemoryError: CUDA out of memory. Tried"
     assert isinstance(classify.by_text(text), GPUOutOfMemoryError)
