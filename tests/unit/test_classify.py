@@ -393,6 +393,18 @@ def test_a_limit_on_open_files_is_no_lack_of_shared_memory():
     assert "/dev/shm" in str(classify.by_text(f"{text}No space left on device (28)"))
 
 
+@pytest.mark.parametrize(
+    "said",
+    [
+        "ModuleNotFoundError: No module named 'spikeinterface.old'",
+        "PermissionError: [Errno 13] Permission denied: '/env/__pycache__/x.nbi'",
+    ],
+)
+def test_numbas_cache_is_no_results_folder_and_no_missing_module(said):
+    text = frame("numba/core/caching:_load_index") + said
+    assert "NUMBA_CACHE_DIR" in classify.by_text(SORTING + text).remedy
+
+
 def test_nested_and_quoted_messages():
     text = "RuntimeError: torch.cuda.OutOfMemoryError: CUDA out of memory. Tried"
     assert isinstance(classify.by_text(text), GPUOutOfMemoryError)
