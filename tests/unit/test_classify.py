@@ -405,6 +405,20 @@ def test_numbas_cache_is_no_results_folder_and_no_missing_module(said):
     assert "NUMBA_CACHE_DIR" in classify.by_text(SORTING + text).remedy
 
 
+def test_a_name_that_is_too_long_is_no_lack_of_rights():
+    for said in (
+        "OSError: [Errno 36] File name too long: '/x'",
+        "OSError: [WinError 206] Too long",
+    ):
+        assert "shorter" in classify.by_text(said).remedy
+
+
+def test_what_macos_does_not_let_a_reader_open_is_the_recording():
+    said = "PermissionError: [Errno 1] Operation not permitted: '/Volumes/a/x.dat'"
+    assert isinstance(classify.by_text(OPENING + said), RecordingUnreadableError)
+    assert isinstance(classify.by_text(SORTING + said), FolderNotWritableError)
+
+
 def test_nested_and_quoted_messages():
     text = "RuntimeError: torch.cuda.OutOfMemoryError: CUDA out of memory. Tried"
     assert isinstance(classify.by_text(text), GPUOutOfMemoryError)
