@@ -22,6 +22,7 @@ from spikecanary.failures import (
     PreprocessingError,
     RecordingUnreadableError,
     SorterParameterError,
+    SorterTimeoutError,
     classify,
 )
 from spikecanary.failures.signatures import load_signatures
@@ -51,6 +52,14 @@ HDF5 = (
 
 
 LOST = "\"Unable to synchronously open object (object '{}' doesn't exist)\""
+
+
+TOO_OLD = (
+    "which is too old to be supported by the triton GPU compiler, which is used as the backend."
+)
+
+
+SLURM_JOB = "message: SLURM-job '7' failed, SLURM status is: "
 
 
 FULL, PYXIS = "No space left on device", "slurmstepd: error: pyxis: couldn't start container"
@@ -366,6 +375,25 @@ def test_full_disk_is_one_wherever_it_is_met():
         (
             DependencyError,
             "srun: error: Unable to create step for job 7: More processors requested",
+        ),
+        (
+            DependencyError,
+            "slurmstepd: error: Failed to invoke task plugins: task_p_pre_launch error",
+        ),
+        (
+            DependencyError,
+            "slurmstepd: error: execve(): bad interpreter(/a b): No such file or directory",
+        ),
+        (
+            DependencyError,
+            'c.CompileException: /tmp/x.cu(7): error: identifier "__half" is undefined',
+        ),
+        (GPUUnavailableError, f"RuntimeError: Found GTX 1080 {TOO_OLD}"),
+        (HostMemoryWatchdogError, f"    {SLURM_JOB}'OUT_OF_MEMORY'. See the log"),
+        (SorterTimeoutError, f"    {SLURM_JOB}'TIMEOUT'. See the log"),
+        (
+            HostMemoryWatchdogError,
+            "RuntimeError: It is possible that dataloader's workers are out of shared memory.",
         ),
     ],
 )
