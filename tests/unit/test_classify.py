@@ -245,6 +245,9 @@ def test_frames_tell_the_stage_and_keep_the_words():
     failure = classify.by_text(OPENING + "ValueError: odd")
     assert isinstance(failure, RecordingUnreadableError)
     assert str(failure).endswith("ValueError: odd")
+    zarr = frame("spikeinterface/core/zarrextractors:super_zarr_open", "raise x")
+    failure = classify.by_text(SORTING + zarr + "ValueError: group not found at path ''")
+    assert "num_channels" not in failure.remedy
     full = classify.by_text(OPENING + "OSError: [Errno 28] No space left on device")
     assert isinstance(full, DiskExhaustionError)
 
@@ -315,6 +318,7 @@ def test_full_disk_is_one_wherever_it_is_met():
         (ContainerEnvironmentError, "exec /entry.sh: no such file or directory"),
         (DependencyError, "CompileError: command '/usr/bin/gcc' failed with exit code 1"),
         (RecordingUnreadableError, f"KeyError: {LOST.format('sig')}"),
+        (RecordingUnreadableError, "_pickle.UnpicklingError: invalid load key, 'v'."),
         (IOStallError, "TimeoutError: [Errno 60] Operation timed out: '/Volumes/a/x.raw'"),
         (HostMemoryWatchdogError, "Memory cgroup out of memory: Killed process 7 (x) total-vm:1kB"),
         (GPUUnavailableError, "NVRM: Xid (PCI:0000:01:00): 154, action (Node Reboot Required)"),

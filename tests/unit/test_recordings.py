@@ -10,7 +10,7 @@ from spikecanary import inputcheck, signals, sorter, table
 from spikecanary.config import BadInputError, Config
 from spikecanary.failures import RecordingUnreadableError, classify
 from spikecanary.outputs import phy
-from spikecanary.recording import cut_window, describe_header, open_recording, preprocess
+from spikecanary.recording import cut_window, describe_header, open_recording, preprocess, remedy_of
 from spikecanary.supervise import child
 from spikecanary.table import Recording
 
@@ -220,6 +220,19 @@ def test_a_link_to_what_git_annex_did_not_fetch(row, tmp_path):
     said = classify.classify(child.describe_error(caught.value))
     assert "is a link to '.git/annex/objects/Xk/2m/MD5E-s9--a.dat', which does not" in str(said)
     assert "datalad get" in said.remedy
+
+
+@pytest.mark.parametrize(
+    ("said", "is_named"),
+    [
+        ("Gaps.\nTo open it, initialize the reader with `ignore_integrity_checks=True`.", 1),
+        ("Please select one using the `rec_name` parameter", 1),
+        ("Several streams: specify one with the 'stream_name' argument", 0),
+        ("use_names_as_ids=True is not possible", 0),
+    ],
+)
+def test_an_option_that_a_reader_names_is_the_remedy(said, is_named):
+    assert ("that the message names" in remedy_of(ValueError(said))) == is_named
 
 
 def test_probe_that_does_not_fit(row, tmp_path):

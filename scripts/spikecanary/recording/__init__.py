@@ -35,6 +35,9 @@ LONGEST_MESSAGE = 600
 #: the advice is behind a long table.
 REMEDIES = {
     re.compile(
+        r"(?i:set|use|using|with)(?: the)? [`']?(?!stream_)\w+_\w+(?:=|[`'] (?:to|par|arg))"
+    ): "Set the option that the message names in reader_options.",
+    re.compile(
         r"(?i)truncated|unexpected end|mmap length|end of file|EOFError|reshape|buffer is smaller|"
         r"multiple of the (data-type|element) size|out of bounds|JSONDecodeError|"
         r"No data left|nSavedChans|different sections structures|Incompatible section structures"
