@@ -271,6 +271,13 @@ def test_limits(run):
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
+def test_values_of_other_types_than_a_plugins_defaults_are_a_warning(run):
+    plugin = str(ROOT / "tests/quick_sorter.py")
+    (doubt,) = run(make_task(plugin=plugin, name="quick", params={"threshold": "2e-1"}))
+    assert "threshold of quick is '2e-1', a text, but it takes a number: write 0.2" in str(doubt)
+    assert run(make_task(plugin=plugin, name="quick", params={"threshold": 0.2})) == []
+
+
 @pytest.fixture
 def inspect(write_binary, reader_options, tetrode, tmp_path):
     def start(duration_s, of, *, strict=False, **settings):

@@ -144,9 +144,13 @@ def check_node(
     _check_templates(task)
     _check_device(task)
     _check_folder(folder)
-    switched_off = parameters.describe_switched_off(settings, task.preprocessing)
+    doubts = [
+        *parameters.describe_switched_off(settings, task.preprocessing),
+        # Of a plugin's sorter, which is not known when the table is read, and may take other types.
+        *parameters.check_types(settings.name, settings.params),
+    ]
     return [
-        *(SorterParameterError(each, sorter=settings.name) for each in switched_off),
+        *(SorterParameterError(each, sorter=settings.name) for each in doubts),
         *_check_torch(task),
         *_check_container(task),
         *_check_hdf5(task),
