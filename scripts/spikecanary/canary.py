@@ -257,7 +257,9 @@ class _Canary:
         if not evidence.attempts[-1].is_suspicious:
             return
         scan = self._scan(shortest_s) if learned else scan
-        is_answered = learned is not None and (learned.start_s is not None or learned.is_enough)
+        is_answered = learned is not None and (
+            learned.start_s is not None or (learned.is_enough and learned.richest_s != 0.0)
+        )
         if scan and evidence.doubt and not (is_answered and len(evidence.attempts) == 1):
             evidence.certain = activity.explain_missed(scan, self.task, evidence.header)
             evidence.suspects = self.task.suspects

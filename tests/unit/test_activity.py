@@ -115,5 +115,7 @@ def test_tetrodes_are_not_silence():
     failure = explain(largest_group=4)
     assert isinstance(failure, SorterParameterError)
     assert "3,784 peaks" in str(failure)
+    assert "{nblocks: 0}} in the config" in failure.remedy
+    assert "nblocks" not in explain(largest_group=4, params={"nblocks": 0}).remedy
     assert explain(name="mountainsort5", largest_group=4) is None
     assert explain() is None

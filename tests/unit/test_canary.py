@@ -250,6 +250,7 @@ def test_recording_that_cannot_be_scanned_is_not_called_silent(run, quiet, monke
         ("task", {0.0: 3, 2.0: 1, 4.0: 2}, None, (1, "proceed", "passed")),
         ("task", {0.0: 0, 3.0: 9}, None, (2, "proceed", "SpikeSortingError")),
         ("task", {0.0: 0, 7.5: 9}, None, (1, "proceed", "passed")),  # no room for a window
+        ("task", {0.0: 9}, None, (1, "proceed", "SpikeSortingError")),
         ("task", {0.0: 0, 4.0: 5}, 2.0, (1, "stop", "SorterParameterError")),
         ("task", {0.0: 0, 4.0: 5}, None, (1, "stop", "SorterParameterError")),
         ("quiet", {0.0: 0, 4.0: 5}, None, (1, "stop", "InsufficientActivityError")),
@@ -261,6 +262,7 @@ def test_what_the_full_sort_will_learn_from_decides(run, request, kind, start_s,
     record = run(with_params(task, fail_in="window", fail_how="silent"))
     said = record.failure.class_name if record.failure else record.outcome
     assert (len(record.windows), record.verdict, said) == expected
+    assert record.outcome != "unexpected" or "fail_in: window" in record.failure.remedy
     if record.verdict == "stop":
         assert (
             "5 spikes, of 6 that it needs to learn templates, in the batches at 0, 4 s"

@@ -138,6 +138,8 @@ def explain_missed(
             "Choose a sorter for tetrodes (mountainsort5, spykingcircus2, tridesclous2), or "
             "sort one group a row (column channels, such as group=0)."
         )
+        if task.sorter.params.get("nblocks") != 0:
+            remedy += f" Or set {task.alone('nblocks', 0)}."
         name, n_peaks = task.sorter.name, found["n_peaks"]
         return SorterParameterError(msg, remedy=remedy, sorter=name, n_peaks=n_peaks)
     return None
