@@ -324,7 +324,7 @@ def test_what_a_sorter_cannot_sort_is_told_from_the_header(fail):
     (failure,) = check("kilosort4", {"n_channels": 1})
     assert str(failure) == str(fail(make_task(), n_channels=1))
     assert failure.category == "environment"
-    assert "{do_CAR: false}} in the config" in failure.remedy
+    assert "{do_CAR: false, nblocks: 0}} in the config" in failure.remedy
     assert not check("kilosort4", {"n_channels": 1}, do_CAR=False)
     (failure,) = check("simple", {"n_probes": 0})
     assert (

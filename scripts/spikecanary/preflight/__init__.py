@@ -198,7 +198,9 @@ def check_channels(task: SortTask, header: Mapping[str, Any]) -> Iterator[Classi
     reference = COMMON_REFERENCE.get(name)
     if header["n_channels"] == 1 and reference and task.sorter.params.get(reference, True):
         msg = f"{name} subtracts the common reference of all channels: of one, nothing is left"
-        remedy = f"Set {task.alone(reference, 'false')}."
+        # Its drift correction finds no templates on one channel.
+        values = "false, nblocks: 0" if name == "kilosort4" else "false"
+        remedy = f"Set {task.alone(reference, values)}."
         yield SorterParameterError(msg, remedy=remedy, sorter=name, parameter=reference)
 
 
