@@ -370,7 +370,8 @@ def _find_bad_periods(
 
     def find_edge(at: int, what: str, *, is_end: bool) -> int:
         """Return the sample after a piece's start at which a state begins, or ends."""
-        between = range(*pieces.starts[at : at + 2])[::step]
+        first, last = pieces.starts[at : at + 2]
+        between = range(first, last + is_end * (pieces.length - short + 1))[::step]
 
         def has_passed(start: int) -> bool:
             return (judge(_look(recording, np.array([start]), short))[0] == what) is not is_end
@@ -387,7 +388,8 @@ def _find_bad_periods(
         begins = find_edge(start - 1, what, is_end=False) if start else 0
         is_last = end == len(pieces.starts)
         ends = n_samples if is_last else short - 1 + find_edge(end - 1, what, is_end=True)
-        stretches.append((begins, ends, what))
+        if ends - begins >= LEAST_BAD_S * rate_hz:
+            stretches.append((begins, ends, what))
     # Edges are found to a piece's length: two stretches that touch would lie on each other.
     periods = []
     for (begins, ends, what), (beyond, *_) in itertools.pairwise([*stretches, (n_samples, 0, "")]):

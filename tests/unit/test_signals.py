@@ -145,7 +145,8 @@ def louder(traces):
     ("spoil", "what"), [(dead, "flat"), (railed, "railed"), (stuck, "railed"), (louder, "noisy")]
 )
 @pytest.mark.parametrize(
-    ("duration_s", "start_s", "end_s"), [(8, 1, 8), (60, 20, 25), (40, 20, 40), (30, 0, 3)]
+    ("duration_s", "start_s", "end_s"),
+    [(8, 1, 8), (60, 20, 25), (40, 20, 40), (30, 0, 3), (20, 5, 6.2)],
 )
 def test_bad_period_is_named_with_its_place(spoil, what, duration_s, start_s, end_s):
     traces = noise(duration_s)
