@@ -1,5 +1,6 @@
 """Streams: those of electrodes, all others, and the units of their samples."""
 
+import re
 from types import SimpleNamespace
 
 import numpy as np
@@ -13,13 +14,26 @@ from recordings_made import RATE_HZ, of_spikeglx, refusal, save, saved, spikeglx
 from spikecanary.failures import RecordingLayoutError
 from spikecanary.recording import formats, integrity, open_recording
 from spikecanary.table import Recording
+from workbench import write_open_ephys, write_spikeglx
 
 
 def test_synchronisation_stream_is_refused_with_the_streams_there(tmp_path):
     path = spikeglx(tmp_path / "run")
+    write_spikeglx(tmp_path / "run/run_g0_imec0", "run_g0_t0.imec0.lf", duration_s=1.0)
     text = refusal(of_spikeglx(path, "imec0.ap-SYNC"), RecordingLayoutError)
     assert "holds no electrodes" in text
-    assert "stream_id imec0.ap" in text
+    assert "in the row: stream_id imec0.ap." in text
+
+
+def test_streams_with_numbers_are_proposed_by_their_names(tmp_path):
+    rates = {"A-AP": 30_000, "A-LFP": 2500, "NI-DAQmx-103.PXIe-6341": 30_000}
+    streams = {name: ([f"CH{n}" for n in range(4)], rate) for name, rate in rates.items()}
+    path = tmp_path / "Record Node 101"
+    write_open_ephys(path / "experiment1/recording1", streams, duration_s=1)
+    row = Recording(id="x", paths=(str(path),), reader="openephysbinary")
+    for name in ("1", "2"):
+        text = refusal(row.model_copy(update={"stream_id": name}), RecordingLayoutError)
+        assert re.search(r"in the row: stream_id 0 \([^()]*A-AP\)\.", text)
 
 
 @pytest.mark.parametrize(("kinds", "is_read"), [("4,0,0,1", True), ("0,0,4,1", False)])

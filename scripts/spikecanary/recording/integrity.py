@@ -33,6 +33,8 @@ NO_ELECTRODES = re.compile(
     r"(?i)\bsync\b|[-_ ]?sync$|digital|supply voltage|temperature|auxiliary|"
     r"\badc (input|output|channel)|[-_ ](adc|aux)$|\bdc amplifier|\bni-?daq|\bnidq\b|\bobx\d"
 )
+#: Streams that are not proposed: field potentials, too.
+NO_SPIKES = re.compile(rf"{NO_ELECTRODES.pattern}|[-_.]lfp?$")
 #: Bytes of a record of Open Ephys' older format, and its samples.
 RECORD_BYTES, RECORD_SAMPLES = 2_070, 1_024
 COPY_REMEDY = "Finish the copy, and compare the file with the original."
@@ -66,10 +68,10 @@ def check_stream(opened: "BaseRecording", path: str, reader: str) -> None:
     others, now = [], (name, getattr(opened, "electrical_series_path", None))
     with contextlib.suppress(Exception):  # whatever a reader does not know of its streams
         others = [
-            f"{column} {columns[column]}"
+            f"{column} {columns[column]}{f' ({other})' if columns[column].isdigit() else ''}"
             for other, columns in list_streams(path, reader)
             for column in ("stream_id", "reader_options")
-            if column in columns and other not in now and not NO_ELECTRODES.search(other)
+            if column in columns and other not in now and not NO_SPIKES.search(other)
         ]
     remedy = "Is the rate in Hz? If not, name the electrodes' stream (stream_id, reader_options)."
     if others:
