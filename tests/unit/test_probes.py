@@ -79,6 +79,8 @@ def test_probe_without_wiring_is_refused_or_wired_as_the_table_says(place):
     recording, _ = place(linear(wired=False), wiring="identity")
     assert recording.get_channel_locations()[3].tolist() == [0.0, 60.0]
     assert "column wiring" in refusal(place, linear(wired=False), wiring="backwards")
+    said = refusal(place, linear(wired=False), wiring="identiy")
+    assert "as 'identiy' (did you mean 'identity'?)" in said
 
 
 @pytest.mark.parametrize(("units", "pitch"), [("mm", 0.02), ("m", 2e-5)])

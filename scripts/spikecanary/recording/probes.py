@@ -108,7 +108,7 @@ def _wire(probe: "Probe", row: Recording, path: str, first: int) -> None:
         try:
             probe.wiring_to_device(row.wiring, channel_offset=first)
         except Exception as err:
-            known = get_available_pathways()
+            known = ["identity", *get_available_pathways()]
             hint = f": {err}" if row.wiring in known else did_you_mean(row.wiring, known)
             msg = f"the probe {path} cannot be wired as {row.wiring!r}{hint}"
             remedy = "Write identity, or a pathway of probeinterface, in column wiring."
