@@ -39,9 +39,9 @@ def test_a_warning_that_looks_like_two_is_one(tmp_path):
 
 
 def test_one_group_a_reason(tmp_path):
-    names = [f"rec{number:02d}" for number in range(50)]
+    names = [f"mouse_{a}{b}" for a in "abcdefg" for b in "hijklmn"]
     for number, name in enumerate(names):
-        reason = f"IndexError: index {number} is out of bounds"
+        reason = f"KeyError: {number}: no stream of '{name}.dat' in /data/{name}/of {name}"
         write_recording(tmp_path, name, make_record(outcome="unexpected", reason=reason))
     write_report(tmp_path, names)
     (group,) = ending.group(report.read_rows(tmp_path / "summary.tsv"))

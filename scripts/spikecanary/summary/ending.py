@@ -117,12 +117,14 @@ def describe_needs(rows: Iterable[Mapping[str, Any]]) -> str:
 def group(rows: Iterable[Mapping[str, Any]]) -> list[list[Mapping[str, Any]]]:
     """Group recordings by what went wrong: those that need a person first, then most first.
 
-    Of a known failure its class and remedy make a group, numbers aside, of others the reason.
+    Of a known failure its class and remedy make a group, of others the reason; numbers, paths and
+    the recording's own name aside.
     """
     groups: dict[tuple[str, ...], list[Mapping[str, Any]]] = {}
     for row in rows:
         known = row.get("failure", "") + row.get("remedy", "") if row.get("category") else ""
-        key = (row["sort"], row.get("category", ""), re.sub(r"\d+", "N", known or _reason(row)))
+        own = rf"\S*(/|\b{re.escape(row['recording'])}\b)\S*|\d+"
+        key = (row["sort"], row.get("category", ""), re.sub(own, "N", known or _reason(row)))
         groups.setdefault(key, []).append(row)
     return sorted(groups.values(), key=lambda of: (not needs_attention(of[0]), -len(of)))
 
