@@ -10,11 +10,14 @@ EVENTS = (LogEvent.JOB_STARTED, LogEvent.JOB_FINISHED, LogEvent.PROGRESS)
 #: How other messages begin. Of a failed job its own line and ours say more, and the advice on
 #: provenance would not do for batches that take days.
 MESSAGES = (
+    "Assuming unrestricted shared filesystem",
+    "Building DAG of jobs",
     "Select jobs to execute",
     "DAG of jobs will be updated",
     "Updating checkpoint dependencies",
     "Reasons:",
     "Some jobs were triggered by provenance information",
+    "Rules with provenance triggered jobs",
     "RuleException:\nCalledProcessError",
     "The run involves checkpoint jobs",
     "WorkflowError:\nAt least one job did not complete",

@@ -59,6 +59,12 @@ def test_sorts_that_run_again_are_named_with_why(finished):
         in plan.output
     )
     assert "run again" not in finished.run("-n").output
+    finished.rows(IDS + " g", session="s s t t u u v")
+    names = ["units", "figures", "phy", "nwb", "npz", "mat", "report"]
+    settings = {"outputs": names, "exports": {"nwb": {"by": "session"}}}
+    plan = finished.run("-n", sorter={"params": {"nblocks": 0}}, **settings)
+    lines = plan.output.splitlines()[1:]  # the first is of --configfile
+    assert len(lines) <= 25, plan.output
 
 
 @LATER
