@@ -14,6 +14,7 @@ MESSAGES = (
     "Building DAG of jobs",
     "Select jobs to execute",
     "DAG of jobs will be updated",
+    "Elapsed time",  # after our last lines
     "Updating checkpoint dependencies",
     "Reasons:",
     "Some jobs were triggered by provenance information",
@@ -30,12 +31,13 @@ def quieten(logger: logging.Logger, is_local: Callable[[], bool]) -> None:
     Of jobs elsewhere (``is_local``: of none, once the DAG is built) also those that failed, in a
     line each: one that died there could not say it.
     """
-    n_tables = 0
+    n_tables = n_errors = 0
 
     def is_shown(record: logging.LogRecord) -> bool:
-        nonlocal n_tables
+        nonlocal n_tables, n_errors
         event = getattr(record, "event", None)
         n_tables += event == LogEvent.RUN_INFO
+        n_errors += record.levelno >= logging.ERROR
         if event == LogEvent.RUN_INFO:
             return n_tables == 1  # a dry run prints it again at its end
         if event == LogEvent.JOB_ERROR and not is_local():
@@ -44,6 +46,8 @@ def quieten(logger: logging.Logger, is_local: Callable[[], bool]) -> None:
             job = f"Job {name} of rule" if name else "A job of rule"
             logs = ", ".join(map(str, facts["log"]))
             sys.stderr.write(f"{job} {facts['rule_name']} failed; log: {logs}\n")
+        if str(record.msg).startswith("Complete log"):  # after our last lines
+            return n_errors > 0
         return event not in EVENTS and not str(record.msg).lstrip().startswith(MESSAGES)
 
     for handler in logger.handlers:

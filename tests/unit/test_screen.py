@@ -150,11 +150,15 @@ def test_snakemake_is_quiet_about_single_jobs(is_local, capsys):
     logger.info("1 of 4 steps", extra={"event": LogEvent.PROGRESS})
     for message in ("Select jobs to execute...", "a warning of somebody"):
         logger.warning(message)
+    logger.info("Complete log(s): x.log")
     assert seen == ["table", "a warning of somebody"]
     died = {"rule_name": "canary", "log": ["logs/canary/r1.log"], "aux": {"external_jobid": "17"}}
     logger.error("Error in rule canary", extra={"event": LogEvent.JOB_ERROR, **died})
     line = "Job 17 of rule canary failed; log: logs/canary/r1.log\n"
     assert capsys.readouterr().err == ("" if is_local else line)
+    for message in ("Elapsed time: 0:01", "Complete log(s): x.log"):
+        logger.info(message)
+    assert seen[2:] == ["Error in rule canary", "Complete log(s): x.log"]
 
 
 def test_of_a_long_path_both_ends_are_told():
