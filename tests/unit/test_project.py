@@ -64,6 +64,7 @@ def test_generated_pages_are_in_step():
 
 def test_every_page_of_the_site_says_first_what_it_is_for():
     site = yaml.safe_load((ROOT / "mkdocs.yml").read_text())
+    assert site["use_directory_urls"] is False  # links to folders lead nowhere from disk
     pages = [page for section in site["nav"] for part in section.values() for page in part]
     assert sorted(pages) == sorted(path.name for path in (ROOT / "docs").glob("*.md"))
     for page in pages:
