@@ -441,7 +441,7 @@ def _report(
     planned = plan.make(config, recordings, Path("results"), 1, headers) if new else None
     lines = []
     for row in planned.to_dict("records") if planned is not None else ():
-        shown = f"{row['duration_s']:.1f} s, {row['n_channels']} channels"
+        shown = f"{row['duration_s']:.1f} s, {count(row['n_channels'], 'channel')}"
         lines.append(f"{row['recording']}: {shown}")
         lines += [f"  {problem}" for problem in row["problems"].split("; ") if problem]
     for failed, title in ((False, "Left out:"), (True, "Not opened:")):

@@ -145,7 +145,7 @@ def test_every_stream_that_a_person_would_sort_and_no_other(tree, tmp_path, caps
     assert "raw samples do not say" in by_path[tree.name]
     assert "imec0.ap-SYNC, imec0.lf, imec0.lf-SYNC" in text
     assert "recording.dat" not in said
-    assert "day1: 2.5 s, 1 channels\n  kilosort4 needs the positions of the channels" in said
+    assert "day1: 2.5 s, 1 channel\n  kilosort4 needs the positions of the channels" in said
 
 
 def test_plan_finds_nothing_new(tree, tmp_path, capsys):
