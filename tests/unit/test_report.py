@@ -27,7 +27,7 @@ def test_totals_and_reasons(tmp_path):
 
 def test_a_warning_that_looks_like_two_is_one(tmp_path):
     results = tmp_path / "results"
-    canary = make_record(warnings=["twice", "flat; from 3 s on"])
+    canary = make_record(n_channels=1, warnings=["twice", "flat; from 3 s on"])
     write_recording(results, "a", canary, sorted_record("a", warnings=["twice"]))
     broken = failed("b", "no such thing").model_copy(update={"warnings": ["slow; very"]})
     write_recording(results, "b", make_record())
@@ -36,6 +36,13 @@ def test_a_warning_that_looks_like_two_is_one(tmp_path):
     found = re.findall(r"Warning:</b> <bdi>(.+?)</bdi>", page)
     assert found == ["twice", "flat; from 3 s on", "slow; very"]
     assert re.findall(r"\((\d warnings?)\)", page) == ["2 warnings", "1 warning"]
+    assert re.search(r", 1 channel\W", page)
+
+
+def test_times_say_their_zone_where_no_script_shows_them(tmp_path):
+    page = write_report(tmp_path, []).read_text()
+    day, minute, zone = re.search(r'"([-\d]+)T([\d:]+):\d\d(\S+)">\1 ', page).groups()
+    assert f">{day} {minute} UTC{zone}</time>" in page
 
 
 def test_one_group_a_reason(tmp_path):
