@@ -231,11 +231,12 @@ def _estimate_jobs(
 ) -> tuple[dict[str, float], bool]:
     """Estimate the times of a recording's canary and sort, and the sort's disk space.
 
-    Also say whether they are guessed by its length alone.
+    Also say whether they are guessed by its length alone. A canary that is certain to stop takes
+    no time.
     """
     history = forecast.read_history(forecast.history_path(results, state.task.digest()))
     canary_s = forecast.forecast_canary_s(state.config.canary.window_s, history)
-    found = {"canary_s": round(canary_s) if action in WITH_CANARY else 0.0}
+    found = {"canary_s": round(canary_s) if action is Action.CANARY_AND_SORT else 0.0}
     if action not in WITH_SORT or "duration_s" not in header:
         return {**found, "sort_s": 0.0, "disk_mb": 0.0}, False
     measured, known = forecast.forecast_recording(results, state.task)

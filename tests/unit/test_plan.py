@@ -71,7 +71,8 @@ def test_plan_of_a_new_batch(rows, config, tmp_path):
     }
     other = rows["good"].model_copy(update={"id": "other", "sorter": "simple"})
     assert plan._find_repeated([rows["good"], other]) == {}  # two sorters are compared
-    assert table.loc["missing", "action"] == "canary"
+    assert table.loc["missing", ["action", "canary_s"]].tolist() == ["canary", 0.0]
+    assert table.attrs["n_guessed"] == (table["canary_s"] > 0).sum() == 6
     assert table.loc["good", "sort_s"] == 60 + 8
 
 
