@@ -128,7 +128,7 @@ def check_options():
     # Jobs behind a checkpoint are not known yet: a real run would leave them out.
     chosen = workflow.dag_settings
     if chosen.until or chosen.omit_from or chosen.batch:
-        hint = "Ask for the target `sorted` instead, for files, or use several tables"
+        hint = "Ask for the target `sorted` instead, for files, or use several tables (docs/options.md)"
         sys.exit(f"--until, --omit-from, --batch do not work with checkpoints. {hint}")
     if RerunTrigger.CODE in workflow.rerun_triggers:
         hint = "add to your profile: rerun-triggers: [mtime, params, input]"

@@ -108,5 +108,6 @@ def print_gate(table: Path, batch: Mapping[str, Any]) -> None:
     }
     parts += [f"{n} {word}" for word, n in counts.items() if n]
     known = "All verdicts are known" if is_last else f"Verdicts of wave {table.stem} are known"
-    lines.insert(0, f"{known}: {', '.join(parts)}")
+    where = " (docs/troubleshooting.md)" if is_last and stopped else ""
+    lines.insert(0, f"{known}: {', '.join(parts)}{where}")
     _print("".join(f"{line}\n" for line in lines))

@@ -56,7 +56,7 @@ def test_record_that_cannot_be_read_costs_no_job(results, capsys):
     told = capsys.readouterr().out
     assert re.search("  a  pending, /.*/a/sort.json is not a Spike Canary record", told)
     # Nothing is sorted that has a record which cannot be read.
-    assert "known: 1 proceed (1 unexpected), 2 stopped, 1 without a verdict\n" in told
+    assert "2 stopped, 1 without a verdict (docs/troubleshooting.md)\n" in told
 
 
 def test_a_line_a_sort(results, capsys):
@@ -113,7 +113,7 @@ def test_last_gate_tells_the_failures_of_all(results, capsys):
     second.rename(results / "gates" / "2.tsv")
     screen.print_gate(results / "gates" / "2.tsv", shown() | {"names": list("abcd")})
     out = capsys.readouterr().out
-    assert out.startswith("All verdicts are known: 2 proceed (1 unexpected), 2 stopped\n")
+    assert out.startswith("All verdicts are known: 2 proceed (1 unexpected), 2 stopped (docs/tr")
     assert "2 stopped, X: b, d" in out
     everything = shown() | {"names": list("abcd"), "force": ["d"]}
     screen.print_gate(results / "gates" / "2.tsv", everything)
@@ -122,7 +122,7 @@ def test_last_gate_tells_the_failures_of_all(results, capsys):
     assert "1 stopped, X: b\n" in forced
     sentinel.write_record(results / "d/sort.json", make_record(recording="d", outcome="sorted"))
     screen.print_gate(results / "gates/2.tsv", everything | {"force": []})
-    counted = "2 proceed (1 unexpected), 1 stopped, 1 stopped by now, but sorted before\n"
+    counted = "2 proceed (1 unexpected), 1 stopped, 1 stopped by now, but sorted before (docs/tr"
     assert counted in capsys.readouterr().out
     assert "1 unexpected: c\n    no such thing.\n    log: c.log" in out
 

@@ -317,7 +317,8 @@ def test_terminal_shows_a_table_of_jobs_verdicts_and_no_single_jobs(tmp_path):
     engine.rows("a b c")
     engine.world(b="environment", c="environment")
     output = engine.run("sorted").output
-    assert "All verdicts are known: 1 proceed, 2 stopped\n  2 stopped, X: b, c\n" in output
+    known = "All verdicts are known: 1 proceed, 2 stopped (docs/troubleshooting.md)"
+    assert f"{known}\n  2 stopped, X: b, c\n" in output
     assert output.count("Job stats:") == 1
     assert not re.search("Finished jobid|steps .* done|Select jobs|rule sort", output)
 

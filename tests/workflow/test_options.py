@@ -24,6 +24,7 @@ def test_options_that_do_nothing_behind_a_checkpoint_are_refused(engine, option)
     run = engine.run(*option)
     assert run.done() == "exit 1"
     assert "Ask for the target `sorted` instead" in run.output
+    assert "(docs/options.md)" in run.output
 
 
 def test_target_sorted(engine):

@@ -79,7 +79,9 @@ def describe_unknown(rows: Iterable[Mapping[str, Any]]) -> str:
     unknown = describe_groups(row for row in odd if not row.get("remedy"))
     lines = ["Known, but no reason to stop:", *known] if known else []
     hint = f"  So that the next is recognised: {DRAFT}"
-    return "\n".join([*lines, *(["Not recognised:", *unknown, hint] if unknown else [])])
+    return "\n".join(
+        [*lines, *(["Not recognised (docs/verdicts.md):", *unknown, hint] if unknown else [])]
+    )
 
 
 def needs_attention(row: Mapping[str, Any]) -> bool:
