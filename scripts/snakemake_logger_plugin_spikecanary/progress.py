@@ -1,12 +1,13 @@
 """Progress of a batch, in recordings instead of jobs."""
 
+import time
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from spikecanary.sentinel import Record, read_if_readable
-from spikecanary.texts import shorten
+from spikecanary.texts import duration, shorten
 
 #: Running jobs that are named.
 NAMED = 3
@@ -31,6 +32,7 @@ class Progress:
     done: Counter[str] = field(default_factory=Counter)
     outcomes: Counter[str] = field(default_factory=Counter)
     running: dict[int, _Job] = field(default_factory=dict)
+    began_s: dict[str, float] = field(default_factory=dict)  # the first job of each kind
 
     def plan(self, n_canaries: int, n_sorts: int) -> None:
         """Take the numbers of planned jobs; only the first ones count sorts that may be."""
@@ -40,6 +42,7 @@ class Progress:
         """Note that a job of a rule for a recording begins."""
         kind = next((each for each in KINDS if rule.endswith(each)), rule)
         record = next((Path(path) for path in outputs if path.endswith(f"{kind}.json")), None)
+        self.began_s.setdefault(kind, time.monotonic())
         self.running[job] = _Job(kind, recording, record)
 
     def end(self, job: int, *, failed: bool = False) -> bool:
@@ -56,13 +59,20 @@ class Progress:
 
     def line(self) -> str:
         """Return one line for people."""
-        parts = [f"canaries {self.done['canary']} of {self.n_canaries}"]
+        parts = [f"canaries {self._of('canary', self.n_canaries)}"]
         parts += [f"{n} {x}" for x in ("stopped", "unexpected") if (n := self.outcomes[x])]
         begun = self.done["sort"] + sum(job.kind == "sort" for job in self.running.values())
         # Behind a gate that is made again there are more than the first plan can tell.
-        parts.append(f"sorts {self.done['sort']} of at most {max(self.n_sorts, begun)}")
+        parts.append(f"sorts {self._of('sort', max(self.n_sorts, begun), 'at most ')}")
         parts += [f"{self.done['failed']} failed"] if self.done["failed"] else []
         running = sorted(self.running.values(), key=lambda job: job.kind not in KINDS)
         names = [f"{job.kind} {job.recording}" for job in running]
         parts += [f"running: {shorten(names, NAMED)}"] if names else []
         return "; ".join(parts)
+
+    def _of(self, kind: str, n: int, most: str = "") -> str:
+        """Count jobs that are done, and tell about how long the others take while any runs."""
+        done = self.done[kind]
+        left_s = (time.monotonic() - self.began_s.get(kind, 0.0)) * (n - done) / (done or 1)
+        left = f" (about {duration(left_s)} left)" if 0 < done < n and self.running else ""
+        return f"{done} of {most}{n}{left}"

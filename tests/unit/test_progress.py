@@ -41,6 +41,19 @@ def test_counts(batch):
     assert not progress.end(10)
 
 
+def test_time_left_is_that_of_those_done(monkeypatch):
+    clock = iter([0, 1, 2, 3, 100, 130])
+    monkeypatch.setattr("time.monotonic", lambda: next(clock))
+    progress = Progress()
+    progress.plan(n_canaries=3, n_sorts=0)
+    for job, kind in enumerate(("canary", "canary", "sort")):
+        progress.begin(job, kind, "a", [])
+        progress.end(job)
+    progress.begin(9, "sort", "b", [])
+    line = "canaries 2 of 3 (about 50 s left); sorts 1 of at most 3 (about 4 min 16 s left)"
+    assert progress.line() == f"{line}; running: sort b"
+
+
 def test_many_running_jobs_are_not_all_named():
     progress = Progress()
     for job in range(5):
