@@ -163,11 +163,10 @@ def _propose_presets(opened: "BaseRecording", one: Found, sorter: str) -> dict[s
     if "inter_sample_shift" in opened.get_property_keys() and opened.has_probe():
         depth = opened.get_probes()[0].annotations.get("adc_bit_depth")
         return {"preprocessing": "neuropixels1" if depth == NEUROPIXELS1_BITS else "neuropixels2"}
-    if opened.get_dtype().kind == "u":  # their first step filters
-        return {}
+    is_unsigned = opened.get_dtype().kind == "u"
     if one.reader in MEAS:
-        return {"preprocessing": "mea"}
-    return {"preprocessing": "tetrodes"} if is_tetrode else {}
+        return {"preprocessing": "mea_unsigned" if is_unsigned else "mea"}
+    return {"preprocessing": "tetrodes"} if is_tetrode and not is_unsigned else {}
 
 
 def _split(opened: "BaseRecording", electrodes: "NDArray[np.bool_]", split: str) -> Iterator[str]:

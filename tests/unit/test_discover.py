@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import spikeinterface as si
 import yaml
+from spikeinterface.core import NumpyRecording
 from spikeinterface.extractors.nwbextractors import NwbRecordingExtractor
 
 from laboratory import RATE_HZ, N, nwb, run, traces, with_probes
@@ -274,6 +275,7 @@ def test_presets_are_proposed_by_probe_and_sorter(tree, data, tmp_path):
     assert proposed(probe1, **circus) == [("neuropixels1", None)]
     assert proposed(data / "sglx_np2", **circus) == [("neuropixels2", None)]
     assert proposed(data / "sglx_np2") == [(None, None)]
+    assert {x[0] for x in proposed(data / "biocam", **circus)} == {"mea_unsigned"}
     assert proposed(saved, **circus, preprocessing={"common_reference": {}}) == [(None, None)]
 
 
@@ -283,8 +285,10 @@ def test_shipped_presets_can_be_applied():
     assert not list(inputcheck.check_steps(Config(preprocessing_of=named)))
     recording = with_probes()
     recording.set_property("inter_sample_shift", np.arange(N) / 13)
-    for steps in settings.values():
-        made = preprocess(recording, steps)
+    numbers = np.random.default_rng(1).integers(0, 4096, (3000, N), dtype="uint16")
+    unsigned = NumpyRecording([numbers], 30_000.0)
+    for name, steps in settings.items():
+        made = preprocess(unsigned if name == "mea_unsigned" else recording, steps)
         assert np.ptp(made.get_traces(end_frame=300)) > 0
 
 

@@ -8,16 +8,17 @@ from functools import partial
 import numpy as np
 import pynwb
 import pytest
+import yaml
 from nwbinspector import Importance, inspect_nwbfile
 from probeinterface import ProbeGroup, generate_multi_shank
 from spikeinterface.core import create_sorting_analyzer, load
 from spikeinterface.generation import generate_ground_truth_recording
 
 from spikecanary import sentinel
-from spikecanary.config import ExportSettings, NwbSettings
+from spikecanary.config import Config, ExportSettings, NwbSettings
 from spikecanary.outputs import curation, exports, nwb
 from spikecanary.sentinel import Part
-from workbench import N_UNITS, make_record
+from workbench import N_UNITS, ROOT, make_record
 
 
 @contextmanager
@@ -52,6 +53,28 @@ def test_nwb_is_valid_and_complete(made, n):
         trains = load(path.with_name("analyzer") / "sorting")
         first = trains.get_unit_spike_train(trains.unit_ids[0])
         assert file.units["spike_times"][0] == pytest.approx(100.0 + first / 25_000.0)
+
+
+def test_row_that_names_a_subject_alone_is_complete_with_the_settings_of_the_demo(made):
+    path, row = made[0] / "1/units.nwb", made[2]
+    told = {name: row.metadata[name] for name in ("session_start_time", "subject_id")}
+    demo = yaml.safe_load((ROOT / "config/demo/config.yaml").read_text())
+    settings = Config.model_validate({"exports": demo["exports"]}).exports
+    exports.run("nwb", settings, path.parent, row=row.model_copy(update={"metadata": told}))
+    worst = max(x.importance.value for x in inspect_nwbfile(nwbfile_path=path))
+    assert worst < Importance.CRITICAL.value
+
+
+@pytest.mark.parametrize("name", sorted(nwb.OWN_COLUMNS))
+def test_sorters_property_takes_no_place_of_nwbs_own(made, tmp_path, name):
+    folder = shutil.copytree(made[0] / "8", tmp_path / "8")
+    curated = load(folder / "curated")
+    curated.set_property(name, np.array(list("abcdefgh"))[: len(curated.unit_ids)])
+    curated.save(folder=folder / "curated", overwrite=True)
+    exports.run("nwb", ExportSettings(), folder, row=made[2])
+    with opened(folder / "units.nwb") as file:
+        assert [*file.units[f"sorter_{name}"]][:2] == ["a", "b"]
+        assert [*map(str, file.units.id[:])] == [*map(str, curated.unit_ids)]
 
 
 def test_nwb_of_a_session(made, tmp_path, caplog):

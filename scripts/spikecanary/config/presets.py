@@ -18,5 +18,10 @@ PREPROCESSING: dict[str, dict[str, dict[str, Any]]] = {
     },
     "tetrodes": {"bandpass_filter": {"freq_min": 300.0, "freq_max": 6000.0}},
     "mea": {"bandpass_filter": {"freq_min": 300.0, "freq_max": 6000.0}, "common_reference": {}},
+    "mea_unsigned": {
+        "unsigned_to_signed": {},
+        "bandpass_filter": {"freq_min": 300.0, "freq_max": 6000.0},
+        "common_reference": {},
+    },
     "none": {},
 }

@@ -55,6 +55,8 @@ COLUMNS = {
     "KSLabel": "Label by Kilosort",
     "ContamPct": "Contamination in % by Kilosort",
 }
+#: NWB's own columns, whose place a property of the sorter would take.
+OWN_COLUMNS = {"id", "unit_name", "electrode_group"}
 #: How the columns of spikes in each part begin.
 PART = "num_spikes_part_"
 #: Fields of the parts that epochs have.
@@ -198,6 +200,10 @@ def write_nwb(
     shapes = {(one.analyzer.get_num_channels(), one.analyzer.sampling_frequency) for one in several}
     channels = [stand_in(one.analyzer) for one in several]
     curation.make_columns_fit(channels)
+    for one in several:
+        for name in OWN_COLUMNS & {*one.curated.get_property_keys()}:
+            one.curated.set_property(f"sorter_{name}", one.curated.get_property(name))
+            one.curated.delete_property(name)
     curation.make_columns_fit([one.curated for one in several if len(one.curated.unit_ids)])
     for one, recording in zip(several, channels, strict=True):
         ids, n_before = one.curated.unit_ids, len(nwbfile.electrodes or ())
