@@ -53,7 +53,6 @@ if Quietness.RULES in (workflow.output_settings.quiet or ()) and not IN_MODULE:
     quieten(logger, is_local=lambda: workflow.local_exec)
 # Captured while parsing: inside a module, the importer's redirections.
 PATHVARS = workflow.pathvars
-name_of = workflow.modifier.modify_rulename
 PREFIX = workflow.modifier.path_modifier
 if PREFIX.modifies_prefixes:  # it would not match paths that begin with a pathvar
     hint = "use pathvars: results, logs, benchmarks (docs/module.md)"
@@ -81,6 +80,10 @@ PLACES = {
 if misplaced := batch.check_places(PLACES):
     sys.exit(misplaced)
 RESULTS = PLACES["results"]
+# `use rule X ... with` reads all of this again, for X alone: it goes by the checkpoints of all.
+if workflow.modifier.rule_whitelist is None:
+    batch.IMPORTED[RESULTS] = (checkpoints, workflow.modifier.modify_rulename)
+CHECKPOINTS, name_of = batch.IMPORTED.get(RESULTS, (checkpoints, workflow.modifier.modify_rulename))
 is_free = not DRY and not any(Path(".snakemake/locks").glob("*"))  # no other run awaits it
 if workflow.is_main_process and is_free and os.access(RESULTS, os.W_OK):
     # As a file asked for by name, or with --notemp, it would stay, and check nothing again.

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from snakemake.common.configfile import load_configfile
 from snakemake.exceptions import WorkflowError
+from snakemake.pathvars import Pathvars
 
 CONFIG = Path("config/config.yaml")
 has_others = workflow.overwrite_configfiles or workflow.modifier.skip_configfile
@@ -15,9 +16,9 @@ if not CONFIG.is_file() and (not has_others or CONFIG.exists()):
 try:
     loaded = load_configfile(CONFIG) if CONFIG.exists() else {}
     json.dumps(loaded, default=str)  # an alias of itself has no end
-    places = loaded.get("pathvars") or {}
-    if not isinstance(places, dict) or not all(isinstance(each, str) for each in places.values()):
+    if not isinstance(places := loaded.get("pathvars") or {}, dict):
         sys.exit(f"{CONFIG}: pathvars: takes names and folders (results: folder), got {places!r}")
+    Pathvars.from_config(loaded)
 except (WorkflowError, OSError, ValueError, RecursionError) as err:
     cause = err.__context__ or err
     *_, (frame, _) = traceback.walk_tb(cause.__traceback__)

@@ -9,13 +9,13 @@ def await_node(wave):
     Behind a checkpoint: as an input of the canaries, a trial would have all of them run again.
     """
     if sorter := BATCH.find_trial(wave):
-        checkpoints.node.get(sorter=sorter)
+        CHECKPOINTS.node.get(sorter=sorter)
 
 
 def gate_of(wave):
     """Return the table of a wave's gate, behind it."""
     await_node(wave)  # a gate that stands would let through what it has not read yet
-    return Path(checkpoints.gate.get(wave=wave).output.table)
+    return Path(CHECKPOINTS.gate.get(wave=wave).output.table)
 
 
 BATCH.gate_of = gate_of

@@ -24,6 +24,8 @@ from spikecanary.texts import as_yaml, count, did_you_mean, shorten
 
 #: The first attempt at an output requests so many minutes.
 OUTPUT_MIN = 240
+#: Snakemake's checkpoints of an import of all rules, and how it names them, by the results folder.
+IMPORTED: dict[Path, tuple[Any, Callable[[str], str]]] = {}
 #: What a rule takes for a param or a resource: a function of a job's wildcards, and of its attempt.
 Asked = Callable[..., Any]
 

@@ -75,6 +75,8 @@ ROWS = {
     "column stream_name": ({"stream_name": "x"}, "(did you mean 'stream_id'?)"),
     "column channel_ids": ({"channel_ids": "x"}, "(did you mean 'channels'?)"),
     "column end_sec": ({"end_sec": "1"}, "(did you mean 'end_s'?)"),
+    "column start (s)": ({"start (s)": "1"}, "(did you mean 'start_s'?)"),
+    "column probefile": ({"probefile": "x"}, "(did you mean 'probe'?)"),
     "column sorters": ({"sorters": "x"}, "(did you mean 'sorter'?)"),
     "column Channels": ({"Channels": "x"}, "(did you mean 'channels'?)"),
     "sorter misspelt": ({"sorter": "kilosrt4"}, "(did you mean 'kilosort4'?)"),

@@ -20,6 +20,10 @@ use rule canary from canary as sc_canary with:
     resources:
         slots=1,
 
+use rule gate from canary as sc_gate with:
+    resources:
+        slots=1,
+
 use rule sort from canary as sc_sort with:
     resources:
         slots=1,
@@ -71,6 +75,8 @@ def test_imported_as_a_module(project):
     assert not project.result().exists()
     assert "2 recordings: 1 sorted, 1 stopped, stopped for: 1 biological" in run.output
     assert snakemake(project.folder).nothing_to_do
+    triggers = ("--rerun-triggers", "mtime", "params", "input")
+    assert snakemake(project.folder, "-R", "sc_sort", *triggers).jobs()["sc_sort"] == 1
     # What Snakemake's memory would have run again is said here, too.
     shutil.rmtree(project.folder / ".snakemake")
     config["spikecanary"]["sorter"]["params"] = {"threshold": 6.0}

@@ -41,9 +41,18 @@ RESERVED_IDS = (
 CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 REQUIRED_COLUMNS = ("recording", "path", "reader")
 #: What people add to the name of a column.
-SUFFIX = re.compile(r"_(s|ids?|name|file|path|sec|seconds)$")
+SUFFIX = re.compile(r"_(s|ms|ids?|name|file|path|json|sec|seconds)$")
 #: What other programs call a column.
-ALIASES = {"t_start": "start_s", "t_stop": "end_s", "stop": "end_s", "sorter_params": "params"}
+ALIASES = {
+    **dict.fromkeys(("t_start", "begin"), "start_s"),
+    **dict.fromkeys(("t_stop", "t_end", "stop"), "end_s"),
+    **dict.fromkeys(("sorter_param", "sorter_params", "parameters"), "params"),
+    **dict.fromkeys(("chans", "channel"), "channels"),
+    "reader_kwargs": "reader_options",
+    "probefile": "probe",
+    "preproc": "preprocessing",
+    "bad_ch": "bad_channels",
+}
 #: What to do about a table that is no text.
 SAVE_AS = "save it as text with tabs (TSV, UTF-8)"
 #: How a line begins by which discover says what is not in the table.
@@ -338,7 +347,7 @@ def _near_misses(path: str | Path, header: Iterable[str]) -> Iterator[str]:
     known = {SUFFIX.sub("", name): name for name in COLUMNS if name not in REQUIRED_COLUMNS}
     for column in header:
         if column not in (*COLUMNS, *TOLD_COLUMNS):
-            plain = SUFFIX.sub("", re.sub(r"[^a-z]+", "_", column.casefold()))
+            plain = SUFFIX.sub("", re.sub(r"[^a-z]+", "_", column.casefold()).strip("_"))
             near = [known[each] for each in get_close_matches(plain, known, n=1, cutoff=0.85)]
             if meant := ALIASES.get(plain) or "".join(near):
                 what = f"{path}: column {quote(column)} is not read"
