@@ -213,6 +213,17 @@ def test_what_cannot_be_opened(row, update, message):
     assert message in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    "begins", ["/annex/objects/MD5E-s9--a.dat\n", "version https://git-lfs.gi"]
+)
+def test_a_file_that_stands_for_another(row, tmp_path, begins):
+    (tmp_path / "x.dat").write_text(begins)
+    pointer = row.model_copy(update={"paths": (str(tmp_path / "x.dat"),)})
+    with pytest.raises(RecordingUnreadableError, match="only points to its content") as told:
+        open_recording(pointer)
+    assert told.value.remedy.startswith("Fetch it: git ")
+
+
 def test_a_link_to_what_git_annex_did_not_fetch(row, tmp_path):
     (tmp_path / "x.dat").symlink_to(".git/annex/objects/Xk/2m/MD5E-s9--a.dat")
     with pytest.raises(RecordingUnreadableError) as caught:

@@ -30,6 +30,11 @@ if TYPE_CHECKING:
 RATES_DIFFER = "sampling_frequency_max_diff"
 #: Of what a reader says, so many characters are quoted.
 LONGEST_MESSAGE = 600
+#: How files begin that stand for others, which were not fetched, and what fetches these.
+POINTERS = {
+    b"/annex/objects/": "git annex get, datalad get",
+    b"version https://git-lfs": "git lfs pull",
+}
 #: What to do about what readers say: of a file that ends too early, of an NWB file with all its
 #: electrodes at one place, which no other probe replaces, and of gaps in a file of Blackrock, where
 #: the advice is behind a long table.
@@ -168,16 +173,28 @@ def _describe(filled: list[_Opened]) -> list[Part]:
     return [clock.describe_part(*each, start) for each, start in zip(filled, starts, strict=False)]
 
 
+def _check_readable(path: str, row: Recording) -> None:
+    """Check that a path can be read, and does not stand for what was not fetched."""
+    if why := not_readable(path):
+        raise refuse(row, f"{why} (recording {row.id})", path=path)
+    if Path(path).is_file():
+        with Path(path).open("rb") as file:
+            begins = file.peek()
+        for fetch in (POINTERS[each] for each in POINTERS if begins.startswith(each)):
+            msg = f"{path} only points to its content"
+            raise refuse(row, msg, f"Fetch it: {fetch}.", path=path)
+
+
 def _open_path(
     path: str, row: Recording, notes: list[str], opened: Any, *, thorough: bool
 ) -> "BaseRecording":
     """Open one path with the row's reader, and check that it is whole."""
     from spikeinterface.core import BaseRecording
 
-    if not is_url(path) and (why := not_readable(path)):
-        raise refuse(row, f"{why} (recording {row.id})", path=path)
     if is_url(path):
         _set_up_network()
+    else:
+        _check_readable(path, row)
     options = {name: value for name, value in row.reader_options.items() if name != RATES_DIFFER}
     if row.stream_id is not None:
         options["stream_id"] = row.stream_id
