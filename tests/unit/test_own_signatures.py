@@ -42,10 +42,14 @@ def test_draft_of_an_unexpected_log_makes_it_known(tmp_path, capsys):
 
 def test_nothing_is_drafted_of_an_empty_log_or_of_our_own_verdict(tmp_path, capsys):
     log = tmp_path / "log"
-    for text in ("\n", "sorting\n2026 INFO a: proceed (unexpected): the sorter found no units\n"):
+    ours = "2026-01-01 00:00:00,000 INFO a: proceed (unexpected): the sorter found no units\n"
+    for text in ("\n", ours):
         log.write_text(text)
         assert classify.main([str(log), "--draft"]) == 1
         assert capsys.readouterr().out == f"# {log}: there is nothing to draft an entry of\n"
+    log.write_text(f"FATAL frobnicator: overflow of buffer 7\n{ours}")
+    assert classify.main([str(log), "--draft"]) == 1
+    assert "overflow of buffer" in capsys.readouterr().out
 
 
 def test_own_table_reaches_the_job(tmp_path):
@@ -65,12 +69,12 @@ def test_evidence_of_an_entry_is_its_classs(tmp_path):
         load_signatures(table)
 
 
-@pytest.mark.parametrize("pattern", ["", r"\d*", ["a", ".*"]])
+@pytest.mark.parametrize("pattern", ["", r"\d*", ["a", ".*"], ".+"])
 def test_an_entry_that_every_failure_would_match_is_refused(tmp_path, pattern):
     table = tmp_path / "lab.yaml"
     entry = {"class": "DependencyError", "reason": "r", "pattern": pattern, "source": "s"}
     table.write_text(json.dumps([entry | {"example": "a"}]))
-    with pytest.raises(ValueError, match=r"entry 1: .*matches an empty text"):
+    with pytest.raises(ValueError, match=r"entry 1: .*matches any text"):
         load_signatures(table)
     table.write_text(json.dumps([entry | {"example": "a", "errors": ["LabFault"]}]))
     assert load_signatures(table)

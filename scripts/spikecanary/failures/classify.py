@@ -186,8 +186,9 @@ def draft(text: str, source: str) -> str:
     """Return an entry for a lab's own table, to be completed, of a log that nothing tells."""
     text = clean(text)
     errors = [error for error in parse_errors(text) if error[1] and not says_nothing(*error)]
-    # What a canary's log ends with is our own verdict.
-    lines = [] if OWN_VERDICT.search(text) else re.findall(r"\S.*", text)
+    # What a canary's log ends with is our own verdict: of such a log what has no time in front.
+    is_ours = r"\d{4}-\d\d-\d\d " if OWN_VERDICT.search(text) else r"(?!)"
+    lines = [line for line in re.findall(r"\S.*", text) if not re.match(is_ours, line)]
     kind, message = errors[-1] if errors else ("", lines[-1].rstrip() if lines else "")
     if not message:
         return f"# {source}: there is nothing to draft an entry of\n"

@@ -89,8 +89,8 @@ class Signature(BaseModel):
             msg = "an entry has either a pattern or frames"
             raise ValueError(msg)
         pattern = self.pattern or self.frames
-        if pattern and pattern.match("") and set(self.errors) <= {"*"}:
-            msg = "the pattern matches an empty text, and so every failure"
+        if pattern and any(map(pattern.match, ("", "x"))) and set(self.errors) <= {"*"}:
+            msg = "the pattern matches any text, and so every failure"
             raise ValueError(msg)
         named = {*self.evidence, *(pattern.groupindex if pattern else ())}
         unknown = sorted(named - set(self.failure.evidence_fields()))

@@ -59,6 +59,7 @@ def check_types(name: str, params: Mapping[str, Any]) -> Iterator[str]:
         types = {key: each["type"] for key, each in (MAIN_PARAMETERS | EXTRA_PARAMETERS).items()}
         types["bad_channels"] = list  # SpikeInterface's own
     described = sorter_dict[name].params_description()
+    described = described if isinstance(described, Mapping) else {}  # of a plugin: anything
     for key, value in params.items():
         default = defaults.get(key)
         if default is None and value is not None and key in types:
