@@ -80,7 +80,7 @@ PLACES = {
 if misplaced := batch.check_places(PLACES):
     sys.exit(misplaced)
 RESULTS = PLACES["results"]
-# `use rule X ... with` reads all of this again, for X alone: it goes by the checkpoints of all.
+# An importer's `with` reads all of this again, for one of ours: it goes by the checkpoints of all.
 if workflow.modifier.rule_whitelist is None:
     batch.IMPORTED[RESULTS] = (checkpoints, workflow.modifier.modify_rulename)
 CHECKPOINTS, name_of = batch.IMPORTED.get(RESULTS, (checkpoints, workflow.modifier.modify_rulename))
