@@ -25,6 +25,8 @@ MEND_SETTINGS = (
 )
 #: Recordings that the last lines name for one reason.
 NAMED = 5
+#: A name of no more letters may be a word of a message.
+LONGEST_WORD = 3
 #: What :func:`describe_recordings` shows.
 SCREEN_COLUMNS = ("recording", "verdict", "outcome", "category", "sort", "n_units", "reason")
 
@@ -125,7 +127,9 @@ def group(rows: Iterable[Mapping[str, Any]]) -> list[list[Mapping[str, Any]]]:
     groups: dict[tuple[str, ...], list[Mapping[str, Any]]] = {}
     for row in rows:
         known = row.get("failure", "") + row.get("remedy", "") if row.get("category") else ""
-        own = rf"\S*(/|\b{re.escape(row['recording'])}\b)\S*|\d+"
+        name = re.escape(row["recording"])
+        name = rf"\b{name}\b" if len(name) > LONGEST_WORD else "/"  # `a` is a word, too
+        own = rf"\S*(/|{name})\S*|\d+"
         key = (row["sort"], row.get("category", ""), re.sub(own, "N", known or _reason(row)))
         groups.setdefault(key, []).append(row)
     return sorted(groups.values(), key=lambda of: (not needs_attention(of[0]), -len(of)))
