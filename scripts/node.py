@@ -25,5 +25,5 @@ if __name__ == "__main__":
     job = Job(log=log, **params.limits, runtime_min=resources.get("runtime") or None)
     record, waiting = Path(snakemake.output.record), params.waiting
     if failure := node.run(settings, record, job, snakemake.threads, waiting):
-        told, n_waiting = node.describe(settings, failure), count(len(waiting), "recording")
-        sys.exit(f"{told.rstrip('.')}.\n  {n_waiting} wait for it. {failure.remedy}")
+        what, n_waiting = node.describe(settings, failure), count(len(waiting), "recording")
+        sys.exit(f"{what.rstrip('.')}.\n  {n_waiting} wait for it. {failure.remedy}")

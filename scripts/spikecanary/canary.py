@@ -257,15 +257,11 @@ class _Canary:
         if not evidence.attempts[-1].is_suspicious:
             return
         scan = self._scan(shortest_s) if learned else scan
-        # Where the first batch was enough, correcting drift may have lost its spikes.
-        may_drift = self.task.sorter.params.get("nblocks") != 0
-        is_lost = may_drift and isinstance(
-            evidence.attempts[-1].ended.failure, InsufficientActivityError
-        )
-        is_answered = learned is not None and (
-            learned.start_s is not None
-            or (learned.is_enough and not (is_lost and learned.richest_s == 0.0))
-        )
+        is_answered = learned is not None and (learned.start_s is not None or learned.is_enough)
+        if learned is not None and learned.richest_s == 0.0:
+            # The first batch was enough: correcting drift may have lost its spikes.
+            failed = isinstance(evidence.attempts[-1].ended.failure, InsufficientActivityError)
+            is_answered = not failed or self.task.sorter.params.get("nblocks") == 0
         if scan and evidence.doubt and not (is_answered and len(evidence.attempts) == 1):
             evidence.certain = activity.explain_missed(scan, self.task, evidence.header)
             evidence.suspects = self.task.suspects

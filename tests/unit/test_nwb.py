@@ -65,7 +65,7 @@ def test_row_that_names_a_subject_alone_is_complete_with_the_settings_of_the_dem
     assert worst < Importance.CRITICAL.value
 
 
-@pytest.mark.parametrize("name", sorted(nwb.OWN_COLUMNS))
+@pytest.mark.parametrize("name", nwb.OWN_COLUMNS)
 def test_sorters_property_takes_no_place_of_nwbs_own(made, tmp_path, name):
     folder = shutil.copytree(made[0] / "8", tmp_path / "8")
     curated = load(folder / "curated")

@@ -1,6 +1,7 @@
 """NWB of one or several sortings: units with all columns, probes, parts, metadata."""
 
 import contextlib
+import itertools
 import logging
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -56,7 +57,7 @@ COLUMNS = {
     "ContamPct": "Contamination in % by Kilosort",
 }
 #: NWB's own columns, whose place a property of the sorter would take.
-OWN_COLUMNS = {"id", "unit_name", "electrode_group"}
+OWN_COLUMNS = ("electrode_group", "id", "unit_name")
 #: How the columns of spikes in each part begin.
 PART = "num_spikes_part_"
 #: Fields of the parts that epochs have.
@@ -200,8 +201,8 @@ def write_nwb(
     shapes = {(one.analyzer.get_num_channels(), one.analyzer.sampling_frequency) for one in several}
     channels = [stand_in(one.analyzer) for one in several]
     curation.make_columns_fit(channels)
-    for one in several:
-        for name in OWN_COLUMNS & {*one.curated.get_property_keys()}:
+    for one, name in itertools.product(several, OWN_COLUMNS):
+        if name in one.curated.get_property_keys():
             one.curated.set_property(f"sorter_{name}", one.curated.get_property(name))
             one.curated.delete_property(name)
     curation.make_columns_fit([one.curated for one in several if len(one.curated.unit_ids)])
