@@ -77,6 +77,8 @@ def test_imported_as_a_module(project):
     assert snakemake(project.folder).nothing_to_do
     triggers = ("--rerun-triggers", "mtime", "params", "input")
     assert snakemake(project.folder, "-R", "sc_sort", *triggers).jobs()["sc_sort"] == 1
+    run = snakemake(project.folder, "-R", "sc_canary", "sc_sort", *triggers)
+    assert (run.jobs()["sc_canary"], run.jobs()["sc_sort"]) == (2, 1), run.output
     # What Snakemake's memory would have run again is said here, too.
     shutil.rmtree(project.folder / ".snakemake")
     config["spikecanary"]["sorter"]["params"] = {"threshold": 6.0}
