@@ -66,9 +66,10 @@ def _stopped(results: Path) -> set[str]:
 def _is_of_run(table: Path) -> bool:
     """Whether a gate's verdicts are those of this run, which tests again what may have changed."""
     with contextlib.suppress(TableError, OSError):
+        rows, results = read_tsv(table, gate.COLUMNS), table.parents[1]
         is_new = table.stat().st_mtime >= sentinel.run_began().timestamp()
-        rows = read_tsv(table, gate.COLUMNS)
-        return is_new or not any(row["category"] in sentinel.RETESTED for row in rows)
+        waiting = [x for x in rows if not (results / x["recording"] / "sort.json").exists()]
+        return is_new or not any(row["category"] in sentinel.RETESTED for row in waiting)
     return False
 
 
@@ -89,9 +90,13 @@ def print_gate(table: Path, batch: Mapping[str, Any]) -> None:
 
     ``batch`` as of :func:`print_lines`, and ``waves``: the names of all.
     """
+    results, rows = table.parents[1], []
     is_last = all(_is_of_run(table.with_name(f"{wave}.tsv")) for wave in batch["waves"])
-    names = batch["names" if is_last else "rows"]
-    rows = summary.describe(table.parents[1], {name: {} for name in names}, running=True)
+    if is_last:  # but where a wave got new recordings, which are tested later
+        rows = summary.describe(results, {name: {} for name in batch["names"]}, running=True)
+        is_last = all(row["verdict"] or row["reason"] for row in rows)
+    if not is_last:
+        rows = summary.describe(results, {name: {} for name in batch["rows"]}, running=True)
     all_stopped = [row for row in rows if row["verdict"] == "stop"]
     not_forced = [row for row in all_stopped if row["recording"] not in batch["force"]]
     stopped = [row for row in not_forced if row["sort"] == "stopped"]

@@ -183,6 +183,12 @@ def test_terminal_that_was_closed_costs_no_job(results, monkeypatch):
     sys.stdout.flush()  # as at the end of the process
 
 
+def test_verdicts_are_not_all_known_while_new_recordings_wait(results, capsys):
+    everything = shown("a") | {"names": list("abcde")}  # e was added, and is not tested yet
+    screen.print_gate(results / "gates/2.tsv", everything)
+    assert capsys.readouterr().out == "Verdicts of wave 2 are known: 1 proceed\n"
+
+
 def test_sort_on_another_host_may_run(results, capsys):
     (results / "c/.sort-n2.lab-17").mkdir()
     screen.print_gate(results / "gates/2.tsv", shown("a") | {"names": list("abcd")})
